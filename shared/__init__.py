@@ -1,0 +1,1 @@
+"""What device and server must agree on: attributes, the encoder, and what may travel. Imports nothing of ours."""

