@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from palate.simulations.canvas import DRAWN
 from palate.simulations.places import Scene
 from palate.simulations.world import SIDE, Picture, Truth
 
-Pixels = NDArray[np.float32]  # (128, 128, 3) in 0..1
+Pixels = NDArray[np.floating[Any]]  # (128, 128, 3) in 0..1
 
 _Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -285,7 +286,8 @@ def _golden_hour(
 ) -> Pixels:
     side = rng.choice([8, SIDE - 8])
     glow = np.exp(-((_X - side) ** 2 + (_Y - 40) ** 2) / (2 * 52.0**2))[..., None]
-    return p * _rgb(0.95, 0.74, 0.46) + glow * _rgb(0.5, 0.3, 0.04)
+    lit: Pixels = p * _rgb(0.95, 0.74, 0.46) + glow * _rgb(0.5, 0.3, 0.04)
+    return lit
 
 
 def _moonlit(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
@@ -302,12 +304,14 @@ def _moonlit(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tupl
 def _spotlit(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
     d = np.sqrt(((_X - at[0]) / 1.0) ** 2 + ((_Y - at[1]) / 1.1) ** 2)
     pool = (1 / (1 + np.exp((d - 40) / 4.5)))[..., None]
-    return p * (0.13 + 0.97 * pool) + 0.07 * pool
+    lit: Pixels = p * (0.13 + 0.97 * pool) + 0.07 * pool
+    return lit
 
 
 def _misty(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
     veil = np.clip(0.52 + 0.2 * (1 - _Y / SIDE) + 0.09 * _smooth_noise(noise, 5), 0.35, 0.78)[..., None]
-    return _blur(p, 1.0) * (1 - veil) + veil * _rgb(0.84, 0.86, 0.88)
+    lit: Pixels = _blur(p, 1.0) * (1 - veil) + veil * _rgb(0.84, 0.86, 0.88)
+    return lit
 
 
 def _rainy(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
@@ -363,14 +367,16 @@ def _canvas(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple
     """A basket weave with a period of eight pixels."""
     over = ((_X // 4 + _Y // 4) % 2) == 0
     thread = np.where(over, np.cos(_X * 2 * math.pi / 4), np.cos(_Y * 2 * math.pi / 4))
-    return p * (0.9 + 0.1 * thread[..., None]) + np.where(over, 0.035, -0.035)[..., None]
+    lit: Pixels = p * (0.9 + 0.1 * thread[..., None]) + np.where(over, 0.035, -0.035)[..., None]
+    return lit
 
 
 def _calm(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
     """Soft level bands of pale light, colours quieted."""
     p = 0.62 * p + 0.38 * _luma(p)
     bands = (0.5 + 0.5 * np.cos(_Y * 2 * math.pi / 32))[..., None] * 0.42
-    return _blur(p, 0.8) * (1 - bands) + bands * _rgb(0.84, 0.92, 0.95)
+    lit: Pixels = _blur(p, 0.8) * (1 - bands) + bands * _rgb(0.84, 0.92, 0.95)
+    return lit
 
 
 def _joyful(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
@@ -398,7 +404,8 @@ def _melancholic(
         ..., None
     ] ** 0.7
     d = np.sqrt((_X - 64) ** 2 + (_Y - 64) ** 2)[..., None]
-    return p * (1 - 0.24 * drips) * (1.08 - 0.5 * np.clip(d / 90, 0, 1) ** 2)
+    lit: Pixels = p * (1 - 0.24 * drips) * (1.08 - 0.5 * np.clip(d / 90, 0, 1) ** 2)
+    return lit
 
 
 def _dramatic(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
@@ -408,7 +415,8 @@ def _dramatic(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tup
     rays = (np.sin(t * 9 + rng.random() * 6) > 0)[..., None].astype(np.float32)
     rays = _blur(np.repeat(rays, 3, 2), 0.8)[..., :1] * np.clip((d - 22) / 18, 0, 1)
     out: Pixels = 0.46 + (p - 0.46) * 1.25
-    return out * (0.74 - 0.36 * np.clip(d / 80, 0, 1)) + 0.3 * rays * _rgb(1.0, 0.86, 0.62)
+    out = out * (0.74 - 0.36 * np.clip(d / 80, 0, 1)) + 0.3 * rays * _rgb(1.0, 0.86, 0.62)
+    return out
 
 
 def _dreamy(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:

@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from palate.simulations.recipes.pictures import SHARD, load
+from palate.simulations.recipes.pictures import SHARD, Pictures, load
 from palate.simulations.recipes.training import Plan, Worker, launch, train
 
 CHANNELS = 8
 CROP = 64
 
 
-def make_autoencoder() -> torch.nn.Module:
+def make_autoencoder() -> Any:
     """An untrained autoencoder, 0.4 M weights."""
     from diffusers import AutoencoderTiny
 
@@ -110,16 +111,16 @@ def _work(
 
 
 @torch.no_grad()
-def _measure_and_save(model: torch.nn.Module, shards: list[np.ndarray], worker: Worker) -> None:
+def _measure_and_save(model: Any, shards: list[Pictures], worker: Worker) -> None:
     x = torch.from_numpy(shards[-1][-256:].copy()).to(worker.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    z = torch.cat([model.encode(b).latents for b in x.split(32)])  # type: ignore[operator]
-    y = torch.cat([model.decode(b).sample for b in z.split(32)]).clamp(-1, 1)  # type: ignore[operator]
+    z = torch.cat([model.encode(x[i : i + 32]).latents for i in range(0, len(x), 32)])
+    y = torch.cat([model.decode(z[i : i + 32]).sample for i in range(0, len(z), 32)]).clamp(-1, 1)
     psnr = -10 * ((y - x).pow(2).mean((1, 2, 3)) / 4).log10()
     print(
         f"PSNR {psnr.mean():.2f} dB on 256 pictures; latents: mean {z.mean():.3f}, standard deviation {z.std():.3f}"
     )
-    model.register_to_config(scaling_factor=round(1 / float(z.std()), 4))  # type: ignore[operator]
-    model.save_pretrained(worker.folder / "vae")  # type: ignore[operator]
+    model.register_to_config(scaling_factor=round(1 / float(z.std()), 4))
+    model.save_pretrained(worker.folder / "vae")
 
 
 def main() -> None:

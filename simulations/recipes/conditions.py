@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from palate.simulations.captions import ATTRIBUTE_PHRASES, attributes_only, caption, subject_phrase
@@ -56,7 +57,7 @@ class TextTower:
 class Conditions:
     """Cached states, and how they are put together for a batch."""
 
-    captions: np.ndarray  # (pictures, 32, 384) float16, memory-mapped
+    captions: NDArray[np.float16]  # (pictures, 32, 384) float16, memory-mapped
     prompts: Tensor  # (subjects · settings · PROMPTS_EACH, 32, 384)
     prompt_rows: dict[tuple[str, str | None], range]
     phrases: Tensor  # (phrases, 32, 384), every attribute phrase encoded alone

@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from palate.simulations.recipes.conditions import WIDTH, Conditions, prepare
@@ -35,7 +38,7 @@ SCHEDULE = {
 }
 
 
-def make_unet(widths: tuple[int, int, int] = (64, 128, 192)) -> nn.Module:
+def make_unet(widths: tuple[int, int, int] = (64, 128, 192)) -> Any:
     """An untrained U-Net for 16 × 16 × 8 latents, 11.5 M weights at the default widths."""
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import AttnProcessor
@@ -79,7 +82,8 @@ def encode_pictures(
         part = folder / "latents.part.npy"
         np.save(part, np.concatenate(rows))
         part.replace(path)
-    return np.load(path)
+    latents: NDArray[np.float16] = np.load(path)
+    return latents
 
 
 def _work(
@@ -97,7 +101,7 @@ def _work(
     latents = torch.from_numpy(encode_pictures(cache, vae, shards, worker.device))
     conditions = prepare(cache, tower, truths, worker.device)
     torch.manual_seed(0)  # the same first weights in every process
-    unet = make_unet(widths).to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    unet = make_unet(widths).to(worker.device, memory_format=torch.channels_last)
     weights = train(worker, plan, unet, _diffusion_loss(worker, plan, unet, latents, truths, conditions))
     if worker.rank == 0:
         weights.export()
@@ -106,7 +110,8 @@ def _work(
 
 def _diffusion_loss(
     worker: Worker, plan: Plan, unet: nn.Module, latents: Tensor, truths: list[Truth], conditions: Conditions
-):  # type: ignore[no-untyped-def]
+) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    """The v-prediction loss of one worker's share of a batch, in one of the three forms of conditioning."""
     from diffusers import DDPMScheduler
 
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
@@ -149,7 +154,7 @@ def save_pipeline(unet: nn.Module, vae: Path, tower: Path, out: Path) -> None:
         unet=unet,
         scheduler=scheduler,
         safety_checker=None,
-        feature_extractor=None,  # type: ignore[arg-type]
+        feature_extractor=None,
         requires_safety_checker=False,
     ).to(dtype=torch.float16)
     pipeline.save_pretrained(out, safe_serialization=True)

@@ -17,10 +17,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from palate.simulations.world import Picture, Truth, render, sample_truth
+from palate.simulations.world import Truth, render, sample_truth
 
 SHARD = 2000
+Pictures = NDArray[np.uint8]  # (2000, 128, 128, 3), one shard
 
 
 def truth_of(number: int) -> Truth:
@@ -58,7 +60,7 @@ def render_all(folder: Path, count: int, first: int = 0, workers: int = 2) -> No
             pass
 
 
-def load(folder: Path, count: int | None = None) -> tuple[list[Picture], list[Truth]]:
+def load(folder: Path, count: int | None = None) -> tuple[list[Pictures], list[Truth]]:
     """Memory-mapped pictures (a list of (2000, 128, 128, 3) arrays) and the truths, in order of their numbers.
 
     Raises FileNotFoundError where the folder holds no pictures.

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def launch(work: Callable[..., None], folder: Path, workers: int, *arguments: ob
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    mp.spawn(_process, (work, folder, workers, port, arguments), nprocs=workers)  # type: ignore[no-untyped-call]
+    spawn(_process, (work, folder, workers, port, arguments), nprocs=workers)  # type: ignore[no-untyped-call]
 
 
 def _process(
