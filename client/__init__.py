@@ -1,25 +1,20 @@
-"""The device: everything personal. Comments become attributes, a profile, a private evaluator, and pictures.
+"""Everything personal: comments, profile, vault, evaluator, adapter and pictures of one person, on that person's device.
 
-`palate.client.Device` is the way in; importing it loads no heavy library.
+from palate.client import Device
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from palate.client.device import Device as Device
-    from palate.client.scoring import score_pictures as score_pictures
 
-__all__ = ["Device", "score_pictures"]
+__all__ = ["Device"]
 
 
-def __getattr__(name: str) -> Any:
-    """Load the façade when it is first asked for, so that its parts can be imported alone."""
+def __getattr__(name: str) -> object:
+    """Import the façade only when it is asked for, so that importing a part stays cheap."""
     if name == "Device":
         from palate.client.device import Device
 
         return Device
-    if name == "score_pictures":
-        from palate.client.scoring import score_pictures
-
-        return score_pictures
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """What every test stands on: no network, no vault but its own, and as many threads as a small machine has."""
 
+import functools
 import os
 import socket
 from pathlib import Path
@@ -37,4 +38,33 @@ def own_vault_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     home = tmp_path_factory.mktemp("home") / "palate"
     monkeypatch.setenv("PALATE_HOME", str(home))
     monkeypatch.delenv("PALATE_PASSPHRASE", raising=False)
+    return home
+
+
+@functools.cache
+def _derive_key_once(passphrase: str, salt: bytes) -> bytes:
+    from palate.client.sealing import derive_key
+
+    return derive_key(passphrase, salt)
+
+
+@pytest.fixture
+def remembered_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derive each key from its passphrase once: the derivation is slow on purpose, and always comes to the same."""
+    from palate.client import vault, vault_export
+
+    monkeypatch.setattr(vault, "derive_key", _derive_key_once)
+    monkeypatch.setattr(vault_export, "derive_key", _derive_key_once)
+
+
+@pytest.fixture(scope="session")
+def taught_vault(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vault with the passphrase "correct horse" and two comments; copy it, and leave this one as it is."""
+    from palate.client import Device
+    from palate.client.showcase import demo_folder
+
+    home = tmp_path_factory.mktemp("taught") / "palate"
+    with Device.init(home, "correct horse") as device:
+        device.teach(demo_folder() / "boat.jpg", "I love the misty watercolour", True)
+        device.teach(demo_folder() / "city.jpg", "too busy", False)
     return home

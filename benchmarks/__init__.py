@@ -1,0 +1,1 @@
+"""The benchmark table: one module per group of rows, each with a `run` that returns `rows.Row`s; see `__main__`."""

@@ -1,0 +1,141 @@
+"""The evaluator on real pictures and real comments: photographs and paintings, judged by people in their own words.
+
+    python -m benchmarks.real_pictures PATH/tastes.json
+
+For each person and picture: an evaluator is fitted on the verdicts and comments of all the other pictures, and scores the
+one left out. The figure is the area under the curve of these scores per person, mean over people. Beside it: verdicts
+alone, comments alone, the crowd's opinion, and each person's pictures scored by the evaluators of the others.
+The file is {"tastes": {PERSON: [{"image", "liked", "comment"}]}}, image paths relative to it. Without the file there is
+nothing to measure, and one line says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.evaluator import pairwise
+from benchmarks.rows import Row
+from palate.client.evaluator import Settings, fit_evaluator
+from palate.client.extractor import extract_attributes
+from palate.client.pictures import read_picture
+from palate.client.picture_tower import picture_features, what_is_shown
+from palate.client.profile import Evidence, build_profile
+from palate.client.sentences import SentenceTower
+from palate.shared.attributes import Mention
+from palate.shared.encoder import ATTRIBUTE_NAMES, load_encoder, project_sentences
+
+Floats = NDArray[np.float32]
+
+COMMAND = "python -m benchmarks.real_pictures PATH/tastes.json"
+FILE = Path(os.environ.get("PALATE_TASTES", "../shared/artworks/tastes.json"))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One person's pictures: features (n, features), verdicts (n,), and what was understood from each comment."""
+
+    features: Floats
+    liked: NDArray[np.bool_]
+    mentions: tuple[tuple[Mention, ...], ...]
+
+
+def read_tastes(path: Path) -> dict[str, Judged]:
+    """Reads the file, looks at the pictures and understands the comments; raises OSError where there is no such file."""
+    people = json.loads(path.read_text(encoding="utf-8"))["tastes"]
+    names = sorted({e["image"] for entries in people.values() for e in entries})
+    images: dict[str, Image.Image] = {n: read_picture(path.parent / n) for n in names}
+    features = dict(zip(names, picture_features([images[n] for n in names]), strict=True))
+    judged = {}
+    for person, entries in people.items():
+        mentions = tuple(
+            tuple(extract_attributes(e["comment"], images[e["image"]], liked=e["liked"], shown=what_is_shown)) for e in entries
+        )
+        judged[person] = Judged(np.array([features[e["image"]] for e in entries]), np.array([e["liked"] for e in entries]), mentions)
+    return judged
+
+
+def tastes_of(mentions: Mapping[int, tuple[Mention, ...]]) -> dict[str, float]:
+    """The profile of some comments, by their numbers."""
+    return build_profile([Evidence(f"{i:03d}", f"{i:03d}", given) for i, given in mentions.items()]).signed()
+
+
+@cache
+def direction_of(phrase: str) -> Floats:
+    """The place of a phrase in the taste space."""
+    return project_sentences(load_encoder(), SentenceTower().embed([phrase]))[0]
+
+
+def leave_one_out(one: Judged, *, verdicts: bool, comments: bool, other: Judged | None = None, settings: Settings | None = None) -> float:
+    """The area under the curve of each picture's score by an evaluator that saw all the others.
+
+    With `other`, that person's verdicts and comments (again without this picture) are given instead.
+    """
+    encoder, source = load_encoder(), other or one
+    scores = []
+    for i, query in enumerate(one.features):
+        rest = [j for j in range(len(source.liked)) if not np.array_equal(source.features[j], query)]
+        tastes = tastes_of({j: source.mentions[j] for j in rest}) if comments else {}
+        liked = source.features[[j for j in rest if source.liked[j]]] if verdicts else source.features[:0]
+        disliked = source.features[[j for j in rest if not source.liked[j]]] if verdicts else source.features[:0]
+        unknown = {a: direction_of(a) for a in tastes if a not in ATTRIBUTE_NAMES}
+        fitted = fit_evaluator(encoder, liked, disliked, tastes=tastes, directions=unknown, settings=settings or Settings())
+        scores.append(float(fitted.utilities(one.features[i : i + 1])[0]))
+    return pairwise(np.array(scores), one.liked)
+
+
+def measure(people: Mapping[str, Judged]) -> dict[str, float]:
+    """All figures, per person and mean."""
+    ways = {
+        "verdicts and comments": {"verdicts": True, "comments": True},
+        "verdicts alone": {"verdicts": True, "comments": False},
+        "comments alone": {"verdicts": False, "comments": True},
+        "crowd": {"verdicts": False, "comments": False},
+    }
+    figures: dict[str, float] = {}
+    for name, way in ways.items():
+        areas = {person: leave_one_out(one, **way) for person, one in people.items()}
+        figures[f"{name}, mean"] = float(np.mean(list(areas.values())))
+        figures.update({f"{name}, {person}": area for person, area in areas.items()})
+    swapped = [
+        leave_one_out(one, verdicts=True, comments=True, other=another)
+        for person, one in people.items()
+        for name, another in people.items()
+        if name != person
+    ]
+    figures["another person's, mean"] = float(np.mean(swapped))
+    return {name: round(figure, 4) for name, figure in figures.items()}
+
+
+def run(quick: bool = False, path: Path = FILE) -> list[Row]:
+    """Measures the row; none where the file is missing. `quick` changes nothing: it takes seconds."""
+    del quick
+    if not path.is_file():
+        print(f"{path} is not there, so real pictures are not measured; give the path of a tastes.json")
+        return []
+    figures = measure(read_tastes(path))
+    area = figures["verdicts and comments, mean"]
+    return [Row("evaluator on real pictures, leave-one-out, mean AUC", area, "at least 0.88", area >= 0.88, COMMAND, figures)]
+
+
+def main() -> None:
+    """The command."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("path", type=Path, nargs="?", default=FILE)
+    for row in run(path=p.parse_args().path):
+        for name, figure in row.extra.items():
+            print(f"{name}: {figure}")
+        print(f"{'holds' if row.holds else 'FAILS'}  {row.row}: {row.figure} ({row.bar})")
+
+
+if __name__ == "__main__":
+    main()

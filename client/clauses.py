@@ -1,0 +1,115 @@
+"""Cuts a sentence into clauses, each of which has one feeling at most.
+
+A clause ends at a comma, at "and" or "or", and at words of contrast, but never inside a phrase that stands for one thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from palate.client.cues import load_cues
+from palate.client.mentions import Span
+from palate.client.words import Word
+
+
+@dataclass
+class Clause:
+    """The words [start, end) of a sentence, the spans among them, and how the clause hangs on the one before it.
+
+    join is "start", "list" (comma, and), "either" (or, nor) or "contrast" (but, though); yields says that it opens with a
+    concession ("although ...") and the next clause answers it.
+    """
+
+    start: int
+    end: int
+    join: str
+    yields: bool = False
+    spans: list[Span] = field(default_factory=list)
+    has_verb: bool = False
+
+
+_EITHER = frozenset({"or", "nor"})
+_LIST = frozenset(
+    {
+        "and",
+        "plus",
+        "also",
+        "because",
+        "since",
+        "so",
+        "which",
+        "especially",
+        "particularly",
+        "with",
+        "then",
+        "nor",
+        "or",
+    }
+)
+
+
+def cut_clauses(sentence: Sequence[Word], spans: Sequence[Span]) -> list[Clause]:
+    """Returns the clauses of a sentence; every span lies in exactly one."""
+    cues = load_cues()
+    inside = {index for span in spans for index in range(span.start + 1, span.end)}
+    cue_starts = {span.start: span for span in spans if span.cue is not None}
+    clauses = [Clause(0, 0, "start")]
+    index = 0
+    while index < len(sentence):
+        word = sentence[index]
+        current = clauses[-1]
+        if index in inside:
+            index += 1
+            continue
+        length, contrast = _contrast_at(sentence, index)
+        if length and contrast and not (index in cue_starts and cue_starts[index].end > index + length):
+            joined = " ".join(w.text for w in sentence[index : index + length])
+            key = tuple(w.key for w in sentence[index : index + length])
+            last = index + length >= len(sentence) or all(w.is_mark for w in sentence[index + length :])
+            if last and joined in ("though", "however", "still", "alas", "yet", "unfortunately", "sadly"):
+                current.join = "contrast"
+            elif not (
+                joined == "still" and current.start != index and not sentence[index - 1].is_mark
+            ) and not (joined == "only" and (index == 0 or not sentence[index - 1].is_mark)):
+                _open(clauses, index, "contrast", yields=key in cues.concession)
+        elif word.is_mark:
+            _open(clauses, index + 1, "list")
+        elif word.text in _LIST and not (
+            word.text == "so" and index + 1 < len(sentence) and not _opens_reason(sentence, index)
+        ):
+            _open(clauses, index + 1, "either" if word.text in _EITHER else "list")
+        index += max(length, 1)
+    for position, clause in enumerate(clauses):
+        clause.end = clauses[position + 1].start if position + 1 < len(clauses) else len(sentence)
+        clause.spans = [span for span in spans if clause.start <= span.start < clause.end]
+        clause.has_verb = any(word.text in cues.verbs for word in sentence[clause.start : clause.end])
+    return [clause for clause in clauses if clause.end > clause.start]
+
+
+def _open(clauses: list[Clause], start: int, join: str, *, yields: bool = False) -> None:
+    """Begins a clause, or sharpens the join of one that has no words yet."""
+    last = clauses[-1]
+    if last.start >= start - 1 and join == "contrast":
+        last.join, last.yields = join, yields
+    elif last.start >= start - 1 and last.start != 0:
+        last.start = start
+        if last.join == "list":
+            last.join = join
+    else:
+        clauses.append(Clause(start, start, join, yields))
+
+
+def _contrast_at(sentence: Sequence[Word], index: int) -> tuple[int, bool]:
+    """Returns the length of the longest contrast phrase at this word and whether there is one."""
+    cues = load_cues()
+    for length in (3, 2, 1):
+        key = tuple(word.key for word in sentence[index : index + length])
+        if len(key) == length and (key in cues.contrast or key in cues.concession):
+            return length, True
+    return 0, False
+
+
+def _opens_reason(sentence: Sequence[Word], index: int) -> bool:
+    """Says whether "so" begins a clause ("so it feels flat") rather than strengthens a word ("so bright")."""
+    return sentence[index + 1].text in ("it", "the", "that", "i", "you", "everything")

@@ -1,0 +1,166 @@
+"""`palate init`, `export`, `import`, `erase`: the vault as a whole."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from palate.client.commands import shell
+from palate.client.commands.shell import Home, Json
+from palate.shared.errors import VaultError
+
+EXPORT_VARIABLE = "PALATE_EXPORT_PASSPHRASE"
+
+Keyring = Annotated[
+    bool,
+    typer.Option(
+        "--keyring", help="Keep the key in the system's keyring instead of asking for a passphrase."
+    ),
+]
+
+
+def init(home: Home = None, keyring: Keyring = False, json: Json = False) -> None:
+    """Make the vault in which everything personal is kept, sealed.
+
+    The passphrase is asked for, or read from PALATE_PASSPHRASE. Nobody can open the vault without it.
+
+    Examples:
+
+        palate init
+
+        palate init --home ~/taste --keyring
+    """
+    place = _make(home, keyring)
+    if json:
+        shell.print_json({"home": str(place)})
+    else:
+        shell.out().print(shell.plain(f"the vault is in {place}"), soft_wrap=True)
+        shell.out().print("now say something about a picture: palate teach PICTURE --comment TEXT")
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="A new file.")],
+    other_passphrase: Annotated[
+        bool,
+        typer.Option(
+            "--other-passphrase",
+            help=f"Seal the file by a passphrase of its own ({EXPORT_VARIABLE}, or asked for).",
+        ),
+    ] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Write everything into one sealed file, as a backup or for another device.
+
+    The file opens with the vault's passphrase. A vault that the keyring locks has none, so one is asked for.
+
+    Example:
+
+        palate export taste.palate
+    """
+    from palate.client.device import Device
+
+    place = shell.home_of(home)
+    if Device.is_locked_by_passphrase(place):
+        passphrase = shell.ask_passphrase(f"Passphrase of the vault in {place}")
+        device = Device.open(place, passphrase)
+    else:
+        passphrase, other_passphrase = "", True
+        device = Device.open(place)
+    with device:
+        if other_passphrase:
+            passphrase = shell.ask_passphrase("Passphrase for the file", twice=True, variable=EXPORT_VARIABLE)
+        count = device.export(file, passphrase)
+    if json:
+        shell.print_json({"file": str(file), "records": count})
+    else:
+        shell.out().print(shell.plain(f"{count} records are in {file}"), soft_wrap=True)
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file that `palate export` wrote.")],
+    home: Home = None,
+    keyring: Keyring = False,
+    json: Json = False,
+) -> None:
+    """Take over an exported file into an empty vault; makes the vault if there is none.
+
+    The file's passphrase is asked for, or read from PALATE_EXPORT_PASSPHRASE, else from PALATE_PASSPHRASE. A vault that
+    is made here gets the passphrase in PALATE_PASSPHRASE, else the file's.
+
+    Example:
+
+        palate import taste.palate --home ~/taste
+    """
+    import os
+
+    from palate.client.device import Device
+    from palate.client.vault_export import read_export
+    from palate.shared.errors import VaultMissingError
+
+    variable = EXPORT_VARIABLE if os.environ.get(EXPORT_VARIABLE) else shell.PASSPHRASE_VARIABLE
+    passphrase = shell.ask_passphrase(f"Passphrase of {file}", variable=variable)
+    place = shell.home_of(home)
+    try:
+        Device.is_locked_by_passphrase(place)
+        device = shell.open_device(home)
+        made = False
+    except VaultMissingError:
+        for _ in read_export(file, passphrase):  # so that a bad file makes no vault
+            pass
+        if keyring:
+            from palate.client.keyrings import SystemKeyring
+
+            device = Device.init(place, keyring=SystemKeyring())
+        else:
+            device = Device.init(place, os.environ.get(shell.PASSPHRASE_VARIABLE) or passphrase)
+        made = True
+    with device:
+        if keyring and not made:
+            raise VaultError(f"there is a vault in {place} already, with its own lock; leave out --keyring")
+        count = device.import_(file, passphrase)
+    if json:
+        shell.print_json({"home": str(place), "records": count})
+    else:
+        shell.out().print(shell.plain(f"{count} records are now in the vault in {place}"), soft_wrap=True)
+
+
+def erase(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Destroy the vault and everything in it, for good; needs no passphrase.
+
+    Example:
+
+        palate erase --home ~/taste
+    """
+    from palate.client.device import Device
+
+    place = shell.home_of(home)
+    if Device.exists(place):
+        shell.confirm(f"Erase the vault in {place} and everything in it, for good?", yes)
+    Device.erase(place)
+    if json:
+        shell.print_json({"erased": str(place)})
+    else:
+        shell.out().print(
+            shell.plain(f"the vault in {place} is gone, and nobody can bring it back"), soft_wrap=True
+        )
+
+
+def _make(home: Path | None, keyring: bool) -> Path:
+    from palate.client.device import Device
+
+    place = shell.home_of(home)
+    if keyring:
+        from palate.client.keyrings import SystemKeyring
+
+        Device.init(place, keyring=SystemKeyring()).close()
+        return place
+    if Device.exists(place):  # said before a passphrase is thought up
+        raise VaultError(f"there is a vault in {place} already; use it, or remove it with `palate erase`")
+    passphrase = shell.ask_passphrase(f"A passphrase for the new vault in {place}", twice=True)
+    Device.init(place, passphrase).close()
+    return place

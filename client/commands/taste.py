@@ -1,0 +1,241 @@
+"""`palate teach`, `profile`, `comments`, `forget`: what the person says, and what was understood."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from palate.client.commands import shell
+from palate.client.commands.shell import Home, Json, PoliteGroup
+from palate.shared.errors import OptionError
+
+profile_app = typer.Typer(
+    cls=PoliteGroup, invoke_without_command=True, no_args_is_help=False, rich_markup_mode="markdown"
+)
+
+_SIGNED = {"ignore_unknown_options": True}  # so that -0.5 is a number and not an option
+
+
+def teach(
+    picture: Annotated[
+        Path | None, typer.Argument(help="The picture: PNG, JPEG, WebP, GIF, BMP, TIFF.", show_default=False)
+    ] = None,
+    comment: Annotated[
+        str | None, typer.Option("--comment", "-c", help="What you say about it, in your own words.")
+    ] = None,
+    liked: Annotated[
+        bool | None,
+        typer.Option("--like/--dislike", help="Your verdict on the whole picture.", show_default=False),
+    ] = None,
+    from_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help='A JSON list of {"image", "comment", "liked" (optional)}.', show_default=False
+        ),
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Learn from a comment on a picture, or from a file of many.
+
+    Examples:
+
+        palate teach sunset.jpg --comment "love the warm light, far too busy though" --like
+
+        palate teach --from comments.json
+    """
+    if (picture is None) == (from_file is None):
+        raise OptionError("give either a PICTURE with --comment, or --from FILE; see `palate teach --help`")
+    if from_file is not None and (comment is not None or liked is not None):
+        raise OptionError(
+            "--from reads comments and verdicts from its file; leave out --comment, --like and --dislike"
+        )
+    if picture is not None and comment is None:
+        raise OptionError(
+            "--comment is missing; say in your own words what you like or dislike about the picture"
+        )
+    with shell.open_device(home) as device:
+        before = {one.comment.id for one in device.comments()}
+        if from_file is not None:
+            with shell.progress_bar() as progress:
+                taught = device.teach_file(from_file, progress)
+        else:
+            taught = [device.teach(picture or Path(), comment or "", liked)]
+        liked_missing, disliked_missing = device.still_needed()
+    if json:
+        shell.print_json([one.to_json() | {"new": one.comment.id not in before} for one in taught])
+        return
+    from palate.client.commands import views
+
+    console = shell.out()
+    for one in taught:
+        console.print(views.view_taught(one, new=one.comment.id not in before))
+    console.print(views.view_needed(liked_missing, disliked_missing))
+
+
+@profile_app.callback()
+def profile(context: typer.Context, home: Home = None, json: Json = False) -> None:
+    """Show what you like and dislike, how strongly, and which comment said so.
+
+    Examples:
+
+        palate profile
+
+        palate profile --json
+
+        palate profile set "bold outlines" 0.8
+    """
+    context.obj = home
+    if context.invoked_subcommand is not None:
+        return
+    with shell.open_device(home) as device:
+        found, comments = device.profile(), device.comments()
+        missing = device.still_needed()
+    if json:
+        shell.print_json(found.to_json())
+        return
+    from palate.client.commands import views
+
+    shell.out().print(views.view_profile(found, comments, missing))
+
+
+@profile_app.command("set", context_settings=_SIGNED)
+def set_(
+    context: typer.Context,
+    attribute: Annotated[str, typer.Argument(help="Any words; known ones get their usual name.")],
+    strength: Annotated[float, typer.Argument(help="-1 (dislike) to 1 (like); 0 for neither.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Give an attribute a strength by hand, whatever the comments say.
+
+    Examples:
+
+        palate profile set "golden hour" 0.9
+
+        palate profile set busy -0.5
+    """
+    with shell.open_device(home or context.obj) as device:
+        device.set(attribute, strength)
+        _show_after(device.profile().to_json(), f"{attribute} is set to {strength:g}", json)
+
+
+@profile_app.command("lock")
+def lock(
+    context: typer.Context,
+    attribute: Annotated[str, typer.Argument(help="An attribute of the profile.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Keep an attribute at the strength it has now, whatever later comments say.
+
+    Example:
+
+        palate profile lock misty
+    """
+    with shell.open_device(home or context.obj) as device:
+        device.lock(attribute)
+        _show_after(device.profile().to_json(), f"{attribute} is locked", json)
+
+
+@profile_app.command("unlock")
+def unlock(
+    context: typer.Context,
+    attribute: Annotated[str, typer.Argument(help="A locked attribute.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Open a locked attribute to edits again.
+
+    Example:
+
+        palate profile unlock misty
+    """
+    with shell.open_device(home or context.obj) as device:
+        device.unlock(attribute)
+        _show_after(device.profile().to_json(), f"{attribute} is unlocked", json)
+
+
+@profile_app.command("veto")
+def veto(
+    context: typer.Context,
+    attribute: Annotated[str, typer.Argument(help="Any words; known ones get their usual name.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Keep an attribute out of the profile, whatever the comments say.
+
+    Example:
+
+        palate profile veto neon
+    """
+    with shell.open_device(home or context.obj) as device:
+        device.veto(attribute)
+        _show_after(device.profile().to_json(), f"{attribute} stays out of the profile", json)
+
+
+@profile_app.command("unset")
+def unset(
+    context: typer.Context,
+    attribute: Annotated[str, typer.Argument(help="An attribute that was set, locked or vetoed.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Take back what was set, locked or vetoed by hand; the comments speak again.
+
+    Example:
+
+        palate profile unset neon
+    """
+    with shell.open_device(home or context.obj) as device:
+        device.unset(attribute)
+        _show_after(device.profile().to_json(), f"{attribute} is as the comments say", json)
+
+
+def comments(home: Home = None, json: Json = False) -> None:
+    """List your comments with their ids and what was understood.
+
+    Examples:
+
+        palate comments
+
+        palate comments --json
+    """
+    with shell.open_device(home) as device:
+        found = device.comments()
+    if json:
+        shell.print_json([one.to_json() for one in found])
+        return
+    from palate.client.commands import views
+
+    console = shell.out()
+    for one in found:
+        console.print(views.view_taught(one))
+    if not found:
+        shell.say("no comments yet; teach one with: palate teach PICTURE --comment TEXT")
+
+
+def forget(
+    comment: Annotated[str, typer.Argument(metavar="ID", help="The id, as `palate comments` shows it.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Forget a comment and all that was learned from it.
+
+    Example:
+
+        palate forget 3f9c01ab
+    """
+    with shell.open_device(home) as device:
+        device.forget(comment)
+    if json:
+        shell.print_json({"forgotten": comment})
+    else:
+        shell.out().print(shell.plain(f"comment {comment} is forgotten, and all that was learned from it"))
+
+
+def _show_after(profile_json: dict[str, Any], message: str, json: bool) -> None:
+    if json:
+        shell.print_json(profile_json)
+    else:
+        shell.out().print(shell.plain(message))

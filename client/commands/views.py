@@ -1,0 +1,255 @@
+"""How results look on a terminal: profile, comments, scores. Only shapes and colours here; all values come from the device."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from palate.client.commands.shell import plain
+
+if TYPE_CHECKING:
+    from palate.client.creating import Made
+    from palate.client.doctor import Health
+    from palate.client.gallery import Files as PictureFiles
+    from palate.client.profile import Preference, Profile
+    from palate.client.records import Taught
+    from palate.client.scoring import PictureScore
+    from palate.client.showcase import Showcase
+    from palate.client.showcase_page import Files as DemoFiles
+
+LIKE, DISLIKE, FAINT = "green", "red", "bright_black"
+BAR = 16  # characters
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def view_bar(share: float, style: str, width: int = BAR) -> Text:
+    """Return a bar that is `share` (0 to 1) full, to an eighth of a character."""
+    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
+    bar = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+    return Text(bar, style=style) + Text("·" * (width - len(bar)), style=FAINT)
+
+
+def view_interval(probability: float, low: float, high: float, width: int = 24) -> Text:
+    """Return a scale from 0 to 1 with the interval drawn on it and the probability marked."""
+    first, last = int(low * (width - 1)), round(high * (width - 1))
+    mark = round(probability * (width - 1))
+    style = LIKE if probability >= 0.5 else DISLIKE
+    scale = Text()
+    for place in range(width):
+        inside = first <= place <= last
+        sign = "●" if place == mark else "━" if inside else "·"
+        scale.append(sign, style=f"bold {style}" if place == mark else style if inside else FAINT)
+    return scale
+
+
+def view_profile(
+    profile: "Profile", comments: Sequence["Taught"], missing: tuple[int, int]
+) -> RenderableType:
+    """Return both lists with bars, evidence, conflicts, vetoes, and how much more is needed."""
+    if not (profile.likes or profile.dislikes or profile.vetoed):
+        said = "the comments so far say nothing about looks" if comments else "there are no comments yet"
+        return Text(f"The profile is empty: {said}. Teach one with: palate teach PICTURE --comment TEXT")
+    by_id = {one.comment.id: one for one in comments}
+    parts: list[RenderableType] = []
+    for title, style, preferences in (
+        ("Likes", LIKE, profile.likes),
+        ("Dislikes", DISLIKE, profile.dislikes),
+    ):
+        parts.append(
+            Rule(Text(f"{title} ({len(preferences)})", style=f"bold {style}"), align="left", style=FAINT)
+        )
+        parts.append(
+            _view_preferences(preferences, style, by_id) if preferences else Text("  none yet", style=FAINT)
+        )
+    if profile.conflicts:
+        parts.append(Rule(Text("Said both ways", style="bold yellow"), align="left", style=FAINT))
+        for conflict in profile.conflicts:
+            outcome = "counts as neither"
+            if conflict.outcome:
+                outcome = f"counts as {'liked' if conflict.outcome > 0 else 'disliked'}, {abs(conflict.outcome):.2f}"
+            parts.append(
+                plain(
+                    f"  {conflict.attribute}: liked in {', '.join(conflict.liked_by)}; "
+                    f"disliked in {', '.join(conflict.disliked_by)}; {outcome}"
+                )
+            )
+    if profile.vetoed:
+        parts.append(plain(f"Vetoed: {', '.join(profile.vetoed)}", FAINT))
+    parts += [Text(""), view_needed(*missing)]
+    return Group(*parts)
+
+
+def view_needed(liked: int, disliked: int) -> Text:
+    """Return one line on how many more verdicts are worth giving."""
+    if not liked and not disliked:
+        return Text(
+            "8 liked and 8 disliked pictures are there: enough to score well; more still helps a little.",
+            style=FAINT,
+        )
+    wanted = [f"{count} {kind}" for count, kind in ((liked, "liked"), (disliked, "disliked")) if count]
+    return Text(
+        f"Still worth giving: {' and '.join(wanted)} (a verdict with --like or --dislike; 8 of each make scores good).",
+        style=FAINT,
+    )
+
+
+def view_taught(taught: "Taught", *, new: bool = True) -> RenderableType:
+    """Return one comment with what was understood from it."""
+    comment = taught.comment
+    head = Text(comment.id, style="bold cyan")
+    if comment.liked is not None:
+        head += Text("  liked" if comment.liked else "  disliked", style=LIKE if comment.liked else DISLIKE)
+    if not new:
+        head += Text("  (taught before; counted once)", style=FAINT)
+    head += Text("  “") + plain(comment.text.replace("\n", " ")) + Text("”")
+    found = Text()
+    for mention in sorted(taught.mentions, key=lambda one: (-one.polarity, -one.strength)):
+        style = LIKE if mention.polarity > 0 else DISLIKE
+        found += Text("+ " if mention.polarity > 0 else "− ", style=f"bold {style}")
+        found += plain(mention.attribute, style) + Text(f" {mention.strength:.2f}   ", style=FAINT)
+    if not taught.mentions:
+        found = Text(
+            "nothing about looks understood; say what you like or dislike: colours, light, lines, mood …",
+            style=FAINT,
+        )
+    return Group(head, Padding(found, (0, 0, 0, 4)))
+
+
+def view_scores(scores: Sequence["PictureScore"]) -> Table:
+    """Return the chance that the person likes each picture, with its interval and its reasons."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("picture", overflow="fold")
+    table.add_column("chance", justify="right")
+    table.add_column("0         90 %         1", width=24, no_wrap=True)
+    table.add_column("because", overflow="fold", ratio=1)
+    for one in scores:
+        because = Text()
+        for reason in one.because:
+            sign = "+" if reason.weight > 0 else "−"
+            because += plain(f"{sign}{reason.attribute}  ", LIKE if reason.weight > 0 else DISLIKE)
+        table.add_row(
+            plain(one.image),
+            f"{one.probability:.0%}",
+            view_interval(one.probability, one.low, one.high),
+            because,
+        )
+    return table
+
+
+def view_made(made: Sequence["Made"], files: "PictureFiles") -> RenderableType:
+    """Return which files were written, and how likely the person likes what is in them."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("picture", overflow="fold")
+    table.add_column("seed", justify="right")
+    table.add_column("chance you like it", justify="right")
+    beside = any(other is not None for _, other in files.pairs)
+    if beside:
+        table.add_column("without profile", justify="right")
+    for one, (file, _) in zip(made, files.pairs, strict=True):
+        row: list[str | Text] = [plain(str(file)), str(one.picture.seed), f"{one.probability:.0%}"]
+        if beside:
+            row.append("" if one.impersonal_probability is None else f"{one.impersonal_probability:.0%}")
+        table.add_row(*row)
+    return Group(table, plain(f"all together: {files.sheet}", FAINT))
+
+
+def view_showcase(show: "Showcase", files: "DemoFiles") -> RenderableType:
+    """Return what the demo found: what was understood from which comment, and how the judge rates the pictures."""
+    from palate.client.showcase_page import judged_lines
+
+    parts: list[RenderableType] = []
+    for person in show.people:
+        parts.append(Rule(Text(person.name, style="bold"), align="left", style=FAINT))
+        parts += [view_taught(one) for one in person.taught]
+        likes = ", ".join(f"{one.attribute} {one.strength:.2f}" for one in person.profile.likes[:8])
+        dislikes = ", ".join(f"{one.attribute} {one.strength:.2f}" for one in person.profile.dislikes[:8])
+        parts += [Text("likes     ", style=f"bold {LIKE}") + plain(likes, LIKE)]
+        parts += [Text("dislikes  ", style=f"bold {DISLIKE}") + plain(dislikes, DISLIKE), Text("")]
+    parts.append(Rule(Text("How well did it go?", style="bold"), align="left", style=FAINT))
+    parts += [plain(line) for line in judged_lines(show)]
+    parts += [Text(""), plain(f"contact sheet: {files.sheet}"), plain(f"page:          {files.page}")]
+    parts.append(Text(f"done in {show.seconds:.0f} s; the vaults of the two are erased", style=FAINT))
+    return Group(*parts)
+
+
+def view_health(health: "Health") -> RenderableType:
+    """Return what the doctor found."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    processor = health.processor
+    table.add_row("palate", f"{health.palate}, Python {health.python}, {health.system}")
+    table.add_row(
+        "packages", ", ".join(f"{name} {version or 'missing'}" for name, version in health.packages.items())
+    )
+    facts = [f"{processor['cores']} cores", str(processor["name"])]
+    if "threads" in processor:
+        facts += [
+            f"{processor['threads']} threads",
+            f"bfloat16 {'fast' if processor['bfloat16'] else 'slow or unknown'}",
+        ]
+        facts += [f"cuda {processor['cuda'] or 'no'}", f"mps {'yes' if processor['mps'] else 'no'}"]
+    table.add_row("processor", ", ".join(facts))
+    table.add_row("runs on", health.runs_on or "nothing yet: torch is missing")
+    if health.speed is not None:
+        speed = health.speed
+        table.add_row(
+            "speed", f"{speed.steps} steps in {speed.seconds:.2f} s (loading took {speed.load_seconds:.1f} s)"
+        )
+    total, peak = health.memory["total_bytes"], health.memory["peak_bytes"]
+    memory = [f"{total / 2**30:.1f} GiB in this machine"] if total else []
+    memory += [f"{peak / 2**20:.0f} MiB used at most by this command"] if peak else []
+    table.add_row("memory", ", ".join(memory) or "unknown")
+    for weight in health.weights:
+        found = (
+            f"{(weight.bytes or 0) / 1e6:.1f} MB, sha256 {weight.sha256[:16]}…"
+            if weight.sha256
+            else "missing"
+        )
+        table.add_row("weights", f"{weight.file}: {found}")
+    vault = health.vault
+    table.add_row(
+        "vault",
+        plain(f"{vault['home']}, locked by {vault['lock']}" if vault["lock"] else f"{vault['trouble']}"),
+    )
+    lines = [plain(f"trouble: {one}", DISLIKE) for one in health.troubles] or [Text("all well", style=LIKE)]
+    return Group(table, *lines)
+
+
+def _view_preferences(
+    preferences: Sequence["Preference"], style: str, by_id: Mapping[str, "Taught"]
+) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(min_width=16, overflow="fold")
+    table.add_column(width=BAR)
+    table.add_column(justify="right")
+    table.add_column(style=FAINT)
+    table.add_column(style=FAINT, overflow="ellipsis", no_wrap=True, ratio=1)
+    for one in preferences:
+        name = plain(one.attribute)
+        if one.edited:
+            name += Text(" (locked)" if one.locked else " (by hand)", style="yellow")
+        table.add_row(
+            name,
+            view_bar(one.strength, style),
+            f"{one.strength:.2f}",
+            plain(one.category),
+            _evidence(one, by_id),
+        )
+    return table
+
+
+def _evidence(one: "Preference", by_id: Mapping[str, "Taught"]) -> Text:
+    """Return the comment's own words that speak of the attribute, and how many other comments do."""
+    if not one.comments:
+        return Text("")
+    first = one.comments[-1]
+    phrase = ""
+    if first in by_id:
+        phrase = next((m.phrase for m in by_id[first].mentions if m.attribute == one.attribute), "")
+    more = f" and {len(one.comments) - 1} more" if len(one.comments) > 1 else ""
+    return plain(f"“{phrase}” in {first}{more}")

@@ -1,0 +1,226 @@
+"""What a person says about a picture: the value, the check that it can be understood, and the file that holds many.
+
+The second step of the flow: `teach` takes a picture and a comment, the comment passes `check_comment`, and
+`extractor` reads the attributes out of it. Everything is checked before anything is taught, so a file with one bad
+entry teaches nothing.
+"""
+
+import json
+import re
+import secrets
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from palate.shared.errors import CommentError, FileFormatError
+
+MAX_CHARACTERS = 10_000
+MAX_ENTRIES = 10_000
+MAX_FILE_BYTES = 64 * 1024 * 1024
+
+# Frequent small words of English. Left out are those that other languages have too (a, i, in, me, no, as, do, so, was).
+_ENGLISH_WORDS = """
+the and or but if of at for from with without by it its it's this that these those is are were be been i'm my mine you
+your we our they them their she his him not don't doesn't didn't isn't can't won't does did have had would could should
+can just too very really much more most less like love loved hate feel feels look looks looking nice good great what
+which who how when where why there here all any some than then up out about into over again yes please wish want to
+"""
+# Frequent small words of other languages in Latin letters. Left out are those that English has too (die, mit,
+# non), those that names of painters and pictures bring along (de, la, les, der, van, el, las), and loans (je ne
+# sais quoi, yin yang).
+_FOREIGN_WORDS = """
+und ist nicht ich ein eine einen sehr zu aber auch wie sind gefällt gefallen mir mich das zuviel schön farben bild viel
+est une pas c'est j'aime j'adore aime n'aime trop très mais avec cette ces dans pour sont ça tableau couleurs couleur
+muy que una con pero gusta gustan encanta esta este estos colores porque demasiado mucho cuadro
+il che è molto sono piace piacciono troppo questo questa colori gli della perché quadro
+não é muito gosto cores são isso quadro het een niet heel mooi maar vind zijn deze kleuren erg
+och är inte jag mycket för det som ikke jeg og meget nie jest bardzo się podoba kolory
+çok bir değil tidak sangat saya este foarte és egy nagyon
+"""
+_ENGLISH, _FOREIGN = frozenset(_ENGLISH_WORDS.split()), frozenset(_FOREIGN_WORDS.split())
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+
+
+@dataclass(frozen=True)
+class Comment:
+    """One comment of one person on one picture (or on none)."""
+
+    id: str  # random, hexadecimal
+    text: str
+    liked: bool | None  # the person's own verdict on the picture, if there is one
+    picture: str | None  # SHA-256 of the picture's bytes, hexadecimal
+    created: str  # ISO 8601, UTC
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One entry of a file for `teach --from`, checked."""
+
+    image: Path
+    comment: str
+    liked: bool | None
+
+
+def new_comment(text: str, liked: bool | None, picture: str | None, now: datetime | None = None) -> Comment:
+    """Check `text` and make it a comment with a fresh id; raises `CommentError`."""
+    created = (now or datetime.now(UTC)).astimezone(UTC)
+    return Comment(
+        secrets.token_hex(4), check_comment(text), liked, picture, created.isoformat(timespec="microseconds")
+    )
+
+
+def check_comment(text: str) -> str:
+    """Return the comment without white space around it, in Unicode's NFC form; raises `CommentError`.
+
+    A comment has 1 to 10,000 characters and at least one word, in English. The rule for "English" errs on the side of
+    reading on, for typos, names and single words are no reason to refuse. Refused is only
+
+    - a comment with more letters of other scripts than Latin ones;
+    - a comment with more frequent small words of other languages (und, très, muy, ...) than of English, if they are at
+      least two, or one in a comment of 2 to 8 words that has no frequent English word at all;
+    - a comment of 3 words or more, none of them a frequent English one, of which more than a third has letters that
+      English does not use (ö, ż, ạ).
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise CommentError(
+            f"the comment has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read, so say it shorter"
+        )
+    text = unicodedata.normalize("NFC", text).strip()
+    if not text or not any(character.isprintable() and not character.isspace() for character in text):
+        raise CommentError("the comment is empty; say what you like or dislike about the picture")
+    words = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+    if not words:
+        raise CommentError(
+            f"the comment {_shorten(text)} holds no words; say in words what you like or dislike"
+        )
+    if not _reads_as_english(words):
+        raise CommentError(
+            f"the comment {_shorten(text)} does not read as English, the one language understood so far"
+        )
+    return text
+
+
+def read_lessons(path: Path | str) -> list[Lesson]:
+    """Read a file for `teach --from`: a JSON list of {"image", "comment", "liked" (optional: true, false or null)}.
+
+    Image paths are relative to the file and stay inside its folder. Raises `FileFormatError` naming the entry (from 0)
+    and the key. That an image is a readable picture is for `pictures.read_picture` to say.
+    """
+    path = Path(path)
+    entries = _read_json(path)
+    if not isinstance(entries, list):
+        raise FileFormatError(
+            f'{path} holds {_kind(entries)}; it must be a list of {{"image", "comment", "liked"}}'
+        )
+    if not entries:
+        raise FileFormatError(f"{path} holds an empty list; give at least one entry")
+    if len(entries) > MAX_ENTRIES:
+        raise FileFormatError(
+            f"{path} has {len(entries):,} entries; at most {MAX_ENTRIES:,} are read at once"
+        )
+    return [_read_entry(path, index, entry) for index, entry in enumerate(entries)]
+
+
+def _reads_as_english(words: list[str]) -> bool:
+    letters = "".join(words).replace("'", "")
+    latin = sum(_is_latin(letter) for letter in letters)
+    if latin * 2 < len(letters):
+        return False
+    english = sum(word in _ENGLISH for word in words)
+    foreign = sum(word in _FOREIGN for word in words)
+    if foreign > english and (foreign >= 2 or (english == 0 and 2 <= len(words) <= 8)):
+        return False
+    marked = sum(not word.isascii() for word in words)
+    return english > 0 or len(words) < 3 or marked * 3 <= len(words)
+
+
+def _is_latin(letter: str) -> bool:
+    return letter.isascii() or unicodedata.name(letter, "").startswith("LATIN")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise FileFormatError(f"{path} has more than {MAX_FILE_BYTES:,} bytes; split it")
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
+    except FileNotFoundError:
+        raise FileFormatError(f"{path} does not exist; check the path") from None
+    except UnicodeDecodeError:
+        raise FileFormatError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise FileFormatError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from None
+    except RecursionError:
+        raise FileFormatError(f"{path} is nested too deeply; it must be a plain list") from None
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read ({error.strerror or type(error).__name__})") from None
+    except ValueError as error:  # from `_unique_keys`, and integers of absurd length
+        raise FileFormatError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(
+            f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one entry"
+        )
+    return entry
+
+
+def _read_entry(path: Path, index: int, entry: Any) -> Lesson:
+    where = f"{path}, entry {index}"
+    if not isinstance(entry, dict):
+        raise FileFormatError(f'{where} is {_kind(entry)}; it must be an object with "image" and "comment"')
+    for key in entry:
+        if key not in ("image", "comment", "liked"):
+            raise FileFormatError(
+                f"{where}: unknown key {_shorten(key)}; known are 'image', 'comment' and 'liked'"
+            )
+    for key in ("image", "comment"):
+        if key not in entry:
+            raise FileFormatError(f"{where}: the key {key!r} is missing")
+        if not isinstance(entry[key], str):
+            raise FileFormatError(f"{where}: {key!r} is {_kind(entry[key])}; it must be text")
+    liked = entry.get("liked")
+    if liked is not None and not isinstance(liked, bool):
+        raise FileFormatError(f"{where}: 'liked' is {_kind(liked)}; it must be true, false or null")
+    try:
+        comment = check_comment(entry["comment"])
+    except CommentError as error:
+        raise FileFormatError(f"{where}, 'comment': {error}") from None
+    return Lesson(_resolve_image(path, where, entry["image"]), comment, liked)
+
+
+def _resolve_image(path: Path, where: str, image: str) -> Path:
+    named = f"{where}, 'image': {_shorten(image)}"
+    windows, posix = PureWindowsPath(image), PurePosixPath(image)
+    if posix.is_absolute() or windows.drive or windows.root:
+        raise FileFormatError(f"{named} is an absolute path; image paths are relative to the file")
+    if ".." in windows.parts:  # a Windows path splits at both kinds of slash
+        raise FileFormatError(
+            f"{named} leads outside the file's folder; keep images beside or below the file"
+        )
+    try:
+        folder = path.parent.resolve()
+        full = (folder / image).resolve()
+        if not full.is_relative_to(folder):
+            raise FileFormatError(
+                f"{named} leads outside the file's folder through a link; keep images inside it"
+            )
+        if not full.is_file():
+            raise FileFormatError(f"{named} does not exist in {folder}; check the path")
+    except (OSError, ValueError, RuntimeError):  # a null character, a loop of links, a name too long
+        raise FileFormatError(f"{named} is not a usable path") from None
+    return full
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _shorten(text: str) -> str:
+    shown = "".join(character if character.isprintable() else "?" for character in text[:60])
+    return repr(shown + ("…" if len(text) > 60 else ""))

@@ -1,0 +1,127 @@
+"""Makes personal pictures: the profile goes in as conditioning, the evaluator picks, the fidelity guard watches.
+
+Stands between `device` and `generator`. What comes out are finished PNG files as bytes, with their provenance inside
+and nothing personal: no prompt, no attribute, only a keyed name of the profile's version.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from palate.client.drawable import Weighted, drawable_attributes
+from palate.client.profile import Profile
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from palate.client.evaluator import Evaluator
+    from palate.client.generator import Generator, Picture, Request
+    from palate.client.picture_tower import Look
+
+Progress = Callable[[str, int, int], None]
+
+LEAST_SHOWN = 0.10
+"""A picture in which the tower gives the prompt's subject a lower probability than this is drawn again, less personal."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One picture that was made, how, and how likely the person likes it."""
+
+    picture: "Picture"
+    probability: float
+    png: bytes
+    impersonal_probability: float | None = None
+    impersonal_png: bytes | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `palate create --json` prints about it, apart from the files."""
+        return {
+            "seed": self.picture.seed,
+            "strength": self.picture.strength,
+            "dislike_strength": self.picture.dislike_strength,
+            "probability": round(self.probability, 4),
+            "impersonal_probability": (
+                None if self.impersonal_probability is None else round(self.impersonal_probability, 4)
+            ),
+        }
+
+
+def likes_and_dislikes(profile: Profile, *, drawn: bool) -> tuple[Weighted, Weighted]:
+    """Return the profile as the two lists of a `Request`: in its own words, or `drawn`, as the shipped generator draws them."""
+    if drawn:
+        return drawable_attributes(profile)
+    return (
+        tuple((one.attribute, one.strength) for one in profile.likes),
+        tuple((one.attribute, one.strength) for one in profile.dislikes),
+    )
+
+
+def create_pictures(
+    generator: "Generator",
+    request: "Request",
+    evaluator: "Evaluator",
+    *,
+    profile_version: str = "",
+    progress: Progress,
+) -> list[Made]:
+    """Make what is asked for, the best first when several candidates are drawn for each picture."""
+    from palate.client.picture_tower import subject_of_prompt
+    from palate.client.provenance import png_bytes, provenance_of
+
+    eye = _Eye(evaluator)
+    # Only the shipped generator draws the world that the tower has learned, so only its pictures are asked about.
+    subject = subject_of_prompt(request.prompt) if generator.shipped else None
+    pictures = generator.generate(
+        request,
+        # Probabilities crowd at 1; what ranks candidates is the utility behind them.
+        score=eye.utility,
+        faithful=None if subject is None else lambda image: eye.shows(image, subject),
+        progress=lambda done, total: progress("making pictures", done, total),
+    )
+    made = []
+    for picture in pictures:
+        impersonal = picture.impersonal
+        made.append(
+            Made(
+                picture,
+                eye.probability(picture.image),
+                png_bytes(picture.image, provenance_of(generator, request, picture, profile_version)),
+                eye.probability(impersonal) if impersonal is not None else None,
+                png_bytes(impersonal, provenance_of(generator, request, picture, impersonal=True))
+                if impersonal is not None
+                else None,
+            )
+        )
+    return made
+
+
+class _Eye:
+    """Looks at each picture once and remembers it, however often it is asked about; a look takes some 30 ms."""
+
+    def __init__(self, evaluator: "Evaluator") -> None:
+        self._evaluator = evaluator
+        self._seen: dict[
+            int, tuple[Image.Image, Look]
+        ] = {}  # the picture is kept, so that its id stays its own
+
+    def utility(self, image: "Image.Image") -> float:
+        """Return the evaluator's expected logit."""
+        return float(self._evaluator.utilities(self._look(image).features)[0])
+
+    def probability(self, image: "Image.Image") -> float:
+        """Return how likely the person likes the picture."""
+        return float(self._evaluator.probabilities(self._look(image).features)[0])
+
+    def shows(self, image: "Image.Image", subject: str) -> bool:
+        """Say whether the picture still shows the subject."""
+        from palate.client.picture_tower import SUBJECTS
+
+        return float(self._look(image).subjects[0, SUBJECTS.index(subject)]) >= LEAST_SHOWN
+
+    def _look(self, image: "Image.Image") -> "Look":
+        from palate.client.picture_tower import load_tower
+
+        if id(image) not in self._seen:
+            self._seen[id(image)] = image, load_tower().look([image])
+        return self._seen[id(image)][1]

@@ -1,0 +1,348 @@
+"""The proxy evaluator: will this person like this picture? A private Bayesian head on the shared encoder's taste space.
+
+Where it stands in the flow: after the profile. It is fitted afresh, in milliseconds, from the pictures that a person liked and
+disliked and from the profile's attributes; it ranks candidates in generation and answers `palate score`. Nothing of it ever
+leaves the device, and since nothing is carried over from one fit to the next, forgetting a comment is exact.
+
+**The model.** A picture has a place z in the taste space, statistics s (in standard deviations of the person's own pictures),
+and the person likes it with the logit  w · z + v · s + b.
+
+- *Prior.* People come in kinds: a mixture of Gaussians over (w, b), fitted to training people by the encoder's recipe; and,
+  beside the kinds, an *outsider* of whom nothing is known and whose taste may lie in the statistics. How likely the outsider
+  is to begin with depends on how far the person's pictures lie from drawn ones; after that, the evidence decides.
+- *Profile.* "Likes misty at 0.8" is an observation: a picture that shows misty has a logit higher by about 0.8 · `gain`, with
+  noise `doubt`. What a picture gains by showing an attribute is a step in z and in s, which the release knows.
+- *Verdicts.* Logistic likelihood, each side weighing the same in sum, since which pictures were shown is no taste.
+
+Each kind is fitted by Newton's method with Laplace's approximation; kinds are weighed by their evidence; probabilities
+take the uncertainty into account after MacKay, "The evidence framework applied to classification networks", Neural Computation 1992.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.shared.attributes import load_vocabulary
+from palate.shared.encoder import ATTRIBUTE_NAMES, STATISTICS, TASTE, TOWER_FEATURES, EncoderWeights, project_pictures, standardize
+from palate.shared.errors import OptionError
+
+Doubles = NDArray[np.float64]
+
+BIAS = TASTE
+WIDTH = TASTE + 1 + STATISTICS
+LARGEST_REASONS = 5
+_NINETY = 1.6449  # standard deviations to either side that hold 90 %
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The evaluator's few constants, chosen on training people (never on those of a benchmark).
+
+    gain and doubt are logits; the spreads are prior standard deviations of a weight.
+    """
+
+    gain: float = 7.0
+    doubt: float = 2.0
+    statistics_spread: float = 0.02
+    outsider_spread: float = 0.8
+    outsider_statistics_spread: float = 0.15
+    outsider_share: float = 0.02
+    outsider_share_far: float = 0.9
+    sharpness: float = 1.0  # of the crowd's weights, for what the eye misses
+
+
+DEFAULT = Settings()
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What one attribute adds to the logit of a picture, compared with an average picture."""
+
+    attribute: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely a person likes a picture, between what and what (90 %), and because of which attributes."""
+
+    probability: float
+    low: float
+    high: float
+    because: tuple[Reason, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the score as `palate score --json` prints it."""
+        return {
+            "probability": round(self.probability, 4),
+            "low": round(self.low, 4),
+            "high": round(self.high, 4),
+            "because": [{"attribute": one.attribute, "weight": round(one.weight, 3)} for one in self.because],
+        }
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """One person's fitted head. Immutable: scoring any number of pictures changes nothing.
+
+    Per kind of person: share (k,), mean (k, WIDTH) and covariance (k, WIDTH, WIDTH) of (w, b, v).
+    """
+
+    encoder: EncoderWeights
+    share: Doubles
+    mean: Doubles
+    covariance: Doubles
+    centre: Doubles
+    scale: Doubles
+    known: float
+    """How much of what the crowd leaves open about this person's taste is settled, 0 to 1."""
+    unread: tuple[str, ...] = ()
+    """Attributes of the profile that have no place in the taste space and were left aside."""
+
+    def logits(self, features: NDArray[np.float32]) -> tuple[Doubles, Doubles]:
+        """Returns mean and variance of the logits of pictures, each (n,), over everything that is uncertain."""
+        x = _inputs(self.encoder, features, self.centre, self.scale)
+        means = x @ self.mean.T  # (n, k)
+        variances = np.stack([((x @ c) * x).sum(1) for c in self.covariance], 1)
+        mean = means @ self.share
+        return mean, (variances + (means - mean[:, None]) ** 2) @ self.share
+
+    def utilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns expected logits, (n,): what to rank by."""
+        return self.logits(features)[0].astype(np.float32)
+
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the probability that the person likes each picture, (n,)."""
+        return _likely(*self.logits(features)).astype(np.float32)
+
+    def score(self, features: NDArray[np.float32]) -> list[Score]:
+        """Returns a score for each picture's features, (n, features); raises OptionError for another shape."""
+        mean, variance = self.logits(features)
+        probability = _likely(mean, variance)
+        spread = _NINETY * np.sqrt(variance)
+        low, high = _sigmoid(mean - spread), _sigmoid(mean + spread)
+        return [
+            Score(float(p), float(min(lo, p)), float(max(hi, p)), reasons)
+            for p, lo, hi, reasons in zip(probability, low, high, self._reasons(features), strict=True)
+        ]
+
+    def _reasons(self, features: NDArray[np.float32]) -> list[tuple[Reason, ...]]:
+        """Splits each logit's distance from an average picture's by attribute, strongest first."""
+        x = _inputs(self.encoder, features, self.centre, self.scale)
+        head = self.share @ self.mean
+        n = len(ATTRIBUTE_NAMES)
+        parts = (x[:, :n] - self.encoder.tensors["taste.usual"][:n]) * head[:n]
+        # Statistics speak through the attributes that they make up: s is nearly a sum of attributes' typical steps.
+        steps = self.encoder.tensors["attribute.statistics"].astype(np.float64) / self.scale  # (55, statistics)
+        mix = np.linalg.solve(steps @ steps.T + 4.0 * np.eye(n), steps)
+        parts = parts + (x[:, BIAS + 1 :] @ mix.T) * (steps @ head[BIAS + 1 :])
+        found = []
+        for row in parts:
+            strongest = np.argsort(-np.abs(row), kind="stable")[:LARGEST_REASONS]
+            found.append(tuple(Reason(ATTRIBUTE_NAMES[i], float(row[i])) for i in strongest if abs(row[i]) > 0.02))
+        return found
+
+
+def fit_evaluator(
+    encoder: EncoderWeights,
+    liked: NDArray[np.float32],
+    disliked: NDArray[np.float32],
+    *,
+    tastes: Mapping[str, float] = MappingProxyType({}),
+    directions: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+    settings: Settings = DEFAULT,
+) -> Evaluator:
+    """Fits a person's head to the features of liked (n, features) and disliked (m, features) pictures; either may be empty.
+
+    tastes: attributes and signed strengths in [-1, 1], as `Profile.signed()` gives them; a term of the vocabulary counts as
+    the anchors it shows. directions: for attributes in nobody's vocabulary, their direction in the taste space
+    (`project_sentences` of the phrase). Without pictures and tastes it is the crowd's opinion: the non-personal scorer.
+
+    Raises OptionError for features of another shape, values that are not finite, or a strength outside [-1, 1].
+    """
+    both = np.concatenate([_rows(liked), _rows(disliked)])
+    n_liked, n_disliked = len(_rows(liked)), len(_rows(disliked))
+    centre, scale = _own_scale(encoder, both)
+    x = _inputs(encoder, both, centre, scale)
+    y = np.concatenate([np.ones(n_liked), np.zeros(n_disliked)])
+    weight = np.ones(len(y))
+    if n_liked and n_disliked:
+        weight = np.where(y > 0, len(y) / (2 * n_liked), len(y) / (2 * n_disliked))
+    rows, values, unread = _observations(encoder, tastes, directions, scale, settings)
+
+    shares, kinds = _prior(encoder, x, both, settings)
+    evidence, means, covariances = [], [], []
+    for mean, covariance in kinds:
+        fitted = _fit_kind(mean, covariance, x, y, weight, rows, values, settings.doubt)
+        evidence.append(fitted[0])
+        means.append(fitted[1])
+        covariances.append(fitted[2])
+    posterior = np.log(shares) + np.array(evidence)
+    posterior = np.exp(posterior - posterior.max())
+    posterior /= posterior.sum()
+    kept = posterior > 1e-3
+    share = posterior[kept] / posterior[kept].sum()
+    mean, covariance = np.array(means)[kept], np.array(covariances)[kept]
+    known = _settled(shares, kinds, share, mean, covariance)
+    return Evaluator(encoder, share, mean, covariance, centre, scale, known, unread)
+
+
+def _rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    given = np.asarray(features, dtype=np.float32)
+    if given.size == 0:
+        return np.zeros((0, TOWER_FEATURES + STATISTICS), np.float32)
+    if given.ndim != 2:
+        raise OptionError(f"picture features have the shape {given.shape}; give one row per picture")
+    return given
+
+
+def _own_scale(encoder: EncoderWeights, features: NDArray[np.float32]) -> tuple[Doubles, Doubles]:
+    """Returns centre and scale of the statistics over a person's pictures, drawn to the release's own where they are few."""
+    s = standardize(encoder, features)[:, TOWER_FEATURES:].astype(np.float64)
+    n, prior = len(s), 4.0
+    centre = s.sum(0) / (n + prior)
+    spread = np.sqrt((((s - centre) ** 2).sum(0) + prior) / (n + prior))
+    return centre, np.maximum(spread, 0.2)
+
+
+def _inputs(encoder: EncoderWeights, features: NDArray[np.float32], centre: Doubles, scale: Doubles) -> Doubles:
+    """Returns what the head weighs: (n, WIDTH) of taste space, one, and statistics cut at ±3."""
+    rows = _rows(features)
+    z = project_pictures(encoder, rows).astype(np.float64)
+    s = (standardize(encoder, rows)[:, TOWER_FEATURES:] - centre) / scale
+    return np.concatenate([z, np.ones((len(z), 1)), np.clip(s, -3, 3)], 1)
+
+
+def _observations(
+    encoder: EncoderWeights,
+    tastes: Mapping[str, float],
+    directions: Mapping[str, NDArray[np.float32]],
+    scale: Doubles,
+    settings: Settings,
+) -> tuple[Doubles, Doubles, tuple[str, ...]]:
+    """Returns what the profile says as rows (t, WIDTH), the logit that each is worth (t,), and what has no place."""
+    vocabulary = load_vocabulary()
+    place = {name: i for i, name in enumerate(ATTRIBUTE_NAMES)}
+    steps = encoder.tensors["attribute.statistics"].astype(np.float64) / scale
+    rows, values, unread = [], [], []
+    for attribute, strength in sorted(tastes.items()):
+        if not (math.isfinite(strength) and -1 <= strength <= 1):
+            raise OptionError(f"the strength of {attribute!r} is {strength}; it must be from -1 to 1")
+        row = np.zeros(WIDTH)
+        shown = {attribute: 1.0} if attribute in place else dict(vocabulary.shows(attribute))
+        for name, weight in shown.items():
+            if name in place:
+                row[place[name]] += weight
+                row[BIAS + 1 :] += weight * steps[place[name]]
+        if not row.any() and attribute in directions:
+            direction = np.asarray(directions[attribute], dtype=np.float64)
+            if direction.shape != (TASTE,) or not np.isfinite(direction).all():
+                raise OptionError(f"the direction of {attribute!r} has the shape {direction.shape}; it must be ({TASTE},), finite")
+            row[:TASTE] = direction
+            row[BIAS + 1 :] = direction[: len(place)] @ steps
+        if not row.any():
+            unread.append(attribute)
+            continue
+        rows.append(row)
+        values.append(settings.gain * strength)
+    return np.array(rows).reshape(-1, WIDTH), np.array(values), tuple(unread)
+
+
+def _prior(
+    encoder: EncoderWeights, x: Doubles, features: NDArray[np.float32], settings: Settings
+) -> tuple[Doubles, list[tuple[Doubles, Doubles]]]:
+    """Returns the kinds' shares (k,) and their mean (WIDTH,) and covariance (WIDTH, WIDTH), the outsider last."""
+    t = encoder.tensors
+    far = unfamiliarity(encoder, features)
+    outsider = settings.outsider_share + far * (settings.outsider_share_far - settings.outsider_share)
+    shares = np.append(t["crowd.share"].astype(np.float64) * (1 - outsider), outsider)
+    kinds = []
+    for crowd_mean, crowd_covariance in zip(t["crowd.mean"], t["crowd.covariance"], strict=True):
+        mean = np.zeros(WIDTH)
+        mean[: BIAS + 1] = crowd_mean * settings.sharpness
+        covariance = np.eye(WIDTH) * settings.statistics_spread**2
+        covariance[: BIAS + 1, : BIAS + 1] = crowd_covariance * settings.sharpness**2
+        kinds.append((mean, covariance))
+    spread = np.full(WIDTH, settings.outsider_statistics_spread)
+    spread[:BIAS], spread[BIAS] = settings.outsider_spread, 1.0
+    kinds.append((np.zeros(WIDTH), np.diag(spread**2)))
+    return shares / shares.sum(), kinds
+
+
+def unfamiliarity(encoder: EncoderWeights, features: NDArray[np.float32]) -> float:
+    """Returns how far pictures lie from the drawn ones that the encoder learned from: 0 like them, 1 quite unlike.
+
+    0 where there is no picture.
+    """
+    rows = _rows(features)
+    if not len(rows):
+        return 0.0
+    distance = float(np.median((standardize(encoder, rows) ** 2).mean(1)))
+    return min(1.0, max(0.0, (distance - 1.5) / 1.0))
+
+
+def _fit_kind(
+    prior_mean: Doubles,
+    prior_covariance: Doubles,
+    x: Doubles,
+    y: Doubles,
+    weight: Doubles,
+    rows: Doubles,
+    values: Doubles,
+    doubt: float,
+) -> tuple[float, Doubles, Doubles]:
+    """Returns log evidence, mean and covariance of one kind's head after verdicts and profile (Laplace's approximation)."""
+    precision = np.linalg.inv(prior_covariance)
+    fixed = precision + rows.T @ rows / doubt**2
+    pull = precision @ prior_mean + rows.T @ values / doubt**2
+    head = np.linalg.solve(fixed, pull)
+    hessian = fixed
+    for _ in range(40):
+        p = _sigmoid(x @ head)
+        gradient = x.T @ (weight * (p - y)) + fixed @ head - pull
+        hessian = x.T @ (x * (weight * p * (1 - p))[:, None]) + fixed
+        step = np.linalg.solve(hessian, gradient)
+        size = float(np.abs(x @ step).max()) if len(x) else 0.0
+        head = head - step * min(1.0, 4.0 / max(size, 1e-9))  # a logit moves by at most 4 at a time
+        if size < 1e-6:
+            break
+    logit = x @ head
+    fit = -float((weight * np.logaddexp(0, np.where(y > 0, -logit, logit))).sum())
+    away = head - prior_mean
+    fit -= 0.5 * float(away @ precision @ away) + 0.5 * float((((rows @ head - values) / doubt) ** 2).sum())
+    evidence = fit + 0.5 * (np.linalg.slogdet(precision)[1] - np.linalg.slogdet(hessian)[1])
+    return float(evidence), head, np.linalg.inv(hessian)
+
+
+def _settled(
+    prior_share: Doubles,
+    kinds: Sequence[tuple[Doubles, Doubles]],
+    share: Doubles,
+    mean: Doubles,
+    covariance: Doubles,
+) -> float:
+    """Returns by how much the variance of the anchors' weights fell from the prior to the posterior, 0 to 1."""
+    n = len(ATTRIBUTE_NAMES)
+    before = _variance(prior_share, np.array([m[:n] for m, _ in kinds]), np.array([np.diag(c)[:n] for _, c in kinds]))
+    after = _variance(share, mean[:, :n], np.array([np.diag(c)[:n] for c in covariance]))
+    return float(np.clip(1 - after.sum() / before.sum(), 0, 1))
+
+
+def _variance(share: Doubles, means: Doubles, variances: Doubles) -> Doubles:
+    middle = share @ means
+    return np.asarray(share @ (variances + (means - middle) ** 2))
+
+
+def _likely(mean: Doubles, variance: Doubles) -> Doubles:
+    return _sigmoid(mean / np.sqrt(1 + math.pi * variance / 8))
+
+
+def _sigmoid(x: Doubles) -> Doubles:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))

@@ -1,0 +1,302 @@
+"""Attributes of taste, and the vocabulary that gives a person's words their place among them.
+
+An attribute is one thing about a picture's looks that somebody can like or dislike: "misty", "bold outlines". A mention is one
+attribute as a comment speaks of it. Comments are free; the vocabulary (vocabulary.toml, about 400 terms in 22 categories) only
+gives words a canonical name, a category, opposites, and what a drawing would show. Both sides of the federation and the drawn
+world use the same names. The kinds of attribute follow the extraction task of ViPer (Salehi et al., ECCV 2024).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from types import MappingProxyType
+
+from palate.shared.errors import FileFormatError, OptionError
+
+_WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|&")
+# British to American, so that both spellings have one key. Keys are only compared with keys; they need not be words.
+_SPELLINGS = (
+    (re.compile(r"(col|hum|vap|harb|vig|flav|fav|sav)our"), r"\1or"),
+    (re.compile(r"^grey"), "gray"),
+    (re.compile(r"^(cent|somb|och|theat|fib|lust|spect)re(s|d|ness)?$"), r"\1er\2"),
+    (re.compile(r"is(e|ed|es|ing|er|ation|ations)$"), r"iz\1"),
+    (re.compile(r"ll(ed|ing|er)$"), r"l\1"),
+    (re.compile(r"^cos(y|ier|iest|iness)"), r"coz\1"),
+    (re.compile(r"logue$"), "log"),
+    (re.compile(r"^skilful"), "skillful"),
+)
+_KEEP_S = frozenset(
+    {
+        "canvas",
+        "chaos",
+        "glass",
+        "gloss",
+        "mess",
+        "less",
+        "is",
+        "was",
+        "its",
+        "this",
+        "as",
+        "us",
+        "has",
+        "always",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One thing about a picture's looks: its canonical name (lower case) and the category it belongs to."""
+
+    name: str
+    category: str
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One attribute as one comment speaks of it.
+
+    polarity is +1 (liked) or -1 (disliked), strength lies in (0, 1], phrase is the comment's own words.
+    The attribute is a vocabulary name where one fits, else the comment's own phrase (the vocabulary is open).
+
+    Raises OptionError when a field is outside its range.
+    """
+
+    attribute: str
+    category: str
+    polarity: int
+    strength: float
+    phrase: str
+
+    def __post_init__(self) -> None:
+        if not self.attribute or not self.category:
+            raise OptionError(
+                f"attribute={self.attribute!r}, category={self.category!r}: a mention needs both; give their names"
+            )
+        if self.polarity not in (-1, 1):
+            raise OptionError(f"polarity={self.polarity!r}: must be +1 (liked) or -1 (disliked)")
+        if not 0.0 < self.strength <= 1.0:
+            raise OptionError(f"strength={self.strength!r}: must lie in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Category:
+    """One kind of attribute: the nouns that name it, where a vague mention of it looks, and what it means with no picture."""
+
+    name: str
+    about: str
+    nouns: tuple[str, ...]
+    vague: tuple[str, ...]
+    fallback: str | None
+
+
+def spelling_key(word: str) -> str:
+    """Returns one word's key: lower case, American spelling, singular. Words that differ only so have the same key."""
+    word = word.lower().replace("'s", "").replace("'", "")
+    for pattern, replacement in _SPELLINGS:
+        word = pattern.sub(replacement, word)
+    if len(word) > 3 and word.endswith("s") and word not in _KEEP_S and not word.endswith(("ss", "us", "is")):
+        if word.endswith("ies") and len(word) > 4:
+            return word[:-3] + "y"
+        if word.endswith(("shes", "ches", "sses", "xes", "zes")) and not word.endswith("aches"):
+            return word[:-2]
+        return word[:-1]
+    return word
+
+
+def phrase_key(phrase: str) -> tuple[str, ...]:
+    """Returns the keys of a phrase's words; hyphens part words."""
+    text = phrase.lower().replace("’", "'").replace("é", "e").replace("ï", "i")
+    return tuple(spelling_key(word) for word in _WORD.findall(text))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The terms, and how words find them. Built once by `load_vocabulary`; every lookup is a dictionary's."""
+
+    terms: tuple[Attribute, ...]
+    categories: Mapping[str, Category]
+    aliases: Mapping[str, str]
+    """Every alias as written, to its term's name."""
+    _by_key: Mapping[tuple[str, ...], str] = field(repr=False)
+    _by_squashed: Mapping[str, str] = field(repr=False)
+    _sour: frozenset[tuple[str, ...]] = field(repr=False)
+    _beside: Mapping[tuple[str, tuple[str, ...]], str] = field(repr=False)
+    _nouns: Mapping[tuple[str, ...], str] = field(repr=False)
+    _opposites: Mapping[str, tuple[str, ...]] = field(repr=False)
+    _shows: Mapping[str, Mapping[str, float]] = field(repr=False)
+    _category: Mapping[str, str] = field(repr=False)
+
+    def category(self, name: str) -> str | None:
+        """Returns the category of a term's canonical name, or None for a name that is no term."""
+        return self._category.get(name)
+
+    def find(self, phrase: str) -> Attribute | None:
+        """Returns the term that a phrase names (its name or an alias; case, plural, spelling and hyphens forgiven), or None."""
+        return self.find_key(phrase_key(phrase))
+
+    def find_key(self, key: tuple[str, ...]) -> Attribute | None:
+        """Returns the term of an already computed `phrase_key`, or None."""
+        name = self._by_key.get(key)
+        if name is None and key:
+            name = self._by_squashed.get("".join(key))
+        return None if name is None else Attribute(name, self._category[name])
+
+    def find_beside(self, key: tuple[str, ...], category: str) -> Attribute | None:
+        """Returns the term that a word means beside one of the category's nouns: "bold" beside "colours" is vibrant."""
+        name = self._beside.get((category, key))
+        return None if name is None else Attribute(name, category)
+
+    def means_beside(self, key: tuple[str, ...]) -> bool:
+        """Says whether a word means a term beside the nouns of some category."""
+        return any((category, key) in self._beside for category in self.categories)
+
+    def noun_category(self, key: tuple[str, ...]) -> str | None:
+        """Returns the category that a noun names ("palette", "brush strokes"), or None."""
+        return self._nouns.get(key)
+
+    def is_sour(self, key: tuple[str, ...]) -> bool:
+        """Says whether the alias complains by itself, as "garish" and "cluttered" do."""
+        return key in self._sour
+
+    def opposites(self, name: str) -> tuple[str, ...]:
+        """Returns the names of the terms at the other end, both as stated and as stated by them."""
+        return self._opposites.get(name, ())
+
+    def shows(self, name: str) -> Mapping[str, float]:
+        """Returns what a drawing shows when it has the term: attributes of the drawn world with weights in [-1, 1]."""
+        return self._shows.get(name, MappingProxyType({}))
+
+    def related(self, name: str) -> tuple[str, ...]:
+        """Returns the terms that mainly show the same attribute of the drawn world as this one does."""
+        mine = self.main_show(name)
+        if mine is None:
+            return ()
+        return tuple(
+            term.name for term in self.terms if term.name != name and self.main_show(term.name) == mine
+        )
+
+    def main_show(self, name: str) -> str | None:
+        """Returns the attribute of the drawn world that the term shows most, if it shows one with weight of at least 0.5."""
+        shown = self.shows(name)
+        if not shown:
+            return None
+        best = max(shown, key=lambda attribute: shown[attribute])
+        return best if shown[best] >= 0.5 else None
+
+    @property
+    def phrases(self) -> Iterable[tuple[tuple[str, ...], str]]:
+        """Every key with its term's name."""
+        return self._by_key.items()
+
+    @property
+    def longest(self) -> int:
+        """The number of words in the longest key."""
+        return max(len(key) for key in (*self._by_key, *self._nouns))
+
+
+@lru_cache(maxsize=1)
+def load_vocabulary() -> Vocabulary:
+    """Returns the vocabulary that ships with Palate, read once."""
+    text = resources.files(__package__).joinpath("vocabulary.toml").read_text(encoding="utf-8")
+    return read_vocabulary(text)
+
+
+def read_vocabulary(text: str) -> Vocabulary:
+    """Returns the vocabulary written in a TOML text.
+
+    Raises FileFormatError when a key is unknown, a category is missing, an opposite is no term, or two terms share an alias.
+    """
+    table = tomllib.loads(text)
+    _only("vocabulary", table, {"categories", "terms"})
+    categories: dict[str, Category] = {}
+    nouns: dict[tuple[str, ...], str] = {}
+    for name, entry in table["categories"].items():
+        _only(f"categories.{name}", entry, {"about", "nouns", "vague", "fallback"})
+        listed = tuple(entry.get("nouns", ()))
+        categories[name] = Category(
+            name, entry["about"], listed, tuple(entry.get("vague", (name,))), entry.get("fallback")
+        )
+        for noun in listed:
+            nouns.setdefault(phrase_key(noun), name)
+    terms: list[Attribute] = []
+    category_of: dict[str, str] = {}
+    aliases: dict[str, str] = {}
+    by_key: dict[tuple[str, ...], str] = {}
+    beside: dict[tuple[str, tuple[str, ...]], str] = {}
+    sour: set[tuple[str, ...]] = set()
+    stated: dict[str, tuple[str, ...]] = {}
+    shows: dict[str, Mapping[str, float]] = {}
+    for category, entries in table["terms"].items():
+        if category not in categories:
+            raise FileFormatError(f"vocabulary: terms.{category} has no categories.{category}; add it")
+        for name, entry in entries.items():
+            _only(f"terms.{category}.{name}", entry, {"also", "with", "sour", "opposites", "shows"})
+            if name in category_of:
+                raise FileFormatError(
+                    f"vocabulary: {name!r} is a term of {category_of[name]} and of {category}; keep one"
+                )
+            terms.append(Attribute(name, category))
+            category_of[name] = category
+            stated[name] = tuple(entry.get("opposites", ()))
+            shows[name] = MappingProxyType(
+                {key: float(weight) for key, weight in entry.get("shows", {name: 1.0}).items()}
+            )
+            sour.update(phrase_key(phrase) for phrase in entry.get("sour", ()))
+            for phrase in (name, *entry.get("also", ()), *entry.get("sour", ())):
+                key = phrase_key(phrase)
+                if by_key.get(key, name) != name:
+                    raise FileFormatError(
+                        f"vocabulary: {phrase!r} is an alias of {by_key[key]!r} and of {name!r}; keep one"
+                    )
+                by_key[key] = name
+                aliases[phrase] = name
+            for word in entry.get("with", ()):
+                beside.setdefault((category, phrase_key(word)), name)
+    opposites: dict[str, list[str]] = {name: [] for name in category_of}
+    for name, others in stated.items():
+        for other in others:
+            if other not in category_of:
+                raise FileFormatError(
+                    f"vocabulary: the opposite {other!r} of {name!r} is no term; add it or drop it"
+                )
+            for one, two in ((name, other), (other, name)):
+                if two not in opposites[one]:
+                    opposites[one].append(two)
+    for category, kind in categories.items():
+        unknown = {*kind.vague} - {*categories}
+        if unknown or (kind.fallback is not None and kind.fallback not in category_of):
+            raise FileFormatError(
+                f"vocabulary: categories.{category} points to {sorted(unknown) or kind.fallback!r}, which is not there"
+            )
+    squashed: dict[str, str] = {}
+    for key, name in by_key.items():
+        squashed.setdefault("".join(key), name)
+    return Vocabulary(
+        terms=tuple(terms),
+        categories=MappingProxyType(categories),
+        aliases=MappingProxyType(aliases),
+        _by_key=MappingProxyType(by_key),
+        _by_squashed=MappingProxyType(squashed),
+        _sour=frozenset(sour),
+        _beside=MappingProxyType(beside),
+        _nouns=MappingProxyType(nouns),
+        _opposites=MappingProxyType({name: tuple(others) for name, others in opposites.items()}),
+        _shows=MappingProxyType(shows),
+        _category=MappingProxyType(category_of),
+    )
+
+
+def _only(where: str, table: Mapping[str, object], known: set[str]) -> None:
+    """Raises FileFormatError when the table has a key that is not known."""
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise FileFormatError(
+            f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}"
+        )

@@ -1,0 +1,288 @@
+"""The façade: teaching, the profile, edits, exact forgetting, carrying a vault over."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from palate.client import Device
+from palate.client.extractor import Given
+from palate.client.profile import Profile
+from palate.client.records import ADAPTER, COMMENT, FEATURES, ONLY, PICTURE
+from palate.client.showcase import demo_folder
+from palate.shared.attributes import Mention
+from palate.shared.errors import (
+    CommentError,
+    FileFormatError,
+    OptionError,
+    PictureError,
+    VaultMissingError,
+    WrongPassphraseError,
+)
+
+DEMO = demo_folder()
+BOAT, CITY, CAT = DEMO / "boat.jpg", DEMO / "city.jpg", DEMO / "cat.jpg"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A place for a vault."""
+    return tmp_path / "vault"
+
+
+@pytest.fixture
+def device(home: Path, remembered_keys: None) -> Device:
+    """A device with an empty vault."""
+    return Device.init(home, "correct horse")
+
+
+def same_taste(profile: Profile) -> dict[str, object]:
+    """A profile without the ids of its comments, which are random."""
+    told = profile.to_json()
+    for one in (*told["likes"], *told["dislikes"]):
+        one["comments"] = len(one["comments"])
+    for one in told["conflicts"]:
+        one["liked_by"], one["disliked_by"] = len(one["liked_by"]), len(one["disliked_by"])
+    return told
+
+
+def test_a_comment_becomes_likes_and_dislikes_with_the_comment_that_said_so(device: Device) -> None:
+    taught = device.teach(BOAT, "I love the misty watercolour, but it is too dark", liked=True)
+    profile = device.profile()
+    assert profile.signed()["misty"] > 0
+    assert profile.signed()["watercolour"] > 0
+    assert profile.signed()["dark"] < 0
+    assert profile.likes[0].comments == (taught.comment.id,)
+
+
+def test_what_was_taught_is_there_when_the_vault_is_opened_again(device: Device, home: Path) -> None:
+    device.teach(BOAT, "I love the misty watercolour", liked=True)
+    before = device.profile()
+    device.close()
+    with Device.open(home, "correct horse") as again:
+        assert again.profile() == before
+        assert [one.comment.text for one in again.comments()] == ["I love the misty watercolour"]
+
+
+def test_a_picture_may_be_given_as_bytes(device: Device) -> None:
+    device.teach(BOAT, "misty, lovely", liked=True)
+    assert device.teach(BOAT.read_bytes(), "misty, lovely", liked=True) == device.comments()[0]
+
+
+def test_the_same_comment_on_the_same_picture_counts_once(device: Device) -> None:
+    device.teach(BOAT, "lovely mist", liked=True)
+    once = device.profile()
+    device.teach(BOAT, "lovely mist", liked=True)
+    assert device.profile() == once
+    device.teach(CITY, "lovely mist", liked=True)
+    assert device.profile().signed()["misty"] > once.signed()["misty"]
+
+
+def test_forgetting_a_comment_restores_the_profile(device: Device) -> None:
+    device.teach(BOAT, "I love the misty watercolour", liked=True)
+    before = device.profile()
+    taught = device.teach(CITY, "too busy, and I can't stand watercolour", liked=False)
+    assert device.profile() != before
+    device.forget(taught.comment.id)
+    assert device.profile() == before
+
+
+def test_forgetting_leaves_the_vault_of_a_twin_that_never_heard_it(device: Device, tmp_path: Path) -> None:
+    for picture, text, liked in ((BOAT, "I love the mist", True), (CITY, "too busy", False)):
+        device.teach(picture, text, liked)
+    device.export(tmp_path / "twin.palate", "another")
+    taught = device.teach(CAT, "the neon is awful, the bold outlines are great", False)
+    device.forget(taught.comment.id)
+    with Device.init(tmp_path / "twin", "correct horse") as twin:
+        twin.import_(tmp_path / "twin.palate", "another")
+        names = {(type_, id_) for type_ in twin.vault.types() for id_ in twin.vault.list(type_)}
+        assert names == {(type_, id_) for type_ in device.vault.types() for id_ in device.vault.list(type_)}
+        assert all(twin.vault.get(*name) == device.vault.get(*name) for name in names)
+        assert twin.profile() == device.profile()
+
+
+def test_forgetting_removes_the_picture_unless_another_comment_is_about_it(device: Device) -> None:
+    first = device.teach(BOAT, "lovely mist", True)
+    second = device.teach(BOAT, "a bit dark", None)
+    device.forget(first.comment.id)
+    assert device.vault.list(PICTURE) == (str(second.comment.picture),)
+    device.forget(second.comment.id)
+    assert device.vault.list(PICTURE) == ()
+    assert device.vault.list(FEATURES) == ()
+    assert device.vault.list(COMMENT) == ()
+
+
+def test_forgetting_an_unknown_comment_says_where_to_look(device: Device) -> None:
+    with pytest.raises(OptionError, match="palate comments"):
+        device.forget("00000000")
+
+
+def test_edits_have_the_last_word_and_survive_forgetting(device: Device) -> None:
+    taught = device.teach(BOAT, "I love the mist and the blue", True)
+    device.set("Bold Outlines", 0.8)
+    device.veto("blue")
+    device.lock("misty")
+    locked = device.profile().signed()["misty"]
+    device.teach(CITY, "I love mist, I adore mist", True)
+    device.forget(taught.comment.id)
+    assert device.profile().signed() == {"misty": locked, "bold outlines": 0.8}
+    assert device.profile().vetoed == ("blue",)
+    device.unset("blue")
+    device.unlock("misty")
+    device.unset("misty")
+    assert "misty" in device.profile().signed()
+    assert device.profile().vetoed == ()
+
+
+def test_an_attribute_that_the_vocabulary_does_not_know_can_be_set(device: Device) -> None:
+    device.set("wobbly  Perspectives of Doom", -0.4)
+    assert device.profile().signed() == {"wobbly perspectives of doom": -0.4}
+
+
+@pytest.mark.parametrize("strength", [1.5, -1.01, float("nan"), float("inf")])
+def test_a_strength_out_of_range_changes_nothing(device: Device, strength: float) -> None:
+    with pytest.raises(OptionError, match="from -1 to 1"):
+        device.set("blue", strength)
+    assert device.profile() == Profile()
+
+
+@pytest.mark.parametrize("attribute", ["", "   ", "x" * 101])
+def test_an_attribute_without_a_usable_name_is_refused(device: Device, attribute: str) -> None:
+    with pytest.raises(OptionError, match="1 to 100 characters"):
+        device.set(attribute, 0.5)
+
+
+def test_a_vague_mention_is_resolved_by_the_picture(device: Device) -> None:
+    device.teach(DEMO / "house-paint.jpg", "I hate these colours", False)
+    assert {"orange", "warm"} & {one.attribute for one in device.profile().dislikes}
+
+
+def test_praise_of_the_subject_alone_teaches_nothing(device: Device) -> None:
+    assert device.teach(CAT, "I have a cat just like this one at home", None).mentions == ()
+
+
+def test_a_bad_comment_or_picture_changes_nothing(device: Device, tmp_path: Path) -> None:
+    (tmp_path / "no.png").write_text("no picture")
+    for picture, comment, error in (
+        (BOAT, "", CommentError),
+        (tmp_path / "no.png", "lovely mist", PictureError),
+        (tmp_path / "missing.png", "lovely mist", PictureError),
+    ):
+        with pytest.raises(error):
+            device.teach(picture, comment)
+    assert device.vault.types() == ()
+
+
+def test_a_file_of_comments_is_taught_whole(device: Device) -> None:
+    taught = device.teach_file(DEMO / "mara.json")
+    assert len(taught) == len(device.comments()) == 12
+    assert device.still_needed() == (2, 2)
+    assert {"watercolour", "misty", "blue"} <= {one.attribute for one in device.profile().likes}
+    assert {"busy", "impasto", "neon"} <= {one.attribute for one in device.profile().dislikes}
+
+
+def test_a_file_with_one_bad_picture_teaches_nothing(device: Device, tmp_path: Path) -> None:
+    shutil.copy(BOAT, tmp_path / "boat.jpg")
+    (tmp_path / "broken.jpg").write_bytes(BOAT.read_bytes()[:700])
+    entries = [{"image": "boat.jpg", "comment": "lovely mist"}, {"image": "broken.jpg", "comment": "lovely"}]
+    (tmp_path / "comments.json").write_text(json.dumps(entries))
+    with pytest.raises(PictureError, match="entry 1, 'image'"):
+        device.teach_file(tmp_path / "comments.json")
+    assert device.comments() == ()
+
+
+def test_a_file_that_was_stopped_half_way_goes_on_where_it_stopped(device: Device, tmp_path: Path) -> None:
+    for name in ("boat.jpg", "city.jpg"):
+        shutil.copy(DEMO / name, tmp_path / name)
+    entries = [{"image": "boat.jpg", "comment": "lovely mist"}, {"image": "city.jpg", "comment": "too busy"}]
+    (tmp_path / "comments.json").write_text(json.dumps(entries))
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "reading comments" and done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        device.teach_file(tmp_path / "comments.json", stop)
+    (kept,) = device.comments()
+    device.teach_file(tmp_path / "comments.json")
+    assert device.comments()[0] == kept
+    assert len(device.comments()) == 2
+
+
+def test_a_foreign_record_is_called_damaged(device: Device) -> None:
+    with device.vault.transaction() as change:
+        change.put(COMMENT, "x", b'{"version": 1, "comment": {}, "mentions": [{"strength": NaN}]}')
+    with pytest.raises(Exception, match="cannot be read by this version"):
+        device.profile()
+
+
+def test_another_extractor_can_be_given(home: Path) -> None:
+    Device.init(home, "correct horse").close()
+    mention = Mention("glowing", "lighting", 1, 0.9, "glowing")
+    with Device.open(home, "correct horse", extractor=Given([mention])) as device:
+        assert device.teach(BOAT, "whatever it says").mentions == (mention,)
+
+
+def test_the_name_of_a_profiles_version_changes_with_it_and_differs_between_vaults(
+    device: Device, tmp_path: Path
+) -> None:
+    with Device.init(tmp_path / "other", "correct horse") as other:
+        assert device.profile_version() == device.profile_version() != other.profile_version()
+    empty = device.profile_version()
+    device.set("blue", 0.5)
+    assert device.profile_version() != empty
+    device.unset("blue")
+    assert device.profile_version() == empty
+
+
+def test_export_and_import_carry_everything_over(device: Device, tmp_path: Path) -> None:
+    device.teach(BOAT, "lovely mist", True)
+    device.set("bold outlines", -0.3)
+    device.profile_version()
+    device.export(tmp_path / "taste.palate", "file passphrase")
+    with Device.init(tmp_path / "new", "other") as new:
+        new.import_(tmp_path / "taste.palate", "file passphrase")
+        assert new.profile() == device.profile()
+        assert new.comments() == device.comments()
+        assert new.profile_version() == device.profile_version()
+
+
+def test_a_wrong_passphrase_or_a_missing_vault_is_said(device: Device, home: Path, tmp_path: Path) -> None:
+    with pytest.raises(WrongPassphraseError):
+        Device.open(home, "wrong")
+    with pytest.raises(VaultMissingError, match="palate init"):
+        Device.open(tmp_path / "nowhere", "correct horse")
+    assert Device.is_locked_by_passphrase(home)
+
+
+def test_erasing_leaves_nothing(device: Device, home: Path) -> None:
+    device.teach(BOAT, "lovely mist", True)
+    device.close()
+    assert Device.exists(home)
+    Device.erase(home)
+    assert not Device.exists(home)
+    assert not home.exists()
+
+
+def test_every_change_of_the_taste_drops_the_adapter(device: Device) -> None:
+    def keep_adapter() -> None:
+        with device.vault.transaction() as change:
+            change.put(ADAPTER, ONLY, b"stale")
+
+    taught = device.teach(BOAT, "lovely mist", True)
+    for act in (
+        lambda: device.set("blue", 0.5),
+        lambda: device.veto("red"),
+        lambda: device.forget(taught.comment.id),
+    ):
+        keep_adapter()
+        act()
+        assert not device.vault.has(ADAPTER, ONLY)
+
+
+def test_a_file_of_comments_that_is_none_teaches_nothing(device: Device, tmp_path: Path) -> None:
+    (tmp_path / "comments.json").write_text('[{"image": "boat.jpg"}]')
+    with pytest.raises(FileFormatError, match="'comment' is missing"):
+        device.teach_file(tmp_path / "comments.json")
+    assert device.comments() == ()
