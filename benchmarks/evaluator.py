@@ -158,13 +158,22 @@ def measure(cases: Sequence[Case], shown: Shown) -> dict[str, float]:
         fitted = [way(c) for c in cases]
         scores = [e.utilities(shown.features[list(c.asked)]) for e, c in zip(fitted, cases, strict=True)]
         figures[name] = float(np.mean([pairwise(s, c.answers) for s, c in zip(scores, cases, strict=True)]))
-        likely = np.concatenate([e.probabilities(shown.features[list(c.asked)]) for e, c in zip(fitted, cases, strict=True)])
+        likely = np.concatenate(
+            [e.probabilities(shown.features[list(c.asked)]) for e, c in zip(fitted, cases, strict=True)]
+        )
         figures[f"{name}, calibration error"] = calibration_error(likely, answers)
         if name == "verdicts and comments":
-            others = [fitted[(i + 1) % len(fitted)].utilities(shown.features[list(c.asked)]) for i, c in enumerate(cases)]
-            figures["another person's"] = float(np.mean([pairwise(s, c.answers) for s, c in zip(others, cases, strict=True)]))
+            others = [
+                fitted[(i + 1) % len(fitted)].utilities(shown.features[list(c.asked)])
+                for i, c in enumerate(cases)
+            ]
+            figures["another person's"] = float(
+                np.mean([pairwise(s, c.answers) for s, c in zip(others, cases, strict=True)])
+            )
     truth = [np.array([true_utility(c.person, shown.truths[i]) for i in c.asked]) for c in cases]
-    figures["true taste"] = float(np.mean([pairwise(u, c.answers) for u, c in zip(truth, cases, strict=True)]))
+    figures["true taste"] = float(
+        np.mean([pairwise(u, c.answers) for u, c in zip(truth, cases, strict=True)])
+    )
     return {name: round(figure, 4) for name, figure in figures.items()}
 
 
@@ -177,7 +186,14 @@ def run(quick: bool = False, people: int = 150, pictures: int = 1200) -> list[Ro
     extra = {"people": people, "pictures": pictures, **figures}
     error = max(figures["verdicts, calibration error"], figures["verdicts and comments, calibration error"])
     return [
-        Row("evaluator, verdicts alone, pairwise accuracy", figures["verdicts"], "at least 0.80", figures["verdicts"] >= 0.80, COMMAND, extra),
+        Row(
+            "evaluator, verdicts alone, pairwise accuracy",
+            figures["verdicts"],
+            "at least 0.80",
+            figures["verdicts"] >= 0.80,
+            COMMAND,
+            extra,
+        ),
         Row(
             "evaluator, verdicts and comments, pairwise accuracy",
             figures["verdicts and comments"],

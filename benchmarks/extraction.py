@@ -98,12 +98,14 @@ def score_extraction(
         found += sum(any(_agrees(mention, label, vocabulary) > 0 for mention in ours) for label in counted)
         for mention in ours:
             verdicts = [_agrees(mention, label, vocabulary) for label in counted]
-            optional = any(_agrees(mention, label, vocabulary) for label in theirs if "optional" in label)
+            free = [_agrees(mention, label, vocabulary) for label in theirs if "optional" in label]
             if 1 in verdicts:
                 right, mentions = right + 1, mentions + 1
-            elif -1 in verdicts:
+            elif 1 in free:
+                continue  # it may be read or not, as long as the sign is right
+            elif -1 in verdicts or -1 in free:
                 wrong_sign, mentions = wrong_sign + 1, mentions + 1
-            elif not optional:
+            else:
                 mentions += 1
     return ExtractionScore(mentions, right, total, found, wrong_sign)
 

@@ -27,8 +27,8 @@ from benchmarks.evaluator import pairwise
 from benchmarks.rows import Row
 from palate.client.evaluator import Settings, fit_evaluator
 from palate.client.extractor import extract_attributes
-from palate.client.pictures import read_picture
 from palate.client.picture_tower import picture_features, what_is_shown
+from palate.client.pictures import read_picture
 from palate.client.profile import Evidence, build_profile
 from palate.client.sentences import SentenceTower
 from palate.shared.attributes import Mention
@@ -58,9 +58,14 @@ def read_tastes(path: Path) -> dict[str, Judged]:
     judged = {}
     for person, entries in people.items():
         mentions = tuple(
-            tuple(extract_attributes(e["comment"], images[e["image"]], liked=e["liked"], shown=what_is_shown)) for e in entries
+            tuple(extract_attributes(e["comment"], images[e["image"]], liked=e["liked"], shown=what_is_shown))
+            for e in entries
         )
-        judged[person] = Judged(np.array([features[e["image"]] for e in entries]), np.array([e["liked"] for e in entries]), mentions)
+        judged[person] = Judged(
+            np.array([features[e["image"]] for e in entries]),
+            np.array([e["liked"] for e in entries]),
+            mentions,
+        )
     return judged
 
 
@@ -75,7 +80,14 @@ def direction_of(phrase: str) -> Floats:
     return project_sentences(load_encoder(), SentenceTower().embed([phrase]))[0]
 
 
-def leave_one_out(one: Judged, *, verdicts: bool, comments: bool, other: Judged | None = None, settings: Settings | None = None) -> float:
+def leave_one_out(
+    one: Judged,
+    *,
+    verdicts: bool,
+    comments: bool,
+    other: Judged | None = None,
+    settings: Settings | None = None,
+) -> float:
     """The area under the curve of each picture's score by an evaluator that saw all the others.
 
     With `other`, that person's verdicts and comments (again without this picture) are given instead.
@@ -86,9 +98,13 @@ def leave_one_out(one: Judged, *, verdicts: bool, comments: bool, other: Judged 
         rest = [j for j in range(len(source.liked)) if not np.array_equal(source.features[j], query)]
         tastes = tastes_of({j: source.mentions[j] for j in rest}) if comments else {}
         liked = source.features[[j for j in rest if source.liked[j]]] if verdicts else source.features[:0]
-        disliked = source.features[[j for j in rest if not source.liked[j]]] if verdicts else source.features[:0]
+        disliked = (
+            source.features[[j for j in rest if not source.liked[j]]] if verdicts else source.features[:0]
+        )
         unknown = {a: direction_of(a) for a in tastes if a not in ATTRIBUTE_NAMES}
-        fitted = fit_evaluator(encoder, liked, disliked, tastes=tastes, directions=unknown, settings=settings or Settings())
+        fitted = fit_evaluator(
+            encoder, liked, disliked, tastes=tastes, directions=unknown, settings=settings or Settings()
+        )
         scores.append(float(fitted.utilities(one.features[i : i + 1])[0]))
     return pairwise(np.array(scores), one.liked)
 
@@ -124,7 +140,16 @@ def run(quick: bool = False, path: Path = FILE) -> list[Row]:
         return []
     figures = measure(read_tastes(path))
     area = figures["verdicts and comments, mean"]
-    return [Row("evaluator on real pictures, leave-one-out, mean AUC", area, "at least 0.88", area >= 0.88, COMMAND, figures)]
+    return [
+        Row(
+            "evaluator on real pictures, leave-one-out, mean AUC",
+            area,
+            "at least 0.88",
+            area >= 0.88,
+            COMMAND,
+            figures,
+        )
+    ]
 
 
 def main() -> None:

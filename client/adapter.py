@@ -11,6 +11,8 @@ than chance would often give. With few labels that is rare, and then the person 
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -63,7 +65,10 @@ def train_adapter(
     if min(len(liked), len(disliked)) < LEAST_EACH:
         message = f"no adapter: it needs {LEAST_EACH} liked and {LEAST_EACH} disliked pictures, and there are {len(liked)} and {len(disliked)}"
         return AdapterResult(False, None, 0.5, 0.5, message)
-    standardize(encoder, liked), standardize(encoder, disliked)  # another shape is refused before time is spent
+    (
+        standardize(encoder, liked),
+        standardize(encoder, disliked),
+    )  # another shape is refused before time is spent
     rng = np.random.default_rng(seed)
     folds = min(FOLDS, len(liked), len(disliked))
     own, other = _folds(len(liked), folds, rng), _folds(len(disliked), folds, rng)
@@ -81,7 +86,9 @@ def train_adapter(
     if after < before + LEAST_GAIN:
         return AdapterResult(False, None, before, after, f"no adapter kept: {said}")
     head = fit_evaluator(encoder, liked, disliked, tastes=tastes)
-    return AdapterResult(True, _train(encoder, head, liked, disliked, seed), before, after, f"adapter kept: {said}")
+    return AdapterResult(
+        True, _train(encoder, head, liked, disliked, seed), before, after, f"adapter kept: {said}"
+    )
 
 
 def apply_adapter(encoder: EncoderWeights, weights: bytes) -> EncoderWeights:
@@ -119,20 +126,15 @@ def _projector(encoder: EncoderWeights) -> torch.nn.Module:
     import torch
     from torch import nn
 
-    class Projector(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            for layer in LAYERS:
-                weight = torch.from_numpy(encoder.tensors[f"picture.{layer}.weight"].copy())
-                linear = nn.Linear(weight.shape[1], weight.shape[0])
-                linear.weight.data, linear.bias.data = weight, torch.from_numpy(encoder.tensors[f"picture.{layer}.bias"].copy())
-                self.add_module(layer, linear)
+    def linear(layer: str) -> nn.Linear:
+        weight, bias = (
+            torch.from_numpy(encoder.tensors[f"picture.{layer}.{kind}"].copy()) for kind in ("weight", "bias")
+        )
+        made = nn.Linear(weight.shape[1], weight.shape[0])
+        made.weight.data, made.bias.data = weight, bias
+        return made
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """(n, features) to (n, 64)."""
-            return self.taste(torch.relu(self.hidden(x)))  # type: ignore[no-any-return]
-
-    return Projector()
+    return nn.Sequential(OrderedDict(hidden=linear("hidden"), rectify=nn.ReLU(), taste=linear("taste")))
 
 
 def _train(encoder: EncoderWeights, head: Evaluator, liked: Floats, disliked: Floats, seed: int) -> bytes:
@@ -141,13 +143,17 @@ def _train(encoder: EncoderWeights, head: Evaluator, liked: Floats, disliked: Fl
     from peft import LoraConfig, inject_adapter_in_model
     from safetensors.numpy import save
 
-    with torch.random.fork_rng(devices=[]):  # peft draws first weights from torch's own generator
-        torch.manual_seed(seed)
-        config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(LAYERS), lora_dropout=0.0)
+    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(LAYERS), lora_dropout=0.0)
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # peft draws first weights from torch's own generator; ours come below
         module = inject_adapter_in_model(config, _projector(encoder))
     trained = [p for n, p in module.named_parameters() if "lora_" in n]
+    draw = torch.Generator().manual_seed(seed)
     for n, p in module.named_parameters():
         p.requires_grad_("lora_" in n)
+        if "lora_A" in n:
+            torch.nn.init.kaiming_uniform_(p, a=math.sqrt(5), generator=draw)
     weights = torch.from_numpy((head.share @ head.mean)[:64].astype(np.float32))
     up, down = (torch.from_numpy(standardize(encoder, f)) for f in (liked, disliked))
     with torch.no_grad():
@@ -159,7 +165,7 @@ def _train(encoder: EncoderWeights, head: Evaluator, liked: Floats, disliked: Fl
         gap = value[: len(up), None] - value[None, len(up) :]
         loss = torch.nn.functional.softplus(-gap).mean() + 20.0 * (z - start).pow(2).mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     found = {}
     for layer in LAYERS:
@@ -167,5 +173,9 @@ def _train(encoder: EncoderWeights, head: Evaluator, liked: Floats, disliked: Fl
         found[f"{layer}.down"] = part.lora_A["default"].weight.detach().numpy()
         found[f"{layer}.up"] = part.lora_B["default"].weight.detach().numpy()
     if not all(np.isfinite(one).all() for one in found.values()):
-        raise OptionError("the adapter's training did not stay finite; check the features of the labelled pictures")
-    return bytes(save({name: np.ascontiguousarray(one) for name, one in found.items()}, {"format": "palate adapter 1"}))
+        raise OptionError(
+            "the adapter's training did not stay finite; check the features of the labelled pictures"
+        )
+    return bytes(
+        save({name: np.ascontiguousarray(one) for name, one in found.items()}, {"format": "palate adapter 1"})
+    )

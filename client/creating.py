@@ -8,9 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from palate.client.drawable import Weighted, drawable_attributes
-from palate.client.profile import Profile
-
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -45,16 +42,6 @@ class Made:
                 None if self.impersonal_probability is None else round(self.impersonal_probability, 4)
             ),
         }
-
-
-def likes_and_dislikes(profile: Profile, *, drawn: bool) -> tuple[Weighted, Weighted]:
-    """Return the profile as the two lists of a `Request`: in its own words, or `drawn`, as the shipped generator draws them."""
-    if drawn:
-        return drawable_attributes(profile)
-    return (
-        tuple((one.attribute, one.strength) for one in profile.likes),
-        tuple((one.attribute, one.strength) for one in profile.dislikes),
-    )
 
 
 def create_pictures(

@@ -317,7 +317,7 @@ class Device:
 
         profile = self.profile()
         drawn = model is None or (isinstance(model, Generator) and model.shipped)
-        likes, dislikes = creating.likes_and_dislikes(profile, drawn=drawn)
+        likes, dislikes = likes_and_dislikes(profile, drawn=drawn)
         request = Request(
             prompt,
             count=count,

@@ -8,8 +8,8 @@ leaves the device, and since nothing is carried over from one fit to the next, f
 and the person likes it with the logit  w · z + v · s + b.
 
 - *Prior.* People come in kinds: a mixture of Gaussians over (w, b), fitted to training people by the encoder's recipe; and,
-  beside the kinds, an *outsider* of whom nothing is known and whose taste may lie in the statistics. How likely the outsider
-  is to begin with depends on how far the person's pictures lie from drawn ones; after that, the evidence decides.
+  beside the kinds, an *outsider* of whom nothing is known and whose taste may lie in the statistics: somebody who judges
+  photographs and paintings, say. The evidence of the verdicts decides between them.
 - *Profile.* "Likes misty at 0.8" is an observation: a picture that shows misty has a logit higher by about 0.8 · `gain`, with
   noise `doubt`. What a picture gains by showing an attribute is a step in z and in s, which the release knows.
 - *Verdicts.* Logistic likelihood, each side weighing the same in sum, since which pictures were shown is no taste.
@@ -30,7 +30,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.shared.attributes import load_vocabulary
-from palate.shared.encoder import ATTRIBUTE_NAMES, STATISTICS, TASTE, TOWER_FEATURES, EncoderWeights, project_pictures, standardize
+from palate.shared.encoder import (
+    ATTRIBUTE_NAMES,
+    STATISTICS,
+    TASTE,
+    TOWER_FEATURES,
+    EncoderWeights,
+    project_pictures,
+    standardize,
+)
 from palate.shared.errors import OptionError
 
 Doubles = NDArray[np.float64]
@@ -51,10 +59,9 @@ class Settings:
     gain: float = 7.0
     doubt: float = 2.0
     statistics_spread: float = 0.02
-    outsider_spread: float = 0.8
-    outsider_statistics_spread: float = 0.15
-    outsider_share: float = 0.02
-    outsider_share_far: float = 0.9
+    outsider_spread: float = 0.3
+    outsider_statistics_spread: float = 0.3
+    outsider_share: float = 0.1
     sharpness: float = 1.0  # of the crowd's weights, for what the eye misses
 
 
@@ -140,13 +147,17 @@ class Evaluator:
         n = len(ATTRIBUTE_NAMES)
         parts = (x[:, :n] - self.encoder.tensors["taste.usual"][:n]) * head[:n]
         # Statistics speak through the attributes that they make up: s is nearly a sum of attributes' typical steps.
-        steps = self.encoder.tensors["attribute.statistics"].astype(np.float64) / self.scale  # (55, statistics)
+        steps = (
+            self.encoder.tensors["attribute.statistics"].astype(np.float64) / self.scale
+        )  # (55, statistics)
         mix = np.linalg.solve(steps @ steps.T + 4.0 * np.eye(n), steps)
         parts = parts + (x[:, BIAS + 1 :] @ mix.T) * (steps @ head[BIAS + 1 :])
         found = []
         for row in parts:
             strongest = np.argsort(-np.abs(row), kind="stable")[:LARGEST_REASONS]
-            found.append(tuple(Reason(ATTRIBUTE_NAMES[i], float(row[i])) for i in strongest if abs(row[i]) > 0.02))
+            found.append(
+                tuple(Reason(ATTRIBUTE_NAMES[i], float(row[i])) for i in strongest if abs(row[i]) > 0.02)
+            )
         return found
 
 
@@ -177,7 +188,7 @@ def fit_evaluator(
         weight = np.where(y > 0, len(y) / (2 * n_liked), len(y) / (2 * n_disliked))
     rows, values, unread = _observations(encoder, tastes, directions, scale, settings)
 
-    shares, kinds = _prior(encoder, x, both, settings)
+    shares, kinds = _prior(encoder, settings)
     evidence, means, covariances = [], [], []
     for mean, covariance in kinds:
         fitted = _fit_kind(mean, covariance, x, y, weight, rows, values, settings.doubt)
@@ -212,7 +223,9 @@ def _own_scale(encoder: EncoderWeights, features: NDArray[np.float32]) -> tuple[
     return centre, np.maximum(spread, 0.2)
 
 
-def _inputs(encoder: EncoderWeights, features: NDArray[np.float32], centre: Doubles, scale: Doubles) -> Doubles:
+def _inputs(
+    encoder: EncoderWeights, features: NDArray[np.float32], centre: Doubles, scale: Doubles
+) -> Doubles:
     """Returns what the head weighs: (n, WIDTH) of taste space, one, and statistics cut at ±3."""
     rows = _rows(features)
     z = project_pictures(encoder, rows).astype(np.float64)
@@ -244,7 +257,9 @@ def _observations(
         if not row.any() and attribute in directions:
             direction = np.asarray(directions[attribute], dtype=np.float64)
             if direction.shape != (TASTE,) or not np.isfinite(direction).all():
-                raise OptionError(f"the direction of {attribute!r} has the shape {direction.shape}; it must be ({TASTE},), finite")
+                raise OptionError(
+                    f"the direction of {attribute!r} has the shape {direction.shape}; it must be ({TASTE},), finite"
+                )
             row[:TASTE] = direction
             row[BIAS + 1 :] = direction[: len(place)] @ steps
         if not row.any():
@@ -255,13 +270,10 @@ def _observations(
     return np.array(rows).reshape(-1, WIDTH), np.array(values), tuple(unread)
 
 
-def _prior(
-    encoder: EncoderWeights, x: Doubles, features: NDArray[np.float32], settings: Settings
-) -> tuple[Doubles, list[tuple[Doubles, Doubles]]]:
+def _prior(encoder: EncoderWeights, settings: Settings) -> tuple[Doubles, list[tuple[Doubles, Doubles]]]:
     """Returns the kinds' shares (k,) and their mean (WIDTH,) and covariance (WIDTH, WIDTH), the outsider last."""
     t = encoder.tensors
-    far = unfamiliarity(encoder, features)
-    outsider = settings.outsider_share + far * (settings.outsider_share_far - settings.outsider_share)
+    outsider = settings.outsider_share
     shares = np.append(t["crowd.share"].astype(np.float64) * (1 - outsider), outsider)
     kinds = []
     for crowd_mean, crowd_covariance in zip(t["crowd.mean"], t["crowd.covariance"], strict=True):
@@ -274,18 +286,6 @@ def _prior(
     spread[:BIAS], spread[BIAS] = settings.outsider_spread, 1.0
     kinds.append((np.zeros(WIDTH), np.diag(spread**2)))
     return shares / shares.sum(), kinds
-
-
-def unfamiliarity(encoder: EncoderWeights, features: NDArray[np.float32]) -> float:
-    """Returns how far pictures lie from the drawn ones that the encoder learned from: 0 like them, 1 quite unlike.
-
-    0 where there is no picture.
-    """
-    rows = _rows(features)
-    if not len(rows):
-        return 0.0
-    distance = float(np.median((standardize(encoder, rows) ** 2).mean(1)))
-    return min(1.0, max(0.0, (distance - 1.5) / 1.0))
 
 
 def _fit_kind(
@@ -318,7 +318,11 @@ def _fit_kind(
     away = head - prior_mean
     fit -= 0.5 * float(away @ precision @ away) + 0.5 * float((((rows @ head - values) / doubt) ** 2).sum())
     evidence = fit + 0.5 * (np.linalg.slogdet(precision)[1] - np.linalg.slogdet(hessian)[1])
-    return float(evidence), head, np.linalg.inv(hessian)
+    return (
+        float(evidence),
+        np.asarray(head, dtype=np.float64),
+        np.asarray(np.linalg.inv(hessian), dtype=np.float64),
+    )
 
 
 def _settled(
@@ -330,7 +334,9 @@ def _settled(
 ) -> float:
     """Returns by how much the variance of the anchors' weights fell from the prior to the posterior, 0 to 1."""
     n = len(ATTRIBUTE_NAMES)
-    before = _variance(prior_share, np.array([m[:n] for m, _ in kinds]), np.array([np.diag(c)[:n] for _, c in kinds]))
+    before = _variance(
+        prior_share, np.array([m[:n] for m, _ in kinds]), np.array([np.diag(c)[:n] for _, c in kinds])
+    )
     after = _variance(share, mean[:, :n], np.array([np.diag(c)[:n] for c in covariance]))
     return float(np.clip(1 - after.sum() / before.sum(), 0, 1))
 

@@ -47,7 +47,9 @@ class PictureNetwork(nn.Module):
         super().__init__()
         a, b, c, d = WIDTHS
         self.stem = Convolution(3, a, 5, 2, norm)  # (n, a, 64, 64)
-        self.down = nn.ModuleList(Convolution(i, o, 3, 2, norm) for i, o in ((a, b), (b, c), (c, d)))  # to 32, 16, 8
+        self.down = nn.ModuleList(
+            Convolution(i, o, 3, 2, norm) for i, o in ((a, b), (b, c), (c, d))
+        )  # to 32, 16, 8
         self.pairs = nn.ModuleList(Pair(width, norm) for width in (b, c, d))
         self.gather = nn.Linear(b * 2 + c * 2 + d * 2, FEATURES)
         self.answer = nn.Linear(FEATURES, logits)
@@ -70,7 +72,7 @@ def folded(network: PictureNetwork, logits: int) -> PictureNetwork:
     state: dict[str, Tensor] = {}
     for name, module in plain.named_modules():
         if isinstance(module, Convolution):
-            convolution, norm = own[name][0], own[name][1]  # type: ignore[index]
+            convolution, norm = own[name][0], own[name][1]
             scale = norm.weight.float() / (norm.running_var + norm.eps).sqrt()
             state[f"{name}.0.weight"] = convolution.weight.float() * scale[:, None, None, None]
             state[f"{name}.0.bias"] = norm.bias.float() - norm.running_mean * scale

@@ -115,8 +115,12 @@ def _colour(pixels: Plane, lab: Plane) -> Mapping[str, float]:
     found["warmth"] = (chroma * toward_warm).mean()
     found["warm_share"] = ((chroma > 0.12) & (toward_warm > 0.5)).mean()
     found["cool_share"] = ((chroma > 0.08) & (toward_warm < -0.3)).mean()
-    found["warm_light"] = float((chroma * toward_warm * light).mean()) - float((chroma * toward_warm * (1 - light)).mean())
-    found["brown_share"] = ((angle > 35) & (angle < 95) & (chroma > 0.06) & (chroma < 0.45) & (light < 0.65)).mean()
+    found["warm_light"] = float((chroma * toward_warm * light).mean()) - float(
+        (chroma * toward_warm * (1 - light)).mean()
+    )
+    found["brown_share"] = (
+        (angle > 35) & (angle < 95) & (chroma > 0.06) & (chroma < 0.45) & (light < 0.65)
+    ).mean()
     found["dark_share"] = (light < 0.25).mean()
     found["bright_share"] = (light > 0.8).mean()
     found["grey_share"] = (chroma < 0.06).mean()
@@ -163,7 +167,9 @@ def _edges(light: Plane) -> Mapping[str, float]:
     found["slope"] = float(np.polyfit(np.arange(4.0), np.log(np.array(energies) + 1e-3), 1)[0])
     laplace = light[1:-1, 1:-1] * 4 - light[:-2, 1:-1] - light[2:, 1:-1] - light[1:-1, :-2] - light[1:-1, 2:]
     found["noise"] = math.log(float(np.median(np.abs(laplace))) + 1e-3)
-    found["peaked"] = math.log(float((laplace**4).mean() + 1e-9) / float((laplace**2).mean() + 1e-5) ** 2 + 1e-3)
+    found["peaked"] = math.log(
+        float((laplace**4).mean() + 1e-9) / float((laplace**2).mean() + 1e-5) ** 2 + 1e-3
+    )
     # A regular weave, tiling or pixel grid repeats along the axes: the highest peak of the lines' autocorrelation.
     found["grid"] = max(_repeats(light, 0), _repeats(light, 1))
     reach, wide = _closed(light, 2), _closed(light, 4)
@@ -207,7 +213,7 @@ def _places(shape: tuple[int, int]) -> tuple[Plane, Plane, Plane]:
     """Returns across (1, width) and down (height, 1), from -1 to 1, and a hill over the middle (height, width)."""
     x = np.linspace(-1, 1, shape[1], dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
-    return x, y, np.exp(-2 * (x * x + y * y))
+    return x, y, np.exp(-2 * (x * x + y * y)).astype(np.float32)
 
 
 def _agreement(one: Plane, two: Plane) -> float:
@@ -219,14 +225,14 @@ def _agreement(one: Plane, two: Plane) -> float:
 def _halve(plane: Plane) -> Plane:
     height, width = (n // 2 * 2 for n in plane.shape)
     p = plane[:height, :width]
-    return (p[::2, ::2] + p[1::2, ::2] + p[::2, 1::2] + p[1::2, 1::2]) / 4
+    return np.asarray((p[::2, ::2] + p[1::2, ::2] + p[::2, 1::2] + p[1::2, 1::2]) / 4, dtype=np.float32)
 
 
 def _slope(plane: Plane) -> tuple[Plane, Plane]:
     """Returns differences to the right and down, both (height - 1, width - 1), averaged over the two lines between."""
     right = (plane[:-1, 1:] - plane[:-1, :-1] + plane[1:, 1:] - plane[1:, :-1]) / 2
     down = (plane[1:, :-1] - plane[:-1, :-1] + plane[1:, 1:] - plane[:-1, 1:]) / 2
-    return right, down
+    return np.asarray(right, dtype=np.float32), np.asarray(down, dtype=np.float32)
 
 
 def _blur(planes: Plane, radius: int) -> Plane:
@@ -239,7 +245,7 @@ def _blur(planes: Plane, radius: int) -> Plane:
     whole = rows[:, :, : planes.shape[2]].copy()
     for i in range(1, size):
         whole += rows[:, :, i : i + planes.shape[2]]
-    return whole / np.float32(size**2)
+    return np.asarray(whole / size**2, dtype=np.float32)
 
 
 def _closed(plane: Plane, radius: int) -> Plane:

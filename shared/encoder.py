@@ -107,14 +107,20 @@ class EncoderWeights:
         shapes = {**SHARED_SHAPES, **FIXED_SHAPES}
         if set(self.tensors) != set(shapes):
             odd = sorted(set(self.tensors) ^ set(shapes))[0]
-            raise ModelError(f"the encoder's tensor {odd!r} is missing or unknown; it has {', '.join(shapes)}")
+            raise ModelError(
+                f"the encoder's tensor {odd!r} is missing or unknown; it has {', '.join(shapes)}"
+            )
         kept = {}
         for name, shape in shapes.items():
             tensor = np.asarray(self.tensors[name])
             if tensor.shape != shape or tensor.dtype != np.float32:
-                raise ModelError(f"the encoder's {name!r} is {tensor.dtype} {tensor.shape}; it must be float32 {shape}")
+                raise ModelError(
+                    f"the encoder's {name!r} is {tensor.dtype} {tensor.shape}; it must be float32 {shape}"
+                )
             if not np.isfinite(tensor).all():
-                raise ModelError(f"the encoder's {name!r} holds values that are not finite; take another release")
+                raise ModelError(
+                    f"the encoder's {name!r} holds values that are not finite; take another release"
+                )
             kept[name] = tensor.copy()
             kept[name].flags.writeable = False
         object.__setattr__(self, "tensors", MappingProxyType(kept))
@@ -135,11 +141,15 @@ def standardize(weights: EncoderWeights, features: Floats) -> Floats:
     """
     given = np.asarray(features, dtype=np.float32)
     if given.ndim != 2 or given.shape[1] != PICTURE_FEATURES:
-        raise OptionError(f"picture features have the shape {given.shape}; it must be (n, {PICTURE_FEATURES})")
+        raise OptionError(
+            f"picture features have the shape {given.shape}; it must be (n, {PICTURE_FEATURES})"
+        )
     if not np.isfinite(given).all():
         raise OptionError("picture features hold values that are not finite; measure the picture again")
     t = weights.tensors
-    return np.clip((given - t["feature.mean"]) / t["feature.scale"], -CLIP, CLIP).astype(np.float32)
+    return np.asarray(
+        np.clip((given - t["feature.mean"]) / t["feature.scale"], -CLIP, CLIP), dtype=np.float32
+    )
 
 
 def project_pictures(weights: EncoderWeights, features: Floats) -> Floats:
@@ -157,7 +167,9 @@ def project_sentences(weights: EncoderWeights, embeddings: Floats) -> Floats:
     """
     given = np.asarray(embeddings, dtype=np.float32)
     if given.ndim != 2 or given.shape[1] != SENTENCE_FEATURES or not np.isfinite(given).all():
-        raise OptionError(f"sentence embeddings have the shape {given.shape}; it must be (n, {SENTENCE_FEATURES}), finite")
+        raise OptionError(
+            f"sentence embeddings have the shape {given.shape}; it must be (n, {SENTENCE_FEATURES}), finite"
+        )
     t = weights.tensors
     taste = given @ t["sentence.taste.weight"].T + t["sentence.taste.bias"]
     return np.asarray(taste / (np.linalg.norm(taste, axis=1, keepdims=True) + 1e-9), dtype=np.float32)
@@ -167,7 +179,8 @@ def encoder_to_bytes(weights: EncoderWeights) -> bytes:
     """Returns the encoder as safetensors bytes; the same weights always give the same bytes."""
     from safetensors.numpy import save
 
-    header = {"format": "palate encoder 1", "release": str(weights.release)}
+    # One entry alone: the library writes several in an order that changes from run to run.
+    header = {"palate": json.dumps({"format": "palate encoder 1", "release": weights.release})}
     return bytes(save({name: np.ascontiguousarray(t) for name, t in weights.tensors.items()}, header))
 
 
@@ -180,15 +193,19 @@ def encoder_from_bytes(data: bytes) -> EncoderWeights:
         raise ModelError(f"the encoder has {len(data):,} bytes; at most {MAX_BYTES:,} are read")
     try:
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])["__metadata__"]
+        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["palate"])
         if header["format"] != "palate encoder 1":
-            raise ModelError(f"the encoder's format is {header['format']!r}; this version reads 'palate encoder 1'")
+            raise ModelError(
+                f"the encoder's format is {header['format']!r}; this version reads 'palate encoder 1'"
+            )
         release = int(header["release"])
         tensors = load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"this is not an encoder ({type(error).__name__}); take the release again") from None
     # Half precision halves a release; arithmetic is always in float32.
-    return EncoderWeights(release, {n: t.astype(np.float32) if t.dtype == np.float16 else t for n, t in tensors.items()})
+    return EncoderWeights(
+        release, {n: t.astype(np.float32) if t.dtype == np.float16 else t for n, t in tensors.items()}
+    )
 
 
 @lru_cache(maxsize=4)
@@ -198,7 +215,9 @@ def load_encoder(path: Path = SHIPPED) -> EncoderWeights:
         with path.open("rb") as file:
             return encoder_from_bytes(file.read(MAX_BYTES + 1))
     except OSError:
-        raise ModelError(f"the encoder {path} cannot be read; install Palate anew, or name another release") from None
+        raise ModelError(
+            f"the encoder {path} cannot be read; install Palate anew, or name another release"
+        ) from None
 
 
 def encoder_hash(weights: EncoderWeights) -> str:

@@ -414,9 +414,9 @@ def _dramatic(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tup
     d = np.sqrt((_X - at[0]) ** 2 + (_Y - at[1]) ** 2)[..., None]
     rays = (np.sin(t * 9 + rng.random() * 6) > 0)[..., None].astype(np.float32)
     rays = _blur(np.repeat(rays, 3, 2), 0.8)[..., :1] * np.clip((d - 22) / 18, 0, 1)
-    out: Pixels = 0.46 + (p - 0.46) * 1.25
-    out = out * (0.74 - 0.36 * np.clip(d / 80, 0, 1)) + 0.3 * rays * _rgb(1.0, 0.86, 0.62)
-    return out
+    stark: Pixels = 0.46 + (p - 0.46) * 1.25
+    lit: Pixels = stark * (0.74 - 0.36 * np.clip(d / 80, 0, 1)) + 0.3 * rays * _rgb(1.0, 0.86, 0.62)
+    return lit
 
 
 def _dreamy(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:

@@ -33,7 +33,7 @@ from palate.shared import encoder as shared
 from palate.shared.attributes import load_vocabulary
 from palate.shared.encoder import ATTRIBUTE_NAMES, TASTE, TOWER_FEATURES, EncoderWeights, encoder_to_bytes
 from palate.simulations.captions import caption
-from palate.simulations.people import Person, make_people, sample_shown, true_utility
+from palate.simulations.people import Person, make_people, sample_shown
 from palate.simulations.recipes.picture_tower import KEPT
 from palate.simulations.recipes.pictures import SHARD, load
 from palate.simulations.world import Truth, render
@@ -64,7 +64,9 @@ def shown_truth(number: int) -> Truth:
 
 def shows(truths: Sequence[Truth]) -> Floats:
     """Zeros and ones, (n, 55)."""
-    return np.array([[float(t.shows(a)) for a in ATTRIBUTE_NAMES] for t in truths], np.float32).reshape(-1, len(ATTRIBUTE_NAMES))
+    return np.array([[float(t.shows(a)) for a in ATTRIBUTE_NAMES] for t in truths], np.float32).reshape(
+        -1, len(ATTRIBUTE_NAMES)
+    )
 
 
 def see(folder: Path, name: str, truths: Sequence[Truth], pixels: Callable[[int], Pixels]) -> Seen:
@@ -76,19 +78,25 @@ def see(folder: Path, name: str, truths: Sequence[Truth], pixels: Callable[[int]
     parts = []
     for start in range(0, len(truths), PART):
         stop = min(start + PART, len(truths))
-        drawn = _kept(folder / f"{name}-{start:06d}-pixels.npy", lambda a=start, b=stop: np.stack([pixels(i) for i in range(a, b)]))
+        place = folder / f"{name}-{start:06d}"
+        drawn = _kept(
+            f"{place}-pixels.npy", lambda numbers: np.stack([pixels(i) for i in numbers]), range(start, stop)
+        )
         images = [Image.fromarray(one) for one in drawn]
-        known = _kept(folder / f"{name}-{start:06d}-statistics.npy", lambda given=images: measure_all(given))
-        parts.append(_kept(folder / f"{name}-{start:06d}.npy", lambda given=images, s=known: load_tower().look(given, s).features))
+        known = _kept(f"{place}-statistics.npy", measure_all, images)
+        parts.append(
+            _kept(f"{place}.npy", lambda given, known=known: load_tower().look(given, known).features, images)
+        )
         print(f"{name}: {stop} of {len(truths)}", flush=True)
     return Seen(np.concatenate(parts), shows(truths), tuple(truths))
 
 
-def _kept(path: Path, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """The array in a file, made and written first where there is none."""
+def _kept(name: str, make: Callable[[Any], NDArray[Any]], given: object) -> NDArray[Any]:
+    """The array in a file, made from what is given and written first where there is none."""
+    path = Path(name)
     if not path.exists():
         with path.with_suffix(".part").open("wb") as f:
-            np.save(f, make())
+            np.save(f, make(given))
         path.with_suffix(".part").replace(path)
     return np.asarray(np.load(path))
 
@@ -119,7 +127,9 @@ def first_weights(g: torch.Generator, usual: Floats) -> dict[str, Tensor]:
     """Small random weights; each anchor starts at its attribute's frequency."""
     shapes = shared.SHARED_SHAPES
     p = {
-        name: torch.randn(shape, generator=g) * (1.4 / shape[1]) ** 0.5 if len(shape) > 1 else torch.zeros(shape)
+        name: torch.randn(shape, generator=g) * (1.4 / shape[1]) ** 0.5
+        if len(shape) > 1
+        else torch.zeros(shape)
         for name, shape in shapes.items()
     }
     p["picture.taste.weight"] *= 0.5
@@ -135,7 +145,9 @@ def learn_anchors(p: dict[str, Tensor], x: Tensor, y: Tensor, steps: int, g: tor
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1.0, (steps - step) / (steps * 0.6))
         pick = torch.randint(len(x), (256,), generator=g)
-        noisy = x[pick] * (torch.rand(256, x.shape[1], generator=g) > 0.1) + 0.1 * torch.randn(256, x.shape[1], generator=g)
+        noisy = x[pick] * (torch.rand(256, x.shape[1], generator=g) > 0.1) + 0.1 * torch.randn(
+            256, x.shape[1], generator=g
+        )
         loss = F.binary_cross_entropy_with_logits(taste_of(p, noisy)[:, : y.shape[1]], y[pick]) * y.shape[1]
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -156,7 +168,9 @@ def learn_by_episodes(
     """
     trained = [p[n].requires_grad_() for n in p if n.startswith("picture")]
     optimizer = torch.optim.AdamW(trained, lr=3e-4, weight_decay=0.02)
-    felt = torch.tensor([[w.weights.get(a, 0.0) / w.spread for a in ATTRIBUTE_NAMES] for w in people], dtype=torch.float32)
+    felt = torch.tensor(
+        [[w.weights.get(a, 0.0) / w.spread for a in ATTRIBUTE_NAMES] for w in people], dtype=torch.float32
+    )
     threshold = torch.tensor([w.threshold for w in people], dtype=torch.float32)
     noise = torch.tensor([w.noise for w in people], dtype=torch.float32)
     mean, covariance = (torch.tensor(c, dtype=torch.float32) for c in crowd)
@@ -167,7 +181,9 @@ def learn_by_episodes(
         utility = torch.einsum("pna,pa->pn", y[pick], felt[who]) - threshold[who, None]
         uniform = torch.rand(utility.shape, generator=g).clamp(1e-6, 1 - 1e-6)
         liked = (utility + noise[who, None] * torch.logit(uniform) > 0).float()
-        order = torch.argsort(liked + 1e-3 * torch.rand(liked.shape, generator=g), 1)  # disliked first, liked last
+        order = torch.argsort(
+            liked + 1e-3 * torch.rand(liked.shape, generator=g), 1
+        )  # disliked first, liked last
         chosen = torch.cat([order[:, :16], order[:, -16:]], 1)
         pick, liked = pick.gather(1, chosen), liked.gather(1, chosen)
         logits = taste_of(p, x[pick.reshape(-1)])
@@ -194,7 +210,9 @@ def learn_by_episodes(
         p[n] = p[n].detach()
 
 
-def learn_words(p: dict[str, Tensor], embeddings: Tensor, targets: Tensor, weight: Tensor, steps: int, g: torch.Generator) -> None:
+def learn_words(
+    p: dict[str, Tensor], embeddings: Tensor, targets: Tensor, weight: Tensor, steps: int, g: torch.Generator
+) -> None:
     """Turns sentence embeddings (n, 384) toward what they say is shown, (n, 64) directions, by cosine."""
     trained = [p[n].requires_grad_() for n in p if n.startswith("sentence")]
     optimizer = torch.optim.AdamW(trained, lr=3e-3, weight_decay=0.3)
@@ -213,8 +231,8 @@ def learn_words(p: dict[str, Tensor], embeddings: Tensor, targets: Tensor, weigh
         p[n] = p[n].detach()
 
 
-def words_and_meanings(truths: Sequence[Truth], tower: SentenceTower) -> tuple[Floats, Floats, Floats, list[str]]:
-    """Embeddings (n, 384), directions (n, 64), how often to draw each, and the phrases: the vocabulary, then captions."""
+def words_and_meanings(truths: Sequence[Truth], tower: SentenceTower) -> tuple[Floats, Floats, Floats]:
+    """Embeddings (n, 384), directions (n, 64), how often to draw each: the vocabulary, then captions."""
     vocabulary = load_vocabulary()
     place = {a: i for i, a in enumerate(ATTRIBUTE_NAMES)}
     phrases, targets = [], []
@@ -232,8 +250,14 @@ def words_and_meanings(truths: Sequence[Truth], tower: SentenceTower) -> tuple[F
             phrases.append(caption(random.Random(f"words {i}"), truth))
             targets.append(np.pad(shows([truth])[0], (0, TASTE - len(ATTRIBUTE_NAMES))))
     y = np.array(targets)
-    weight = np.concatenate([np.full(terms, 0.8 / terms), np.full(len(phrases) - terms, 0.2 / max(1, len(phrases) - terms))])
-    return tower.embed(phrases), (y / np.linalg.norm(y, axis=1, keepdims=True)).astype(np.float32), weight.astype(np.float32), phrases
+    weight = np.concatenate(
+        [np.full(terms, 0.8 / terms), np.full(len(phrases) - terms, 0.2 / max(1, len(phrases) - terms))]
+    )
+    return (
+        tower.embed(phrases),
+        (y / np.linalg.norm(y, axis=1, keepdims=True)).astype(np.float32),
+        weight.astype(np.float32),
+    )
 
 
 def heads_of(people: Sequence[Person]) -> Doubles:
@@ -245,7 +269,9 @@ def heads_of(people: Sequence[Person]) -> Doubles:
     noise = float(np.median([p.noise for p in people]))
     heads = np.zeros((len(people), TASTE + 1))
     for row, person in zip(heads, people, strict=True):
-        row[: len(ATTRIBUTE_NAMES)] = [person.weights.get(a, 0.0) / person.spread / noise for a in ATTRIBUTE_NAMES]
+        row[: len(ATTRIBUTE_NAMES)] = [
+            person.weights.get(a, 0.0) / person.spread / noise for a in ATTRIBUTE_NAMES
+        ]
         row[TASTE] = -person.threshold / noise
     return heads
 
@@ -267,7 +293,12 @@ def fit_crowd(heads: Doubles, kinds: int, floor: float, seed: int) -> tuple[Doub
         for _ in range(60):
             logs = np.stack(
                 [
-                    np.log(s) - 0.5 * (np.linalg.slogdet(c)[1] + np.einsum("nd,nd->n", heads - m, np.linalg.solve(c, (heads - m).T).T))
+                    np.log(s)
+                    - 0.5
+                    * (
+                        np.linalg.slogdet(c)[1]
+                        + np.einsum("nd,nd->n", heads - m, np.linalg.solve(c, (heads - m).T).T)
+                    )
                     for s, m, c in zip(share, means, covariances, strict=True)
                 ],
                 1,
@@ -301,11 +332,15 @@ def _nearest(heads: Doubles, kinds: int, rng: np.random.Generator) -> NDArray[np
     nearest = np.zeros(len(heads), np.int64)
     for _ in range(25):
         nearest = ((heads**2).sum(1)[:, None] - 2 * heads @ centres.T + (centres**2).sum(1)).argmin(1)
-        centres = np.array([heads[nearest == k].mean(0) if (nearest == k).sum() > 1 else centres[k] for k in range(kinds)])
+        centres = np.array(
+            [heads[nearest == k].mean(0) if (nearest == k).sum() > 1 else centres[k] for k in range(kinds)]
+        )
     return nearest
 
 
-def make_release(pictures: Path, soft: Path, run: Path, out: Path, drawn: int, shown: int, episodes: int) -> EncoderWeights:
+def make_release(
+    pictures: Path, soft: Path, run: Path, out: Path, drawn: int, shown: int, episodes: int
+) -> EncoderWeights:
     """Runs the whole recipe and writes the encoder and its card."""
     torch.set_num_threads(1)
     g = torch.Generator().manual_seed(SEED)
@@ -318,7 +353,12 @@ def make_release(pictures: Path, soft: Path, run: Path, out: Path, drawn: int, s
     lots = [
         see(run, "shown", shown_truths, lambda i: render(shown_truths[i], FIRST_SHOWN + i)),
         see(run, "soft", soft_truths, lambda i: np.array(softened[i])),
-        see(run, "drawn", [truths[n] for n in numbers], lambda i: np.array(shards[numbers[i] // SHARD][numbers[i] % SHARD])),
+        see(
+            run,
+            "drawn",
+            [truths[n] for n in numbers],
+            lambda i: np.array(shards[numbers[i] // SHARD][numbers[i] % SHARD]),
+        ),
     ]
     seen = together([Seen(x.features[:-200], x.shows[:-200], x.truths[:-200]) for x in lots])
     kept = [Seen(x.features[-200:], x.shows[-200:], x.truths[-200:]) for x in lots]
@@ -332,8 +372,10 @@ def make_release(pictures: Path, soft: Path, run: Path, out: Path, drawn: int, s
     people = make_people(3000, PEOPLE_SEED)
     heads = heads_of(people)
     crowd = fit_crowd(heads, shared.CROWDS, 0.05, SEED)
-    learn_by_episodes(p, x, y, people, (heads.mean(0), np.cov(heads.T) + 0.05 * np.eye(TASTE + 1)), episodes, g)
-    embeddings, targets, weight, phrases = words_and_meanings(shown_truths[:2500], SentenceTower())
+    learn_by_episodes(
+        p, x, y, people, (heads.mean(0), np.cov(heads.T) + 0.05 * np.eye(TASTE + 1)), episodes, g
+    )
+    embeddings, targets, weight = words_and_meanings(shown_truths[:2500], SentenceTower())
     learn_words(p, torch.from_numpy(embeddings), torch.from_numpy(targets), torch.from_numpy(weight), 3000, g)
 
     tensors = {n: t.numpy().astype(np.float16).astype(np.float32) for n, t in p.items()}
@@ -365,8 +407,13 @@ def write_card(weights: EncoderWeights, kept: Sequence[Seen], out: Path) -> None
         for i in range(len(ATTRIBUTE_NAMES)):
             up, down = z[lot.shows[:, i] > 0, i], z[lot.shows[:, i] == 0, i]
             if len(up):
-                areas.append(float((up[:, None] > down[None]).mean() + 0.5 * (up[:, None] == down[None]).mean()))
-        quality[name] = {"mean_area_under_curve": round(float(np.mean(areas)), 4), "brier": round(float(((z - lot.shows) ** 2).mean()), 4)}
+                areas.append(
+                    float((up[:, None] > down[None]).mean() + 0.5 * (up[:, None] == down[None]).mean())
+                )
+        quality[name] = {
+            "mean_area_under_curve": round(float(np.mean(areas)), 4),
+            "brier": round(float(((z - lot.shows) ** 2).mean()), 4),
+        }
     card = {
         "name": "shared encoder, release 0",
         "recipe": "python -m palate.simulations.recipes.encoder",

@@ -155,7 +155,7 @@ def save_judge(network: JudgeNetwork, folder: Path, steps: int, pictures: int) -
     accuracy = measure_judge(load_judge(path), 2000)
     card = {
         "what": "Independent judge: subject and attributes of a 128 x 128 picture of the drawn world. For measuring only.",
-        "architecture": "pre-activation residual network with squeeze-and-excitation and group normalization",
+        "architecture": "pre-activation residual network with squeeze-and-excitation, and patch averages for textures",
         "weights": sum(tensor.numel() for tensor in state.values()),
         "trained_on": f"{pictures} renders, numbers 10,000,000 and up, with mild blur, noise, JPEG, shifts and mirrors",
         "recipe": "python -m palate.simulations.recipes.judge",

@@ -59,7 +59,7 @@ def soften(pictures: Pictures, autoencoder: Path, noise: float, g: torch.Generat
 
     model = AutoencoderTiny.from_pretrained(autoencoder).to(torch.bfloat16).eval()
     done = []
-    for part in to_network(pictures).split(32):
+    for part in torch.split(to_network(pictures), 32):
         z = model.encode(part.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)).latents
         amount = noise * torch.rand(len(z), 1, 1, 1, generator=g)
         y = model.decode(z + (amount * torch.randn(z.shape, generator=g)).to(z)).sample.float()
@@ -186,7 +186,7 @@ def remeasure(network: nn.Module, batches: Sequence[Tensor]) -> None:
 @torch.no_grad()
 def measure(network: PictureNetwork, pictures: Pictures, labels: Tensor) -> dict[str, float]:
     """Accuracy on the subject, on the values shown, on "none" where none is shown, and the loss in nats."""
-    logits = torch.cat([network(part)[1] for part in to_network(pictures).split(64)])
+    logits = torch.cat([network(part)[1] for part in torch.split(to_network(pictures), 64)])
     shown, absent = [], []
     for i, where in enumerate(LOGITS_OF.values()):
         right = logits[:, where].argmax(1) == labels[:, i]

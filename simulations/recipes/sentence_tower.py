@@ -235,6 +235,9 @@ def make(source: Path, out: Path, recipe: TowerRecipe) -> None:
     tokens = choose_tokens(model, tokenizer, recipe, extra=vocabulary_words())
     small = prune(model, tokenizer.get_vocab(), tokens, recipe.positions)
     small.save_pretrained(out / "text_encoder")
+    # transformers loads a model in the type that its config names; the stock pipeline expects fp32 beside its U-Net.
+    config = out / "text_encoder" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
     (out / "text_encoder" / "model.safetensors").chmod(0o644)
     write_tokenizer(tokens, recipe, out / "tokenizer")
     size = sum(

@@ -115,9 +115,9 @@ def test_a_judge_of_other_pictures_scores_badly() -> None:
 def test_the_shipped_judge_sees_what_was_drawn() -> None:
     accuracy = judges.measure_judge(load_judge(), 150, FIRST)
     assert accuracy.subject > 0.8, accuracy
-    assert accuracy.attribute > 0.6, accuracy
+    assert accuracy.attribute > 0.5, accuracy
     assert accuracy.invented < 0.2, accuracy
-    assert accuracy.utility > 0.7, accuracy
+    assert accuracy.utility > 0.6, accuracy
 
 
 def test_the_shipped_judge_is_small_and_has_a_card() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from palate.simulations.recipes.training import Plan, Weights, Worker, train
 from torch import Tensor, nn
+
+from palate.simulations.recipes.training import Plan, Weights, Worker, train
 
 
 def _worker(folder: Path) -> Worker:

@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+
 from palate.simulations.world import (
     ATTRIBUTES,
     CATEGORY_OF,
