@@ -24,7 +24,7 @@ from benchmarks.painting import Painter, Taste
 from benchmarks.pupils import COMMENTS, Pupil, Wish, draw_wishes, teach_people
 from benchmarks.rows import Row, print_rows
 from benchmarks.studio import ask_judge, judge_figures
-from palate.client.generator import DEFAULT_MODE, DEFAULT_STRENGTH, MODES
+from palate.client.generator import DEFAULT_GUIDANCE, DEFAULT_MODE, DEFAULT_STRENGTH, MODES
 from palate.client.pipelines import SHIPPED_GENERATOR
 from palate.simulations.judge import VALUES, Judge, Opinion
 
@@ -211,7 +211,7 @@ def main() -> None:
     p.add_argument("--pick-people", type=int, default=60, help="people for best-of-4; 0 for none")
     p.add_argument("--mode", choices=MODES, default=DEFAULT_MODE)
     p.add_argument("--strength", type=float, default=DEFAULT_STRENGTH)
-    p.add_argument("--guidance", type=float, default=None)
+    p.add_argument("--guidance", type=float, default=DEFAULT_GUIDANCE)
     p.add_argument(
         "--no-guard", action="store_true", help="without the check that the subject is still there"
     )

@@ -61,7 +61,7 @@ class Settings:
     statistics_spread: float = 0.02
     outsider_spread: float = 0.3
     outsider_statistics_spread: float = 0.3
-    outsider_share: float = 0.1
+    outsider_share: float = 0.3
     sharpness: float = 1.0  # of the crowd's weights, for what the eye misses
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MODES: tuple[str, ...] = tuple(_MODES)
 DEFAULT_MODE = "tokens"
-DEFAULT_STRENGTH = 0.8
+DEFAULT_STRENGTH = 0.4
 DEFAULT_STEPS = 20
 DEFAULT_GUIDANCE = 3.0  # of the shipped generator and of models that its recipe made
 FOREIGN_GUIDANCE = 7.5  # what the stock pipeline takes

@@ -79,14 +79,17 @@ def see(folder: Path, name: str, truths: Sequence[Truth], pixels: Callable[[int]
     for start in range(0, len(truths), PART):
         stop = min(start + PART, len(truths))
         place = folder / f"{name}-{start:06d}"
-        drawn = _kept(
-            f"{place}-pixels.npy", lambda numbers: np.stack([pixels(i) for i in numbers]), range(start, stop)
-        )
-        images = [Image.fromarray(one) for one in drawn]
+
+        def draw(numbers: range) -> Pixels:
+            return np.stack([pixels(i) for i in numbers])
+
+        images = [Image.fromarray(one) for one in _kept(f"{place}-pixels.npy", draw, range(start, stop))]
         known = _kept(f"{place}-statistics.npy", measure_all, images)
-        parts.append(
-            _kept(f"{place}.npy", lambda given, known=known: load_tower().look(given, known).features, images)
-        )
+
+        def watch(given: list[Image.Image], known: Floats = known) -> Floats:
+            return load_tower().look(given, known).features
+
+        parts.append(_kept(f"{place}.npy", watch, images))
         print(f"{name}: {stop} of {len(truths)}", flush=True)
     return Seen(np.concatenate(parts), shows(truths), tuple(truths))
 
