@@ -52,7 +52,7 @@ def test_an_adapter_that_helps_on_held_out_labels_is_kept_and_the_same_for_the_s
     encoder: EncoderWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapter, "LEAST_GAIN", -1.0)  # whatever the gain: this is about what is kept then
-    liked, disliked = pictures(encoder, 5, 10, 0.5), pictures(encoder, 5, 11, -0.5)
+    liked, disliked = pictures(encoder, 5, 10, 2.0), pictures(encoder, 5, 11, -2.0)
     one, two = (train_adapter(encoder, liked, disliked, seed=4) for _ in range(2))
     assert one.kept
     assert one.weights is not None
