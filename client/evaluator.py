@@ -59,8 +59,7 @@ class Settings:
     gain: float = 7.0
     doubt: float = 2.0
     statistics_spread: float = 0.02
-    outsider_spread: float = 0.3
-    outsider_statistics_spread: float = 0.3
+    outsider_spread: float = 0.3  # per standard deviation of what it weighs, anchors and statistics alike
     outsider_share: float = 0.3
     sharpness: float = 1.0  # of the crowd's weights, for what the eye misses
 
@@ -282,8 +281,10 @@ def _prior(encoder: EncoderWeights, settings: Settings) -> tuple[Doubles, list[t
         covariance = np.eye(WIDTH) * settings.statistics_spread**2
         covariance[: BIAS + 1, : BIAS + 1] = crowd_covariance * settings.sharpness**2
         kinds.append((mean, covariance))
-    spread = np.full(WIDTH, settings.outsider_statistics_spread)
-    spread[:BIAS], spread[BIAS] = settings.outsider_spread, 1.0
+    spread = np.full(WIDTH, settings.outsider_spread)
+    usual = t["taste.usual"].astype(np.float64)
+    spread[:BIAS] /= np.sqrt(usual * (1 - usual))  # the standard deviation of what is shown or is not
+    spread[BIAS] = 1.0
     kinds.append((np.zeros(WIDTH), np.diag(spread**2)))
     return shares / shares.sum(), kinds
 

@@ -439,7 +439,7 @@ def main() -> None:
     p.add_argument("--run", type=Path, default=Path("runs/encoder"))
     p.add_argument("--out", type=Path, default=shared.SHIPPED)
     p.add_argument("--drawn", type=int, default=3000)
-    p.add_argument("--shown", type=int, default=6000)
+    p.add_argument("--shown", type=int, default=14000)
     p.add_argument("--episodes", type=int, default=600)
     a = p.parse_args()
     make_release(a.pictures, a.soft, a.run, a.out, a.drawn, a.shown, a.episodes)

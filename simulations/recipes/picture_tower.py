@@ -3,12 +3,12 @@
     python -m palate.simulations.recipes.pictures --count 48000 --out build/pictures
     python -m palate.simulations.recipes.picture_tower --pictures build/pictures --autoencoder runs/autoencoder/vae --run runs/picture_tower
 
-Cross-entropy on the subject and on each category (its values and "none of them"). A quarter of every batch has been
-through the generator's autoencoder with a little noise on the latents, so that the tower reads generated pictures, whose
+Cross-entropy on the subject and on each category (its values and "none of them"). After the first 3,800 steps two
+fifths of every batch show as many attributes as the pictures that people judge, four or five, which teach more each and hide
+more of each other. A quarter of every batch has been through the generator's autoencoder with a little noise on the latents, so that the tower reads generated pictures, whose
 fine texture is soft, as it reads drawn ones. Sizes, sharpness, noise, JPEG and mirror images vary; colours move by no more
 than a label bears. Weights are averaged over time, and the normalisations are measured anew for the average, then folded
-away. The last 2,000 pictures are kept for measuring. One process needs about a quarter of an hour on one free core; a killed run resumes.
-The shipped weights were made in stages of 1,300, 2,200, 1,800 and 2,300 steps, each resuming the one before.
+away. The last 2,000 pictures are kept for measuring. One process needs about an hour on one core; a killed run resumes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,12 +28,15 @@ from torch import Tensor, nn
 
 from palate.client.picture_network import PictureNetwork, folded
 from palate.client.picture_tower import LOGITS, LOGITS_OF, SHIPPED
+from palate.simulations.people import sample_shown
 from palate.simulations.recipes.pictures import SHARD, load
 from palate.simulations.recipes.training import Plan, Worker, launch, train
-from palate.simulations.world import ATTRIBUTES, SUBJECTS, Truth
+from palate.simulations.world import ATTRIBUTES, SUBJECTS, Truth, render
 
 KEPT = 2000  # pictures at the end that are for measuring only
-SOFT_SHARE = 0.25
+SOFT_SHARE, RICH_SHARE = 0.25, 0.4
+PLAIN_STEPS = 3800  # rich pictures come after, when the subjects are known: from the start they hide more than they teach
+FIRST_RICH = 2_000_000
 
 Pictures = NDArray[np.uint8]
 
@@ -50,7 +54,7 @@ def labels_of(truths: Sequence[Truth]) -> Tensor:
 
 def to_network(pictures: Pictures) -> Tensor:
     """Pictures (n, 128, 128, 3) uint8 as the network takes them: (n, 3, 128, 128) in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
 @torch.no_grad()
@@ -81,6 +85,26 @@ def soft_pictures(
             np.save(f, soft)
         part.replace(path)
     return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def rich_truth(number: int) -> Truth:
+    """What the `number`-th rich picture shows: four or five attributes, as in the pictures that people are shown."""
+    return sample_shown(random.Random(f"rich {number}"))
+
+
+def rich_pictures(folder: Path, count: int) -> tuple[list[Pictures], list[Truth]]:
+    """Rich pictures in files of `SHARD`, kept so that a resumed run need not draw them again, and their truths."""
+    shards = []
+    for start in range(0, count, SHARD):
+        path = folder / f"rich-{start:06d}.npy"
+        if not path.exists():
+            drawn = [render(rich_truth(i), FIRST_RICH + i) for i in range(start, start + SHARD)]
+            part = path.with_suffix(".part")
+            with part.open("wb") as f:
+                np.save(f, np.stack(drawn))
+            part.replace(path)
+        shards.append(np.load(path, mmap_mode="r"))
+    return shards, [rich_truth(i) for i in range(len(shards) * SHARD)]
 
 
 def jpeg(picture: Pictures, quality: int) -> Pictures:
@@ -131,7 +155,13 @@ def answer_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float
 
 
 def _work(
-    worker: Worker, plan: Plan, pictures: Path, autoencoder: Path, soft_count: int, threads: int
+    worker: Worker,
+    plan: Plan,
+    pictures: Path,
+    autoencoder: Path,
+    soft_count: int,
+    rich_count: int,
+    threads: int,
 ) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(11)  # the same first weights in every process
@@ -140,32 +170,37 @@ def _work(
     labels = labels_of(truths)
     soft_numbers = list(range(0, last, max(1, last // soft_count)))[:soft_count]
     soft = soft_pictures(worker.folder, shards, soft_numbers, autoencoder)
+    rich, rich_truths = rich_pictures(worker.folder, rich_count)
+    rich_labels = labels_of(rich_truths)
     network = PictureNetwork(LOGITS, norm=True).to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for buffer in network.buffers():
         if buffer.is_floating_point():
             buffer.data = buffer.data.to(worker.dtype)
     share = plan.batch // worker.world
 
-    def batch() -> tuple[Tensor, Tensor]:
+    def batch(step: int) -> tuple[Tensor, Tensor]:
         g = worker.random
-        few = round(share * SOFT_SHARE)
-        numbers = torch.randint(last, (share - few,), generator=g).tolist()
+        few, many = round(share * SOFT_SHARE), round(share * RICH_SHARE) if step >= PLAIN_STEPS else 0
+        numbers = torch.randint(last, (share - few - many,), generator=g).tolist()
+        others = torch.randint(len(rich_truths), (many,), generator=g).tolist()
         places = torch.randint(len(soft_numbers), (few,), generator=g).tolist()
         quality = torch.randint(40, 230, (share,), generator=g).tolist()  # above 95: left as it is
         drawn = [shards[n // SHARD][n % SHARD] for n in numbers] + [soft[i] for i in places]
+        drawn += [rich[n // SHARD][n % SHARD] for n in others]
         drawn = [jpeg(p, q) if q <= 95 else p for p, q in zip(drawn, quality, strict=True)]
         x = vary(to_network(np.stack(drawn)), g).to(worker.device, worker.dtype)
-        return x, labels[numbers + [soft_numbers[i] for i in places]].to(worker.device)
+        right = torch.cat([labels[numbers + [soft_numbers[i] for i in places]], rich_labels[others]])
+        return x, right.to(worker.device)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        x, y = batch()
+        x, y = batch(step)
         return answer_loss(network(x)[1], y)
 
     weights = train(worker, plan, network, loss)
     weights.export()
     if worker.rank == 0:
         network = network.float()
-        remeasure(network, [batch()[0].float() for _ in range(24)])
+        remeasure(network, [batch(weights.step)[0].float() for _ in range(24)])
         save_tower(
             folded(network.cpu(), LOGITS), worker.folder, shards[-1], labels[last:], autoencoder, weights.step
         )
@@ -220,7 +255,8 @@ def save_tower(
         "recipe": "python -m palate.simulations.recipes.picture_tower",
         "weights": sum(t.numel() for t in tensors.values()),
         "steps": steps,
-        "data": f"rendered pictures 0 to {KEPT * -1 + 48_000 - 1}, one in twenty-three also through the generator's autoencoder",
+        "data": "rendered pictures below number 46,000, some also through the generator's autoencoder, and 10,000 with four or "
+        "five attributes each (numbers from 2 million)",
         "measured": {
             "pictures": f"the last {KEPT} of the rendered pictures, not trained on",
             "drawn": measure(network, kept, labels),
@@ -239,9 +275,15 @@ def main() -> None:
     p.add_argument("--pictures", type=Path, default=Path("build/pictures"))
     p.add_argument("--autoencoder", type=Path, default=Path("runs/autoencoder/vae"))
     p.add_argument("--run", type=Path, default=Path("runs/picture_tower"))
-    p.add_argument("--steps", type=int, default=2300)
+    p.add_argument("--steps", type=int, default=14000)
     p.add_argument("--batch", type=int, default=48)
     p.add_argument("--soft", type=int, default=2000, help="pictures that also go through the autoencoder")
+    p.add_argument(
+        "--rich",
+        type=int,
+        default=10_000,
+        help="pictures with four or five attributes, drawn beside the others",
+    )
     p.add_argument("--workers", type=int, default=1)
     p.add_argument(
         "--threads", type=int, default=1, help="for each process; more than one helps only on an idle machine"
@@ -250,7 +292,7 @@ def main() -> None:
     plan = Plan(
         a.steps, a.batch, learning_rate=3e-3, decay=a.steps // 2, ema=0.99, weight_decay=0.02, every=100
     )
-    launch(_work, a.run, a.workers, plan, a.pictures, a.autoencoder, a.soft, a.threads)
+    launch(_work, a.run, a.workers, plan, a.pictures, a.autoencoder, a.soft, a.rich, a.threads)
     print(f"copy {a.run / SHIPPED.name} and its card to {SHIPPED.parent}")
 
 
