@@ -16,9 +16,10 @@ from palate.shared.attributes import phrase_key
 from palate.shared.errors import FileFormatError
 
 Key = tuple[str, ...]
-_SPOKEN = ("excess", "desire", "lack", "absence", "less", "more", "negators")
+_SPOKEN = ("excess", "desire", "lack", "absence", "less", "more", "negators", "redeem")
 _LISTS = (
     *_SPOKEN, "against", "contrast", "concession", "respect", "joins", "strong", "faint", "verbs", "copulas", "ignored", "plain", "function",
+    "doubtful", "others", "habit", "granted",
 )  # fmt: skip
 
 
@@ -47,6 +48,10 @@ class Cues:
     respect: frozenset[Key]
     verbs: frozenset[str]
     copulas: frozenset[str]
+    others: frozenset[str]
+    habit: frozenset[str]
+    doubtful: frozenset[Key]
+    granted: frozenset[Key]
     ignored: frozenset[Key]
     plain: frozenset[str]
     function: frozenset[str]
@@ -84,6 +89,8 @@ def read_cues(text: str) -> Cues:
         opinions=MappingProxyType({phrase: float(weight) for phrase, weight in table["opinions"].items()}),
         verbs=frozenset(lists["verbs"]),
         copulas=frozenset(lists["copulas"]),
+        others=frozenset(lists["others"]),
+        habit=frozenset(lists["habit"]),
         plain=frozenset(word for key in keys["plain"] for word in key),
         function=frozenset(lists["function"]),
         familiar=frozenset(familiar),
@@ -98,6 +105,8 @@ def read_cues(text: str) -> Cues:
                 "faint",
                 "respect",
                 "ignored",
+                "doubtful",
+                "granted",
             )
         },
     )

@@ -22,7 +22,7 @@ from palate.client.comments import check_comment
 from palate.client.looks import WhatIsShown, what_is_shown
 from palate.client.mentions import Likeness, find_spans
 from palate.client.open_words import OpenWords
-from palate.client.polarity import Judged, comment_tone, judge_sentence
+from palate.client.polarity import Judged, judge_comment
 from palate.client.sentences import SHIPPED, SentenceTower, known_words
 from palate.client.words import Word, read_sentences
 from palate.shared.attributes import Category, Mention, load_vocabulary
@@ -89,16 +89,9 @@ class ShippedExtractor:
         for sentence in sentences:
             spans = find_spans(sentence, self.likeness, known)
             parsed.append((sentence, cut_clauses(sentence, spans)))
-        prior = 0.6 if liked else -0.6
-        if liked is None:
-            prior = 0.45 if comment_tone(parsed) >= 0 else -0.45
         mentions: list[Mention] = []
         seen: Mapping[str, float] | None = None
-        feeling = 0.0
-        for sentence, clauses in parsed:
-            judged, feeling = judge_sentence(
-                sentence, clauses, prior, feeling, verdict_given=liked is not None
-            )
+        for (sentence, clauses), judged in zip(parsed, judge_comment(parsed, liked), strict=True):
             for one in _resolved(sentence, judged, _clause_of(clauses)):
                 if (
                     one.span.term is None

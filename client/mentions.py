@@ -67,6 +67,11 @@ def _listed(sentence: Sequence[Word], known: frozenset[str]) -> list[Span]:
     spans: list[Span] = []
     index = 0
     while index < len(sentence):
+        rating = _rating(sentence, index)
+        if rating is not None:
+            spans.append(rating)
+            index = rating.end
+            continue
         for length in range(min(longest, len(sentence) - index), 0, -1):
             words = sentence[index : index + length]
             if any(word.is_mark for word in words):
@@ -81,6 +86,21 @@ def _listed(sentence: Sequence[Word], known: frozenset[str]) -> list[Span]:
         else:
             index += 1
     return spans
+
+
+def _rating(sentence: Sequence[Word], index: int) -> Span | None:
+    """Returns the span of a mark out of ten ("2/10", "9 out of 10") as an opinion, or None."""
+    texts = [word.text for word in sentence[index : index + 4]]
+    length = (
+        3
+        if texts[1:3] == [",", "10"]
+        else 4
+        if texts[1:] in (["out", "of", "10"], ["out", "of", "ten"])
+        else 0
+    )
+    if not length or not texts[0].isdecimal() or int(texts[0]) > 10:
+        return None
+    return Span(index, index + length, cue=Cue("opinion", (int(texts[0]) - 5.5) / 5))
 
 
 def _look_up(key: tuple[str, ...], start: int, end: int) -> Span | None:
@@ -102,6 +122,9 @@ def _look_up(key: tuple[str, ...], start: int, end: int) -> Span | None:
     if len(key) == 1:
         for base in _bases(key[0]):
             term = vocabulary.find_key((base,))
+            praise = cues.phrases.get((base,))
+            if term is None and key[0].endswith("ly") and praise is not None and praise.weight > 0.5:
+                return Span(start, end, cue=Cue("opinion", 0.9 * praise.weight))  # "deliciously"
             if term is not None:
                 return Span(
                     start,
