@@ -12,7 +12,8 @@ and the person likes it with the logit  w · z + v · s + b.
   photographs and paintings, say. The evidence of the verdicts decides between them.
 - *Profile.* "Likes misty at 0.8" is an observation: a picture that shows misty has a logit higher by about 0.8 · `gain`, with
   noise `doubt`. What a picture gains by showing an attribute is a step in z and in s, which the release knows.
-- *Verdicts.* Logistic likelihood, each side weighing the same in sum, since which pictures were shown is no taste.
+- *Verdicts.* Logistic likelihood, each side weighing the same in sum, since which pictures were shown is no taste. A picture of
+  which the encoder is unsure what it shows says less.
 
 Each kind is fitted by Newton's method with Laplace's approximation; kinds are weighed by their evidence; probabilities
 take the uncertainty into account after MacKay, "The evidence framework applied to classification networks", Neural Computation 1992.
@@ -189,8 +190,10 @@ def fit_evaluator(
 
     shares, kinds = _prior(encoder, settings)
     evidence, means, covariances = [], [], []
-    for mean, covariance in kinds:
-        fitted = _fit_kind(mean, covariance, x, y, weight, rows, values, settings.doubt)
+    for number, (mean, covariance) in enumerate(kinds):
+        outsider = number == len(kinds) - 1  # weighs what the encoder says, whether or not it is so
+        seen = x if outsider else x * _clearness(x, mean, covariance)[:, None]
+        fitted = _fit_kind(mean, covariance, seen, y, weight, rows, values, settings.doubt)
         evidence.append(fitted[0])
         means.append(fitted[1])
         covariances.append(fitted[2])
@@ -287,6 +290,17 @@ def _prior(encoder: EncoderWeights, settings: Settings) -> tuple[Doubles, list[t
     spread[BIAS] = 1.0
     kinds.append((np.zeros(WIDTH), np.diag(spread**2)))
     return shares / shares.sum(), kinds
+
+
+def _clearness(x: Doubles, mean: Doubles, covariance: Doubles) -> Doubles:
+    """Returns by how much each picture's logit is drawn to zero because the encoder is unsure what it shows, (n,) in (0, 1].
+
+    An anchor of 0.5 is a picture that shows the attribute or does not: the logit's variance from that is about E[w²] z (1 − z),
+    and the expected answer that of a logit divided by √(1 + π/8 · variance) (MacKay, 1992). The weights are the prior's.
+    """
+    n = len(ATTRIBUTE_NAMES)
+    squares = (mean**2 + np.diag(covariance))[:n]
+    return np.asarray(1 / np.sqrt(1 + np.pi / 8 * (x[:, :n] * (1 - x[:, :n])) @ squares), dtype=np.float64)
 
 
 def _fit_kind(
