@@ -36,7 +36,7 @@ from palate.simulations.captions import caption
 from palate.simulations.people import Person, make_people, sample_shown
 from palate.simulations.recipes.picture_tower import KEPT
 from palate.simulations.recipes.pictures import SHARD, load
-from palate.simulations.world import Truth, render
+from palate.simulations.world import ATTRIBUTES, CATEGORY_OF, Truth, render
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -140,8 +140,10 @@ def first_weights(g: torch.Generator, usual: Floats) -> dict[str, Tensor]:
     return p
 
 
-def learn_anchors(p: dict[str, Tensor], x: Tensor, y: Tensor, steps: int, g: torch.Generator) -> None:
-    """Cross-entropy of each anchor with what is shown; features are dropped and shaken, so that no few of them decide."""
+def learn_anchors(
+    p: dict[str, Tensor], x: Tensor, y: Tensor, steps: int, g: torch.Generator, told: Sequence[int]
+) -> None:
+    """Cross-entropy of the anchors `told` with what is shown; features are dropped and shaken, so that no few of them decide."""
     trained = [p[n].requires_grad_() for n in p if n.startswith("picture")]
     optimizer = torch.optim.AdamW(trained, lr=2e-3, weight_decay=0.02)
     for step in range(steps):
@@ -151,7 +153,7 @@ def learn_anchors(p: dict[str, Tensor], x: Tensor, y: Tensor, steps: int, g: tor
         noisy = x[pick] * (torch.rand(256, x.shape[1], generator=g) > 0.1) + 0.1 * torch.randn(
             256, x.shape[1], generator=g
         )
-        loss = F.binary_cross_entropy_with_logits(taste_of(p, noisy)[:, : y.shape[1]], y[pick]) * y.shape[1]
+        loss = F.binary_cross_entropy_with_logits(taste_of(p, noisy)[:, told], y[pick][:, told]) * len(told)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -342,9 +344,20 @@ def _nearest(heads: Doubles, kinds: int, rng: np.random.Generator) -> NDArray[np
 
 
 def make_release(
-    pictures: Path, soft: Path, run: Path, out: Path, drawn: int, shown: int, episodes: int
+    pictures: Path,
+    soft: Path,
+    run: Path,
+    out: Path,
+    drawn: int,
+    shown: int,
+    episodes: int,
+    without: Sequence[str],
 ) -> EncoderWeights:
-    """Runs the whole recipe and writes the encoder and its card."""
+    """Runs the whole recipe and writes the encoder and its card.
+
+    An encoder `without` some categories is for experiments: it was told nothing of what these look like, nor any verdict.
+    """
+    told = [i for i, a in enumerate(ATTRIBUTE_NAMES) if CATEGORY_OF[a] not in without]
     torch.set_num_threads(1)
     g = torch.Generator().manual_seed(SEED)
     shards, truths = load(pictures)
@@ -371,13 +384,14 @@ def make_release(
     usual = seen.shows.mean(0)
     p = first_weights(g, usual)
     x, y = torch.from_numpy(standard), torch.from_numpy(seen.shows)
-    learn_anchors(p, x, y, 5000, g)
+    learn_anchors(p, x, y, 5000, g, told)
     people = make_people(3000, PEOPLE_SEED)
     heads = heads_of(people)
     crowd = fit_crowd(heads, shared.CROWDS, 0.05, SEED)
-    learn_by_episodes(
-        p, x, y, people, (heads.mean(0), np.cov(heads.T) + 0.05 * np.eye(TASTE + 1)), episodes, g
-    )
+    if not without:
+        learn_by_episodes(
+            p, x, y, people, (heads.mean(0), np.cov(heads.T) + 0.05 * np.eye(TASTE + 1)), episodes, g
+        )
     embeddings, targets, weight = words_and_meanings(shown_truths[:2500], SentenceTower())
     learn_words(p, torch.from_numpy(embeddings), torch.from_numpy(targets), torch.from_numpy(weight), 3000, g)
 
@@ -397,11 +411,11 @@ def make_release(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(encoder_to_bytes(weights))
-    write_card(weights, kept, out)
+    write_card(weights, kept, out, without)
     return weights
 
 
-def write_card(weights: EncoderWeights, kept: Sequence[Seen], out: Path) -> None:
+def write_card(weights: EncoderWeights, kept: Sequence[Seen], out: Path, without: Sequence[str]) -> None:
     """Measures the anchors on pictures that were kept back and writes the card beside the weights."""
     quality = {}
     for name, lot in zip(("as_shown_to_people", "softened", "drawn"), kept, strict=True):
@@ -418,8 +432,9 @@ def write_card(weights: EncoderWeights, kept: Sequence[Seen], out: Path) -> None
             "brier": round(float(((z - lot.shows) ** 2).mean()), 4),
         }
     card = {
-        "name": "shared encoder, release 0",
-        "recipe": "python -m palate.simulations.recipes.encoder",
+        "name": f"shared encoder without {', '.join(without)}" if without else "shared encoder, release 0",
+        "recipe": "python -m palate.simulations.recipes.encoder"
+        + "".join(f" --without {c}" for c in without),
         "shared_weights": sum(int(np.prod(s)) for s in shared.SHARED_SHAPES.values()),
         "bytes": out.stat().st_size,
         "hash": shared.encoder_hash(weights),
@@ -441,8 +456,9 @@ def main() -> None:
     p.add_argument("--drawn", type=int, default=3000)
     p.add_argument("--shown", type=int, default=14000)
     p.add_argument("--episodes", type=int, default=600)
+    p.add_argument("--without", action="append", default=[], choices=list(ATTRIBUTES), metavar="CATEGORY")
     a = p.parse_args()
-    make_release(a.pictures, a.soft, a.run, a.out, a.drawn, a.shown, a.episodes)
+    make_release(a.pictures, a.soft, a.run, a.out, a.drawn, a.shown, a.episodes, a.without)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
     python -m palate.simulations.recipes.pictures --count 48000 --out build/pictures
     python -m palate.simulations.recipes.picture_tower --pictures build/pictures --autoencoder runs/autoencoder/vae --run runs/picture_tower
 
-Cross-entropy on the subject and on each category (its values and "none of them"). After the first 3,800 steps two
-fifths of every batch show as many attributes as the pictures that people judge, four or five, which teach more each and hide
-more of each other. A quarter of every batch has been through the generator's autoencoder with a little noise on the latents, so that the tower reads generated pictures, whose
-fine texture is soft, as it reads drawn ones. Sizes, sharpness, noise, JPEG and mirror images vary; colours move by no more
-than a label bears. Weights are averaged over time, and the normalisations are measured anew for the average, then folded
-away. The last 2,000 pictures are kept for measuring. One process needs about an hour on one core; a killed run resumes.
+Cross-entropy on the subject and on each category (its values and "none of them"). After the first 3,800 steps two fifths of
+every batch show as many attributes as the pictures that people judge, four or five, which teach more each and hide more of each
+other. A quarter of every batch has been through the generator's autoencoder with a little noise on the latents, so that the
+tower reads generated pictures, whose fine texture is soft, as it reads drawn ones. Sizes, sharpness, noise, JPEG and mirror
+images vary; colours move by no more than a label bears. Weights are averaged over time, and the normalisations are measured
+anew for the average, then folded away. The last 2,000 pictures are kept for measuring. One process needs about an hour on one
+core, two half of it; a killed run resumes.
 """
 
 from __future__ import annotations
