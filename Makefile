@@ -21,10 +21,10 @@ export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all lint format format-check types bench requirements clean
+.PHONY: help setup demo federation-demo test test-all lint format format-check types bench requirements clean
 
 help: ## say what can be made
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(READY) ## make .venv with the palate command in it
 
@@ -52,6 +52,9 @@ $(UV): requirements/tools.txt
 demo: $(READY) ## the main job on pictures and comments that ship with the project; OUT=folder
 	$(VENV)/bin/palate demo --out $(OUT)
 
+federation-demo: $(READY) ## a server and three devices as processes, killed and restarted; what they sent is searched; OUT=folder
+	$(VENV)/bin/python -m palate.simulations.federation_demo --out $(OUT)/federation
+
 test: $(READY) ## the tests that need no GPU, browser or network and no patience; PYTEST_ARGS=...
 	$(VENV)/bin/python -m pytest -m "not slow and not gpu and not browser and not network" $(PYTEST_ARGS)
 
@@ -78,7 +81,7 @@ requirements: $(UV) ## pin anew what pyproject.toml asks for
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		requirements/tools.in --output-file requirements/tools.txt
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
-		--extra device --extra simulate --extra recipes --extra dev \
+		--extra device --extra federate --extra simulate --extra recipes --extra dev \
 		--constraints requirements/constraints.txt pyproject.toml --output-file requirements/all.txt
 
 clean: ## remove what make made

@@ -8,12 +8,12 @@ import sys
 
 import typer
 
-from palate.client.commands import about, keeping, making, taste
-from palate.client.commands.shell import PoliteGroup
+from palate.client.commands import about, federation, keeping, making, taste
+from palate.client.commands.guests import HospitableGroup
 
 app = typer.Typer(
     name="palate",
-    cls=PoliteGroup,
+    cls=HospitableGroup,
     help=(
         "Learns your visual taste from what you say about pictures, on this device, and makes pictures that fit it.\n\n"
         "Start with: palate init, then palate teach PICTURE --comment TEXT, then palate create PROMPT. "
@@ -25,7 +25,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-TASTE, PICTURES, KEEPING, ABOUT = "Your taste", "Pictures", "Your vault", "About Palate"
+TASTE, PICTURES, KEEPING = "Your taste", "Pictures", "Your vault"
+FEDERATION, ABOUT = "Learning together", "About Palate"
 
 app.command("init", rich_help_panel=KEEPING)(keeping.init)
 app.command("teach", rich_help_panel=TASTE)(taste.teach)
@@ -37,6 +38,9 @@ app.command("score", rich_help_panel=PICTURES)(making.score)
 app.command("export", rich_help_panel=KEEPING)(keeping.export)
 app.command("import", rich_help_panel=KEEPING)(keeping.import_)
 app.command("erase", rich_help_panel=KEEPING)(keeping.erase)
+app.command("join", rich_help_panel=FEDERATION)(federation.join)
+app.command("leave", rich_help_panel=FEDERATION)(federation.leave)
+app.command("outbox", rich_help_panel=FEDERATION)(federation.outbox)
 app.command("demo", rich_help_panel=ABOUT)(about.demo)
 app.command("doctor", rich_help_panel=ABOUT)(about.doctor)
 

@@ -16,8 +16,31 @@ The command line prints that line and ends with a non-zero status; nothing else 
     │   └── VaultBusyError       another process holds it
     ├── ExtractionError          a model's answer is not what was asked of it
     ├── ModelError               a model that cannot be loaded or does not fit
+    ├── UpdateError              what came over the wire is not exactly what was agreed on
+    ├── FederationError          a federation's server cannot be reached, or does not take this device
     └── StorageError             the disk is full or cannot be written
 """
+
+from typing import Literal
+
+UpdateReason = Literal[
+    "size",
+    "magic",
+    "kind",
+    "version",
+    "damaged",
+    "shapes",
+    "round",
+    "base",
+    "fixed",
+    "settings",
+    "tensors",
+    "finite",
+    "norm",
+    "number",
+    "hash",
+]
+"""Why a task or an update is refused, in one word, for counting."""
 
 
 class PalateError(Exception):
@@ -70,6 +93,38 @@ class ExtractionError(PalateError):
 
 class ModelError(PalateError):
     """A model that cannot be loaded, or does not fit."""
+
+
+class UpdateError(PalateError):
+    """A task or an update that is not exactly what device and server agreed on.
+
+    `reason` is one word of a fixed list, so refusals can be counted without keeping anything of what was refused:
+
+        size      not the one length that a task or an update has
+        magic     not of Palate's federation
+        kind      a task where an update is due, or the other way round
+        version   of another version of the wire form
+        damaged   its checksum does not fit
+        shapes    of an encoder with other tensors
+        round     of another round
+        base      the change of another encoder than the one that was sent out
+        fixed     for a release with other fixed tensors than the one installed here
+        settings  training settings outside their range
+        tensors   a name, shape or type that is not the declared one
+        finite    holds NaN or infinity
+        norm      longer than allowed
+        number    round, release or seed outside its range
+        hash      not a SHA-256 in hexadecimal
+    """
+
+    def __init__(self, message: str, reason: UpdateReason) -> None:
+        """Takes the line for people and the word for counting."""
+        super().__init__(message)
+        self.reason: UpdateReason = reason
+
+
+class FederationError(PalateError):
+    """A federation's server cannot be reached, or does not take this device."""
 
 
 class StorageError(PalateError):

@@ -229,12 +229,12 @@ def test_ruff_refuses_the_bare_name_of_a_folder(folder: str) -> None:
 
 def test_device_server_and_shared_import_only_what_their_extras_install() -> None:
     paths = [path for folder in ("client", "server", "shared") for path in modules(folder)]
-    undeclared = third_party(paths) - declared("device")
+    undeclared = third_party(paths) - declared("device", "federate")
     assert not undeclared
 
 
 def test_simulations_import_only_what_their_extras_install() -> None:
-    undeclared = third_party(modules("simulations")) - declared("device", "simulate", "recipes")
+    undeclared = third_party(modules("simulations")) - declared("device", "federate", "simulate", "recipes")
     assert not undeclared
 
 

@@ -1,0 +1,245 @@
+"""The one door out: everything that a device sends to a federation goes through `send_update`, and is noted before it goes.
+
+Where it stands in the flow: `reconstruction` gives an `EncoderUpdate`, this module makes bytes of it, writes down in the vault
+what they are, hands them to the connection, and then writes down that they went. `palate outbox` shows the notes: when, to
+which server, which release and round, how many bytes with which SHA-256, which tensors and how long each is. The notes
+themselves stay in the vault, sealed.
+
+The order is the promise: no note, no sending. A note without "sent" was cut short (power, connection), so the bytes may or may
+not have left; the person should count them as gone. Nothing else in `client/` encodes an update; a test holds the source to that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from palate.client.records import ONLY
+from palate.shared.errors import OptionError, VaultDamagedError
+from palate.shared.update import EncoderUpdate, norm_of
+from palate.shared.wire import encode_update
+
+OUTBOX, OUTBOX_BEFORE = "outbox", "outbox before"  # types of records
+
+KEPT = 1_000
+"""Notes kept one by one. Each costs room in the vault's head, which every change rewrites, so older ones become a sum."""
+
+MAX_SERVER_CHARACTERS = 200
+_VERSION = 1
+
+
+class Change(Protocol):
+    """What notes are written through: a transaction of the vault."""
+
+    def put(self, type_: str, id_: str, content: bytes, /) -> None:
+        """Write a record."""
+
+    def delete(self, type_: str, id_: str, /) -> None:
+        """Forget a record."""
+
+    def get(self, type_: str, id_: str, /) -> bytes:
+        """Return a record's content; raises `KeyError`."""
+
+    def has(self, type_: str, id_: str, /) -> bool:
+        """Say whether there is such a record."""
+
+    def list(self, type_: str, /) -> tuple[str, ...]:
+        """Return the ids of all records of one type, sorted."""
+
+
+class Log(Protocol):
+    """Where notes are kept: an open vault; for virtual people, who have none, a `MemoryLog`."""
+
+    def transaction(self) -> AbstractContextManager[Change]:
+        """Make the changes of a `with` block together."""
+
+    def get(self, type_: str, id_: str, /) -> bytes:
+        """Return a record's content; raises `KeyError`."""
+
+    def has(self, type_: str, id_: str, /) -> bool:
+        """Say whether there is such a record."""
+
+    def list(self, type_: str, /) -> tuple[str, ...]:
+        """Return the ids of all records of one type, sorted."""
+
+
+@dataclass(frozen=True)
+class SentTensor:
+    """One tensor of an update that went out, by name, shape and L2 norm."""
+
+    name: str
+    shape: tuple[int, ...]
+    norm: float
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The note on one update."""
+
+    id: str
+    when: str  # ISO 8601, UTC, to the microsecond
+    server: str
+    release: int
+    base: str  # `encoder_hash` of the encoder that was trained
+    round: int
+    bytes_up: int
+    sha256: str  # of the bytes
+    norm: float  # L2 over all tensors
+    tensors: tuple[SentTensor, ...]
+    sent: bool  # False: the sending was cut short, or is going on
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the note as `palate outbox --json` prints it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The sum of the notes that are no longer kept one by one."""
+
+    updates: int = 0
+    bytes_up: int = 0
+    last: str = ""  # when the newest of them was sent, ISO 8601, UTC; empty if there is none
+
+
+def send_update(
+    log: Log,
+    update: EncoderUpdate,
+    *,
+    send: Callable[[bytes], None],
+    server: str,
+    release: int,
+    now: datetime,
+) -> Sent:
+    """Send an update to a server: note it in the vault, hand its bytes to `send`, note that they went; return the note.
+
+    If the note cannot be written, nothing is sent, and the vault's error (`VaultError`, `StorageError`) is raised. If `send`
+    raises, its error is raised and the note stays without "sent"; so it does if only the second note cannot be written.
+    `now` is a time with a zone. Raises `OptionError` for a server named in more than 200 characters, or in none.
+    """
+    if not 1 <= len(server) <= MAX_SERVER_CHARACTERS:
+        raise OptionError(
+            f"a server is named in 1 to {MAX_SERVER_CHARACTERS} characters, not in {len(server)}"
+        )
+    if now.tzinfo is None:
+        raise ValueError("the time of sending needs a zone")
+    data = encode_update(update)
+    when = now.astimezone(UTC).isoformat(timespec="microseconds")
+    note = Sent(
+        id=f"{when}-{secrets.token_hex(4)}",  # sorted by id is sorted by time
+        when=when,
+        server=server,
+        release=release,
+        base=update.base,
+        round=update.round,
+        bytes_up=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        norm=update.norm,
+        tensors=tuple(SentTensor(name, t.shape, norm_of(t)) for name, t in update.tensors.items()),
+        sent=False,
+    )
+    with log.transaction() as change:
+        change.put(OUTBOX, note.id, _encode_note(note))
+        _sum_up_oldest(change, spare=note.id)
+    send(data)
+    note = replace(note, sent=True)
+    with log.transaction() as change:
+        if change.has(OUTBOX, note.id):  # unless another process sent a thousand meanwhile
+            change.put(OUTBOX, note.id, _encode_note(note))
+    return note
+
+
+def read_outbox(log: Log) -> list[Sent]:
+    """Return the notes on what was sent, the oldest first, at most `KEPT`; raises `VaultDamagedError`."""
+    return [_decode_note(log.get(OUTBOX, id_)) for id_ in log.list(OUTBOX)]
+
+
+def read_earlier(log: Log | Change) -> Earlier:
+    """Return the sum of what was sent before the notes that are kept; raises `VaultDamagedError`."""
+    if not log.has(OUTBOX_BEFORE, ONLY):
+        return Earlier()
+    content = _decode(log.get(OUTBOX_BEFORE, ONLY))
+    try:
+        return Earlier(int(content["updates"]), int(content["bytes_up"]), str(content["last"]))
+    except (KeyError, TypeError, ValueError):
+        raise _unreadable() from None
+
+
+class MemoryLog:
+    """Notes that lie in memory and end with the process: for virtual people and trials, which keep no vault."""
+
+    def __init__(self) -> None:
+        """Begin without notes."""
+        self._records: dict[tuple[str, str], bytes] = {}
+
+    def transaction(self) -> AbstractContextManager[MemoryLog]:
+        """Give this log itself; its changes are made at once."""
+        return nullcontext(self)
+
+    def put(self, type_: str, id_: str, content: bytes) -> None:
+        """Write a record."""
+        self._records[type_, id_] = content
+
+    def delete(self, type_: str, id_: str) -> None:
+        """Forget a record; raises `KeyError` if there is none."""
+        del self._records[type_, id_]
+
+    def get(self, type_: str, id_: str) -> bytes:
+        """Return a record's content; raises `KeyError` if there is none."""
+        return self._records[type_, id_]
+
+    def has(self, type_: str, id_: str) -> bool:
+        """Say whether there is such a record."""
+        return (type_, id_) in self._records
+
+    def list(self, type_: str) -> tuple[str, ...]:
+        """Return the ids of all records of one type, sorted."""
+        return tuple(sorted(id_ for kind, id_ in self._records if kind == type_))
+
+
+def _sum_up_oldest(change: Change, *, spare: str) -> None:
+    """Let no more than `KEPT` notes stand, and add the others to the sum; `spare` is the newest, whatever the clock says."""
+    before = read_earlier(change)
+    others = [id_ for id_ in change.list(OUTBOX) if id_ != spare]
+    for id_ in others[: max(0, len(others) + 1 - KEPT)]:
+        note = _decode_note(change.get(OUTBOX, id_))
+        change.delete(OUTBOX, id_)
+        before = Earlier(before.updates + 1, before.bytes_up + note.bytes_up, max(before.last, note.when))
+        change.put(OUTBOX_BEFORE, ONLY, json.dumps({"version": _VERSION, **asdict(before)}).encode())
+
+
+def _encode_note(note: Sent) -> bytes:
+    return json.dumps({"version": _VERSION, **asdict(note)}).encode()
+
+
+def _decode_note(data: bytes) -> Sent:
+    content = dict(_decode(data))
+    try:
+        tensors = tuple(
+            SentTensor(str(t["name"]), tuple(int(n) for n in t["shape"]), float(t["norm"]))
+            for t in content.pop("tensors")
+        )
+        return Sent(**content, tensors=tensors)
+    except (KeyError, TypeError, ValueError):
+        raise _unreadable() from None
+
+
+def _decode(data: bytes) -> Mapping[str, Any]:
+    """Return the content of a record without its version; raises `VaultDamagedError`."""
+    try:
+        content = json.loads(data)
+        if not isinstance(content, dict) or content.pop("version") != _VERSION:
+            raise ValueError("unknown version")
+        return content
+    except (KeyError, ValueError):
+        raise _unreadable() from None
+
+
+def _unreadable() -> VaultDamagedError:
+    return VaultDamagedError("a note in the outbox cannot be read by this version of Palate")

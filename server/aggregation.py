@@ -1,0 +1,90 @@
+"""From the bytes that devices sent to one change of the encoder: every reply is checked alone, before anything is summed.
+
+Where it stands in the flow: `rounds` collects replies, this module turns each into an `EncoderUpdate` or into one word that
+says why it is no use, and lays the usable ones out so that averaging them gives the same bits in whatever order they came.
+
+Only the wire bytes of a reply are read. Whatever else it claims (a weight, an example count, other tensors) has nowhere to
+go, and every usable update counts the same: a device cannot make itself heard louder than by a change of `max_norm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from palate.shared.encoder import SHARED_SHAPES, EncoderWeights
+from palate.shared.errors import UpdateError
+from palate.shared.update import EncoderUpdate, Floats
+from palate.shared.wire import decode_update
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back for one question: wire bytes, or, where none could be had, one word that says why.
+
+    The words: `error` (the device said that it failed), `gone` (the device is no longer connected), `late` (too late to be
+    delivered), `content` (the message holds something else than wire bytes), `unreadable` (the message could not be read).
+    """
+
+    question: str  # the id of the message that it answers
+    wire: bytes | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A reply that passed every check, with the checksum of its bytes."""
+
+    update: EncoderUpdate
+    checksum: bytes
+
+
+def check_reply(reply: Reply, *, base: str, round: int, max_norm: float) -> Sound | str:  # noqa: A002
+    """Returns the reply's update, or the word that says why it cannot be used; raises nothing, whatever the reply holds.
+
+    `base` is the `encoder_hash` of the encoder that was sent out in this `round`, `max_norm` the longest change that is
+    taken (L2). No bytes at all are the polite way to stay out: `empty`. The other words are those of `Reply` and of
+    `UpdateError`.
+    """
+    if reply.wire is None:
+        return reply.reason or "content"
+    if not reply.wire:
+        return "empty"
+    try:
+        update = decode_update(reply.wire, base=base, round=round, max_norm=max_norm)
+    except UpdateError as error:
+        return error.reason
+    return Sound(update, reply.wire[-32:])
+
+
+def in_fixed_order(sound: Sequence[Sound]) -> list[EncoderUpdate]:
+    """Returns the updates in an order that depends on their content alone.
+
+    Sums of floats depend on their order. Arrival depends on the network and device numbers on the run, so neither may
+    decide it: the same updates must give the same encoder in one process, on many machines and after a restart.
+    """
+    return [one.update for one in sorted(sound, key=lambda one: one.checksum)]
+
+
+def flatten(tensors: Mapping[str, Floats]) -> Floats:
+    """Returns the federated tensors as one vector, in declared order."""
+    return np.concatenate([tensors[name].ravel() for name in SHARED_SHAPES])
+
+
+def unflatten(vector: Floats) -> dict[str, Floats]:
+    """Returns the federated tensors that a vector holds."""
+    tensors, start = {}, 0
+    for name, shape in SHARED_SHAPES.items():
+        count = int(np.prod(shape))
+        tensors[name] = vector[start : start + count].reshape(shape)
+        start += count
+    return tensors
+
+
+def moved(encoder: EncoderWeights, change: Floats) -> EncoderWeights:
+    """Returns the encoder with a change added; raises ModelError when the result is not finite."""
+    steps = unflatten(change)
+    with np.errstate(over="ignore"):  # becomes infinite, which the encoder refuses
+        return encoder.with_shared({name: encoder.tensors[name] + steps[name] for name in SHARED_SHAPES})

@@ -1,0 +1,228 @@
+"""The server's Flower app: Flower's Grid as the `Devices` of our round loop, and the app that a run executes.
+
+Where it stands in the flow: the bundle names `app`; Flower starts it in a process of its own, which finds the server's folder in
+the environment (`PALATE_SERVER_HOME`), so that no path travels with the run. The same app runs in one process, on Ray, and on a
+SuperLink. One message type, `train`, one record, `palate`, one value in it, `wire`: bytes both ways (see `shared.wire`).
+
+Deployed, replies are fetched with the parts that Flower's own `HttpGrid.pull_messages` is made of, because that method waits up to
+minutes for a device that announces a reply and does not upload it, takes any number of objects, and loses all replies of a call
+when one of them cannot be read. Those parts are internal to Flower 1.41, which is pinned; tests run them against a SuperLink.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+from palate.server.aggregation import Reply
+from palate.server.checkpoints import Checkpoint
+from palate.server.federation import ServerFolder, federate
+from palate.server.rounds import Patience
+from palate.server.settings import RunSettings
+from palate.server.strategy import average
+from palate.shared.errors import FederationError, PalateError
+from palate.shared.wire import UPDATE_BYTES
+
+HOME_VARIABLE: Final = "PALATE_SERVER_HOME"
+RECORD: Final = "palate"
+VALUE: Final = "wire"
+MOST_OBJECTS: Final = 8  # a reply is a message, a record dictionary and a record
+MOST_BYTES: Final = UPDATE_BYTES + 65_536
+
+_REASONS: Final = {
+    ErrorCode.MESSAGE_UNAVAILABLE: "late",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "late",
+    ErrorCode.NODE_UNAVAILABLE: "gone",
+}
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the rounds that the run's `settings` ask for, on the server folder that the environment names."""
+    settings = RunSettings.from_json(str(context.run_config.get("settings", "")))
+    home = os.environ.get(HOME_VARIABLE)
+    if not home:
+        raise FederationError(f"{HOME_VARIABLE} is not set; start the server with `palate server start`")
+    folder = ServerFolder(Path(home))
+    deployed = hasattr(grid, "_runtime_client")
+    try:
+        federate(
+            grid_devices(grid),
+            folder,
+            settings,
+            average=average,
+            run=str(context.run_id),
+            patience=Patience(poll_seconds=0.1 if deployed else 0.02),
+            on_round=(lambda state: _log(folder, _line(state))) if deployed else (lambda state: None),
+        )
+    except Exception as error:
+        # Flower keeps an app's output in its database; here it lies with the other logs.
+        known = isinstance(error, PalateError)
+        _log(folder, f"the run ended: {error}" if known else traceback.format_exc())
+        raise
+
+
+def grid_devices(grid: Grid) -> GridDevices:
+    """Returns the devices behind a Grid: fetched with care from a SuperLink, with the Grid's own method elsewhere."""
+    return GridDevices(
+        grid, _SuperLinkReader(grid) if hasattr(grid, "_runtime_client") else _PlainReader(grid)
+    )
+
+
+class GridDevices:
+    """The devices of a federation, reached through Flower's Grid."""
+
+    def __init__(self, grid: Grid, read: Callable[[Collection[str]], Iterable[Reply]]) -> None:
+        """Take a Grid and what fetches replies from it."""
+        self._grid = grid
+        self._read = read
+
+    def connected(self) -> Sequence[int]:
+        """Returns the numbers of the nodes that are connected now."""
+        return list(self._grid.get_node_ids())
+
+    def ask(self, wire: bytes, devices: Sequence[int], round: int, seconds: float) -> Sequence[str | None]:  # noqa: A002
+        """Sends a task to each device in a message that dies after `seconds`; returns the messages' ids."""
+        content = RecordDict({RECORD: ConfigRecord({VALUE: wire})})
+        messages = [
+            Message(content, device, MessageType.TRAIN, ttl=seconds, group_id=str(round))
+            for device in devices
+        ]
+        sent = list(self._grid.push_messages(messages))
+        return sent if len(sent) == len(messages) else [None] * len(messages)
+
+    def replies(self, questions: Collection[str]) -> Iterable[Reply]:
+        """Returns the replies that are there by now."""
+        return self._read(questions)
+
+
+def read_message(message: Message, question: str) -> Reply:
+    """Returns what a device's message holds: wire bytes, or the word that says why there are none."""
+    if message.has_error():
+        return Reply(question, None, _REASONS.get(message.error.code, "error"))
+    content = message.content
+    if set(content) != {RECORD} or not isinstance(content[RECORD], ConfigRecord):
+        return Reply(question, None, "content")
+    record = content.config_records[RECORD]
+    wire = record.get(VALUE)
+    if len(record) != 1 or not isinstance(wire, bytes):
+        return Reply(question, None, "content")
+    return Reply(question, wire)
+
+
+class _PlainReader:
+    """Fetches replies with the Grid's own method, one by one, so that an unreadable one costs itself alone."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def __call__(self, questions: Collection[str]) -> Iterator[Reply]:
+        for question in sorted(questions):
+            try:
+                messages = list(self._grid.pull_messages([question]))
+            except Exception:  # noqa: BLE001 - whatever a device's message does to Flower's reader, it costs that reply
+                yield Reply(question, None, "unreadable")
+                continue
+            for message in messages:
+                yield read_message(message, question)
+
+
+class _SuperLinkReader:
+    """Fetches replies from a SuperLink, object by object, never waiting for a device."""
+
+    def __init__(self, grid: Any) -> None:
+        self._client, self._node, self._grid = grid._runtime_client, grid.node, grid
+        self._announced: dict[str, tuple[str, list[str]]] = {}  # question: message id, object ids
+        self._here: dict[str, dict[str, bytes]] = {}  # question: objects that were uploaded
+
+    def __call__(self, questions: Collection[str]) -> Iterator[Reply]:
+        for over in set(self._announced) - set(questions):  # of a round that did not wait for it
+            del self._announced[over], self._here[over]
+        asked = set(questions) - set(self._announced)
+        if asked:
+            answer = self._client.PullMessages(PullAppMessagesRequest(message_ids=sorted(asked)))
+            for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
+                question = proto.metadata.reply_to_message_id
+                objects = _first(iterate_object_tree(tree), MOST_OBJECTS + 1)
+                if question not in asked:
+                    continue
+                if len(objects) > MOST_OBJECTS:
+                    yield Reply(question, None, "content")
+                    continue
+                self._announced[question] = (proto.metadata.message_id, [one.object_id for one in objects])
+                self._here[question] = {}
+        for question in sorted(set(questions) & set(self._announced)):
+            reply = self._fetch(question)
+            if reply is not None:
+                del self._announced[question], self._here[question]
+                yield reply
+
+    def _fetch(self, question: str) -> Reply | None:
+        """Returns the reply if all of it was uploaded by now."""
+        message_id, objects = self._announced[question]
+        here = self._here[question]
+        try:
+            for one in objects:
+                if one in here:
+                    continue
+                answer = self._client.PullObject(
+                    PullObjectRequest(node=self._node, run_id=self._grid.run.run_id, object_id=one)
+                )
+                if not answer.object_found:
+                    return Reply(question, None, "unreadable")
+                if not answer.object_available:
+                    return None
+                here[one] = answer.object_content
+                if sum(map(len, here.values())) > MOST_BYTES:
+                    return Reply(question, None, "size")
+            self._client.ConfirmMessageReceived(
+                ConfirmMessageReceivedRequest(
+                    node=self._node, run_id=self._grid.run.run_id, message_object_id=message_id
+                )
+            )
+            message = inflate_object_from_contents(message_id, here)
+        except Exception:  # noqa: BLE001 - as above
+            return Reply(question, None, "unreadable")
+        return (
+            read_message(message, question)
+            if isinstance(message, Message)
+            else Reply(question, None, "content")
+        )
+
+
+def _first(things: Iterable[Any], count: int) -> list[Any]:
+    return [one for one, _ in zip(things, range(count), strict=False)]
+
+
+def _line(state: Checkpoint) -> str:
+    """Say what a round was like."""
+    metrics = state.metrics
+    refused = ", ".join(f"{count} {reason}" for reason, count in metrics["refused"].items())
+    line = (
+        f"round {state.round}: {metrics['used']} of {metrics['asked']} updates in {metrics['seconds']:.2f} s"
+    )
+    return line + (f" ({refused})" if refused else "")
+
+
+def _log(folder: ServerFolder, text: str) -> None:
+    """Add to the runs' log; a full disk is no reason to end a run here."""
+    with contextlib.suppress(OSError):
+        place = folder.home / "logs" / "runs.log"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")

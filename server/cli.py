@@ -1,0 +1,365 @@
+"""`palate server start | run | status | release | stop`: the common side of the federation, for the person who runs it.
+
+Where it stands in the flow: the command line finds this group by the entry point `palate.commands` and loads it when it is called.
+Results go to stdout, everything else to stderr; a failure is one line and an exit status, which the command line above sees to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json as jsonlib
+import os
+import signal
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from palate.shared.errors import FederationError, FileFormatError, OptionError
+
+if TYPE_CHECKING:
+    from palate.server.federation import ServerFolder
+    from palate.server.settings import RunSettings
+
+app = typer.Typer(
+    help=(
+        "Run the common side of a federation.\n\n"
+        "Start with: palate server start, let devices join with palate join, then palate server run and palate server release."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        envvar="PALATE_SERVER_HOME",
+        help="Folder of the server.",
+        show_default="the platform's data folder",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
+
+
+@app.command()
+def start(
+    host: Annotated[
+        str, typer.Option(help="Where to listen; beyond this machine only with --tls.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port.")] = 8000,
+    tls: Annotated[Path | None, typer.Option(help="Folder with ca.crt, server.pem and server.key.")] = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay until the server ends or Ctrl-C.")
+    ] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Start the server in the background; a run that was cut short goes on by itself.
+
+    Examples:
+
+        palate server start
+
+        palate server start --host 0.0.0.0 --tls certificates
+    """
+    from palate.server import processes
+
+    folder = _folder(home)
+    address = processes.Address(host, port, str(tls.resolve()) if tls else "")
+    with _dots(f"starting the server on {folder.home}"):
+        server = processes.start(folder, address)
+    unfinished = processes.wanted(folder)
+    if json:
+        _print_json({**asdict(server), "home": str(folder.home), "resumed": unfinished is not None})
+    else:
+        _out(
+            f"the server listens at {address.near} (process {server.pid}); logs are in {folder.home / 'logs'}"
+        )
+        if unfinished is not None:
+            _out(f"the run up to round {unfinished.rounds} goes on")
+    if foreground:
+        _stay(folder)
+
+
+@app.command()
+def run(
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How many rounds, from where the federation stands.")
+    ] = 3,
+    devices: Annotated[
+        int | None, typer.Option(help="How many updates a round wants.", show_default="3")
+    ] = None,
+    quorum: Annotated[int | None, typer.Option(help="How few it takes to count.", show_default="2")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds a round may take.", show_default="120")
+    ] = None,
+    wait: Annotated[
+        float | None, typer.Option(help="Seconds to wait for devices.", show_default="120")
+    ] = None,
+    settings: Annotated[Path | None, typer.Option(help="TOML file with more settings.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit it and do not wait.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Train the shared encoder with the connected devices, and show how it goes.
+
+    The settings file takes every setting by name, those of local training in a table [local]:
+
+        strategy = "fedadam"
+
+        server_learning_rate = 0.01
+
+    Example:
+
+        palate server run --rounds 10 --devices 20 --quorum 15
+    """
+    from palate.server import processes
+    from palate.server.checkpoints import read_checkpoint
+
+    folder = _folder(home)
+    kept = read_checkpoint(folder.checkpoint)
+    given = {"devices": devices, "quorum": quorum, "deadline_seconds": deadline, "wait_seconds": wait}
+    wanted = _settings(settings, {name: value for name, value in given.items() if value is not None})
+    wanted = replace(wanted, rounds=(kept.round if kept else 0) + rounds)
+    number = processes.submit(folder, wanted)
+    if detach:
+        _print_json({"run": number}) if json else _out(f"run {number} is submitted; see palate server status")
+        return
+    try:
+        ended = _show(folder, number, wanted.rounds - rounds)
+    except KeyboardInterrupt:
+        _say("the run goes on; see palate server status, or end it with palate server stop --run")
+        raise
+    kept = read_checkpoint(folder.checkpoint)
+    if ended.get("ended") != "finished":
+        raise FederationError(str(ended.get("reason", "the run was stopped")))
+    if json:
+        _print_json(
+            {"run": number, "round": kept.round if kept else 0, "last": dict(kept.metrics) if kept else {}}
+        )
+    else:
+        _out(
+            f"the federation stands at round {kept.round if kept else 0}; make a release: palate server release"
+        )
+
+
+@app.command()
+def status(home: Home = None, json: Json = False) -> None:
+    """Say whether the server runs, what it is doing, and where the federation stands.
+
+    Example:
+
+        palate server status --json
+    """
+    from palate.server import processes
+    from palate.server.checkpoints import read_checkpoint
+    from palate.server.federation import read_note
+    from palate.server.releases import list_releases
+
+    folder = _folder(home)
+    server = processes.running(folder)
+    kept = read_checkpoint(folder.checkpoint)
+    wanted = processes.wanted(folder)
+    releases = [card.release for card in list_releases(folder.releases)]
+    found: dict[str, Any] = {
+        "home": str(folder.home),
+        "running": server is not None,
+        "healthy": server is not None and processes.healthy(server.address),
+        "address": server.address.near if server else None,
+        "pid": server.pid if server else None,
+        "round": kept.round if kept else 0,
+        "last": dict(kept.metrics) if kept else None,
+        "run_up_to": wanted.rounds if wanted else None,
+        "now": read_note(folder.now) if wanted and server else {},
+        "ended": read_note(folder.ended),
+        "releases": releases,
+    }
+    if json:
+        _print_json(found)
+        return
+    _out(
+        f"the server listens at {found['address']} (process {found['pid']})"
+        if server
+        else "no server runs here"
+    )
+    _out(
+        f"the federation stands at round {found['round']}; releases: {', '.join(map(str, releases)) or 'none yet'}"
+    )
+    if wanted:
+        _out(
+            f"a run up to round {wanted.rounds} is {'at work' if server else 'to be taken up at the next start'}"
+        )
+    if kept and kept.metrics:
+        refused = ", ".join(f"{count} {reason}" for reason, count in kept.metrics["refused"].items())
+        _out(
+            f"the last round used {kept.metrics['used']} updates of {kept.metrics['asked']} devices"
+            + (f" ({refused})" if refused else "")
+        )
+    if found["ended"].get("ended") == "failed":
+        _out(f"the last run ended: {found['ended']['reason']}")
+
+
+@app.command()
+def release(home: Home = None, json: Json = False) -> None:
+    """Make a numbered release of the encoder as it stands, for devices to install.
+
+    Example:
+
+        palate server release
+    """
+    from palate.server.checkpoints import read_checkpoint
+    from palate.server.releases import make_release, release_path
+
+    folder = _folder(home)
+    kept = read_checkpoint(folder.checkpoint)
+    if kept is None:
+        raise OptionError(f"nothing was trained in {folder.home} yet; train first: palate server run")
+    card = make_release(folder.releases, kept, datetime.now(UTC))
+    path = release_path(folder.releases, card.release)
+    if json:
+        _print_json({**asdict(card), "file": str(path)})
+    else:
+        _out(
+            f"release {card.release} is {path} (encoder {card.hash[:12]}, {card.updates} updates, round {card.round})"
+        )
+
+
+@app.command()
+def stop(
+    run: Annotated[bool, typer.Option("--run", help="End the run at work for good, not the server.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Stop the server, or with --run the run at work. A run that the server's end cuts short goes on at its next start.
+
+    Example:
+
+        palate server stop
+    """
+    from palate.server import processes
+
+    folder = _folder(home)
+    done = processes.drop_run(folder) if run else processes.stop(folder)
+    what = "run" if run else "server"
+    if json:
+        _print_json({"stopped": done})
+    else:
+        _out(f"the {what} is stopped" if done else f"there is no {what} to stop")
+
+
+def _folder(home: Path | None) -> ServerFolder:
+    from palate.server.federation import ServerFolder
+
+    if home is None:
+        import platformdirs
+
+        home = platformdirs.user_data_path("palate-server", appauthor=False)
+    return ServerFolder(home.expanduser().resolve())
+
+
+def _settings(file: Path | None, given: dict[str, Any]) -> RunSettings:
+    from palate.server.settings import RunSettings
+
+    found: dict[str, Any] = {}
+    if file is not None:
+        try:
+            found = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise FileFormatError(f"{file} cannot be read ({error.strerror})") from None
+        except ValueError as error:
+            raise FileFormatError(f"{file} is no TOML: {' '.join(str(error).split())}") from None
+    return RunSettings.from_json(jsonlib.dumps(found | given, default=str))
+
+
+def _show(folder: ServerFolder, number: str, before: int) -> dict[str, Any]:
+    """Show the run's progress until it ends; returns how it ended."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from palate.server import processes
+    from palate.server.metrics import read_metrics
+
+    console = Console(file=sys.stderr, highlight=False)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    shown = before
+    with bars:
+        bar = bars.add_task("waiting for the run to start", total=None)
+        for now in processes.follow(folder, number):
+            for line in read_metrics(folder.rounds):
+                if line["round"] > shown:
+                    shown = line["round"]
+                    console.print(_round_line(line), markup=False)
+            if "ended" in now:
+                return now
+            words = (
+                "waiting for devices"
+                if now["doing"] == "waiting"
+                else f"round {now['round']} of {now['rounds']}"
+            )
+            bars.update(bar, description=words, completed=now["done"], total=now["wanted"])
+    raise FederationError("the run is gone; see palate server status")
+
+
+def _round_line(metrics: dict[str, Any]) -> str:
+    refused = ", ".join(f"{count} {reason}" for reason, count in metrics["refused"].items())
+    line = f"round {metrics['round']}: {metrics['used']} of {metrics['asked']} updates in {metrics['seconds']:.1f} s"
+    line += f" ({refused})" if refused else ""
+    return line if metrics["counted"] else line + ": too few, the encoder stays"
+
+
+def _stay(folder: ServerFolder) -> None:
+    """Wait until the server ends; Ctrl-C and SIGTERM end it."""
+    import time
+
+    from palate.server import processes
+
+    def leave(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        while (server := processes.running(folder)) is not None:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(server.pid, os.WNOHANG)
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        processes.stop(folder)
+        raise
+    raise FederationError("the server ended; start it again and the run goes on")
+
+
+@contextlib.contextmanager
+def _dots(what: str) -> Iterator[None]:
+    from rich.console import Console
+
+    console = Console(file=sys.stderr, highlight=False)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+def _out(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(jsonlib.dumps(value, indent=2, allow_nan=False) + "\n")

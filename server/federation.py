@@ -1,0 +1,148 @@
+"""A whole run on a server's folder: take up where the checkpoint is, run the rounds, keep each one, say how it ended.
+
+Where it stands in the flow: `app` calls `federate` with devices that it reaches through Flower; simulations call it with devices in
+the same process. Everything that a server has lies in one folder:
+
+    checkpoint.safetensors   where the federation stands          (checkpoints)
+    releases/                numbered encoders                    (releases)
+    rounds.jsonl, events/    what each round was like             (metrics)
+    now.json                 what a run is doing at this moment, for progress bars
+    ended.json               how the last run ended
+    run.json, server.json    the run that was submitted, the server that was started    (processes)
+    flower/, logs/           Flower's database, configuration and work folder; every log
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from palate.server.durable import held, write_atomically
+from palate.server.metrics import MetricsLog
+from palate.server.releases import newest_encoder
+from palate.server.rounds import Average, Devices, Now, Patience, run_rounds
+from palate.server.settings import RunSettings
+from palate.shared.encoder import EncoderWeights
+from palate.shared.errors import PalateError
+
+LOCK_SECONDS = 30.0  # what is left of a killed server lets go of the folder within a second
+
+
+@dataclass(frozen=True)
+class ServerFolder:
+    """Where the server keeps what."""
+
+    home: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint."""
+        return self.home / "checkpoint.safetensors"
+
+    @property
+    def releases(self) -> Path:
+        """The releases."""
+        return self.home / "releases"
+
+    @property
+    def rounds(self) -> Path:
+        """One line of JSON per round."""
+        return self.home / "rounds.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """TensorBoard's event files."""
+        return self.home / "events"
+
+    @property
+    def now(self) -> Path:
+        """What the run is doing."""
+        return self.home / "now.json"
+
+    @property
+    def ended(self) -> Path:
+        """How the last run ended."""
+        return self.home / "ended.json"
+
+
+def standing(folder: ServerFolder, settings: RunSettings, first: EncoderWeights | None = None) -> Checkpoint:
+    """Returns where the federation stands: its checkpoint, or before a first round the newest release (or `first`).
+
+    The settings are those of the run at hand; what the averaging strategy remembers is of no use to another strategy.
+    Raises FileFormatError, ModelError or StorageError when what lies there cannot be used.
+    """
+    kept = read_checkpoint(folder.checkpoint)
+    if kept is None:
+        return Checkpoint(0, newest_encoder(folder.releases) if first is None else first, settings)
+    memory = kept.memory if kept.settings.strategy == settings.strategy else {}
+    return replace(kept, settings=settings, memory=memory)
+
+
+def federate(
+    devices: Devices,
+    folder: ServerFolder,
+    settings: RunSettings,
+    *,
+    average: Average,
+    run: str = "",
+    first: EncoderWeights | None = None,
+    patience: Patience = Patience(),  # noqa: B008 - frozen
+    on_round: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    tensorboard: bool = True,
+) -> Checkpoint:
+    """Runs the rounds up to `settings.rounds`, each kept before the next begins, and returns where it ended.
+
+    Started again after a kill at any moment it goes on from the last round that was kept, and ends with the very bits that an
+    uninterrupted run ends with, if the devices answer the same. `run` is a name that `now.json` and `ended.json` repeat, `first` the
+    encoder to start from where there is no checkpoint yet.
+    Raises FederationError, StorageError and others of our tree; `ended.json` holds their line.
+    """
+    with held(folder.home / "lock", LOCK_SECONDS, f"the server folder {folder.home}"):
+        folder.ended.unlink(missing_ok=True)
+        try:
+            state = start = standing(folder, settings, first)
+            with MetricsLog(
+                folder.rounds, folder.events if tensorboard else None, after=start.metrics
+            ) as metrics:
+                tell = _teller(folder, run)
+                for state in run_rounds(devices, start, average=average, tell=tell, patience=patience):
+                    write_checkpoint(folder.checkpoint, state)
+                    metrics.record(state.metrics)
+                    on_round(state)
+        except PalateError as error:
+            _note_end(folder, {"run": run, "ended": "failed", "reason": str(error)})
+            raise
+        _note_end(folder, {"run": run, "ended": "finished", "round": state.round})
+        return state
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Returns `now.json`, `ended.json` or one of the others; empty when there is none or it is being written."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _teller(folder: ServerFolder, run: str) -> Callable[[Now], None]:
+    def tell(now: Now) -> None:
+        # For looking at only: not forced to the disk, and no reason to end a run.
+        beside = folder.now.with_suffix(".new")
+        with contextlib.suppress(OSError):
+            beside.write_text(json.dumps({"run": run, **asdict(now)}), encoding="utf-8")
+            os.replace(beside, folder.now)
+
+    return tell
+
+
+def _note_end(folder: ServerFolder, note: dict[str, Any]) -> None:
+    folder.now.unlink(missing_ok=True)
+    with contextlib.suppress(PalateError):  # the disk may be full, which is then what the run ends with
+        write_atomically(folder.ended, json.dumps(note).encode(), consequence="the end was not noted")

@@ -1,0 +1,442 @@
+"""The deployed server: starts and stops Flower's SuperLink the right way, submits runs, and takes up what a kill left undone.
+
+Where it stands in the flow: the commands of `cli` call this; Flower is reached through its own programs, never imported. What
+is right, learned by trying Flower 1.41: the work folder is empty, or code that lies in it would be taken for the app's; nothing
+is installed at run time; no telemetry and no question about updates leaves; the database is a file, so registrations and runs
+outlive a kill; Flower's own files lie in the server's folder, not in the home folder; passphrases are not handed on.
+
+Whether the server runs is asked of the operating system: the SuperLink inherits a lock, which ends with it, however it ends.
+
+Flower's one port carries three things: what devices use (`/v1/fleet`), the submission of runs (`/v1/control`) and what the server's own
+processes use (`/v1/runtime`). Whoever reaches the port can submit runs. Beyond this machine it therefore needs TLS, and a proxy
+that lets the world reach `/v1/fleet` only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from palate.server.checkpoints import read_checkpoint
+from palate.server.durable import storage_error, write_atomically
+from palate.server.federation import ServerFolder, read_note
+from palate.server.settings import RunSettings
+from palate.shared.bundle import write_bundle
+from palate.shared.errors import FederationError, OptionError
+
+CONNECTION: Final = "palate"  # the name of our server in Flower's configuration
+START_SECONDS: Final = 90.0
+STOP_SECONDS: Final = 10.0
+CALL_SECONDS: Final = 90.0  # for one of Flower's commands
+LARGEST_LOG: Final = 20_000_000
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+Folder = ServerFolder
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens. `tls` is a folder with ca.crt, server.pem and server.key, or nothing for plain HTTP."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    tls: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65_535:
+            raise OptionError(f"port is {self.port}; it must be from 1 to 65535")
+        if self.host not in LOOPBACK and not self.tls:
+            raise OptionError(
+                f"host is {self.host}, which others can reach: name a folder with ca.crt, server.pem and server.key by --tls"
+            )
+        for name in ("ca.crt", "server.pem", "server.key") if self.tls else ():
+            if not (Path(self.tls) / name).is_file():
+                raise OptionError(f"tls is {self.tls}; {name} is missing there")
+
+    @property
+    def near(self) -> str:
+        """Host and port as this machine reaches them."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that runs."""
+
+    pid: int
+    address: Address
+
+
+def running(folder: Folder) -> Running | None:
+    """Returns the server that runs on this folder, if one does."""
+    if not (folder.home / "server.lock").exists():  # so that asking makes no folder
+        return None
+    descriptor = _take(folder.home / "server.lock")
+    if descriptor is not None:
+        os.close(descriptor)
+        return None
+    note = read_note(folder.home / "server.json")
+    if not note:
+        return None
+    return Running(int(note["pid"]), Address(**note["address"]))
+
+
+def start(folder: Folder, address: Address) -> Running:
+    """Starts the SuperLink in the background, waits until it answers, and resubmits a run that was cut short.
+
+    Raises FederationError when a server runs here already or it does not come up, OptionError when the port is taken.
+    """
+    program = _program("flower-superlink")
+    already = running(folder)
+    if already:
+        raise FederationError(
+            f"a server runs on {folder.home} already, at {already.address.near} (process {already.pid})"
+        )
+    _require_free(address)
+    log = prepare(folder, address)
+    lock = _take(folder.home / "server.lock")
+    if lock is None:
+        raise FederationError(f"another `palate server start` is at work on {folder.home}; let it finish")
+    command = [program, "--host", address.host, "--port", str(address.port)]
+    command += [
+        "--database",
+        str(folder.home / "flower" / "state.db"),
+        "--disable-runtime-dependency-installation",
+    ]
+    if address.tls:
+        for flag, name in (("ca-certfile", "ca.crt"), ("certfile", "server.pem"), ("keyfile", "server.key")):
+            command += [f"--ssl-{flag}", str(Path(address.tls) / name)]
+    else:
+        command.append("--insecure")
+    try:
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=folder.home / "flower" / "work",
+                env=environment(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+    finally:
+        os.close(lock)
+    server = Running(process.pid, address)
+    try:
+        _note(folder.home / "server.json", asdict(server))
+        _wait_until_healthy(folder, process, address)
+        resume(folder)
+    except BaseException:
+        _end(process.pid)
+        raise
+    return server
+
+
+def stop(folder: Folder) -> bool:
+    """Ends the server and what it started; says whether one was running. A run that is cut short goes on at the next start."""
+    server = running(folder)
+    if server is None:
+        return False
+    _end(server.pid)
+    deadline = time.monotonic() + STOP_SECONDS
+    while running(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return True
+
+
+def healthy(address: Address, seconds: float = 2.0) -> bool:
+    """Says whether a server answers there."""
+    context = ssl.create_default_context(cafile=str(Path(address.tls) / "ca.crt")) if address.tls else None
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if context is not None:
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    scheme = "https" if address.tls else "http"
+    try:
+        with urllib.request.build_opener(*handlers).open(
+            f"{scheme}://{address.near}/health", timeout=seconds
+        ) as reply:
+            return bool(reply.status == 200)
+    except (OSError, ValueError):
+        return False
+
+
+def submit(folder: Folder, settings: RunSettings) -> str:
+    """Submits a run to the running server and returns its number.
+
+    What is wanted is noted before and after, so that a kill in between loses nothing. Raises FederationError when no server
+    runs, when another run is not over, or when Flower refuses.
+    """
+    unfinished = wanted(folder)
+    if unfinished is not None and read_note(folder.home / "run.json").get("run"):
+        raise FederationError(
+            f"a run up to round {unfinished.rounds} is at work; see `palate server status`, "
+            "or end it with `palate server stop --run`"
+        )
+    return _submit(folder, settings)
+
+
+def resume(folder: Folder) -> str | None:
+    """Submits again the run that was cut short, if one was; it goes on from the checkpoint. Returns its number."""
+    settings = wanted(folder)
+    if settings is None:
+        return None
+    number = read_note(folder.home / "run.json").get("run", "")
+    if number:  # what is left of it in Flower's database would keep devices busy
+        _flwr(folder, "stop", number, CONNECTION, may_fail=True)
+    return _submit(folder, settings)
+
+
+def wanted(folder: Folder) -> RunSettings | None:
+    """Returns the settings of the run that was asked for and is not over, if there is one."""
+    note = read_note(folder.home / "run.json")
+    if not note.get("settings") or note.get("dropped"):
+        return None
+    ended = read_note(folder.ended)
+    if note.get("run") and ended.get("run") == note["run"]:
+        return None
+    return RunSettings.from_json(json.dumps(note["settings"]))
+
+
+def drop_run(folder: Folder) -> bool:
+    """Ends the run at work for good; says whether there was one. The checkpoint stays at the last round that was kept."""
+    if wanted(folder) is None:
+        return False
+    note = read_note(folder.home / "run.json")
+    _note(folder.home / "run.json", {**note, "dropped": True})
+    if running(folder) and note.get("run"):
+        _flwr(folder, "stop", note["run"], CONNECTION, may_fail=True)
+    folder.now.unlink(missing_ok=True)
+    return True
+
+
+def follow(folder: Folder, run: str, poll_seconds: float = 0.2) -> Iterator[dict[str, Any]]:
+    """Yields what the run is doing (`now.json`) whenever that changes, and at last how it ended (with the key `ended`).
+
+    A run whose process died while the server lives is submitted again, as long as it gets on in between. Raises
+    FederationError when the server is gone; the run goes on when it is started again.
+    """
+    told: dict[str, Any] = {}
+    next_look = time.monotonic() + 10
+    stood_at = _round(folder)
+    tries = 0
+    while True:
+        ended = read_note(folder.ended)
+        if ended.get("run") == run:
+            yield ended
+            return
+        now = read_note(folder.now)
+        if now != told and now.get("run") == run:
+            told = now
+            yield now
+        if time.monotonic() >= next_look:
+            if running(folder) is None:
+                raise FederationError(
+                    "the server is gone; the run goes on when you start it again: palate server start"
+                )
+            if status_of(folder, run).startswith("finished") and read_note(folder.ended).get("run") != run:
+                if read_note(folder.home / "run.json").get("dropped"):
+                    yield {"run": run, "ended": "stopped", "round": _round(folder)}
+                    return
+                tries = 0 if _round(folder) > stood_at else tries + 1
+                stood_at = _round(folder)
+                if tries > 3:
+                    raise FederationError(
+                        f"the run's process ends again and again without a round; see {folder.home / 'logs'}"
+                    )
+                run = resume(folder) or run
+            next_look = time.monotonic() + 10
+        time.sleep(poll_seconds)
+
+
+def status_of(folder: Folder, run: str) -> str:
+    """Returns what Flower says of a run, such as `running` or `finished:failed`; empty when it does not answer."""
+    with contextlib.suppress(FederationError, KeyError, IndexError, TypeError):
+        return str(
+            _flwr(folder, "list", CONNECTION, "--run-id", run, "--format", "json")["runs"][0]["status"]
+        )
+    return ""
+
+
+def prepare(folder: Folder, address: Address) -> Path:
+    """Lays out what Flower needs in the server's folder and returns the path of the log; raises StorageError."""
+    flower = folder.home / "flower"
+    log = folder.home / "logs" / "server.log"
+    lines = [
+        "[superlink]",
+        f'default = "{CONNECTION}"',
+        "",
+        f"[superlink.{CONNECTION}]",
+        f'address = "{address.near}"',
+    ]
+    if address.tls:
+        lines.append(f"root-certificates = {json.dumps(str(Path(address.tls).resolve() / 'ca.crt'))}")
+    else:
+        lines.append("insecure = true")
+    try:
+        for place in (flower / "work", log.parent):
+            place.mkdir(parents=True, exist_ok=True)
+        for leftover in (flower / "work").iterdir():
+            raise OptionError(
+                f"{leftover} must not be there: the server's work folder is to be empty; move it away"
+            )
+        write_bundle(flower / "bundle")
+        (flower / "config.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if log.exists() and log.stat().st_size > LARGEST_LOG:
+            os.replace(log, log.with_suffix(".log.1"))
+    except OSError as error:
+        raise storage_error(error, folder.home, "the server was not started") from None
+    return log
+
+
+def environment(folder: Folder) -> dict[str, str]:
+    """Returns the environment for Flower's programs: ours without secrets, and with Flower's switches set."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FLWR_", "PALATE_")) and name not in ("PYTHONPATH", "PYTHONSTARTUP")
+    }
+    return kept | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
+        "FLWR_HOME": str(folder.home / "flower"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "NO_PROXY": ",".join(LOOPBACK),
+        "PALATE_SERVER_HOME": str(folder.home),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _submit(folder: Folder, settings: RunSettings) -> str:
+    if running(folder) is None:
+        raise FederationError(f"no server runs on {folder.home}; start it with: palate server start")
+    note = {"settings": json.loads(settings.to_json())}
+    _note(folder.home / "run.json", {**note, "run": ""})
+    text = folder.home / "flower" / "run.toml"
+    text.write_text(f"settings = {json.dumps(settings.to_json())}\n", encoding="utf-8")
+    bundle = str(folder.home / "flower" / "bundle")
+    answer = _flwr(folder, "run", bundle, CONNECTION, "--run-config", str(text), "--format", "json")
+    number = str(answer.get("run-id") or "")
+    if not number:
+        raise FederationError(f"the server took no run: {answer.get('error-message', 'it does not say why')}")
+    _note(folder.home / "run.json", {**note, "run": number})
+    return number
+
+
+def _flwr(folder: Folder, *arguments: str, may_fail: bool = False) -> dict[str, Any]:
+    """Runs one of Flower's commands and returns the JSON object that it prints, if it prints one."""
+    try:
+        done = subprocess.run(
+            [_program("flwr"), *arguments],
+            cwd=folder.home / "flower" / "work",
+            env=environment(folder),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CALL_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise FederationError(
+            f"the server did not answer within {CALL_SECONDS:g} s; see {folder.home / 'logs'}"
+        ) from None
+    begin = done.stdout.find("{")
+    with contextlib.suppress(ValueError):
+        found = json.loads(done.stdout[begin:]) if begin >= 0 else None
+        if isinstance(found, dict) and (done.returncode == 0 or may_fail):
+            return found
+    if may_fail or done.returncode == 0:
+        return {}
+    said = (done.stderr.strip() or done.stdout.strip() or "it does not say why").splitlines()[-1]
+    raise FederationError(f"`flwr {arguments[0]}` failed: {said[:300]}")
+
+
+def _program(name: str) -> str:
+    path = Path(sys.executable).parent / name
+    if not path.exists():
+        raise FederationError(
+            "the server needs Flower, which is not installed here: pip install 'palate[federate]'"
+        )
+    return str(path)
+
+
+def _require_free(address: Address) -> None:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            raise OptionError(
+                f"port {address.port} on {address.host} cannot be used ({error.strerror}); name another with --port"
+            ) from None
+
+
+def _wait_until_healthy(folder: Folder, process: subprocess.Popen[bytes], address: Address) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not healthy(address):
+        if process.poll() is not None:
+            raise FederationError(
+                f"the server ended while it started; see {folder.home / 'logs' / 'server.log'}"
+            )
+        if time.monotonic() >= deadline:
+            raise FederationError(
+                f"the server did not answer within {START_SECONDS:g} s; see {folder.home / 'logs' / 'server.log'}"
+            )
+        time.sleep(0.1)
+
+
+def _end(pid: int) -> None:
+    """Ask a process that we started to end, and end it if it does not."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)  # if it is our child, or it would stay as a zombie
+            os.kill(pid, 0)
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+
+
+def _take(path: Path) -> int | None:
+    """Takes a lock that lives as long as the descriptor and its copies; None when somebody holds it."""
+    if sys.platform == "win32":
+        raise FederationError("the server runs on Linux and macOS; on Windows use its Linux subsystem")
+    import fcntl
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise storage_error(error, path, "nothing was changed") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _note(path: Path, note: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(note, indent=2).encode(), consequence="nothing was changed")
+
+
+def _round(folder: Folder) -> int:
+    kept = read_checkpoint(folder.checkpoint)
+    return kept.round if kept else 0

@@ -1,0 +1,256 @@
+"""The round loop: who is asked, how long to wait, what counts, and what happens when too little comes back.
+
+Where it stands in the flow: `app` gives it devices to talk to (through Flower) and `federation` keeps what it returns. A round:
+
+    choose a cohort from the connected devices, by (seed, round) alone
+    send everyone the same task; the message dies at the deadline, so nobody works on a round that is over
+    poll for replies; check each alone; count the useless ones by reason
+    stop at the wanted number of updates, or when all have answered, or at the deadline
+    with a quorum: average, and move the encoder; without: the encoder stays
+
+Over-sampling with an early end follows Bonawitz et al. (MLSys 2019). No reply can end a run: what is wrong with one costs that
+one. Flower's own loop waits for ever for missing devices, does not cancel what is late, and dies of one odd reply.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import numpy as np
+
+from palate.server.aggregation import Reply, Sound, check_reply, in_fixed_order, moved
+from palate.server.checkpoints import Checkpoint
+from palate.server.settings import RunSettings
+from palate.shared.encoder import encoder_hash
+from palate.shared.errors import FederationError, ModelError
+from palate.shared.update import EncoderUpdate, Floats
+from palate.shared.wire import Task, encode_task
+
+Average = Callable[
+    [RunSettings, int, Sequence[EncoderUpdate], Mapping[str, Floats]], tuple[Floats, dict[str, Floats]]
+]
+"""From settings, round, checked updates and memory to the change of the encoder and the memory after it."""
+
+
+class Devices(Protocol):
+    """The devices of a federation, as the round loop sees them."""
+
+    def connected(self) -> Sequence[int]:
+        """Returns the numbers of the devices that are connected now."""
+
+    def ask(self, wire: bytes, devices: Sequence[int], round: int, seconds: float) -> Sequence[str | None]:  # noqa: A002
+        """Sends a task to each device, to be forgotten after `seconds`; returns one question id each, None if not sent."""
+
+    def replies(self, questions: Collection[str]) -> Iterable[Reply]:
+        """Returns the replies to these questions that are there by now, each once."""
+
+
+@dataclass(frozen=True)
+class Now:
+    """What a run is doing at this moment, for a progress bar."""
+
+    doing: str  # "waiting" for devices or "training"
+    round: int
+    rounds: int
+    done: int  # devices that are there, or updates that are usable
+    wanted: int
+
+
+Tell = Callable[[Now], None]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How the loop passes time; tests put a clock of their own here."""
+
+    poll_seconds: float = 0.2
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+def run_rounds(
+    devices: Devices,
+    start: Checkpoint,
+    *,
+    average: Average,
+    tell: Tell = lambda now: None,
+    patience: Patience = Patience(),
+) -> Iterator[Checkpoint]:
+    """Yields a checkpoint after each round, from the one after `start` to the last that its settings ask for.
+
+    Raises FederationError, in one line, when too few devices connect in time or too many rounds in a row had no quorum.
+    """
+    if start.round < start.settings.rounds:
+        wait_for_devices(devices, start, tell, patience)
+    # A run that was ended by missed rounds, and is started again, gets as many chances as a new one.
+    state = start if start.missed < start.settings.missed_rounds else replace(start, missed=0)
+    while state.round < state.settings.rounds:
+        state = run_round(devices, state, average=average, tell=tell, patience=patience)
+        yield state
+        settings = state.settings
+        if state.missed >= settings.missed_rounds:
+            raise FederationError(
+                f"{state.missed} rounds in a row had fewer than {settings.quorum} usable updates "
+                f"({_reasons(state.metrics)}); see that the devices are well, then run again"
+            )
+
+
+def run_round(
+    devices: Devices, before: Checkpoint, *, average: Average, tell: Tell, patience: Patience
+) -> Checkpoint:
+    """Runs the round after a checkpoint and returns the checkpoint after it.
+
+    Raises FederationError when fewer devices than the quorum are connected, and stay so for `wait_seconds`.
+    """
+    settings, number = before.settings, before.round + 1
+    connected = _wait(devices, settings.quorum, before, tell, patience)
+    began = patience.clock()
+    base = encoder_hash(before.encoder)
+    cohort = choose_cohort(connected, settings.asked, settings.seed, number)
+    task = Task.for_encoder(
+        before.encoder, round=number, settings=settings.local, seed=derive_seed(settings.seed, number)
+    )
+    wire = encode_task(task)
+    sound, refused, bytes_up = _collect(devices, wire, cohort, before, base, tell, patience)
+
+    after, change = before.encoder, 0.0
+    memory = dict(before.memory)
+    counted = len(sound) >= settings.quorum
+    if counted:
+        vector, memory_after = average(settings, number, in_fixed_order(sound), memory)
+        try:
+            after = moved(before.encoder, vector)
+            memory = memory_after
+            change = float(np.linalg.norm(vector.astype(np.float64)))
+        except ModelError:
+            counted = False
+            refused["overflow"] += len(sound)
+    used = len(sound) if counted else 0
+    norms = [one.update.norm for one in sound]
+    metrics: dict[str, Any] = {
+        "round": number,
+        "when": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "seconds": round(patience.clock() - began, 3),
+        "connected": len(connected),
+        "asked": len(cohort),
+        "used": used,
+        "counted": counted,
+        "refused": dict(sorted(refused.items())),
+        "update_norm": float(np.mean(norms)) if norms else 0.0,
+        "change_norm": change,
+        "bytes_down": len(wire) * len(cohort),
+        "bytes_up": bytes_up,
+        "encoder": encoder_hash(after),
+    }
+    return replace(
+        before,
+        round=number,
+        encoder=after,
+        memory=memory,
+        missed=0 if counted else before.missed + 1,
+        updates=before.updates + used,
+        metrics=metrics,
+    )
+
+
+def wait_for_devices(devices: Devices, start: Checkpoint, tell: Tell, patience: Patience) -> None:
+    """Waits until the wanted number of devices is connected, or `wait_seconds` are over and there is a quorum at least.
+
+    Only the start of a run waits for all: later a device that went away for a while must not hold up the others.
+    Raises FederationError when not even a quorum came.
+    """
+    _wait(devices, start.settings.devices, start, tell, patience)
+
+
+def choose_cohort(connected: Collection[int], count: int, seed: int, round: int) -> list[int]:  # noqa: A002
+    """Returns up to `count` of the connected devices, drawn without replacement by seed and round alone."""
+    pool = sorted(set(connected))
+    return random.Random(f"palate cohort {seed} {round}").sample(pool, min(count, len(pool)))
+
+
+def derive_seed(seed: int, round: int) -> int:  # noqa: A002
+    """Returns the 64-bit seed that the devices of a round get."""
+    return int.from_bytes(hashlib.sha256(f"palate task {seed} {round}".encode()).digest()[:8], "little")
+
+
+def _wait(devices: Devices, wanted: int, before: Checkpoint, tell: Tell, patience: Patience) -> Sequence[int]:
+    settings = before.settings
+    deadline = patience.clock() + settings.wait_seconds
+    told = -1
+    while True:
+        connected = devices.connected()
+        if len(connected) >= wanted:
+            return connected
+        if len(connected) != told:
+            told = len(connected)
+            tell(Now("waiting", before.round + 1, settings.rounds, told, wanted))
+        if patience.clock() >= deadline:
+            break
+        patience.sleep(patience.poll_seconds)
+    if len(connected) >= settings.quorum:
+        return connected
+    raise FederationError(
+        f"{len(connected)} of at least {settings.quorum} devices were connected after {settings.wait_seconds:g} s; "
+        "start more with `palate join`, or ask for fewer, then run again"
+    )
+
+
+def _collect(
+    devices: Devices,
+    wire: bytes,
+    cohort: Sequence[int],
+    before: Checkpoint,
+    base: str,
+    tell: Tell,
+    patience: Patience,
+) -> tuple[list[Sound], Counter[str], int]:
+    """Asks the cohort; returns the usable updates, the others by reason, and how many bytes came."""
+    settings, number = before.settings, before.round + 1
+    refused: Counter[str] = Counter()
+    sound: list[Sound] = []
+    bytes_up = 0
+    deadline = patience.clock() + settings.deadline_seconds
+    questions = devices.ask(wire, cohort, number, settings.deadline_seconds)
+    waiting = {question for question in questions if question is not None}
+    if len(waiting) < len(cohort):
+        refused["unreachable"] = len(cohort) - len(waiting)
+    tell(Now("training", number, settings.rounds, 0, settings.devices))
+    told = 0
+    while waiting and len(sound) < settings.devices:
+        for reply in devices.replies(frozenset(waiting)):
+            if reply.question not in waiting:  # an answer to nothing we asked, or a second one
+                refused["unasked"] += 1
+                continue
+            waiting.remove(reply.question)
+            bytes_up += len(reply.wire) if isinstance(reply.wire, bytes) else 0
+            found = check_reply(reply, base=base, round=number, max_norm=settings.max_norm)
+            if isinstance(found, str):
+                refused[found] += 1
+            elif len(sound) < settings.devices:
+                sound.append(found)
+            else:
+                refused["surplus"] += 1
+        if not waiting or len(sound) >= settings.devices:
+            break
+        if len(sound) != told:
+            told = len(sound)
+            tell(Now("training", number, settings.rounds, told, settings.devices))
+        if patience.clock() >= deadline:
+            refused["late"] += len(waiting)
+            return sound, refused, bytes_up
+        patience.sleep(patience.poll_seconds)
+    if waiting:
+        refused["surplus"] += len(waiting)
+    return sound, refused, bytes_up
+
+
+def _reasons(metrics: Mapping[str, Any]) -> str:
+    refused = metrics.get("refused", {})
+    return ", ".join(f"{count} {reason}" for reason, count in refused.items()) or "nobody answered"

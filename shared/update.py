@@ -1,0 +1,182 @@
+"""What may leave a device: the change of the shared encoder in one round, and the settings that it was trained with.
+
+Where it stands in the flow: the device trains (`client.reconstruction`), the result is an `EncoderUpdate`, `wire` makes bytes
+of it, the outbox sends them, the server reads them back into the same type and averages. What the type has no field for
+cannot travel: there is room for the declared tensors, the number of the round and one hash, and the hash is checked to be 64
+hexadecimal digits. (A device that *wants* to smuggle text out can write it into weights; the type protects the person from
+mistakes of ours, not from a program that was put in the place of ours.)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.shared.encoder import FIXED_SHAPES, SHARED_SHAPES, EncoderWeights, encoder_hash
+from palate.shared.errors import OptionError, UpdateError
+
+Floats = NDArray[np.float32]
+
+MAX_NORM: Final = 25.0
+"""The longest change that a server takes unless told otherwise: L2 over all tensors. Honest ones are far shorter."""
+
+MAX_ROUND: Final = 2**32 - 1
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_SHOWN = 60  # characters of a name that is not ours, in an error
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """How a device trains in one round; the same for all devices of the round. Raises OptionError outside the ranges.
+
+    `proximal` is FedProx's mu (Li et al., MLSys 2020), which pulls the weights back to those that were received;
+    `query_share` is the part of the labels that the head must predict, having been fitted on the others; `alignment` is the
+    weight of the part that brings comments and pictures together.
+    """
+
+    steps: int = 5  # 1 to 100
+    learning_rate: float = 0.1  # above 0, at most 10
+    proximal: float = 0.0  # 0 to 10
+    query_share: float = 0.5  # 0.2 to 0.8
+    alignment: float = 0.1  # 0 to 10
+
+    def __post_init__(self) -> None:
+        if type(self.steps) is not int or not 1 <= self.steps <= 100:
+            raise OptionError(f"steps is {_cut(self.steps)}; it must be a whole number from 1 to 100")
+        for name, low, high in (
+            ("learning_rate", 0.0, 10.0),
+            ("proximal", 0.0, 10.0),
+            ("query_share", 0.2, 0.8),
+            ("alignment", 0.0, 10.0),
+        ):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            inside = (
+                number and low <= value <= high and math.copysign(1.0, value) > 0
+            )  # -0 is 0 written otherwise
+            if not inside or (name == "learning_rate" and value == 0):
+                least = "above 0" if name == "learning_rate" else f"from {low:g}"
+                raise OptionError(f"{name} is {_cut(value)}; it must be a number {least} to {high:g}")
+            object.__setattr__(self, name, float(value))
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderUpdate:
+    """The change of the federated tensors, trained minus received: all of `SHARED_SHAPES`, float32, copied, read-only.
+
+    `base` is the `encoder_hash` of the encoder that was received, `round` counts from 1. Two updates are equal if they are so
+    bit for bit. Raises UpdateError when a tensor is missing, unknown, of another shape or type, or not finite, and when base
+    or round is not what it must be.
+    """
+
+    base: str
+    round: int
+    tensors: Mapping[str, Floats] = field(repr=False)  # a person's update has no place in a log
+
+    def __post_init__(self) -> None:
+        check_hash("base", self.base)
+        check_number("round", self.round, 1, MAX_ROUND)
+        object.__setattr__(self, "tensors", check_tensors(self.tensors, "the update"))
+
+    @classmethod
+    def difference(cls, before: EncoderWeights, after: EncoderWeights, round: int) -> EncoderUpdate:  # noqa: A002
+        """Returns what training changed; raises UpdateError when fixed tensors differ or the change is not finite."""
+        if any(not same_bits(before.tensors[name], after.tensors[name]) for name in FIXED_SHAPES):
+            raise UpdateError("the two encoders differ in tensors that training must not change", "fixed")
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+            change = {name: after.tensors[name] - before.tensors[name] for name in SHARED_SHAPES}
+        return cls(encoder_hash(before), round, change)
+
+    @cached_property
+    def norm(self) -> float:
+        """The length of the change: L2 over all tensors together, summed in float64."""
+        return math.hypot(*(norm_of(tensor) for tensor in self.tensors.values()))
+
+    def __eq__(self, other: object) -> bool:
+        """Says whether the other is the same update, bit for bit."""
+        if not isinstance(other, EncoderUpdate):
+            return NotImplemented
+        return (self.base, self.round) == (other.base, other.round) and same_tensors(
+            self.tensors, other.tensors
+        )
+
+    def __hash__(self) -> int:
+        """Agrees with `==`."""
+        return hash((self.base, self.round))
+
+
+def norm_of(tensor: Floats) -> float:
+    """Returns the L2 length of one tensor, summed in float64 (which float32 squares cannot overflow)."""
+    return math.sqrt(float(np.square(tensor, dtype=np.float64).sum()))
+
+
+def same_bits(one: Floats, other: Floats) -> bool:
+    """Says whether two tensors are equal bit for bit."""
+    return one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def same_tensors(one: Mapping[str, Floats], other: Mapping[str, Floats]) -> bool:
+    """Says whether two sets of tensors have the same names and are equal bit for bit."""
+    return set(one) == set(other) and all(same_bits(one[name], other[name]) for name in one)
+
+
+def check_hash(name: str, value: str) -> bytes:
+    """Returns the 32 bytes of a SHA-256; raises UpdateError unless it is 64 lower-case hexadecimal digits."""
+    if not isinstance(value, str) or not _HASH.fullmatch(value):
+        raise UpdateError(
+            f"{name} is {_cut(value)}; it must be a SHA-256 in 64 lower-case hexadecimal digits", "hash"
+        )
+    return bytes.fromhex(value)
+
+
+def check_number(name: str, value: int, least: int, most: int) -> None:
+    """Raises UpdateError unless the value is a whole number in the range (True and 1.0 are none)."""
+    if type(value) is not int or not least <= value <= most:
+        raise UpdateError(
+            f"{name} is {_cut(value)}; it must be a whole number from {least} to {most:,}", "number"
+        )
+
+
+def check_tensors(tensors: Mapping[str, Floats], whose: str) -> Mapping[str, Floats]:
+    """Returns read-only copies of the federated tensors in the declared order.
+
+    Raises UpdateError unless they are exactly those of `SHARED_SHAPES`, by name, shape and type, and finite. The error is
+    short and quick to make, however many tensors and however long their names.
+    """
+    declared = ", ".join(SHARED_SHAPES)
+    if not isinstance(tensors, Mapping):
+        raise UpdateError(f"{whose} is no mapping of names to tensors; it has {declared}", "tensors")
+    missing = next((name for name in SHARED_SHAPES if name not in tensors), None)
+    if missing is not None:
+        raise UpdateError(f"{whose} lacks the tensor {missing!r}; it has {declared}", "tensors")
+    if len(tensors) != len(SHARED_SHAPES):
+        unknown = next(name for name in tensors if name not in SHARED_SHAPES)
+        raise UpdateError(f"{whose} has an unknown tensor {_cut(unknown)}; it has {declared}", "tensors")
+    kept = {}
+    for name, shape in SHARED_SHAPES.items():
+        tensor = tensors[name]
+        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32 or tensor.shape != shape:
+            raise UpdateError(f"{whose}'s {name!r} is not of float32 {shape}", "tensors")
+        if not np.isfinite(tensor).all():
+            raise UpdateError(f"{whose}'s {name!r} holds values that are not finite", "finite")
+        kept[name] = np.array(tensor, dtype=np.float32, order="C")
+        kept[name].flags.writeable = False
+    return MappingProxyType(kept)
+
+
+def _cut(value: object) -> str:
+    """Returns a value for an error: short, and on one line, whatever it is."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
+    if type(value) is int:
+        return f"{value:,}" if abs(value) < 10**_SHOWN else "huge"
+    return repr(value) if value is None or type(value) in (bool, float) else f"a {type(value).__name__}"

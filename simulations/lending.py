@@ -1,0 +1,101 @@
+"""Virtual people for whatever engine runs a federation: who answers for a node, and a folder from which other processes know.
+
+Where it stands in the flow: `engine` puts virtual people behind the nodes of a federation in one process. Flower's own simulation
+engine starts processes of its own, on this machine or on others; there the device's app asks the entry point `lend_person` who a
+node is. What a population is lies in a folder that the environment names (`PALATE_POPULATION`), so that neither the run's bundle
+nor its settings carry anything of it:
+
+    population.safetensors   features, liked, phrases of all people's labels, one after the other, and where each person's begin
+    encoder.safetensors      the release that their devices have installed
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from palate.client.joining import Participant, Send, answer_task
+from palate.client.outbox import MemoryLog
+from palate.client.reconstruction import LEAST_LABELS, Labels
+from palate.shared.encoder import (
+    PICTURE_FEATURES,
+    SENTENCE_FEATURES,
+    EncoderWeights,
+    encoder_to_bytes,
+    load_encoder,
+)
+from palate.shared.errors import FileFormatError, OptionError, StorageError
+
+POPULATION_VARIABLE = "PALATE_POPULATION"
+SERVER = "this process"
+
+_LABELS, _ENCODER = "population.safetensors", "encoder.safetensors"
+
+
+class VirtualPerson:
+    """A participant whose labels lie in memory."""
+
+    def __init__(self, labels: Labels, own: EncoderWeights) -> None:
+        """Take the labels and the release that this person's device has installed."""
+        self.labels, self.own = labels, own
+
+    def take_part(self, task: bytes, send: Send) -> None:
+        """Answer one task; too few labels stay out, as on a device."""
+        mine = self.labels if len(self.labels) >= LEAST_LABELS else None
+        answer_task(task, lambda: mine, send, log=MemoryLog(), server=SERVER, own=self.own)
+
+
+def write_population(folder: Path, people: Sequence[Labels], own: EncoderWeights) -> None:
+    """Writes people's labels and their devices' release into a folder, which is made if need be; raises StorageError."""
+    from safetensors.numpy import save_file
+
+    ends = np.cumsum([0, *map(len, people)], dtype=np.int64)
+    rows = {
+        "features": np.zeros((ends[-1], PICTURE_FEATURES), np.float32),
+        "liked": np.zeros(ends[-1], np.bool_),
+        "phrases": np.zeros((ends[-1], SENTENCE_FEATURES), np.float32),
+    }
+    for labels, first in zip(people, ends, strict=False):
+        for name, array in rows.items():
+            array[first : first + len(labels)] = getattr(labels, name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({**rows, "ends": ends}, folder / _LABELS)
+        (folder / _ENCODER).write_bytes(encoder_to_bytes(own))
+    except OSError as error:
+        raise StorageError(f"the population cannot be written to {folder}: {error.strerror}") from None
+
+
+def read_person(folder: Path, number: int, count: int) -> VirtualPerson:
+    """Returns one person of a population of `count`; of the others' labels nothing is read.
+
+    Raises FileFormatError where there is no such population, OptionError where there is no such person.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / _LABELS, framework="numpy") as file:
+            ends = file.get_tensor("ends")
+            if count != len(ends) - 1 or not 0 <= number < count:
+                raise OptionError(f"person {number} of {count} is asked; the population has {len(ends) - 1}")
+            mine = slice(int(ends[number]), int(ends[number + 1]))
+            labels = Labels(*(file.get_slice(name)[mine] for name in ("features", "liked", "phrases")))
+    except (OSError, SafetensorError, ValueError, IndexError):
+        raise FileFormatError(f"{folder} holds no population; write one with `write_population`") from None
+    return VirtualPerson(labels, load_encoder(folder / _ENCODER))
+
+
+def lend_person(number: int, count: int, run_config: Mapping[str, object]) -> Participant:
+    """Returns the virtual person who is behind a node of Flower's simulation engine; entry point of `palate.participants`.
+
+    Raises OptionError unless the environment names a population of that many people.
+    """
+    folder = os.environ.get(POPULATION_VARIABLE)
+    if not folder:
+        raise OptionError(
+            f"{POPULATION_VARIABLE} is not set; start the simulation with `palate simulate --engine ray`"
+        )
+    return read_person(Path(folder), number, count)

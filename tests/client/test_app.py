@@ -1,0 +1,154 @@
+"""The ClientApp: one answer for one task, and no word of an exception in it. And what of Flower's inside the node rests on."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+flwr = pytest.importorskip("flwr")
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict  # noqa: E402
+from flwr.supercore.inflatable import inflatable_object, inflatable_utils  # noqa: E402
+from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
+
+from palate.client import app as node  # noqa: E402
+from palate.client.app import make_app  # noqa: E402
+from palate.client.joining import Declined, Participant, Reason  # noqa: E402
+
+NEEDLE = "Grandmother Ottilie"
+RUN = 77
+SUPERLINK = 1
+
+
+def message(wire: Any = b"task", *, kind: str = "train", content: RecordDict | None = None) -> Message:
+    """A message as a server's strategy makes it."""
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN, 1, SUPERLINK
+    record = RecordDict({"palate": ConfigRecord({"wire": wire})}) if content is None else content
+    return Message(record, 5, kind, ttl=60)
+
+
+class Echo:
+    """A participant that answers with the task's bytes reversed, or fails as it is told."""
+
+    def __init__(self, failure: BaseException | None = None, after: bool = False) -> None:
+        self.failure, self.after, self.seen = failure, after, list[bytes]()
+
+    def take_part(self, task: bytes, send: Callable[[bytes], None]) -> None:
+        self.seen.append(task)
+        if self.failure is not None and not self.after:
+            raise self.failure
+        send(task[::-1])
+        if self.failure is not None:
+            raise self.failure
+
+
+def reply_to(participant: Participant | None, asked: Message) -> Message:
+    context = Context(RUN, 5, {}, RecordDict(), {})
+    return make_app(lambda _: participant)(asked, context)
+
+
+# --- the app ------------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_is_one_record_with_one_value() -> None:
+    reply = reply_to(Echo(), message(b"abc"))
+    assert {name: dict(record) for name, record in reply.content.items()} == {"palate": {"wire": b"cba"}}
+
+
+def test_where_there_is_nobody_the_answer_is_empty() -> None:
+    assert reply_to(None, message()).content["palate"]["wire"] == b""
+    context = Context(RUN, 5, {"home": "somewhere"}, RecordDict(), {})
+    assert node.app(message(), context).content["palate"]["wire"] == b""
+
+
+def test_a_virtual_person_is_lent_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Entry:
+        def load(self) -> Any:
+            return lambda number, count, settings: asked.append((number, count, settings)) or Echo()
+
+    monkeypatch.setattr(
+        node, "entry_points", lambda group: [Entry()] if group == "palate.participants" else []
+    )
+    context = Context(RUN, 5, {"partition-id": 3, "num-partitions": 9}, RecordDict(), {"settings": "x"})
+    assert node.app(message(b"ab"), context).content["palate"]["wire"] == b"ba"
+    assert asked == [(3, 9, {"settings": "x"})]
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (RuntimeError(f"while reading {NEEDLE}"), Reason.FAILED),
+        (KeyError(NEEDLE), Reason.FAILED),
+        (MemoryError(NEEDLE), Reason.FAILED),
+        (Declined(Reason.OLDER_RELEASE), Reason.OLDER_RELEASE),
+    ],
+)
+def test_an_exception_becomes_a_constant_reason(
+    failure: Exception, reason: Reason, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reply = reply_to(Echo(failure), message())
+    assert reply.error.reason == reason.value
+    assert NEEDLE not in repr(reply) + "".join(capfd.readouterr())
+    assert NEEDLE.encode() not in reply.deflate()
+
+
+def test_an_exception_after_the_answer_changes_nothing() -> None:
+    reply = reply_to(Echo(RuntimeError(NEEDLE), after=True), message(b"abc"))
+    assert reply.content["palate"]["wire"] == b"cba"
+
+
+def test_a_participant_that_says_nothing_has_failed() -> None:
+    class Silent:
+        def take_part(self, task: bytes, send: Callable[[bytes], None]) -> None:
+            pass
+
+    assert reply_to(Silent(), message()).error.reason == Reason.FAILED.value
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict(),
+        RecordDict({"other": ConfigRecord({"wire": b"task"})}),
+        RecordDict({"palate": ConfigRecord({"wire": "text"})}),
+        RecordDict({"palate": ConfigRecord({"wire": b"task", "more": 1})}),
+        RecordDict({"palate": ConfigRecord({"wire": b"task"}), "more": ConfigRecord()}),
+        RecordDict({"palate": MetricRecord({"wire": 1})}),
+        RecordDict({"palate": ArrayRecord()}),
+    ],
+    ids=["nothing", "name", "type", "value", "record", "metrics", "arrays"],
+)
+def test_a_message_of_another_form_is_declined_unread(content: RecordDict) -> None:
+    echo = Echo()
+    assert reply_to(echo, message(content=content)).error.reason == Reason.UNREADABLE_TASK.value
+    assert echo.seen == []
+
+
+# --- Flower's inside ----------------------------------------------------------------------------------------------
+
+
+def test_flowers_inside_is_what_the_connection_takes_it_for() -> None:
+    assert flwr.__version__.startswith("1.41.")
+    calls = (
+        "RegisterNode ActivateNode DeactivateNode UnregisterNode SendNodeHeartbeat PullMessages PushMessages"
+    )
+    for name in (*calls.split(), "PushObject", "PullObject", "ConfirmMessageReceived", "GetRun"):
+        assert list(inspect.signature(getattr(node.FleetHttpClient, name)).parameters) == ["self", "request"]
+    made = inspect.signature(node.FleetHttpClient.__init__).parameters
+    assert list(made) == ["self", "base_url", "interceptors", "verify", "timeout", "retry_invoker"]
+    assert "self._client = httpx.Client(" in inspect.getsource(node.FleetHttpClient.__mro__[1].__init__)
+    auth = inspect.signature(node.NodeAuthHttpInterceptor.__init__).parameters
+    assert list(auth) == ["self", "private_key", "public_key"]
+    inflate = inspect.signature(inflatable_utils.inflate_object_from_contents).parameters
+    assert list(inflate)[:2] == ["object_id", "object_contents"]
+    for module, names in (
+        (inflatable_object, ("get_all_nested_objects", "get_object_tree", "iterate_object_tree")),
+        (inflatable_object, ("get_object_type_from_object_content", "no_object_id_recompute")),
+        (node, ("remove_content_from_message", "message_from_proto", "message_to_proto")),
+        (node, ("generate_key_pairs", "public_key_to_bytes")),
+    ):
+        assert all(callable(getattr(module, name)) for name in names)
+    assert (node.ErrorCode.CLIENT_APP_RAISED_EXCEPTION, node.ErrorCode.INVALID_FAB) == (2, 7)

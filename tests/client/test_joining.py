@@ -1,0 +1,390 @@
+"""What a device does with a task: whose labels count, what it refuses, what it says, and what it never says."""
+
+import json
+import traceback
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from palate.client import joining, reconstruction
+from palate.client.comments import Comment
+from palate.client.device import Device
+from palate.client.fitting import _tower_mark
+from palate.client.joining import Declined, Member, Reason, answer_task, read_meanings, read_task
+from palate.client.outbox import MemoryLog, read_outbox
+from palate.client.reconstruction import LEAST_LABELS, Labels
+from palate.client.records import COMMENT, FEATURES, PICTURE, Taught, encode_taught
+from palate.client.showcase import demo_folder
+from palate.shared.attributes import Mention
+from palate.shared.encoder import PICTURE_FEATURES, SHARED_SHAPES, EncoderWeights, load_encoder
+from palate.shared.errors import FederationError, StorageError, WrongPassphraseError
+from palate.shared.update import LocalSettings
+from palate.shared.wire import Task, decode_update, encode_task
+
+NEEDLE = "Grandmother Ottilie"
+PASSPHRASE = "correct horse"
+SERVER = "127.0.0.1:8000"
+
+
+def make_task(encoder: EncoderWeights | None = None, **changes: Any) -> bytes:
+    """A task as the server sends it."""
+    values: dict[str, Any] = {"round": 3, "settings": LocalSettings(steps=2), "seed": 11} | changes
+    return encode_task(Task.for_encoder(load_encoder() if encoder is None else encoder, **values))
+
+
+def put_label(device: Device, number: int, liked: bool | None, attributes: tuple[str, ...]) -> str:
+    """Put a comment into the vault as if it had been taught, with features as if its picture had been looked at."""
+    rng = np.random.default_rng(number)
+    e = load_encoder().tensors
+    row = (e["feature.mean"] + e["feature.scale"] * rng.standard_normal(PICTURE_FEATURES)).astype("<f4")
+    picture, id_ = f"{number:064x}", f"{number:08x}"
+    mentions = tuple(Mention(name, "mood", 1 if liked else -1, 0.8, name) for name in attributes)
+    comment = Comment(
+        id_, f"{NEEDLE} number {number}", liked, picture, f"2026-11-20T10:{number:02}:00.000000+00:00"
+    )
+    with device.vault.transaction() as change:
+        change.put(COMMENT, id_, encode_taught(Taught(comment, mentions)))
+        change.put(PICTURE, picture, b"never opened: the features are kept")
+        change.put(FEATURES, picture, _tower_mark() + row.tobytes())
+    return id_
+
+
+@pytest.fixture
+def home(tmp_path: Path, remembered_keys: None) -> Path:
+    """A vault with seven verdicts, of which the last is about no attribute."""
+    with Device.init(tmp_path / "vault", PASSPHRASE) as device:
+        for number in range(1, 8):
+            put_label(device, number, number % 2 == 0, ("calm", "misty") if number < 7 else ())
+    return tmp_path / "vault"
+
+
+@pytest.fixture
+def device(home: Path) -> Iterator[Device]:
+    with Device.open(home, PASSPHRASE) as opened:
+        yield opened
+
+
+class Door:
+    """Takes what would go to the server, and what is said at the device."""
+
+    def __init__(self) -> None:
+        self.out: list[bytes] = []
+        self.lines: list[str] = []
+
+    def member(self, device: Device) -> Member:
+        return Member(device, server=SERVER, tell=self.lines.append)
+
+    def answer(self, member: Member, task: bytes) -> bytes:
+        member.take_part(task, self.out.append)
+        return self.out[-1]
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+def labels(n: int = 8) -> Labels:
+    rng = np.random.default_rng(5)
+    features = rng.standard_normal((n, PICTURE_FEATURES)).astype(np.float32)
+    return Labels(features, np.arange(n) % 2 == 0, np.zeros((n, 384), np.float32))
+
+
+# --- labels -------------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_the_verdicts_in_the_order_of_time(device: Device, door: Door) -> None:
+    mine = door.member(device).labels()
+    assert mine.liked.tolist() == [False, True, False, True, False, True, False]
+    for number, row in enumerate(mine.features, start=1):
+        kept = device.vault.get(FEATURES, f"{number:064x}")
+        assert row.astype("<f4").tobytes() == kept[16:]
+
+
+def test_phrases_are_the_mean_of_what_the_comment_names(device: Device, door: Door) -> None:
+    mine = door.member(device).labels()
+    meanings = read_meanings({"calm", "misty"})
+    np.testing.assert_allclose(mine.phrases[0], (meanings["calm"] + meanings["misty"]) / 2, rtol=1e-6)
+    assert not mine.phrases[6].any()
+
+
+def test_comments_without_verdict_or_picture_are_no_labels(device: Device, door: Door) -> None:
+    put_label(device, 20, None, ("calm",))
+    bare = Comment("0000aaaa", "calm, please", True, None, "2026-11-20T11:00:00.000000+00:00")
+    with device.vault.transaction() as change:
+        change.put(COMMENT, bare.id, encode_taught(Taught(bare, ())))
+    assert door.member(device).count_labels() == 7
+
+
+def test_a_vetoed_attribute_is_not_spoken_of(device: Device, door: Door) -> None:
+    device.veto("misty")
+    np.testing.assert_array_equal(door.member(device).labels().phrases[0], read_meanings({"calm"})["calm"])
+
+
+def test_words_that_no_vocabulary_knows_have_a_meaning_too_and_are_dropped_when_forgotten() -> None:
+    first = read_meanings({"soapy", "calm"})
+    assert np.linalg.norm(first["soapy"]) == pytest.approx(1, abs=1e-5)
+    known = {"soapy": np.zeros(384, np.float32)}
+    assert read_meanings({"soapy"}, known)["soapy"] is known["soapy"]
+    assert set(read_meanings({"calm"}, first)) == {"calm"}
+
+
+def test_pictures_that_were_taught_become_labels(tmp_path: Path, remembered_keys: None, door: Door) -> None:
+    with Device.init(tmp_path / "vault", PASSPHRASE) as device:
+        device.teach(demo_folder() / "boat.jpg", "I love the misty watercolour", True)
+        device.teach(demo_folder() / "city.jpg", "too busy", False)
+        mine = door.member(device).labels()
+        assert mine.liked.tolist() == [True, False]
+        assert mine.phrases.any(axis=1).all()
+        assert device.vault.list(FEATURES)  # looked at once, then kept
+        np.testing.assert_array_equal(door.member(device).labels().features, mine.features)
+
+
+# --- a round ------------------------------------------------------------------------------------------------------
+
+
+def test_a_round_sends_what_training_gives_and_notes_it(device: Device, door: Door) -> None:
+    member = door.member(device)
+    sent = door.answer(member, make_task())
+    encoder = load_encoder()
+    update = reconstruction.train_locally(encoder, member.labels(), LocalSettings(steps=2), round=3, seed=11)
+    assert decode_update(sent, base=update.base, round=3, max_norm=25) == update
+    assert update.norm > 0
+    (note,) = read_outbox(device.vault)
+    assert (note.server, note.round, note.release, note.bytes_up, note.sent) == (
+        SERVER,
+        3,
+        0,
+        len(sent),
+        True,
+    )
+    assert door.lines == [f"round 3: trained on 7 labels, sent {len(sent):,} bytes (release 0)"]
+
+
+def test_the_tasks_encoder_is_trained_and_not_kept(device: Device, door: Door) -> None:
+    own = load_encoder()
+    newer = own.with_shared({name: t * np.float32(0.9) for name, t in own.shared().items()}, release=4)
+    member = door.member(device)
+    first = door.answer(member, make_task(newer))
+    update = reconstruction.train_locally(newer, member.labels(), LocalSettings(steps=2), round=3, seed=11)
+    assert decode_update(first, base=update.base, round=3, max_norm=25) == update
+    assert joining.own_release().release == 0
+    assert read_outbox(device.vault)[0].release == 4
+
+
+def test_a_comment_forgotten_by_another_process_no_longer_counts(
+    home: Path, device: Device, door: Door
+) -> None:
+    member = door.member(device)
+    before = door.answer(member, make_task())
+    with Device.open(home, PASSPHRASE) as other:
+        other.forget("00000001")
+    after = door.answer(member, make_task())
+    assert before != after
+    assert member.count_labels() == 6
+    with Device.init(home.parent / "never", PASSPHRASE) as never:
+        for number in range(2, 8):
+            put_label(never, number, number % 2 == 0, ("calm", "misty") if number < 7 else ())
+        assert door.answer(door.member(never), make_task()) == after  # as if it had never been taught
+
+
+def test_below_six_labels_the_device_stays_out_politely(home: Path, device: Device, door: Door) -> None:
+    with Device.open(home, PASSPHRASE) as other:
+        other.forget("00000001")
+        other.forget("00000002")
+    assert door.answer(door.member(device), make_task()) == b""
+    assert read_outbox(device.vault) == []
+    assert door.lines == [f"stayed out of a round: 5 labels, and it takes at least {LEAST_LABELS}"]
+
+
+def test_other_commands_change_the_vault_while_a_round_is_trained(
+    home: Path, device: Device, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = reconstruction.train_locally
+
+    def train_slowly(*arguments: Any, **options: Any) -> Any:
+        with Device.open(home, PASSPHRASE) as other:  # waits for the vault's lock, if it is held
+            other.set("neon", -0.5)
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(reconstruction, "train_locally", train_slowly)
+    assert door.answer(door.member(device), make_task())
+    assert device.profile().signed()["neon"] == -0.5
+
+
+# --- a vault that cannot be read ----------------------------------------------------------------------------------
+
+
+def test_a_locked_vault_stays_out(device: Device, door: Door) -> None:
+    member = door.member(device)
+    device.close()
+    assert door.answer(member, make_task()) == b""
+    assert door.lines == ["stayed out of a round: the vault could not be read"]
+
+
+def test_a_passphrase_changed_meanwhile_stays_out_and_ends_it(home: Path, device: Device, door: Door) -> None:
+    member = door.member(device)
+    with Device.open(home, PASSPHRASE) as other:
+        other.vault.change_passphrase("battery staple")
+    assert door.answer(member, make_task()) == b""
+    assert member.ended is not None
+    assert "passphrase" in member.ended
+
+
+def test_an_erased_vault_stays_out_and_ends_it(home: Path, device: Device, door: Door) -> None:
+    member = door.member(device)
+    Device.erase(home)
+    assert door.answer(member, make_task()) == b""
+    assert member.ended is not None
+
+
+def test_the_wrong_passphrase_opens_nothing_to_join_with(home: Path) -> None:
+    with pytest.raises(WrongPassphraseError):
+        Device.open(home, "wrong")
+
+
+def test_without_a_note_nothing_is_sent(device: Device, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(device.vault, "transaction", full)
+    with pytest.raises(Declined) as declined:
+        door.member(device).take_part(make_task(), door.out.append)
+    assert declined.value.reason is Reason.NOT_NOTED
+    assert door.out == []
+
+
+def test_a_server_lost_while_sending_leaves_a_note_that_says_so(device: Device, door: Door) -> None:
+    def lose(_: bytes) -> None:
+        raise FederationError("gone")
+
+    with pytest.raises(FederationError):
+        door.member(device).take_part(make_task(), lose)
+    assert [note.sent for note in read_outbox(device.vault)] == [False]
+
+
+# --- tasks that are declined --------------------------------------------------------------------------------------
+
+
+def declined(data: bytes, own: EncoderWeights | None = None) -> Reason:
+    """Why a task is declined, before anybody's labels are asked for."""
+
+    def never() -> Labels:
+        raise AssertionError("labels were asked for")
+
+    with pytest.raises(Declined) as caught:
+        answer_task(data, never, lambda _: pytest.fail("sent"), log=MemoryLog(), server=SERVER, own=own)
+    return caught.value.reason
+
+
+def test_bytes_that_are_no_task_are_declined() -> None:
+    good = make_task()
+    flipped = bytearray(good)
+    flipped[200] ^= 1
+    for bad in (
+        b"",
+        b"\x00" * 10,
+        good[:-1],
+        good + b"\x00",
+        bytes(flipped),
+        good.replace(b"PALATE", b"PALETE"),
+    ):
+        assert declined(bad) is Reason.UNREADABLE_TASK
+
+
+def test_a_task_with_nan_is_declined() -> None:
+    from hashlib import sha256
+
+    data = bytearray(make_task()[:-32])
+    data[-4:] = np.array([np.nan], "<f4").tobytes()
+    assert declined(bytes(data) + sha256(data).digest()) is Reason.UNREADABLE_TASK
+
+
+def test_a_task_with_other_shapes_is_declined() -> None:
+    from hashlib import sha256
+
+    data = bytearray(make_task()[:-32])
+    data[8:40] = bytes(32)
+    assert declined(bytes(data) + sha256(data).digest()) is Reason.OTHER_ENCODER
+
+
+def test_a_task_for_other_fixed_tensors_is_declined() -> None:
+    own = load_encoder()
+    other = EncoderWeights(0, {**own.tensors, "taste.usual": own.tensors["taste.usual"] + np.float32(0.1)})
+    assert declined(make_task(other)) is Reason.OTHER_ENCODER
+
+
+def test_a_task_for_an_older_release_is_declined() -> None:
+    own = load_encoder()
+    newer = own.with_shared(own.shared(), release=2)
+    assert declined(make_task(own), own=newer) is Reason.OLDER_RELEASE
+    assert read_task(make_task(newer), own)[0].release == 2
+
+
+def test_a_task_with_a_huge_encoder_is_declined() -> None:
+    own = load_encoder()
+    huge = own.with_shared({name: np.full(shape, 1e30, np.float32) for name, shape in SHARED_SHAPES.items()})
+    assert declined(make_task(huge)) is Reason.ENCODER_TOO_LARGE
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_training_that_runs_away_is_not_sent() -> None:
+    settings = LocalSettings(steps=100, learning_rate=10.0, alignment=10.0)
+    own = load_encoder()
+    big = own.with_shared({name: t * np.float32(15) for name, t in own.shared().items()})
+    log, out = MemoryLog(), list[bytes]()
+    with pytest.raises(Declined) as caught:
+        answer_task(make_task(big, settings=settings), labels, out.append, log=log, server=SERVER)
+    assert caught.value.reason is Reason.TRAINING_FAILED
+    assert (out, read_outbox(log)) == ([], [])
+
+
+# --- nothing is told ----------------------------------------------------------------------------------------------
+
+
+def test_what_an_exception_says_never_gets_out(
+    device: Device, door: Door, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(f"cannot train on {NEEDLE}")
+
+    monkeypatch.setattr(reconstruction, "train_locally", fail)
+    with pytest.raises(Declined) as caught:
+        door.member(device).take_part(make_task(), door.out.append)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert NEEDLE not in shown + "".join(door.lines) + "".join(capfd.readouterr())
+    assert str(caught.value) in set(Reason)
+
+
+def test_a_round_says_nothing_of_what_is_in_the_vault(
+    device: Device, door: Door, capfd: pytest.CaptureFixture[str]
+) -> None:
+    member = door.member(device)
+    sent = door.answer(member, make_task())
+    said = "".join(door.lines) + "".join(capfd.readouterr())
+    for needle in (NEEDLE, "calm", "misty", PASSPHRASE):
+        assert needle not in said
+        assert needle.encode() not in sent
+        assert needle not in json.dumps([note.to_json() for note in read_outbox(device.vault)])
+    head = member.labels().features[0].tobytes()
+    assert head[:16] not in sent
+
+
+def test_a_reason_has_no_room_for_another_text() -> None:
+    with pytest.raises(TypeError):
+        Declined(Reason.FAILED, NEEDLE)  # type: ignore[call-arg]
+    assert all(len(reason.value) < 80 for reason in Reason)
+
+
+def test_the_same_task_and_labels_give_the_same_bytes() -> None:
+    out: list[bytes] = []
+    for _ in range(2):
+        answer_task(make_task(), labels, out.append, log=MemoryLog(), server=SERVER)
+    assert out[0] == out[1]
+    other = replace(labels(), liked=~labels().liked)
+    answer_task(make_task(), lambda: other, out.append, log=MemoryLog(), server=SERVER)
+    assert out[2] != out[0]

@@ -1,0 +1,32 @@
+"""A device node as a process of its own, whose training is a cheap change that anyone can compute.
+
+python fake_node.py HOST:PORT NUMBER [SECONDS [CA.CRT]]   trains for so many seconds; speaks TLS if it gets a certificate
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from server_fakes import honest
+
+from palate.client.app import Server, run_node
+from palate.client.joining import Send
+from palate.shared.wire import decode_task
+
+
+class Participant:
+    """Answers every task after some seconds."""
+
+    def __init__(self, number: int, seconds: float) -> None:
+        self._number, self._seconds = number, seconds
+
+    def take_part(self, task: bytes, send: Send, /) -> None:
+        time.sleep(self._seconds)
+        send(honest(decode_task(task), self._number))
+
+
+if __name__ == "__main__":
+    participant = Participant(int(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)
+    trusted = Path(sys.argv[4]).read_text() if len(sys.argv) > 4 else None
+    server = Server(sys.argv[1], insecure=trusted is None, root_certificates=trusted)
+    run_node(participant, server, tell=lambda line: print(line, flush=True))

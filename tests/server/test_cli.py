@@ -1,0 +1,180 @@
+"""`palate server`: what it prints where and how it ends, without a SuperLink."""
+
+import json
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from server_fakes import Clock, FakeDevices, settings
+from typer.testing import CliRunner
+
+from palate.client.cli import app
+from palate.server import processes
+from palate.server.federation import ServerFolder, federate
+from palate.server.processes import Address
+from palate.server.strategy import average
+from palate.shared.errors import OptionError
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A server's folder, named by the environment."""
+    monkeypatch.setenv("PALATE_SERVER_HOME", str(tmp_path / "server"))
+    monkeypatch.setenv("NO_COLOR", "1")
+    return tmp_path / "server"
+
+
+@pytest.fixture
+def trained(home: Path) -> Path:
+    """A folder on which two rounds were run."""
+    federate(
+        FakeDevices(odd={102: lambda task, device: b""}), ServerFolder(home), settings(rounds=2),
+        average=average, run="r1", patience=Clock().patience(), tensorboard=False,
+    )  # fmt: skip
+    return home
+
+
+def palate(*arguments: str, status: int = 0) -> Result:
+    done = CliRunner().invoke(app, ["server", *arguments])
+    assert done.exit_code == status, (done.stdout, done.stderr, done.exception)
+    return done
+
+
+def told(*arguments: str) -> Any:
+    return json.loads(palate(*arguments, "--json").stdout)
+
+
+@pytest.mark.parametrize("command", ["start", "run", "status", "release", "stop"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    assert f"palate server {command}" in palate(command, "--help").stdout
+
+
+def test_the_status_of_nothing_makes_nothing(home: Path) -> None:
+    found = told("status")
+    assert (found["running"], found["round"], found["releases"], found["last"]) == (False, 0, [], None)
+    assert not home.exists()
+
+
+def test_the_status_says_where_the_federation_stands(trained: Path) -> None:
+    found = told("status")
+    assert found["round"] == 2
+    assert found["last"]["refused"] == {"empty": 1}
+    assert found["ended"] == {"run": "r1", "ended": "finished", "round": 2}
+    shown = palate("status").stdout
+    assert "no server runs here" in shown
+    assert "round 2" in shown
+    assert "2 updates of 3 devices (1 empty)" in shown
+
+
+def test_a_release_is_made_and_listed(trained: Path) -> None:
+    card = told("release")
+    assert (card["release"], card["round"], card["updates"]) == (1, 2, 4)
+    assert Path(card["file"]).exists()
+    assert told("status")["releases"] == [1]
+    assert "is that of release 1" in palate("release", status=1).stderr
+
+
+def test_without_training_there_is_no_release(home: Path) -> None:
+    done = palate("release", status=1)
+    assert done.stderr.startswith("palate: nothing was trained in ")
+    assert done.stdout == ""
+
+
+def test_a_run_needs_a_server(home: Path) -> None:
+    done = palate("run", status=1)
+    assert "no server runs on" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_there_is_nothing_to_stop(home: Path) -> None:
+    assert told("stop") == {"stopped": False}
+    assert told("stop", "--run") == {"stopped": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rouns = 3", "unknown key 'rouns'"),
+        ("strategy = 'krum'", "strategy is 'krum'"),
+        ("[local]\nsteps = 0", "steps is 0"),
+        ("a = = b", "is no TOML"),
+    ],
+)
+def test_a_bad_settings_file_is_one_line(home: Path, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "settings.toml").write_text(text)
+    done = palate("run", "--settings", str(tmp_path / "settings.toml"), status=1)
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_settings_file_that_is_not_there_is_one_line(home: Path, tmp_path: Path) -> None:
+    assert "cannot be read" in palate("run", "--settings", str(tmp_path / "none.toml"), status=1).stderr
+
+
+def test_others_can_reach_the_server_only_with_certificates(home: Path) -> None:
+    assert "name a folder with ca.crt" in palate("start", "--host", "0.0.0.0", status=1).stderr  # noqa: S104
+
+
+def test_certificates_that_are_missing_are_named(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_text("")
+    assert "server.pem is missing there" in palate("start", "--tls", str(tmp_path), status=1).stderr
+
+
+def test_a_port_that_is_taken_is_one_line(home: Path) -> None:
+    pytest.importorskip("flwr")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = palate("start", "--port", str(taken.getsockname()[1]), status=1)
+    assert "name another with --port" in done.stderr
+    with pytest.raises(OptionError):
+        Address(port=0)
+
+
+def test_without_flower_the_line_says_what_to_install(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processes.sys, "executable", str(tmp_path / "python"))
+    assert "palate[federate]" in palate("start", status=1).stderr
+
+
+def test_a_work_folder_that_is_not_empty_is_refused(home: Path) -> None:
+    # Code that lies there would be taken for the app's.
+    (home / "flower" / "work" / "client").mkdir(parents=True)
+    assert "is to be empty" in palate("start", "--port", "18990", status=1).stderr
+    shutil.rmtree(home / "flower")
+
+
+def test_no_secret_and_no_switch_of_ours_reaches_flowers_programs(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PALATE_PASSPHRASE", "correct horse")
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
+    found = processes.environment(ServerFolder(home))
+    assert "correct horse" not in found.values()
+    assert "PYTHONPATH" not in found
+    assert found["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert found["FLWR_DISABLE_UPDATE_CHECK"] == "1"
+    assert found["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+    assert found["FLWR_HOME"] == str(home / "flower")
+
+
+def test_a_run_is_wanted_until_it_ended_or_was_dropped(home: Path) -> None:
+    folder = ServerFolder(home)
+    home.mkdir()
+    note = {"settings": json.loads(settings(rounds=7).to_json()), "run": "r7"}
+    assert processes.wanted(folder) is None
+    (home / "run.json").write_text(json.dumps({**note, "run": ""}))
+    assert processes.wanted(folder) == settings(rounds=7)
+    (home / "run.json").write_text(json.dumps(note))
+    (home / "ended.json").write_text(json.dumps({"run": "r6", "ended": "finished"}))
+    assert processes.wanted(folder) == settings(rounds=7)
+    (home / "ended.json").write_text(json.dumps({"run": "r7", "ended": "finished"}))
+    assert processes.wanted(folder) is None
+    (home / "ended.json").unlink()
+    assert told("stop", "--run") == {"stopped": True}
+    assert processes.wanted(folder) is None

@@ -1,0 +1,61 @@
+"""The settings of a run: ranges, unknown keys, and the way through JSON."""
+
+import json
+
+import pytest
+
+from palate.server.settings import RunSettings
+from palate.shared.errors import FileFormatError, OptionError
+from palate.shared.update import LocalSettings
+
+
+def test_settings_come_back_from_json_as_they_were() -> None:
+    one = RunSettings(
+        rounds=7,
+        devices=20,
+        quorum=11,
+        strategy="fedprox",
+        local=LocalSettings(proximal=0.3, learning_rate=0.07),
+    )
+    assert RunSettings.from_json(one.to_json()) == one
+
+
+def test_an_empty_text_gives_the_defaults() -> None:
+    assert RunSettings.from_json("") == RunSettings()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"rounds": 0},
+        {"rounds": True},
+        {"devices": 2.0},
+        {"quorum": 4},
+        {"deadline_seconds": 0},
+        {"deadline_seconds": float("nan")},
+        {"over_sampling": 0.9},
+        {"strategy": "krum"},
+        {"strategy": "fedprox"},
+        {"local": {"proximal": 0.5}},
+        {"local": {"steps": 0}},
+        {"max_norm": -1},
+        {"seed": -1},
+    ],
+)
+def test_a_value_outside_its_range_is_one_line(bad: dict[str, object]) -> None:
+    with pytest.raises(OptionError) as caught:
+        RunSettings.from_json(json.dumps(bad))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3", '{"rouns": 3}', '{"local": {"step": 3}}', '{"local": 5}'])
+def test_text_that_is_no_settings_is_refused_and_the_keys_are_named(text: str) -> None:
+    with pytest.raises(FileFormatError) as caught:
+        RunSettings.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_over_sampling_asks_more_devices_than_are_wanted() -> None:
+    assert RunSettings(devices=10, over_sampling=1.3).asked == 13
+    assert RunSettings(devices=3, over_sampling=1.1).asked == 4
+    assert RunSettings(devices=3).asked == 3
