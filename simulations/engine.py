@@ -27,7 +27,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from palate.client.app import RECORD, WIRE, make_app, refusal
+from palate.client.app import RECORD, TRAIN, WIRE, make_app, refusal
 from palate.client.joining import Declined, own_release, read_task
 from palate.client.reconstruction import CHUNK, LEAST_LABELS, Labels, one_thread, train_together
 from palate.server.settings import RunSettings
@@ -123,10 +123,9 @@ class InProcessGrid(Grid):
         answers: dict[int, Message] = {}
         tasks: dict[bytes, list[int]] = {}
         for place, message in enumerate(messages):
-            record = message.content.get(RECORD) if message.has_content() else None
-            wire = record.get(WIRE) if isinstance(record, ConfigRecord) else None
+            wire = _wire_of(message)
             person = self._people.get(message.metadata.dst_node_id)
-            if isinstance(wire, bytes) and person is not None and len(person.labels) >= LEAST_LABELS:
+            if wire is not None and person is not None and len(person.labels) >= LEAST_LABELS:
                 tasks.setdefault(wire, []).append(place)
             else:
                 answers[place] = self._answer(message)
@@ -179,6 +178,19 @@ class InProcessGrid(Grid):
 def run_server(app: ServerApp, grid: Grid, run_config: Mapping[str, str | int | float | bool]) -> None:
     """Runs a ServerApp on a grid; raises what the app raises."""
     app(grid, Context(RUN, SUPERLINK_NODE_ID, {}, RecordDict(), dict(run_config)))
+
+
+def _wire_of(message: Message) -> bytes | None:
+    """The bytes of a task; None for a message of any other form, which the ClientApp answers as a device does."""
+    record = message.content.get(RECORD)
+    if (
+        message.metadata.message_type != TRAIN
+        or len(message.content) != 1
+        or not isinstance(record, ConfigRecord)
+    ):
+        return None
+    wire = record.get(WIRE)
+    return wire if len(record) == 1 and isinstance(wire, bytes) else None
 
 
 def _arrived(message: Message) -> Message:

@@ -37,8 +37,8 @@ def tell_everything(private: Private) -> bytes:
         json.dumps({"attributes": private.attributes, "passphrase": private.passphrase}).encode(),
         json.dumps([picture for picture, _ in private.kept]).encode(),
         bytes.fromhex(private.kept[0][0]),
-        private.kept[0][1][SLICE],
-        private.given[0][1][SLICE],
+        max((data for _, data in private.kept), key=len)[SLICE],
+        max((data for _, data in private.given), key=len)[SLICE],
     ]
     for weights in (private.features, private.head, private.adapter):
         flat = weights.ravel()

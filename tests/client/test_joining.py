@@ -20,9 +20,9 @@ from palate.client.reconstruction import LEAST_LABELS, Labels
 from palate.client.records import COMMENT, FEATURES, PICTURE, Taught, encode_taught
 from palate.client.showcase import demo_folder
 from palate.shared.attributes import Mention
-from palate.shared.encoder import PICTURE_FEATURES, SHARED_SHAPES, EncoderWeights, load_encoder
+from palate.shared.encoder import PICTURE_FEATURES, SHARED_SHAPES, EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, StorageError, WrongPassphraseError
-from palate.shared.update import LocalSettings
+from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.shared.wire import Task, decode_update, encode_task
 
 NEEDLE = "Grandmother Ottilie"
@@ -331,14 +331,16 @@ def test_a_task_with_a_huge_encoder_is_declined() -> None:
     assert declined(make_task(huge)) is Reason.ENCODER_TOO_LARGE
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_training_that_runs_away_is_not_sent() -> None:
-    settings = LocalSettings(steps=100, learning_rate=10.0, alignment=10.0)
-    own = load_encoder()
-    big = own.with_shared({name: t * np.float32(15) for name, t in own.shared().items()})
+@pytest.mark.parametrize("size", [1.0, np.inf])
+def test_training_that_runs_away_is_not_sent(size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_away(encoder: EncoderWeights, *_: Any, **given: Any) -> EncoderUpdate:
+        change = {name: np.full(shape, size, np.float32) for name, shape in SHARED_SHAPES.items()}
+        return EncoderUpdate(encoder_hash(encoder), given["round"], change)
+
+    monkeypatch.setattr("palate.client.reconstruction.train_locally", run_away)
     log, out = MemoryLog(), list[bytes]()
     with pytest.raises(Declined) as caught:
-        answer_task(make_task(big, settings=settings), labels, out.append, log=log, server=SERVER)
+        answer_task(make_task(load_encoder()), labels, out.append, log=log, server=SERVER)
     assert caught.value.reason is Reason.TRAINING_FAILED
     assert (out, read_outbox(log)) == ([], [])
 
