@@ -276,7 +276,7 @@ def main() -> None:
     p.add_argument("--pictures", type=Path, default=Path("build/pictures"))
     p.add_argument("--autoencoder", type=Path, default=Path("runs/autoencoder/vae"))
     p.add_argument("--run", type=Path, default=Path("runs/picture_tower"))
-    p.add_argument("--steps", type=int, default=14000)
+    p.add_argument("--steps", type=int, default=22000)
     p.add_argument("--batch", type=int, default=48)
     p.add_argument("--soft", type=int, default=2000, help="pictures that also go through the autoencoder")
     p.add_argument(
