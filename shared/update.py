@@ -43,11 +43,11 @@ class LocalSettings:
     weight of the part that brings comments and pictures together.
     """
 
-    steps: int = 5  # 1 to 100
+    steps: int = 1  # 1 to 100
     learning_rate: float = 0.1  # above 0, at most 10
     proximal: float = 0.0  # 0 to 10
     query_share: float = 0.5  # 0.2 to 0.8
-    alignment: float = 0.1  # 0 to 10
+    alignment: float = 1.0  # 0 to 10
 
     def __post_init__(self) -> None:
         if type(self.steps) is not int or not 1 <= self.steps <= 100:

@@ -33,6 +33,7 @@ POPULATION_VARIABLE = "PALATE_POPULATION"
 SERVER = "this process"
 
 _LABELS, _ENCODER = "population.safetensors", "encoder.safetensors"
+_NONE = "{} holds no population; write one with `write_population`"
 
 
 class VirtualPerson:
@@ -69,6 +70,17 @@ def write_population(folder: Path, people: Sequence[Labels], own: EncoderWeights
         raise StorageError(f"the population cannot be written to {folder}: {error.strerror}") from None
 
 
+def population_size(folder: Path) -> int:
+    """Returns how many people a population has; raises FileFormatError where there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / _LABELS, framework="numpy") as file:
+            return int(file.get_slice("ends").get_shape()[0]) - 1
+    except (OSError, SafetensorError, IndexError):
+        raise FileFormatError(_NONE.format(folder)) from None
+
+
 def read_person(folder: Path, number: int, count: int) -> VirtualPerson:
     """Returns one person of a population of `count`; of the others' labels nothing is read.
 
@@ -84,7 +96,7 @@ def read_person(folder: Path, number: int, count: int) -> VirtualPerson:
             mine = slice(int(ends[number]), int(ends[number + 1]))
             labels = Labels(*(file.get_slice(name)[mine] for name in ("features", "liked", "phrases")))
     except (OSError, SafetensorError, ValueError, IndexError):
-        raise FileFormatError(f"{folder} holds no population; write one with `write_population`") from None
+        raise FileFormatError(_NONE.format(folder)) from None
     return VirtualPerson(labels, load_encoder(folder / _ENCODER))
 
 

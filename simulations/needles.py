@@ -26,7 +26,10 @@ WORDS_TOGETHER = 4
 PIECE, STRIDE = 24, 104  # bytes
 WEIGHTS_TOGETHER = 4
 MOST_RUNS = 1_000  # of a large array, spread over it
-DIGITS = 9  # characters of a number as text, the leading zero and the point among them
+CHARACTERS = (
+    10  # of a number as text, point included: with fewer, one in thousands stands in the time of some message
+)
+LEAST_DIGITS = 5  # of them, leading zeros not counted
 SHORT_WORD = (
     4  # letters: so short a word stands in any megabyte of noise, so it counts only as a quoted or listed one
 )
@@ -120,7 +123,7 @@ class Needles:
                 self._add(kind, f"{name} at {place}", piece, BYTES)
 
     def add_weights(self, kind: str, name: str, weights: NDArray[Any]) -> None:
-        """Looks for numbers, four in a row in binary (fp64, fp32, fp16) and in rounded text, and each alone in full text."""
+        """Looks for numbers, four in a row in binary (fp64, fp32, fp16) and in rounded text, and one alone in full text."""
         flat = np.asarray(weights, dtype=np.float64).ravel()
         step = max(WEIGHTS_TOGETHER, len(flat) // MOST_RUNS)
         for start in range(0, len(flat) - WEIGHTS_TOGETHER + 1, step):
@@ -130,20 +133,16 @@ class Needles:
                     data = run.astype(dtype).tobytes()
                 if len(set(data)) > len(data) // 2:
                     self._add(f"{kind} in {precision}", f"{name} at {start}", data, BYTES)
-            for decimals in (3, 4):
+            for decimals in (3, 4, 6):
                 text = " ".join(str(round(float(one), decimals)) for one in run)
                 words = b" ".join(read_words(text.encode()).split())
                 if len(words) >= 16 and len(set(words)) > 4:  # not four zeros
-                    self._add(
-                        f"{kind} as text",
-                        f"{name} at {start}, {decimals} decimals",
-                        b" " + words + b" ",
-                        WORDS,
-                    )
-            for value in (float(run[0]), float(np.float32(run[0]))):
-                for text in (np.format_float_positional(abs(value)), f"{abs(value):.6f}", repr(abs(value))):
-                    digits = text[:DIGITS]
-                    if len(digits.replace(".", "").lstrip("0")) >= 5:
+                    place = f"{name} at {start}, {decimals} decimals"
+                    self._add(f"{kind} as text", place, b" " + words + b" ", WORDS)
+            for value in (abs(float(run[0])), abs(float(np.float32(run[0])))):
+                for text in (np.format_float_positional(value), repr(value)):
+                    digits = text[:CHARACTERS]
+                    if len(digits) == CHARACTERS and len(digits.replace(".", "").lstrip("0")) >= LEAST_DIGITS:
                         self._add(f"{kind} as text", f"{name} at {start}", digits.encode(), TEXT)
 
     def _add(self, kind: str, name: str, data: bytes, look: str) -> None:

@@ -211,7 +211,7 @@ LIMITS = {"proximal": (0, 10), "query_share": (0.2, 0.8), "alignment": (0, 10)}
 
 def test_settings_out_of_the_box_are_within_their_ranges() -> None:
     default = LocalSettings()
-    assert (default.steps, default.proximal, default.query_share) == (5, 0.0, 0.5)
+    assert (default.steps, default.proximal, default.query_share) == (1, 0.0, 0.5)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 101, 5.0, True, "5", None, math.nan, HUGE])

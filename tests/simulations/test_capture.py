@@ -207,7 +207,11 @@ def noise(megabytes: int = 2) -> bytes:
     weights = (rng.normal(size=megabytes * 250_000) * 0.05).astype("<f4").tobytes()
     tokens = base64.b64encode(rng.bytes(50_000 * megabytes)) + rng.bytes(20_000 * megabytes).hex().encode()
     texts = b"flwr-signature: shared, required, uncalm, swarm; the message is of another kind and so is the other\r\n"
-    return post(weights) + post(tokens + texts * 100)
+    times = b"".join(
+        b"flwr-timestamp: 2026-11-21T07:49:%09.6f+00:00\r\n" % second
+        for second in rng.uniform(0, 60, 10_000 * megabytes)
+    )
+    return post(weights) + post(tokens + texts * 100 + times)
 
 
 def needles() -> Needles:
@@ -293,9 +297,10 @@ def test_attributes_are_found_as_words_of_their_own(data: bytes) -> None:
 def test_nothing_is_found_in_weights_tokens_and_the_texts_of_the_protocol() -> None:
     made = needles()
     rng = np.random.default_rng(6)
-    made.add_weights("head", "somebody's", rng.normal(size=5_000) * 0.05)
+    made.add_weights("head", "somebody's", rng.normal(size=40_000) * 0.05)
+    made.add_weights("head", "somebody's, in part", rng.normal(size=4_000) * 0.05)
     made.add_bytes("picture", "one", rng.bytes(50_000))
-    assert len(made) > 4_000
+    assert len(made) > 12_000
     assert search([stream(noise())], list(made)) == []
 
 

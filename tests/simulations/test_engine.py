@@ -105,13 +105,12 @@ def everybody(grid: Grid) -> list[int]:
 def test_a_run_together_is_a_run_one_by_one(strategy: str) -> None:
     settings: dict[str, Any] = {"strategy": strategy}
     if strategy == "fedprox":
-        settings["local"] = LocalSettings(proximal=1.0)
+        settings["local"] = LocalSettings(steps=5, proximal=1.0, alignment=0.1)
     if strategy == "fedadam":
         settings |= {"server_learning_rate": 0.001, "tau": 1e-3}
     together, alone = (run(InProcessGrid(PEOPLE, together=way), **settings)[-1] for way in (True, False))
     assert together.metrics["used"] == alone.metrics["used"] == len(COUNTS)
     apart = float(np.linalg.norm(learned(together) - learned(alone)))
-    print(strategy, apart, np.linalg.norm(learned(alone)))
     assert apart <= 1e-6 * weight(alone)
     assert apart <= 1e-4 * np.linalg.norm(learned(alone))
 
@@ -220,7 +219,7 @@ class Wire:
 
 def test_one_by_one_gives_the_very_bytes_of_a_node() -> None:
     grid = InProcessGrid(PEOPLE, together=False)
-    task = make_task(settings=LocalSettings())
+    task = make_task(settings=LocalSettings(steps=5, alignment=0.1))
     in_process = wires(ask(grid, task, everybody(grid)))
     for labels, wire in zip(PEOPLE, in_process, strict=True):
         message = Message(RecordDict({"palate": ConfigRecord({"wire": task})}), 5, "train", ttl=60)

@@ -228,9 +228,9 @@ def test_the_report_is_shown(report: dict[str, Any]) -> None:
     assert "not as it should be: the moon is missing" in out.getvalue()
 
 
-@pytest.mark.parametrize("rounds", [1, 51])
+@pytest.mark.parametrize("rounds", [2, 51])
 def test_a_number_of_rounds_out_of_range_is_one_line(rounds: int, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=f"rounds is {rounds}; it must be from 2 to 50"):
+    with pytest.raises(OptionError, match=f"rounds is {rounds}; it must be from 3 to 50"):
         run_demo(tmp_path / "new", rounds, no_step)
     assert not (tmp_path / "new").exists()
 
