@@ -111,7 +111,7 @@ def test_a_run_together_is_a_run_one_by_one(strategy: str) -> None:
     together, alone = (run(InProcessGrid(PEOPLE, together=way), **settings)[-1] for way in (True, False))
     assert together.metrics["used"] == alone.metrics["used"] == len(COUNTS)
     apart = float(np.linalg.norm(learned(together) - learned(alone)))
-    assert apart <= 1e-6 * weight(alone)
+    assert apart <= 5e-6 * weight(alone)
     assert apart <= 1e-4 * np.linalg.norm(learned(alone))
 
 
