@@ -173,14 +173,18 @@ class Results:
     outcomes: Mapping[str, Sequence[Outcome]]
 
     def gap_closed(self, what: str = "accuracy") -> list[float]:
-        """For each seed: the share of the gap between local only and central that reconstruction closes."""
+        """For each seed: the share of the gap between local only and central that reconstruction closes; empty where there is none."""
         if not {"central", "reconstruction"} <= set(self.outcomes):
             return []
-        three = zip(*(self.outcomes[m] for m in ("local only", "reconstruction", "central")), strict=True)
-        return [
-            (getattr(ours, what) - getattr(low, what)) / (getattr(high, what) - getattr(low, what))
-            for low, ours, high in three
+        three = [
+            [getattr(one, what) for one in trio]
+            for trio in zip(
+                *(self.outcomes[m] for m in ("local only", "reconstruction", "central")), strict=True
+            )
         ]
+        if any(high <= low for low, _, high in three):  # no gap to close
+            return []
+        return [(ours - low) / (high - low) for low, ours, high in three]
 
     def to_json(self) -> dict[str, Any]:
         """One object: methods, the gap closed, speed, and a checksum of all final weights."""
@@ -203,14 +207,14 @@ class Results:
             o.devices_per_second for o in self.outcomes.get("reconstruction", []) if o.devices_per_second
         ]
         sums = "".join(one.checksum for outcomes in self.outcomes.values() for one in outcomes)
-        gap = self.gap_closed()
+        gap, said_gap = self.gap_closed(), self.gap_closed("with_comments")
         return {
             "title": self.experiment.title,
             "seeds": list(self.experiment.seeds),
             "methods": methods,
             "gap_closed": interval(gap)[0] if gap else None,
             "gap_closed_interval": list(interval(gap)[1:]) if gap else None,
-            "gap_closed_with_comments": interval(self.gap_closed("with_comments"))[0] if gap else None,
+            "gap_closed_with_comments": interval(said_gap)[0] if said_gap else None,
             "devices_per_second": round(float(np.mean(speeds)), 1) if speeds else None,
             "checksum": hashlib.sha256(sums.encode()).hexdigest(),
         }
