@@ -91,7 +91,6 @@ class Clock(TrainingProcessCallback):  # type: ignore[misc]
     def after_central_iteration(self, *_: Any, **__: Any) -> tuple[bool, Metrics]:
         """Called by pfl after each round; says that it shall go on."""
         self.ends.append(time.perf_counter())
-        print(time.process_time(), file=sys.stderr)
         return False, Metrics()
 
 

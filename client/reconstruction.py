@@ -149,15 +149,16 @@ def _prepare(
         chosen = torch.randperm(len(labels), generator=g)[:size].numpy()
         n = len(chosen)
         fitted = min(n - 1, max(1, round(n * (1 - settings.query_share))))
-        for support in batch["support"][:, row]:
-            support[torch.randperm(n, generator=g)[:fitted]] = 1.0
-        x = torch.from_numpy(standardize(encoder, labels.features[chosen]))
-        x = x * (torch.rand(x.shape, generator=g) > SHAKEN) + SHAKEN * torch.randn(x.shape, generator=g)
-        batch["x"][row, :n] = x
+        drawn = [torch.randperm(n, generator=g)[:fitted] for _ in range(settings.steps)]
+        batch["support"][:, row].scatter_(1, torch.stack(drawn), 1.0)
+        standard = torch.from_numpy(standardize(encoder, labels.features[chosen]))
+        kept = torch.rand(standard.shape, generator=g) > SHAKEN
+        x = torch.mul(standard, kept, out=batch["x"][row, :n])
+        x.add_(torch.randn(standard.shape, generator=g), alpha=SHAKEN)
         batch["phrases"][row, :n] = torch.from_numpy(labels.phrases[chosen])
         batch["liked"][row, :n] = torch.from_numpy(labels.liked[chosen])
         batch["valid"][row, :n] = 1.0
-    batch["spoken"] = (batch["phrases"] != 0).any(2).float()
+    batch["spoken"] = (batch["phrases"].abs().sum(2) > 0).float()
     return batch
 
 
@@ -171,8 +172,8 @@ def _descend(
 
     Two of the three layers see the same inputs X in every step. They are followed at their outputs: a step that changes the
     weights by -rate slopeᵀ X changes the outputs by -rate (X Xᵀ + 1) slope, the 1 for the bias, and the weights are made from
-    the sum of the slopes at the end. A device has fewer labels than features, so this is the same descent with a third of
-    the work, and devices side by side need no memory for weights that differ little.
+    the sum of the slopes at the end. A device has fewer labels than features, so this is the same descent with less than
+    half the work, and devices side by side need no memory for weights that differ little.
     """
     rate, keep = settings.learning_rate, 1 - settings.learning_rate * settings.proximal
     inputs = {"picture.hidden": batch["x"]}
@@ -183,25 +184,28 @@ def _descend(
     reach = {name: torch.baddbmm(torch.ones(()), x, x.mT) for name, x in inputs.items()}  # (devices, n, n)
     for name in ("picture.taste.weight", "picture.taste.bias"):
         begun[name] = start[name].expand(devices, *start[name].shape)
-    total = {name: torch.zeros_like(value) for name, value in begun.items()}  # slopes
+    total: dict[str, Tensor] = {}  # slopes so far
     for support in batch["support"]:
-        now = {
-            name: torch.baddbmm(value, reach[name], total[name], alpha=-rate)
-            if name in reach
-            else torch.sub(value, total[name], alpha=rate)
-            for name, value in begun.items()
-        }
-        leaves = [value.requires_grad_() for value in now.values()]
+        now = dict(begun)
+        for name, slopes in total.items():
+            if name in reach:
+                now[name] = torch.baddbmm(begun[name], reach[name], slopes, alpha=-rate)
+            else:
+                now[name] = torch.sub(begun[name], slopes, alpha=rate)
+        now = {name: value.detach().requires_grad_() for name, value in now.items()}
         losses = _losses(now, head, batch, support, settings.alignment)
-        for name, slope in zip(now, torch.autograd.grad(losses.sum(), leaves), strict=True):
-            total[name].mul_(keep).add_(slope)
-    changes = {name: torch.zeros(devices, *shape) for name, shape in SHARED_SHAPES.items()}
+        for name, slope in zip(now, torch.autograd.grad(losses.sum(), list(now.values())), strict=True):
+            total[name] = torch.add(slope, total[name], alpha=keep) if name in total else slope
+    changes: dict[str, Tensor] = {}
     for name, slopes in total.items():
+        slopes = slopes * -rate
         if name in inputs:
-            torch.bmm(slopes.mul_(-rate).mT, inputs[name], out=changes[f"{name}.weight"])
-            torch.sum(slopes, 1, out=changes[f"{name}.bias"])
+            changes[f"{name}.weight"] = torch.bmm(slopes.mT, inputs[name])
+            changes[f"{name}.bias"] = slopes.sum(1)
         else:
-            torch.mul(slopes, -rate, out=changes[name])
+            changes[name] = slopes
+    for name, shape in SHARED_SHAPES.items():  # the sentence side, where words do not count
+        changes.setdefault(name, torch.zeros(devices, *shape))
     return changes
 
 
