@@ -54,6 +54,7 @@ COMMAND = "python -m benchmarks.engines"
 ROOT = Path(__file__).parent.parent
 PFL = ROOT / "build" / "pfl-0.6.0"
 PEOPLE = 100
+STEPS = 5
 RAY_PEOPLE = 24
 APART = 1e-6  # of the weights' length: more is no rounding
 CROWD = 10_000
@@ -84,7 +85,7 @@ def make_crowd(count: int, seed: int) -> list[Labels]:
 
 def settings_for(people: int, rounds: int) -> RunSettings:
     """A run in which everybody takes part in each round."""
-    return RunSettings(rounds=rounds, devices=people, quorum=people)
+    return RunSettings(rounds=rounds, devices=people, quorum=people, local=LocalSettings(steps=STEPS))
 
 
 def run_ours(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float], Weights]:
