@@ -55,6 +55,7 @@ ROOT = Path(__file__).parent.parent
 PFL = ROOT / "build" / "pfl-0.6.0"
 PEOPLE = 100
 STEPS = 5
+RATE = 0.02  # at larger rates ReLUs switch, and rounding grows from round to round
 RAY_PEOPLE = 24
 APART = 1e-6  # of the weights' length: more is no rounding
 CROWD = 10_000
@@ -85,7 +86,7 @@ def make_crowd(count: int, seed: int) -> list[Labels]:
 
 def settings_for(people: int, rounds: int) -> RunSettings:
     """A run in which everybody takes part in each round."""
-    return RunSettings(rounds=rounds, devices=people, quorum=people, local=LocalSettings(steps=STEPS))
+    return RunSettings(rounds=rounds, devices=people, quorum=people, local=LocalSettings(steps=STEPS, learning_rate=RATE))
 
 
 def run_ours(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float], Weights]:

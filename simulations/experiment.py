@@ -15,7 +15,7 @@ import json
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,10 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def run_experiment(experiment: Experiment, cache: Path, progress: Progress) -> Results:
-    """Runs all methods with all seeds. `cache` keeps features of the pictures between runs."""
+    """Runs all methods with all seeds.
+
+    `cache` keeps features of the pictures and what each method reached with each seed, so that a run that was ended goes on.
+    """
     drawn = 0
 
     def draw(count: int) -> None:
@@ -263,9 +266,34 @@ def run_experiment(experiment: Experiment, cache: Path, progress: Progress) -> R
                 progress(what, done + share, total)
 
             tell(0.0)
-            outcomes[name].append(_try_method(name, experiment, release, people, strangers, seed, tell))
+            kept = cache / f"outcome-{_digest(experiment, name, seed, number)}.json"
+            outcome = _read_outcome(kept)
+            if outcome is None:
+                outcome = _try_method(name, experiment, release, people, strangers, seed, tell)
+                kept.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+            outcomes[name].append(outcome)
     progress("done", total, total)
     return Results(experiment, outcomes)
+
+
+def _digest(experiment: Experiment, method: str, seed: int, number: int) -> str:
+    """A name for one outcome: the same for the same work, whatever else the experiment compares."""
+    work = asdict(replace(experiment, title="", methods=("local only",), seeds=(seed,)))
+    code = hashlib.sha256()
+    for module in ("methods", "experiment", "population", "people"):
+        code.update(Path(__file__).with_name(f"{module}.py").read_bytes())
+    return hashlib.sha256(f"{json.dumps(work)} {method} {number} {code.hexdigest()}".encode()).hexdigest()[
+        :24
+    ]
+
+
+def _read_outcome(path: Path) -> Outcome | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found |= {key: tuple(map(tuple, found[key])) for key in ("by_round", "by_labels")}
+        return Outcome(**found)
+    except (OSError, ValueError, TypeError, KeyError):  # none, or cut short by a kill
+        return None
 
 
 def _try_method(

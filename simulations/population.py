@@ -25,6 +25,7 @@ from palate.client.reconstruction import Labels
 from palate.client.sentences import SentenceTower, load_term_embeddings
 from palate.shared.attributes import Mention
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES
+from palate.shared.errors import OptionError
 from palate.simulations.people import Person, sample_shown, verdict
 from palate.simulations.remarks import comment
 from palate.simulations.world import CATEGORY_OF, Truth, render
@@ -140,7 +141,7 @@ def give_all_labels(people: Sequence[Person], pool: Pool, seed: int) -> list[Lab
 def meet_stranger(person: Person, pool: Pool, seed: int, given: int = 8, asked: int = 60) -> Stranger:
     """Has somebody judge pictures, with comments, until `given` are liked and as many disliked, and then `asked` more.
 
-    Raises ValueError when the pool is too small for that.
+    Raises OptionError when the pool is too small for that.
     """
     rng = random.Random(f"stranger {seed} {person.seed} {person.id}")
     order = rng.sample(range(len(pool)), len(pool))
@@ -155,7 +156,9 @@ def meet_stranger(person: Person, pool: Pool, seed: int, given: int = 8, asked: 
             stamp = f"{len(said):03d}"
             said.append(Evidence(stamp, stamp, _mentions(person, truth, liked, rng)))
     if len(order) < asked:
-        raise ValueError(f"a pool of {len(pool)} pictures is too small for person {person.id}; draw more")
+        raise OptionError(
+            f"{len(pool)} pictures are too few for what person {person.id} is asked; take more pictures"
+        )
     rest = order[:asked]
     answers = np.array([verdict(person, pool.truths[i], rng) for i in rest])
     tastes = build_profile(said).signed()
