@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -96,15 +96,19 @@ class GridDevices:
         """Returns the numbers of the nodes that are connected now."""
         return list(self._grid.get_node_ids())
 
-    def ask(self, wire: bytes, devices: Sequence[int], round: int, seconds: float) -> Sequence[str | None]:  # noqa: A002
-        """Sends a task to each device in a message that dies after `seconds`; returns the messages' ids."""
-        content = RecordDict({RECORD: ConfigRecord({VALUE: wire})})
+    def ask(self, wires: Mapping[int, bytes], round: int, seconds: float) -> Mapping[str, int]:  # noqa: A002
+        """Sends each device its bytes in a message that dies after `seconds`; returns the messages' ids with their devices."""
+        contents = {wire: RecordDict({RECORD: ConfigRecord({VALUE: wire})}) for wire in set(wires.values())}
         messages = [
-            Message(content, device, MessageType.TRAIN, ttl=seconds, group_id=str(round))
-            for device in devices
+            Message(contents[wire], device, MessageType.TRAIN, ttl=seconds, group_id=str(round))
+            for device, wire in wires.items()
         ]
         sent = list(self._grid.push_messages(messages))
-        return sent if len(sent) == len(messages) else [None] * len(messages)
+        if len(sent) != len(messages):
+            return {}
+        return {
+            question: device for question, device in zip(sent, wires, strict=True) if question is not None
+        }
 
     def replies(self, questions: Collection[str]) -> Iterable[Reply]:
         """Returns the replies that are there by now."""

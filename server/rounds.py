@@ -45,8 +45,8 @@ class Devices(Protocol):
     def connected(self) -> Sequence[int]:
         """Returns the numbers of the devices that are connected now."""
 
-    def ask(self, wire: bytes, devices: Sequence[int], round: int, seconds: float) -> Sequence[str | None]:  # noqa: A002
-        """Sends a task to each device, to be forgotten after `seconds`; returns one question id each, None if not sent."""
+    def ask(self, wires: Mapping[int, bytes], round: int, seconds: float) -> Mapping[str, int]:  # noqa: A002
+        """Sends each device its bytes, to be forgotten after `seconds`; returns question ids with the devices they went to."""
 
     def replies(self, questions: Collection[str]) -> Iterable[Reply]:
         """Returns the replies to these questions that are there by now, each once."""
@@ -217,8 +217,7 @@ def _collect(
     sound: list[Sound] = []
     bytes_up = 0
     deadline = patience.clock() + settings.deadline_seconds
-    questions = devices.ask(wire, cohort, number, settings.deadline_seconds)
-    waiting = {question for question in questions if question is not None}
+    waiting = set(devices.ask(dict.fromkeys(cohort, wire), number, settings.deadline_seconds))
     if len(waiting) < len(cohort):
         refused["unreachable"] = len(cohort) - len(waiting)
     tell(Now("training", number, settings.rounds, 0, settings.devices))

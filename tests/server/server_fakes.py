@@ -1,6 +1,6 @@
 """Devices in the same process for the server's tests: they answer at once with a cheap change that anyone can compute."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,14 +67,15 @@ class FakeDevices:
     def connected(self) -> Sequence[int]:
         return range(self.first, self.first + self.count)
 
-    def ask(self, wire: bytes, devices: Sequence[int], round: int, seconds: float) -> Sequence[str | None]:  # noqa: A002
+    def ask(self, wires: Mapping[int, bytes], round: int, seconds: float) -> Mapping[str, int]:  # noqa: A002
+        (wire,) = set(wires.values())
         task = decode_task(wire)
         assert task.round == round
         self.tasks.append(task)
-        self.asked.append(list(devices))
+        self.asked.append(list(wires))
         self.seconds.append(seconds)
-        ids = [f"{round}-{device}" for device in devices]
-        self._waiting = {q: (task, d, self.delays.get(d, 0)) for q, d in zip(ids, devices, strict=True)}
+        ids = {f"{round}-{device}": device for device in wires}
+        self._waiting = {q: (task, d, self.delays.get(d, 0)) for q, d in ids.items()}
         return ids
 
     def replies(self, questions: Collection[str]) -> Iterable[Reply]:

@@ -200,10 +200,10 @@ def test_a_device_that_leaves_later_does_not_hold_up_the_others() -> None:
 
 def test_a_device_that_cannot_be_reached_is_counted() -> None:
     class Deaf(FakeDevices):
-        def ask(self, *args: object) -> list[str | None]:  # type: ignore[override]
-            first, *others = super().ask(*args)  # type: ignore[arg-type]
-            del self._waiting[str(first)]
-            return [None, *others]
+        def ask(self, *args: object) -> dict[str, int]:  # type: ignore[override]
+            first, *others = super().ask(*args).items()  # type: ignore[arg-type]
+            del self._waiting[first[0]]
+            return dict(others)
 
     (only,) = rounds(Deaf(), rounds=1)
     assert only.metrics["used"] == 2
