@@ -15,13 +15,17 @@ from typing import Any, Final
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import MAX_NORM, MAX_ROUND, LocalSettings
 
-STRATEGIES: Final = ("fedavg", "fedadam", "fedprox")
+STRATEGIES: Final = (
+    "fedavg", "fedadam", "fedprox", "krum", "multikrum", "bulyan", "fedmedian", "fedtrimmedavg",
+)  # fmt: skip
+_NEEDED: Final = {"krum": (2, 3), "multikrum": (2, 3), "bulyan": (4, 3)}  # updates for f liars: a * f + b
 
 _WHOLE: Final = {
     "rounds": (1, MAX_ROUND),
     "devices": (1, 100_000),
     "quorum": (1, 100_000),
     "missed_rounds": (1, 1_000),
+    "liars": (0, 10_000),
     "seed": (0, 2**63 - 1),
 }
 _NUMBERS: Final = {
@@ -32,6 +36,7 @@ _NUMBERS: Final = {
     "beta_1": (0.0, 0.9999),
     "beta_2": (0.0, 0.999999),
     "tau": (1e-12, 1.0),
+    "trim": (0.0, 0.49),
     "max_norm": (1e-6, 1e6),
 }
 
@@ -46,6 +51,10 @@ class RunSettings:
 
     `server_learning_rate` scales the average change (1 is plain averaging; for FedAdam 0.001 to 0.1 is usual). `beta_1`,
     `beta_2` and `tau` are FedAdam's (Reddi et al., ICLR 2021). `max_norm` is the longest change that is taken (L2).
+
+    The strategies from krum on are Flower's rules against devices that lie; they look at each device's change, so they work
+    only in rounds without masks (`robust` holds what works with them). `liars` is how many of a round's devices may lie without
+    deciding its outcome, for krum, multikrum and bulyan; `trim` is the part that fedtrimmedavg leaves out at each end.
     """
 
     rounds: int = 3
@@ -61,6 +70,8 @@ class RunSettings:
     beta_1: float = 0.9
     beta_2: float = 0.99
     tau: float = 1e-3
+    liars: int = 0
+    trim: float = 0.2
     max_norm: float = MAX_NORM
     local: LocalSettings = field(default_factory=LocalSettings)
 
@@ -79,6 +90,11 @@ class RunSettings:
             raise OptionError(f"quorum is {self.quorum}; it must be at most devices, {self.devices}")
         if self.strategy not in STRATEGIES:
             raise OptionError(f"strategy is {self.strategy!r}; it must be one of {', '.join(STRATEGIES)}")
+        needed = self.updates_needed
+        if self.quorum < needed:
+            raise OptionError(
+                f"quorum is {self.quorum}; {self.strategy} against {self.liars} liars needs at least {needed} updates"
+            )
         if (self.strategy == "fedprox") != (self.local.proximal > 0):
             raise OptionError(
                 f"strategy is {self.strategy!r} and proximal is {self.local.proximal:g}; "
@@ -89,6 +105,15 @@ class RunSettings:
     def asked(self) -> int:
         """How many devices a round asks."""
         return math.ceil(self.devices * self.over_sampling - 1e-9)
+
+    @property
+    def updates_needed(self) -> int:
+        """How few updates the strategy can work on: 2 f + 3 for krum and multikrum, 4 f + 3 for bulyan with f liars, else 1.
+
+        The bounds are those of Blanchard et al. (NeurIPS 2017) and El Mhamdi et al. (ICML 2018).
+        """
+        each, more = _NEEDED.get(self.strategy, (0, 1))
+        return each * self.liars + more
 
     def to_json(self) -> str:
         """Returns the settings as one line of JSON."""
