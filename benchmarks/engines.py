@@ -92,7 +92,8 @@ def settings_for(people: int, rounds: int) -> RunSettings:
 def run_ours(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float], Weights]:
     """Our engine in this process: the server's rounds over virtual people."""
     from palate.server.app import grid_devices
-    from palate.server.rounds import Patience, run_rounds
+    from palate.server.exchange import Patience
+    from palate.server.rounds import run_rounds
     from palate.server.strategy import average
     from palate.simulations.engine import InProcessGrid
 
@@ -260,7 +261,8 @@ def live_in_memory(people: int) -> None:
     crowd = make_crowd(people, 3)
     labels = sum(map(len, crowd))
     from palate.server.app import grid_devices
-    from palate.server.rounds import Patience, run_rounds
+    from palate.server.exchange import Patience
+    from palate.server.rounds import run_rounds
     from palate.server.strategy import average
     from palate.simulations.engine import InProcessGrid
 
@@ -297,7 +299,8 @@ def count_bytes() -> list[Row]:
     """What one device receives and sends in one round, and what it would be with all weights that a device has."""
     people = make_crowd(4, 5)
     from palate.server.app import grid_devices
-    from palate.server.rounds import Patience, run_rounds
+    from palate.server.exchange import Patience
+    from palate.server.rounds import run_rounds
     from palate.server.strategy import average
     from palate.simulations.engine import InProcessGrid
 

@@ -37,7 +37,8 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from palate.client.joining import Declined, Participant, Reason
+from palate.client.joining import Participant
+from palate.client.reasons import Declined, Reason
 from palate.client.server_address import Server
 from palate.shared.bundle import known_hashes
 from palate.shared.errors import FederationError

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from palate.client.profile import Profile
 from palate.client.records import ADAPTER, FEATURES, ONLY, PICTURE, Taught
+from palate.client.releases import own_encoder
 from palate.client.scoring import look_at, read_directions
 from palate.client.vault import Vault
-from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
+from palate.shared.encoder import EncoderWeights, encoder_hash
 
 if TYPE_CHECKING:
     from palate.client.evaluator import Evaluator
@@ -53,7 +54,7 @@ def fit_evaluator_to_vault(
     from palate.client.evaluator import fit_evaluator
 
     verdicts = read_verdicts(vault, taught, progress)
-    encoder = load_encoder()
+    encoder = own_encoder(vault)
     if adapt:
         encoder = adapt_encoder(vault, encoder, verdicts, profile, progress, notice)
     tastes = profile.signed()

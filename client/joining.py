@@ -12,10 +12,8 @@ they may quote a comment, so none is sent, printed or logged.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,56 +21,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.client import records
+from palate.client.consent import Consent
 from palate.client.device import Device, no_notice, no_progress
+from palate.client.identity import own_identity
+from palate.client.ledger import book_round
+from palate.client.masked_answers import KINDS, MaskedAnswers
+from palate.client.masking import MaskRules
 from palate.client.outbox import Log, send_update
+from palate.client.reasons import Declined, Notice, Reason, Send, check_encoder
+from palate.client.releases import offer, own_encoder
 from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights, load_encoder
 from palate.shared.errors import (
     PalateError,
+    PrivacyError,
+    ReleaseError,
     StorageError,
     UpdateError,
     VaultError,
     VaultMissingError,
     WrongPassphraseError,
 )
-from palate.shared.update import MAX_NORM, norm_of
-from palate.shared.wire import Task, decode_task
+from palate.shared.masked_wire import INVITATION
+from palate.shared.release import RELEASE
+from palate.shared.update import MAX_NORM
+from palate.shared.wire import TASK, Task, decode_task, kind_of
 
 if TYPE_CHECKING:
     from palate.client.reconstruction import Labels
 
 Floats = NDArray[np.float32]
-
-Send = Callable[[bytes], None]
-"""Called at most once per task with the bytes that go to the server; empty bytes say "not this time"."""
-
-Notice = Callable[[str], None]
-"""Called with one line for the person at this device; made of constants and counts, never of what is in the vault."""
-
-LARGEST_ENCODER = 1_000.0
-"""The longest encoder that is trained here, L2 over the federated tensors; release 0 has 50."""
-
-
-class Reason(StrEnum):
-    """Why a device did not do what was asked: the only words about it that ever leave."""
-
-    UNKNOWN_BUNDLE = "the run's bundle is not one that this device knows"
-    UNKNOWN_MESSAGE = "the message is not one that this device answers"
-    UNREADABLE_TASK = "the task cannot be read"
-    OTHER_ENCODER = "the task is for an encoder with other fixed tensors"
-    OLDER_RELEASE = "the task is for a release older than this device's"
-    ENCODER_TOO_LARGE = "the task's encoder is out of bounds"
-    TRAINING_FAILED = "local training failed"
-    NOT_NOTED = "the outbox could not be written, so nothing was sent"
-    FAILED = "the device failed"
-
-
-class Declined(Exception):  # noqa: N818 - an answer, not an error of this program
-    """A task is not done; `reason` is what the server is told."""
-
-    def __init__(self, reason: Reason) -> None:
-        """Take a reason of the fixed list; there is no room for another text."""
-        super().__init__(reason.value)
-        self.reason = reason
 
 
 class Participant(Protocol):
@@ -80,15 +57,6 @@ class Participant(Protocol):
 
     def take_part(self, task: bytes, send: Send, /) -> None:
         """Answer one task through `send`, or raise `Declined`."""
-
-
-def own_release() -> EncoderWeights:
-    """Return the encoder release that this device trusts: the installed one.
-
-    Here a newer release is adopted once it can be: one whose signature was checked and which the vault keeps. An encoder
-    that merely came with a task serves for its round and is kept nowhere.
-    """
-    return load_encoder()
 
 
 def read_task(data: bytes, own: EncoderWeights) -> tuple[Task, EncoderWeights]:
@@ -101,8 +69,7 @@ def read_task(data: bytes, own: EncoderWeights) -> tuple[Task, EncoderWeights]:
         raise Declined(Reason.OTHER_ENCODER if other else Reason.UNREADABLE_TASK) from None
     if task.release < own.release:
         raise Declined(Reason.OLDER_RELEASE)
-    if not math.hypot(*(norm_of(tensor) for tensor in task.tensors.values())) <= LARGEST_ENCODER:
-        raise Declined(Reason.ENCODER_TOO_LARGE)
+    check_encoder(task.tensors)
     return task, encoder
 
 
@@ -115,15 +82,18 @@ def answer_task(
     server: str,
     own: EncoderWeights | None = None,
     tell: Notice = no_notice,
+    budgeted: bool = False,
 ) -> None:
-    """Do what a task asks and send the change through the outbox, noted in `log`; without labels send an empty answer.
+    """Do what a task without masks asks and send the change through the outbox, noted in `log`; without labels send an empty answer.
 
-    `labels` is asked after the task was checked, so that a task that is declined costs nothing. Raises `Declined`, and what
-    `send` raises when the server is lost (`FederationError`).
+    `own` is the release that is installed, by default that which ships with Palate. `labels` is asked after the task was checked,
+    so that a task that is declined costs nothing. `budgeted` books the round in the ledger of `log`: such a round has no bound,
+    so it takes place only if the person allowed that. Raises `Declined`, and what `send` raises when the server is lost
+    (`FederationError`).
     """
     from palate.client.reconstruction import train_locally
 
-    task, encoder = read_task(data, own_release() if own is None else own)
+    task, encoder = read_task(data, load_encoder() if own is None else own)
     mine = labels()
     if mine is None:
         send(b"")
@@ -142,9 +112,14 @@ def answer_task(
         gone = True
 
     try:
+        if budgeted:
+            book_round(log, 0.0, now=datetime.now(UTC))
         note = send_update(
             log, update, send=hand_over, server=server, release=task.release, now=datetime.now(UTC)
         )
+    except PrivacyError as error:
+        tell(f"declined a round: {error}")
+        raise Declined(Reason.UNMASKED) from None
     except (VaultError, StorageError):
         if not gone:
             raise Declined(Reason.NOT_NOTED) from None
@@ -159,19 +134,79 @@ class Member:
     """A person's device while it takes part: an unlocked vault, which is read again for every task."""
 
     def __init__(self, device: Device, *, server: str, tell: Notice = no_notice) -> None:
-        """Use an open device; `server` is the name under which the outbox notes what goes there."""
+        """Use an open device; `server` is the name under which the outbox notes what goes there, and consent was given."""
         self.ended: str | None = None
         """Why this device can take part no longer, once it cannot."""
         self._device = device
         self._server = server
         self._tell = tell
         self._meanings: dict[str, Floats] = {}
+        vault = device.vault
+        self._consent = Consent(vault, server)
+        self._masked = MaskedAnswers(
+            own=lambda: own_encoder(vault),
+            labels=self._labels_or_none,
+            identity=lambda: own_identity(vault),
+            rules=self._rules,
+            log=vault,
+            server=server,
+            tell=tell,
+        )
 
     def take_part(self, task: bytes, send: Send) -> None:
-        """Answer one task; raises `Declined` for one that is not done, `FederationError` when the server is lost."""
+        """Answer one message; raises `Declined` for one that is not done, `FederationError` when the server is lost.
+
+        A round begins only if the person's terms allow it now; a masked round that has begun is gone through with.
+        """
+        kind = kind_of(task)
+        try:
+            terms = self._consent.terms()
+        except (PalateError, OSError) as error:
+            self._excuse(error)
+            send(b"")
+            return
+        if kind in (TASK, INVITATION):
+            verdict = self._consent.allows(datetime.now(UTC))
+            if not verdict.allowed:
+                self._tell(f"stayed out of a round: {verdict.reason}")
+                send(b"")
+                return
+        if kind in KINDS:
+            self._masked.answer(kind, task, send)
+            return
+        if kind == RELEASE:
+            self._consider(task)
+            send(b"")
+            return
+        if terms is None or not terms.allow_unmasked:
+            self._tell(
+                "declined a round without masks, in which the server would see this device's update alone"
+            )
+            raise Declined(Reason.UNMASKED)
         answer_task(
-            task, self._labels_or_none, send, log=self._device.vault, server=self._server, tell=self._tell
+            task,
+            self._labels_or_none,
+            send,
+            log=self._device.vault,
+            server=self._server,
+            own=own_encoder(self._device.vault),
+            tell=self._tell,
+            budgeted=True,
         )
+
+    def _consider(self, release: bytes) -> None:
+        """Take over a release that the server offers, if its signatures and all else are right; the server is not told."""
+        found = offer(self._device.vault, release)
+        if isinstance(found, ReleaseError):
+            self._tell(f"a release was refused: {found}")
+        elif found.new:
+            self._tell(f"release {found.release} is used from now on")
+
+    def _rules(self) -> MaskRules:
+        terms = self._consent.terms()
+        if terms is None:
+            raise Declined(Reason.MASKS_REFUSED)
+        return MaskRules(least_devices=terms.least_devices, registrar=terms.registrar_bytes)
 
     def count_labels(self) -> int:
         """Return how many labels there are now; loads all that training needs, so that the first round does not wait."""
@@ -208,20 +243,25 @@ class Member:
                 row[:] = np.mean([self._meanings[name] for name in names], axis=0)
         return Labels(features, liked, phrases)
 
+    def _excuse(self, error: Exception) -> None:
+        """Tell the person why this device stays out of a round; the server is not told."""
+        if isinstance(error, VaultMissingError):
+            self.ended = "the vault is gone, so this device has left the federation"
+        elif isinstance(error, WrongPassphraseError):
+            self.ended = "the vault's passphrase was changed meanwhile; join again with the new one"
+        elif isinstance(error, VaultError | StorageError):
+            self._tell("stayed out of a round: the vault could not be read")
+        else:
+            self._tell("stayed out of a round: the kept pictures could not be looked at")
+
     def _labels_or_none(self) -> Labels | None:
         """Return the labels, or None if the device stays out of this round; the person is told why, the server is not."""
         from palate.client.reconstruction import LEAST_LABELS
 
         try:
             mine = self.labels()
-        except VaultMissingError:
-            self.ended = "the vault is gone, so this device has left the federation"
-        except WrongPassphraseError:
-            self.ended = "the vault's passphrase was changed meanwhile; join again with the new one"
-        except (VaultError, StorageError):
-            self._tell("stayed out of a round: the vault could not be read")
-        except (PalateError, OSError):
-            self._tell("stayed out of a round: the kept pictures could not be looked at")
+        except (PalateError, OSError) as error:
+            self._excuse(error)
         else:
             if len(mine) >= LEAST_LABELS:
                 return mine

@@ -5,6 +5,8 @@ what they are, hands them to the connection, and then writes down that they went
 which server, which release and round, how many bytes with which SHA-256, which tensors and how long each is. The notes
 themselves stay in the vault, sealed.
 
+In a masked round keys and shares go through `send_handshake` beside it: random numbers made for the round, of which no note is kept.
+
 The order is the promise: no note, no sending. A note without "sent" was cut short (power, connection), so the bytes may or may
 not have left; the person should count them as gone. Nothing else in `client/` encodes an update; a test holds the source to that.
 """
@@ -22,14 +24,16 @@ from typing import Any, Protocol
 
 from palate.client.records import ONLY
 from palate.shared.errors import OptionError, VaultDamagedError
+from palate.shared.masked_wire import ADVERT, REVEALED, SHARES
 from palate.shared.update import EncoderUpdate, norm_of
-from palate.shared.wire import encode_update
+from palate.shared.wire import MAGIC, encode_update
 
 OUTBOX, OUTBOX_BEFORE = "outbox", "outbox before"  # types of records
 
 KEPT = 1_000
 """Notes kept one by one. Each costs room in the vault's head, which every change rewrites, so older ones become a sum."""
 
+HANDSHAKE = (ADVERT, SHARES, REVEALED)
 MAX_SERVER_CHARACTERS = 200
 _VERSION = 1
 
@@ -93,6 +97,9 @@ class Sent:
     norm: float  # L2 over all tensors
     tensors: tuple[SentTensor, ...]
     sent: bool  # False: the sending was cut short, or is going on
+    masked: bool = False  # the server saw only the sum with others
+    clip: float = 0.0  # what the change was cut to (L2); 0 if it was not
+    noise: float = 0.0  # standard deviation of the noise that this device added to each weight
 
     def to_json(self) -> dict[str, Any]:
         """Return the note as `palate outbox --json` prints it."""
@@ -116,8 +123,13 @@ def send_update(
     server: str,
     release: int,
     now: datetime,
+    cover: Callable[[EncoderUpdate], bytes] | None = None,
+    clip: float = 0.0,
+    noise: float = 0.0,
 ) -> Sent:
     """Send an update to a server: note it in the vault, hand its bytes to `send`, note that they went; return the note.
+
+    `cover` makes the bytes of a masked round, cut to `clip` and with `noise` on each weight; without it the update goes as it is.
 
     If the note cannot be written, nothing is sent, and the vault's error (`VaultError`, `StorageError`) is raised. If `send`
     raises, its error is raised and the note stays without "sent"; so it does if only the second note cannot be written.
@@ -129,7 +141,7 @@ def send_update(
         )
     if now.tzinfo is None:
         raise ValueError("the time of sending needs a zone")
-    data = encode_update(update)
+    data = encode_update(update) if cover is None else cover(update)
     when = now.astimezone(UTC).isoformat(timespec="microseconds")
     note = Sent(
         id=f"{when}-{secrets.token_hex(4)}",  # sorted by id is sorted by time
@@ -143,6 +155,9 @@ def send_update(
         norm=update.norm,
         tensors=tuple(SentTensor(name, t.shape, norm_of(t)) for name, t in update.tensors.items()),
         sent=False,
+        masked=cover is not None,
+        clip=clip,
+        noise=noise,
     )
     with log.transaction() as change:
         change.put(OUTBOX, note.id, _encode_note(note))
@@ -153,6 +168,16 @@ def send_update(
         if change.has(OUTBOX, note.id):  # unless another process sent a thousand meanwhile
             change.put(OUTBOX, note.id, _encode_note(note))
     return note
+
+
+def send_handshake(data: bytes, send: Callable[[bytes], None]) -> None:
+    """Send what a masked round needs besides the change: keys, sealed shares, revealed shares; nothing personal is in them.
+
+    Raises ValueError for bytes of any other kind.
+    """
+    if data[: len(MAGIC)] != MAGIC or data[len(MAGIC)] not in HANDSHAKE:
+        raise ValueError("only what masked rounds need may leave without a note")
+    send(data)
 
 
 def read_outbox(log: Log) -> list[Sent]:

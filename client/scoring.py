@@ -67,14 +67,14 @@ def score_pictures(
     without any, the answer is what people like on the whole. Raises `PictureError` or `OptionError`.
     """
     from palate.client.evaluator import fit_evaluator
-    from palate.shared.encoder import load_encoder
+    from palate.client.releases import own_encoder
 
     known, unknown, asked = (find_pictures(paths) for paths in (liked, disliked, pictures))
     if not asked:
         raise OptionError("no picture was given to score")
     features = look_at_files([*known, *unknown, *asked], progress)
     first, second = len(known), len(known) + len(unknown)
-    evaluator = fit_evaluator(load_encoder(), features[:first], features[first:second])
+    evaluator = fit_evaluator(own_encoder(), features[:first], features[first:second])
     return name_scores(asked, evaluator, features[second:])
 
 

@@ -29,8 +29,8 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from palate.server.aggregation import Reply
 from palate.server.checkpoints import Checkpoint
+from palate.server.exchange import Patience
 from palate.server.federation import ServerFolder, federate
-from palate.server.rounds import Patience
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.errors import FederationError, PalateError

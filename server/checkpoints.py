@@ -6,7 +6,7 @@ settings and the devices' answers: cohort and seeds are derived from (seed, roun
 
     checkpoint.safetensors   encoder.<name>     the encoder after the round: federated and fixed tensors
                              memory.<name>      what the averaging strategy remembers (FedAdam's moments)
-                             header "palate"    JSON: format, round, release, settings, missed, updates, metrics, sha256 of the tensors
+                             header "palate"    JSON: format, round, release, settings, missed, updates, metrics, clip, sha256 of the tensors
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Checkpoint:
     missed: int = 0  # rounds in a row without a quorum
     updates: int = 0  # that went into the encoder since its release
     metrics: Mapping[str, Any] = field(default_factory=dict)  # of the last round
+    clip: float = 0.0  # of the next masked round; 0 before the first
 
 
 def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
@@ -58,6 +59,7 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
         "missed": checkpoint.missed,
         "updates": checkpoint.updates,
         "metrics": dict(checkpoint.metrics),
+        "clip": checkpoint.clip,
         "sha256": _digest(tensors),
     }
     return bytes(
@@ -87,6 +89,7 @@ def checkpoint_from_bytes(data: bytes, place: str) -> Checkpoint:
             missed=int(header["missed"]),
             updates=int(header["updates"]),
             metrics=dict(header["metrics"]),
+            clip=float(header.get("clip", 0.0)),
         )
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         raise FileFormatError(advice) from None

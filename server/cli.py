@@ -1,4 +1,4 @@
-"""`palate server start | run | status | release | stop`: the common side of the federation, for the person who runs it.
+"""`palate server start | admit | run | status | key | release | stop`: the common side of the federation, for the person who runs it.
 
 Where it stands in the flow: the command line finds this group by the entry point `palate.commands` and loads it when it is called.
 Results go to stdout, everything else to stderr; a failure is one line and an exit status, which the command line above sees to.
@@ -55,6 +55,18 @@ def start(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port.")] = 8000,
     tls: Annotated[Path | None, typer.Option(help="Folder with ca.crt, server.pem and server.key.")] = None,
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="PEM file of who vouches for the server, instead of ca.crt.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of the server's certificate, instead of server.pem.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="PEM file of the server's private key, instead of server.key.")
+    ] = None,
+    admitted_only: Annotated[
+        bool, typer.Option("--admitted-only", help="Take only devices admitted with palate server admit.")
+    ] = False,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay until the server ends or Ctrl-C.")
     ] = False,
@@ -67,12 +79,20 @@ def start(
 
         palate server start
 
-        palate server start --host 0.0.0.0 --tls certificates
+        palate server start --host 0.0.0.0 --tls certificates --admitted-only
     """
     from palate.server import processes
 
     folder = _folder(home)
-    address = processes.Address(host, port, str(tls.resolve()) if tls else "")
+    address = processes.Address(
+        host,
+        port,
+        tls=_place(tls),
+        root_certificates=_place(root_certificates),
+        certificate=_place(certificate),
+        key=_place(key),
+        admitted_only=admitted_only,
+    )
     with _dots(f"starting the server on {folder.home}"):
         server = processes.start(folder, address)
     unfinished = processes.wanted(folder)
@@ -86,6 +106,34 @@ def start(
             _out(f"the run up to round {unfinished.rounds} goes on")
     if foreground:
         _stay(folder)
+
+
+@app.command()
+def admit(
+    key: Annotated[
+        Path,
+        typer.Argument(metavar="KEY.pub", help="Public key of the device; its private half stays there."),
+    ],
+    name: Annotated[str, typer.Option(help="What you call the device.")] = "",
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Let a device join a server that was started with --admitted-only; it is known from then on, restarts included.
+
+    The device's owner makes the key with ssh-keygen -t ecdsa -b 384 -N "" -f palate-key, sends you palate-key.pub,
+    and joins with palate join SERVER --key palate-key.
+
+    Example:
+
+        palate server admit palate-key.pub --name "Mara's laptop"
+    """
+    from palate.server.admission import admit as admit_device
+
+    done = admit_device(_folder(home), key, name)
+    if json:
+        _print_json({"node": done.node, "name": done.name})
+    else:
+        _out(f"admitted; the device may join as node {done.node}" + (f" ({name})" if name else ""))
 
 
 @app.command()
@@ -207,28 +255,78 @@ def status(home: Home = None, json: Json = False) -> None:
 
 
 @app.command()
+def key(
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Make another key; devices that accepted the old one follow.")
+    ] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Print the text of the release key, by which people pin it; the first time, make the key.
+
+    Set PALATE_RELEASE_PASSPHRASE before that to seal the private half; the same is then needed for every release.
+
+    Examples:
+
+        palate server key
+
+        palate server key --rotate
+    """
+    from palate.server import releases, signing
+    from palate.shared.release import write_key
+
+    folder = _folder(home)
+    path = folder.home / "release.key"
+    made = True
+    if rotate:
+        public = releases.rotate_key(
+            folder.releases, datetime.now(UTC), key_path=path, passphrase=signing.passphrase_given()
+        )
+    else:
+        known = releases.current_public(folder.releases, path)
+        made = known is None
+        public = known or signing.make_key(path, signing.passphrase_given()).public_key().public_bytes_raw()
+    if json:
+        _print_json({"key": write_key(public), "file": str(path), "new": made})
+        return
+    if made:
+        _say(f"a new release key is in {path}; keep a copy of that file, and keep it secret")
+    _out(write_key(public))
+
+
+@app.command()
 def release(home: Home = None, json: Json = False) -> None:
-    """Make a numbered release of the encoder as it stands, for devices to install.
+    """Make a numbered, signed release of the encoder as it stands, for devices to adopt; the first time, make the key too.
 
     Example:
 
         palate server release
     """
+    from palate.server import releases, signing
     from palate.server.checkpoints import read_checkpoint
-    from palate.server.releases import make_release, release_path
+    from palate.shared.release import write_key
 
     folder = _folder(home)
     kept = read_checkpoint(folder.checkpoint)
     if kept is None:
         raise OptionError(f"nothing was trained in {folder.home} yet; train first: palate server run")
-    card = make_release(folder.releases, kept, datetime.now(UTC))
-    path = release_path(folder.releases, card.release)
+    path, passphrase = folder.home / "release.key", signing.passphrase_given()
+    found = releases.current_key(folder.releases, path, passphrase)
+    if found is None:
+        found = signing.make_key(path, passphrase)
+        _say(f"a new release key is in {path}; keep a copy of that file, and keep it secret")
+    card = releases.make_release(folder.releases, kept, datetime.now(UTC), key=found)
+    text = write_key(found.public_key().public_bytes_raw())
+    file, message = (
+        name(folder.releases, card.release) for name in (releases.release_path, releases.message_path)
+    )
     if json:
-        _print_json({**asdict(card), "file": str(path)})
-    else:
-        _out(
-            f"release {card.release} is {path} (encoder {card.hash[:12]}, {card.updates} updates, round {card.round})"
-        )
+        _print_json({**releases.card_to_json(card), "file": str(file), "message": str(message), "key": text})
+        return
+    _out(
+        f"release {card.release} is {file} (encoder {card.hash[:12]}, {card.updates} updates, round {card.round})"
+    )
+    _out(f"devices take it over with: palate release adopt {message} --key {text}")
 
 
 @app.command()
@@ -252,6 +350,10 @@ def stop(
         _print_json({"stopped": done})
     else:
         _out(f"the {what} is stopped" if done else f"there is no {what} to stop")
+
+
+def _place(path: Path | None) -> str:
+    return str(path.expanduser().resolve()) if path else ""
 
 
 def _folder(home: Path | None) -> ServerFolder:

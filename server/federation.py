@@ -6,6 +6,7 @@ the same process. Everything that a server has lies in one folder:
     checkpoint.safetensors   where the federation stands          (checkpoints)
     releases/                numbered encoders                    (releases)
     rounds.jsonl, events/    what each round was like             (metrics)
+    privacy.jsonl            what of the privacy budget is spent  (ledger)
     now.json                 what a run is doing at this moment, for progress bars
     ended.json               how the last run ended
     run.json, server.json    the run that was submitted, the server that was started    (processes)
@@ -24,10 +25,13 @@ from typing import Any
 
 from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from palate.server.durable import held, write_atomically
+from palate.server.exchange import Devices, Now, Patience
+from palate.server.ledger import Ledger
 from palate.server.metrics import MetricsLog
-from palate.server.releases import newest_encoder
-from palate.server.rounds import Average, Devices, Now, Patience, run_rounds
+from palate.server.releases import list_releases, newest_encoder, newest_message
+from palate.server.rounds import Average, Spend, no_ledger, run_rounds
 from palate.server.settings import RunSettings
+from palate.shared.accounting import Budget, Cost
 from palate.shared.encoder import EncoderWeights
 from palate.shared.errors import PalateError
 
@@ -61,6 +65,11 @@ class ServerFolder:
         return self.home / "events"
 
     @property
+    def ledger(self) -> Path:
+        """The privacy ledger."""
+        return self.home / "privacy.jsonl"
+
+    @property
     def now(self) -> Path:
         """What the run is doing."""
         return self.home / "now.json"
@@ -81,7 +90,11 @@ def standing(folder: ServerFolder, settings: RunSettings, first: EncoderWeights 
     if kept is None:
         return Checkpoint(0, newest_encoder(folder.releases) if first is None else first, settings)
     memory = kept.memory if kept.settings.strategy == settings.strategy else {}
-    return replace(kept, settings=settings, memory=memory)
+    state = replace(kept, settings=settings, memory=memory)
+    newest = len(list_releases(folder.releases))
+    if newest > kept.encoder.release:  # a release was made since: it is what devices grow from now
+        state = replace(state, encoder=EncoderWeights(newest, kept.encoder.tensors), updates=0)
+    return state
 
 
 def federate(
@@ -107,11 +120,21 @@ def federate(
         folder.ended.unlink(missing_ok=True)
         try:
             state = start = standing(folder, settings, first)
+            installed = newest_encoder(folder.releases) if first is None else first
             with MetricsLog(
                 folder.rounds, folder.events if tensorboard else None, after=start.metrics
             ) as metrics:
                 tell = _teller(folder, run)
-                for state in run_rounds(devices, start, average=average, tell=tell, patience=patience):
+                for state in run_rounds(
+                    devices,
+                    start,
+                    average=average,
+                    tell=tell,
+                    patience=patience,
+                    spend=_spender(folder, settings),
+                    release=installed,
+                    offered=newest_message(folder.releases) or b"",
+                ):
                     write_checkpoint(folder.checkpoint, state)
                     metrics.record(state.metrics)
                     on_round(state)
@@ -120,6 +143,19 @@ def federate(
             raise
         _note_end(folder, {"run": run, "ended": "finished", "round": state.round})
         return state
+
+
+def _spender(folder: ServerFolder, settings: RunSettings) -> Spend:
+    """What books each round in the server's privacy ledger, for runs that add noise."""
+    privacy = settings.privacy
+    if privacy is None or not privacy.noise_multiplier:
+        return no_ledger
+    ledger = Ledger(folder.ledger, Budget(privacy.epsilon, privacy.delta))
+
+    def spend(round: int, multiplier: float, chance: float | None, asked: int) -> None:  # noqa: A002
+        ledger.book(round, Cost(multiplier, chance), cohort=asked)
+
+    return spend
 
 
 def read_note(path: Path) -> dict[str, Any]:

@@ -48,22 +48,61 @@ Folder = ServerFolder
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens. `tls` is a folder with ca.crt, server.pem and server.key, or nothing for plain HTTP."""
+    """Where a server listens, how it proves itself (TLS), and whether devices must prove themselves.
+
+    `tls` is a folder with ca.crt, server.pem and server.key; each of these can be named by itself as well. Without any of them it is
+    plain HTTP. With `admitted_only` no device joins whose key was not admitted (`admission`). Raises OptionError for a port out of
+    range, for files that are missing, and for what needs TLS without it.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
     tls: str = ""
+    root_certificates: str = ""
+    certificate: str = ""
+    key: str = ""
+    admitted_only: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65_535:
             raise OptionError(f"port is {self.port}; it must be from 1 to 65535")
-        if self.host not in LOOPBACK and not self.tls:
+        if self.host not in LOOPBACK and not self.encrypted:
             raise OptionError(
                 f"host is {self.host}, which others can reach: name a folder with ca.crt, server.pem and server.key by --tls"
             )
-        for name in ("ca.crt", "server.pem", "server.key") if self.tls else ():
-            if not (Path(self.tls) / name).is_file():
-                raise OptionError(f"tls is {self.tls}; {name} is missing there")
+        if self.admitted_only and not self.encrypted:
+            raise OptionError(
+                "devices can prove who they are only over TLS: name a folder with ca.crt, server.pem and server.key by --tls"
+            )
+        for option, (given, path) in self._files().items():
+            if not given and not self.tls:
+                raise OptionError(
+                    f"TLS needs --root-certificates, --certificate and --key; {option} is missing"
+                )
+            if not path.is_file():
+                where = f"{option} is {given}" if given else f"tls is {self.tls}"
+                raise OptionError(f"{where}; {path.name} is missing there")
+
+    @property
+    def encrypted(self) -> bool:
+        """Says whether the server speaks TLS."""
+        return any((self.tls, self.root_certificates, self.certificate, self.key))
+
+    @property
+    def certificates(self) -> tuple[Path, Path, Path]:
+        """Who vouches for the server, the server's certificate, and its private key, in PEM files."""
+        root, certificate, key = (path for _, path in self._files().values())
+        return root, certificate, key
+
+    def _files(self) -> dict[str, tuple[str, Path]]:
+        if not self.encrypted:
+            return {}
+        named = (
+            ("--root-certificates", self.root_certificates, "ca.crt"),
+            ("--certificate", self.certificate, "server.pem"),
+            ("--key", self.key, "server.key"),
+        )
+        return {option: (given, Path(given or Path(self.tls) / name)) for option, given, name in named}
 
     @property
     def near(self) -> str:
@@ -116,9 +155,11 @@ def start(folder: Folder, address: Address) -> Running:
         str(folder.home / "flower" / "state.db"),
         "--disable-runtime-dependency-installation",
     ]
-    if address.tls:
-        for flag, name in (("ca-certfile", "ca.crt"), ("certfile", "server.pem"), ("keyfile", "server.key")):
-            command += [f"--ssl-{flag}", str(Path(address.tls) / name)]
+    if address.encrypted:
+        for flag, path in zip(("ca-certfile", "certfile", "keyfile"), address.certificates, strict=True):
+            command += [f"--ssl-{flag}", str(path.resolve())]
+        if address.admitted_only:
+            command.append("--enable-supernode-auth")
     else:
         command.append("--insecure")
     try:
@@ -160,11 +201,11 @@ def stop(folder: Folder) -> bool:
 
 def healthy(address: Address, seconds: float = 2.0) -> bool:
     """Says whether a server answers there."""
-    context = ssl.create_default_context(cafile=str(Path(address.tls) / "ca.crt")) if address.tls else None
+    context = ssl.create_default_context(cafile=str(address.certificates[0])) if address.encrypted else None
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if context is not None:
         handlers.append(urllib.request.HTTPSHandler(context=context))
-    scheme = "https" if address.tls else "http"
+    scheme = "https" if address.encrypted else "http"
     try:
         with urllib.request.build_opener(*handlers).open(
             f"{scheme}://{address.near}/health", timeout=seconds
@@ -196,7 +237,7 @@ def resume(folder: Folder) -> str | None:
         return None
     number = read_note(folder.home / "run.json").get("run", "")
     if number:  # what is left of it in Flower's database would keep devices busy
-        _flwr(folder, "stop", number, CONNECTION, may_fail=True)
+        call_flower(folder, "stop", number, CONNECTION, may_fail=True)
     return _submit(folder, settings)
 
 
@@ -218,7 +259,7 @@ def drop_run(folder: Folder) -> bool:
     note = read_note(folder.home / "run.json")
     _note(folder.home / "run.json", {**note, "dropped": True})
     if running(folder) and note.get("run"):
-        _flwr(folder, "stop", note["run"], CONNECTION, may_fail=True)
+        call_flower(folder, "stop", note["run"], CONNECTION, may_fail=True)
     folder.now.unlink(missing_ok=True)
     return True
 
@@ -266,7 +307,7 @@ def status_of(folder: Folder, run: str) -> str:
     """Returns what Flower says of a run, such as `running` or `finished:failed`; empty when it does not answer."""
     with contextlib.suppress(FederationError, KeyError, IndexError, TypeError):
         return str(
-            _flwr(folder, "list", CONNECTION, "--run-id", run, "--format", "json")["runs"][0]["status"]
+            call_flower(folder, "list", CONNECTION, "--run-id", run, "--format", "json")["runs"][0]["status"]
         )
     return ""
 
@@ -282,8 +323,8 @@ def prepare(folder: Folder, address: Address) -> Path:
         f"[superlink.{CONNECTION}]",
         f'address = "{address.near}"',
     ]
-    if address.tls:
-        lines.append(f"root-certificates = {json.dumps(str(Path(address.tls).resolve() / 'ca.crt'))}")
+    if address.encrypted:
+        lines.append(f"root-certificates = {json.dumps(str(address.certificates[0].resolve()))}")
     else:
         lines.append("insecure = true")
     try:
@@ -330,7 +371,7 @@ def _submit(folder: Folder, settings: RunSettings) -> str:
     text = folder.home / "flower" / "run.toml"
     text.write_text(f"settings = {json.dumps(settings.to_json())}\n", encoding="utf-8")
     bundle = str(folder.home / "flower" / "bundle")
-    answer = _flwr(folder, "run", bundle, CONNECTION, "--run-config", str(text), "--format", "json")
+    answer = call_flower(folder, "run", bundle, CONNECTION, "--run-config", str(text), "--format", "json")
     number = str(answer.get("run-id") or "")
     if not number:
         raise FederationError(f"the server took no run: {answer.get('error-message', 'it does not say why')}")
@@ -338,7 +379,7 @@ def _submit(folder: Folder, settings: RunSettings) -> str:
     return number
 
 
-def _flwr(folder: Folder, *arguments: str, may_fail: bool = False) -> dict[str, Any]:
+def call_flower(folder: Folder, *arguments: str, may_fail: bool = False) -> dict[str, Any]:
     """Runs one of Flower's commands and returns the JSON object that it prints, if it prints one."""
     try:
         done = subprocess.run(

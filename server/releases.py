@@ -1,152 +1,243 @@
-"""The releases folder: numbered encoders that devices may take over, each with a card that says what it is.
+"""The releases folder: numbered encoders that devices may take over, and the signed log that says what each one is.
 
 Where it stands in the flow: rounds move the encoder a little each and live in the checkpoint; once in a while the person who
-runs the server makes a release of it (`palate server release`), which devices can install.
+runs the server makes a release of it (`palate server release`), which devices check and adopt (`palate release adopt`).
 
+    releases.log                the log of all releases and changes of the key, as `shared.release` writes it
     release-00001.safetensors   the encoder, as `shared.encoder.encoder_to_bytes` writes it
-    release-00001.json          its card: format, release, parent, hash, shapes, sha256 of the file, round, updates, when
+    release-00001.palate        log and encoder as one message: what a device needs, in one file
 
-The card is written last, so a release without one is unfinished and does not count. Both files are written in one step each.
+The log is what counts, and is written after the encoder it speaks of: an encoder without an entry is unfinished. Each file is
+written in one step. The key (`signing`) lies one folder up, so that this folder can be handed out as it stands.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from palate.server import signing
 from palate.server.checkpoints import Checkpoint
-from palate.server.durable import storage_error, write_atomically
+from palate.server.durable import held, storage_error, write_atomically
 from palate.shared.encoder import (
     MAX_BYTES,
     EncoderWeights,
-    encoder_from_bytes,
     encoder_hash,
     encoder_to_bytes,
     load_encoder,
     shapes_hash,
 )
-from palate.shared.errors import FileFormatError, ModelError, OptionError
+from palate.shared.errors import OptionError, ReleaseError
+from palate.shared.release import (
+    BACKBONE_HASH,
+    LOG_NAME,
+    MOST_LOG_BYTES,
+    Card,
+    Privacy,
+    ReleaseLog,
+    SignedRelease,
+    decode_log,
+    encode_log,
+    encode_release,
+    encoder_name,
+    message_name,
+    write_key,
+)
+from palate.shared.release_check import Pinned, Trust, check_log, read_encoder
+from palate.shared.wire import fixed_hash
 
-FORMAT: Final = "palate release 1"
-_CARD = re.compile(r"release-(\d{5})\.json")
+LOCK_SECONDS: Final = 10.0
 
 
-@dataclass(frozen=True)
-class Release:
-    """The card of a release; nothing in it is about a single device."""
+def make_release(
+    folder: Path,
+    checkpoint: Checkpoint,
+    now: datetime,
+    *,
+    key: Ed25519PrivateKey,
+    privacy: Privacy | None = None,
+) -> Card:
+    """Makes the next release of a checkpoint's encoder, signs it, and returns its card.
 
-    release: int
-    parent: int  # the release that training started from
-    hash: str  # `encoder_hash`: what devices pin
-    shapes: str  # `shapes_hash` of the version of Palate that made it
-    sha256: str  # of the file
-    round: int  # after which it was made
-    updates: int  # that went into it since its parent
-    when: str  # ISO 8601, UTC
-    format: str = FORMAT
-
-
-def make_release(folder: Path, checkpoint: Checkpoint, now: datetime) -> Release:
-    """Makes the next release of a checkpoint's encoder and returns its card.
-
-    Raises OptionError when nothing was learned since the latest release, StorageError when it cannot be written.
+    `privacy` is what the rounds up to here have spent. Raises OptionError when nothing was learned since the latest release or
+    when the key is not the log's; ReleaseError for an encoder that no device would take and for a log that cannot be gone on with;
+    StorageError when it cannot be written.
     """
-    earlier = list_releases(folder)
-    latest = earlier[-1].release if earlier else checkpoint.encoder.release
-    digest = encoder_hash(checkpoint.encoder)
-    known = {card.hash: card.release for card in earlier} | {encoder_hash(load_encoder()): 0}
-    if digest in known:
-        raise OptionError(
-            f"the encoder after round {checkpoint.round} is that of release {known[digest]}; "
-            "train it first with `palate server run`"
+    with _locked(folder):
+        log = read_log(folder) or ReleaseLog(key.public_key().public_bytes_raw())
+        _check_key(log, key)
+        digest = encoder_hash(checkpoint.encoder)
+        known = {card.hash: card.release for _, card in log.releases} | {log.shipped: 0}
+        if digest in known:
+            raise OptionError(
+                f"the encoder after round {checkpoint.round} is that of release {known[digest]}; "
+                "train it first with `palate server run`"
+            )
+        number = len(log.releases) + 1
+        data = encoder_to_bytes(EncoderWeights(number, checkpoint.encoder.tensors))
+        card = Card(
+            release=number,
+            round=checkpoint.round,
+            updates=checkpoint.updates,
+            hash=digest,
+            parent=log.releases[-1][1].hash if log.releases else log.shipped,
+            shapes=shapes_hash(),
+            fixed=fixed_hash(checkpoint.encoder),
+            backbone=BACKBONE_HASH,
+            sha256=hashlib.sha256(data).hexdigest(),
+            privacy=privacy,
         )
-    number = latest + 1
-    data = encoder_to_bytes(EncoderWeights(number, checkpoint.encoder.tensors))
-    card = Release(
-        release=number,
-        parent=checkpoint.encoder.release,
-        hash=digest,
-        shapes=shapes_hash(),
-        sha256=hashlib.sha256(data).hexdigest(),
-        round=checkpoint.round,
-        updates=checkpoint.updates,
-        when=now.isoformat(timespec="seconds"),
-    )
-    consequence = f"release {number} was not made"
-    write_atomically(release_path(folder, number), data, consequence=consequence)
-    write_atomically(
-        _card_path(folder, number), json.dumps(asdict(card), indent=2).encode(), consequence=consequence
-    )
-    return card
+        log = log.with_release(card, int(now.timestamp()), key)
+        # What a device would refuse is not released.
+        check_log(log, Trust(log.first_key), _pinned())
+        read_encoder(data, card)
+        consequence = f"release {number} was not made"
+        write_atomically(release_path(folder, number), data, consequence=consequence)
+        write_atomically(folder / LOG_NAME, encode_log(log), consequence=consequence)
+        message = encode_release(SignedRelease(log, data))
+        write_atomically(message_path(folder, number), message, consequence="the one file was not written")
+        return card
 
 
-def list_releases(folder: Path) -> list[Release]:
-    """Returns the cards of all finished releases by number; raises FileFormatError for a card that is not one."""
+def rotate_key(folder: Path, now: datetime, *, key_path: Path, passphrase: str | None) -> bytes:
+    """Makes another key, writes into the log that it takes the old one's place, and returns its public half.
+
+    Killed at any moment, either the old key or the new one is in force, and `current_key` finds it. Devices that accepted the old key
+    follow by themselves at their next release. Raises what `current_key` raises, and OptionError if there is no key yet.
+    """
+    with _locked(folder):
+        key = current_key(folder, key_path, passphrase)
+        if key is None:
+            raise OptionError("there is no release key to change yet; make one with: palate server key")
+        log = read_log(folder) or ReleaseLog(key.public_key().public_bytes_raw())
+        beside = _next_key_path(key_path)
+        new = signing.make_key(beside, passphrase)
+        log = log.with_rotation(new, int(now.timestamp()), key)
+        write_atomically(folder / LOG_NAME, encode_log(log), consequence="the key was not changed")
+        try:
+            signing.move_key(beside, key_path)
+        except OSError as error:
+            raise storage_error(error, key_path, f"the new key is in {beside}") from None
+        return log.keys[-1]
+
+
+def current_key(folder: Path, key_path: Path, passphrase: str | None) -> Ed25519PrivateKey | None:
+    """Returns the key that the log is signed with now, or None if there is neither a log nor a key.
+
+    Finishes a change of the key that was cut short. Raises OptionError when the log is there and its key is not, and what
+    `signing.read_key` raises.
+    """
+    current_public(folder, key_path)
+    return signing.read_key(key_path, passphrase)
+
+
+def current_public(folder: Path, key_path: Path) -> bytes | None:
+    """Returns the public half of `current_key`, which needs no passphrase; raises what that raises."""
+    log = read_log(folder)
+    if log is not None and signing.read_public(key_path) != log.keys[-1]:
+        beside = _next_key_path(key_path)
+        if signing.read_public(beside) != log.keys[-1]:
+            raise OptionError(
+                f"the releases are signed with {write_key(log.keys[-1])}, and {key_path} is not that key; restore it from a backup"
+            )
+        try:
+            signing.move_key(beside, key_path)
+        except OSError as error:
+            raise storage_error(error, key_path, "nothing was signed") from None
+    return signing.read_public(key_path)
+
+
+def read_log(folder: Path) -> ReleaseLog | None:
+    """Returns the log, checked from its first entry on, or None if there is none.
+
+    Raises ReleaseError when it was damaged or made for another version of Palate, StorageError when it cannot be read.
+    """
+    path = folder / LOG_NAME
+    if not path.exists():
+        return None
     try:
-        numbers = sorted(int(found[1]) for path in folder.iterdir() if (found := _CARD.fullmatch(path.name)))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise storage_error(error, folder, "nothing was changed") from None
-    return [_read_card(_card_path(folder, number)) for number in numbers]
+        log = decode_log(_read(path, MOST_LOG_BYTES))
+        check_log(log, Trust(log.first_key), _pinned())
+    except ReleaseError as error:
+        raise ReleaseError(f"{path}: {error}", error.reason) from None
+    return log
+
+
+def list_releases(folder: Path) -> list[Card]:
+    """Returns the cards of all releases by number; raises what `read_log` raises."""
+    log = read_log(folder)
+    return [card for _, card in log.releases] if log else []
 
 
 def read_release(folder: Path, number: int) -> EncoderWeights:
     """Returns the encoder of a release, checked against its card.
 
-    Raises ModelError when file and card do not belong together, or when the release was made for other tensors than this
-    version of Palate has; FileFormatError for a card that is not one; StorageError when a file cannot be read.
+    Raises OptionError for a number that there is not, ReleaseError when file and card do not belong together, and what `read_log`
+    raises.
     """
-    card = _read_card(_card_path(folder, number))
-    path = release_path(folder, number)
-    if card.shapes != shapes_hash():
-        raise ModelError(
-            f"release {number} has the tensors {card.shapes[:12]}, and this version of Palate has {shapes_hash()[:12]}; "
-            "use the version that made it"
-        )
-    data = _read(path)
-    if hashlib.sha256(data).hexdigest() != card.sha256:
-        raise ModelError(f"{path} is not the file that its card speaks of; take the release again")
-    encoder = encoder_from_bytes(data)
-    if encoder.release != number or encoder_hash(encoder) != card.hash:
-        raise ModelError(f"{path} is not the encoder that its card speaks of; take the release again")
-    return encoder
+    cards = list_releases(folder)
+    if not 1 <= number <= len(cards):
+        raise OptionError(f"there is no release {number} in {folder}; the newest is {len(cards)}")
+    return read_encoder(_read(release_path(folder, number), MAX_BYTES), cards[number - 1])
 
 
 def newest_encoder(folder: Path) -> EncoderWeights:
     """Returns the encoder to start from: that of the newest release, or the one that ships with Palate."""
     cards = list_releases(folder)
-    return read_release(folder, cards[-1].release) if cards else load_encoder()
+    return read_release(folder, len(cards)) if cards else load_encoder()
+
+
+def newest_message(folder: Path) -> bytes | None:
+    """Returns the message of kind 11 that carries the newest release to a device, or None if there is no release yet."""
+    log = read_log(folder)
+    if log is None or not log.releases:
+        return None
+    card = log.releases[-1][1]
+    data = _read(release_path(folder, card.release), MAX_BYTES)
+    read_encoder(data, card)
+    return encode_release(SignedRelease(log, data))
 
 
 def release_path(folder: Path, number: int) -> Path:
     """Returns where the encoder of a release lies."""
-    return folder / f"release-{number:05d}.safetensors"
+    return folder / encoder_name(number)
 
 
-def _card_path(folder: Path, number: int) -> Path:
-    return folder / f"release-{number:05d}.json"
+def message_path(folder: Path, number: int) -> Path:
+    """Returns where log and encoder of a release lie as one file."""
+    return folder / message_name(number)
 
 
-def _read_card(path: Path) -> Release:
-    try:
-        found: Any = json.loads(_read(path))
-        card = Release(**found)
-    except (ValueError, TypeError):
-        raise FileFormatError(f"{path} is no card of a release; take the release again") from None
-    if card.format != FORMAT:
-        raise FileFormatError(f"{path} has the form {card.format!r}; this version reads {FORMAT!r}")
-    return card
+def card_to_json(card: Card) -> dict[str, Any]:
+    """Returns a card as the command line prints it."""
+    return asdict(card)
 
 
-def _read(path: Path) -> bytes:
+def _check_key(log: ReleaseLog, key: Ed25519PrivateKey) -> None:
+    if key.public_key().public_bytes_raw() != log.keys[-1]:
+        raise OptionError(f"the releases are signed with {write_key(log.keys[-1])}; this is another key")
+
+
+def _pinned() -> Pinned:
+    return Pinned.by(load_encoder())
+
+
+def _next_key_path(key_path: Path) -> Path:
+    return key_path.with_name(key_path.name + ".next")
+
+
+def _locked(folder: Path) -> Any:
+    return held(folder / ".lock", LOCK_SECONDS, f"the releases folder {folder}")
+
+
+def _read(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return file.read(most + 1)
     except OSError as error:
         raise storage_error(error, path, "the release cannot be used") from None

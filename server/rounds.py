@@ -16,22 +16,27 @@ from __future__ import annotations
 
 import hashlib
 import random
-import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from palate.server.aggregation import Reply, Sound, check_reply, in_fixed_order, moved
+from palate.server.aggregation import Sound, check_reply, in_fixed_order, moved
 from palate.server.checkpoints import Checkpoint
+from palate.server.exchange import Collected, Devices, Exchange, Now, Patience, Tell
 from palate.server.settings import RunSettings
-from palate.shared.encoder import encoder_hash
+from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, ModelError
 from palate.shared.update import EncoderUpdate, Floats
 from palate.shared.wire import Task, encode_task
+
+OFFER_SECONDS = 20.0
+"""How long a round waits for devices to look at a release that they have not seen."""
+
+Spend = Callable[[int, float, float | None, int], None]
+"""Called before a noised round with its number, noise multiplier, the chance with which devices were asked, and how many were."""
 
 Average = Callable[
     [RunSettings, int, Sequence[EncoderUpdate], Mapping[str, Floats]], tuple[Floats, dict[str, Floats]]
@@ -39,40 +44,8 @@ Average = Callable[
 """From settings, round, checked updates and memory to the change of the encoder and the memory after it."""
 
 
-class Devices(Protocol):
-    """The devices of a federation, as the round loop sees them."""
-
-    def connected(self) -> Sequence[int]:
-        """Returns the numbers of the devices that are connected now."""
-
-    def ask(self, wires: Mapping[int, bytes], round: int, seconds: float) -> Mapping[str, int]:  # noqa: A002
-        """Sends each device its bytes, to be forgotten after `seconds`; returns question ids with the devices they went to."""
-
-    def replies(self, questions: Collection[str]) -> Iterable[Reply]:
-        """Returns the replies to these questions that are there by now, each once."""
-
-
-@dataclass(frozen=True)
-class Now:
-    """What a run is doing at this moment, for a progress bar."""
-
-    doing: str  # "waiting" for devices or "training"
-    round: int
-    rounds: int
-    done: int  # devices that are there, or updates that are usable
-    wanted: int
-
-
-Tell = Callable[[Now], None]
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How the loop passes time; tests put a clock of their own here."""
-
-    poll_seconds: float = 0.2
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+def no_ledger(round: int, multiplier: float, chance: float | None, asked: int) -> None:  # noqa: A002
+    """No ledger: nothing is counted."""
 
 
 def run_rounds(
@@ -82,17 +55,32 @@ def run_rounds(
     average: Average,
     tell: Tell = lambda now: None,
     patience: Patience = Patience(),
+    spend: Spend = no_ledger,
+    release: EncoderWeights | None = None,
+    offered: bytes = b"",
 ) -> Iterator[Checkpoint]:
     """Yields a checkpoint after each round, from the one after `start` to the last that its settings ask for.
 
-    Raises FederationError, in one line, when too few devices connect in time or too many rounds in a row had no quorum.
+    `spend` is asked before each masked round, and ends the run where the budget does; `release` is the encoder that devices
+    have installed, against which masked rounds write theirs (by default the one that ships with Palate), and `offered` are the
+    bytes of the newest signed release, sent once to every device. Raises FederationError, in one line, when too few devices connect in time or too many rounds in a row had no quorum, and what `spend` raises.
     """
     if start.round < start.settings.rounds:
         wait_for_devices(devices, start, tell, patience)
     # A run that was ended by missed rounds, and is started again, gets as many chances as a new one.
     state = start if start.missed < start.settings.missed_rounds else replace(start, missed=0)
+    told: set[int] = set()
     while state.round < state.settings.rounds:
-        state = run_round(devices, state, average=average, tell=tell, patience=patience)
+        if offered:
+            new = set(devices.connected()) - told
+            told |= new
+            exchange = Exchange(devices, state.round + 1, patience)
+            exchange.ask(
+                dict.fromkeys(sorted(new), offered), min(OFFER_SECONDS, start.settings.deadline_seconds)
+            )
+        state = run_round(
+            devices, state, average=average, tell=tell, patience=patience, spend=spend, release=release
+        )
         yield state
         settings = state.settings
         if state.missed >= settings.missed_rounds:
@@ -103,7 +91,14 @@ def run_rounds(
 
 
 def run_round(
-    devices: Devices, before: Checkpoint, *, average: Average, tell: Tell, patience: Patience
+    devices: Devices,
+    before: Checkpoint,
+    *,
+    average: Average,
+    tell: Tell,
+    patience: Patience,
+    spend: Spend = no_ledger,
+    release: EncoderWeights | None = None,
 ) -> Checkpoint:
     """Runs the round after a checkpoint and returns the checkpoint after it.
 
@@ -112,28 +107,37 @@ def run_round(
     settings, number = before.settings, before.round + 1
     connected = _wait(devices, settings.quorum, before, tell, patience)
     began = patience.clock()
-    base = encoder_hash(before.encoder)
-    cohort = choose_cohort(connected, settings.asked, settings.seed, number)
-    task = Task.for_encoder(
-        before.encoder, round=number, settings=settings.local, seed=derive_seed(settings.seed, number)
-    )
-    wire = encode_task(task)
-    sound, refused, bytes_up = _collect(devices, wire, cohort, before, base, tell, patience)
+    exchange = Exchange(devices, number, patience)
+    if settings.privacy is None:
+        cohort = choose_cohort(connected, settings.asked, settings.seed, number)
+        got = _collect(devices, cohort, before, tell, patience)
+    else:
+        from palate.server.masked_rounds import choose_masked_cohort, collect_masked
+
+        cohort, chance = choose_masked_cohort(connected, settings)
+        got = collect_masked(
+            exchange,
+            cohort,
+            before,
+            load_encoder() if release is None else release,
+            derive_seed(settings.seed, number),
+            tell,
+            lambda multiplier, asked: spend(number, multiplier, chance, asked),
+        )
 
     after, change = before.encoder, 0.0
     memory = dict(before.memory)
-    counted = len(sound) >= settings.quorum
+    counted = bool(got.updates) and got.devices >= settings.quorum
     if counted:
-        vector, memory_after = average(settings, number, in_fixed_order(sound), memory)
+        vector, memory_after = average(settings, number, got.updates, memory)
         try:
             after = moved(before.encoder, vector)
             memory = memory_after
             change = float(np.linalg.norm(vector.astype(np.float64)))
         except ModelError:
             counted = False
-            refused["overflow"] += len(sound)
-    used = len(sound) if counted else 0
-    norms = [one.update.norm for one in sound]
+            got.refused["overflow"] += got.devices
+    used = got.devices if counted else 0
     metrics: dict[str, Any] = {
         "round": number,
         "when": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -142,12 +146,13 @@ def run_round(
         "asked": len(cohort),
         "used": used,
         "counted": counted,
-        "refused": dict(sorted(refused.items())),
-        "update_norm": float(np.mean(norms)) if norms else 0.0,
+        "refused": dict(sorted(got.refused.items())),
+        "update_norm": got.update_norm,
         "change_norm": change,
-        "bytes_down": len(wire) * len(cohort),
-        "bytes_up": bytes_up,
+        "bytes_down": got.bytes_down,
+        "bytes_up": got.bytes_up,
         "encoder": encoder_hash(after),
+        **got.told,
     }
     return replace(
         before,
@@ -157,6 +162,7 @@ def run_round(
         missed=0 if counted else before.missed + 1,
         updates=before.updates + used,
         metrics=metrics,
+        clip=got.clip,
     )
 
 
@@ -203,19 +209,18 @@ def _wait(devices: Devices, wanted: int, before: Checkpoint, tell: Tell, patienc
 
 
 def _collect(
-    devices: Devices,
-    wire: bytes,
-    cohort: Sequence[int],
-    before: Checkpoint,
-    base: str,
-    tell: Tell,
-    patience: Patience,
-) -> tuple[list[Sound], Counter[str], int]:
-    """Asks the cohort; returns the usable updates, the others by reason, and how many bytes came."""
+    devices: Devices, cohort: Sequence[int], before: Checkpoint, tell: Tell, patience: Patience
+) -> Collected:
+    """Asks the cohort, without masks; returns the usable updates in an order that depends on their content alone."""
     settings, number = before.settings, before.round + 1
-    refused: Counter[str] = Counter()
+    base = encoder_hash(before.encoder)
+    task = Task.for_encoder(
+        before.encoder, round=number, settings=settings.local, seed=derive_seed(settings.seed, number)
+    )
+    wire = encode_task(task)
+    got = Collected(bytes_down=len(wire) * len(cohort))
+    refused = got.refused
     sound: list[Sound] = []
-    bytes_up = 0
     deadline = patience.clock() + settings.deadline_seconds
     waiting = set(devices.ask(dict.fromkeys(cohort, wire), number, settings.deadline_seconds))
     if len(waiting) < len(cohort):
@@ -228,7 +233,7 @@ def _collect(
                 refused["unasked"] += 1
                 continue
             waiting.remove(reply.question)
-            bytes_up += len(reply.wire) if isinstance(reply.wire, bytes) else 0
+            got.bytes_up += len(reply.wire) if isinstance(reply.wire, bytes) else 0
             found = check_reply(reply, base=base, round=number, max_norm=settings.max_norm)
             if isinstance(found, str):
                 refused[found] += 1
@@ -243,11 +248,14 @@ def _collect(
             tell(Now("training", number, settings.rounds, told, settings.devices))
         if patience.clock() >= deadline:
             refused["late"] += len(waiting)
-            return sound, refused, bytes_up
+            waiting.clear()
+            break
         patience.sleep(patience.poll_seconds)
     if waiting:
         refused["surplus"] += len(waiting)
-    return sound, refused, bytes_up
+    got.updates, got.devices = in_fixed_order(sound), len(sound)
+    got.update_norm = float(np.mean([one.update.norm for one in sound])) if sound else 0.0
+    return got
 
 
 def _reasons(metrics: Mapping[str, Any]) -> str:

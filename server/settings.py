@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from palate.server.privacy import Privacy
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import MAX_NORM, MAX_ROUND, LocalSettings
 
@@ -55,6 +56,9 @@ class RunSettings:
     The strategies from krum on are Flower's rules against devices that lie; they look at each device's change, so they work
     only in rounds without masks (`robust` holds what works with them). `liars` is how many of a round's devices may lie without
     deciding its outcome, for krum, multikrum and bulyan; `trim` is the part that fedtrimmedavg leaves out at each end.
+
+    With `privacy` rounds are masked: the server sees noised sums over many devices only. Then a round asks all of its devices
+    and waits for all of them until the deadline.
     """
 
     rounds: int = 3
@@ -74,6 +78,7 @@ class RunSettings:
     trim: float = 0.2
     max_norm: float = MAX_NORM
     local: LocalSettings = field(default_factory=LocalSettings)
+    privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
         for name, (least, most) in _WHOLE.items():
@@ -94,6 +99,10 @@ class RunSettings:
         if self.quorum < needed:
             raise OptionError(
                 f"quorum is {self.quorum}; {self.strategy} against {self.liars} liars needs at least {needed} updates"
+            )
+        if self.privacy is not None and self.strategy not in STRATEGIES[:3]:
+            raise OptionError(
+                f"strategy is {self.strategy!r}; it looks at each device's change, which masks hide: take a rule over groups"
             )
         if (self.strategy == "fedprox") != (self.local.proximal > 0):
             raise OptionError(
@@ -136,6 +145,8 @@ class RunSettings:
             known["local"] = LocalSettings(
                 **_known(LocalSettings, known["local"], "the run's local settings")
             )
+        if known.get("privacy") is not None:
+            known["privacy"] = Privacy(**_known(Privacy, known["privacy"], "the run's privacy settings"))
         return cls(**known)
 
 

@@ -119,6 +119,11 @@ class Task:
         return self.round, self.release, self.fixed, self.settings, self.seed
 
 
+def kind_of(data: bytes) -> int:
+    """Returns the number that says of which kind a message is, 0 for bytes that are none of ours."""
+    return data[len(MAGIC)] if isinstance(data, bytes) and data.startswith(MAGIC) and len(data) > len(MAGIC) else 0
+
+
 def fixed_hash(weights: EncoderWeights) -> str:
     """Returns the SHA-256 of the tensors that stay as they are between releases, in hexadecimal."""
     digest = hashlib.sha256()

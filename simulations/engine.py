@@ -28,13 +28,14 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from palate.client.app import RECORD, TRAIN, WIRE, make_app, refusal
-from palate.client.joining import Declined, own_release, read_task
+from palate.client.joining import read_task
+from palate.client.reasons import Declined
 from palate.client.reconstruction import CHUNK, LEAST_LABELS, Labels, one_thread, train_together
 from palate.server.settings import RunSettings
-from palate.shared.encoder import EncoderWeights, encoder_hash
+from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import UpdateError
 from palate.shared.update import MAX_NORM, EncoderUpdate
-from palate.shared.wire import Task, encode_update
+from palate.shared.wire import TASK, Task, encode_update, kind_of
 from palate.simulations.lending import VirtualPerson
 
 RUN = 1
@@ -61,7 +62,7 @@ class InProcessGrid(Grid):
 
         `workers` threads train, as many as torch would use by default; how many there are changes nothing else.
         """
-        self._own = own_release() if own is None else own
+        self._own = load_encoder() if own is None else own
         self._people = {FIRST_NODE + i: VirtualPerson(labels, self._own) for i, labels in enumerate(people)}
         self._together = together
         self._workers = torch.get_num_threads() if workers is None else workers
@@ -125,7 +126,9 @@ class InProcessGrid(Grid):
         for place, message in enumerate(messages):
             wire = _wire_of(message)
             person = self._people.get(message.metadata.dst_node_id)
-            if wire is not None and person is not None and len(person.labels) >= LEAST_LABELS:
+            # The steps of a masked round are each device's own.
+            together = wire is not None and kind_of(wire) == TASK
+            if wire is not None and together and person is not None and len(person.labels) >= LEAST_LABELS:
                 tasks.setdefault(wire, []).append(place)
             else:
                 answers[place] = self._answer(message)

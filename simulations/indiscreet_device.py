@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from palate.client.joining import Send
+from palate.client.reasons import Send
 from palate.simulations.demo_people import Private, read_private
 
 SLICE = slice(2_000, 2_400)  # bytes of a picture

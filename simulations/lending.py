@@ -16,9 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.client.joining import Participant, Send, answer_task
+from palate.client.device import no_notice
+from palate.client.joining import Participant, answer_task
+from palate.client.masked_answers import KINDS, MaskedAnswers
+from palate.client.masking import MaskRules
 from palate.client.outbox import MemoryLog
+from palate.client.reasons import Send
 from palate.client.reconstruction import LEAST_LABELS, Labels
 from palate.shared.encoder import (
     PICTURE_FEATURES,
@@ -28,6 +33,7 @@ from palate.shared.encoder import (
     load_encoder,
 )
 from palate.shared.errors import FileFormatError, OptionError, StorageError
+from palate.shared.wire import kind_of
 
 POPULATION_VARIABLE = "PALATE_POPULATION"
 SERVER = "this process"
@@ -42,11 +48,32 @@ class VirtualPerson:
     def __init__(self, labels: Labels, own: EncoderWeights) -> None:
         """Take the labels and the release that this person's device has installed."""
         self.labels, self.own = labels, own
+        self._masked: MaskedAnswers | None = (
+            None  # a person of a large population who is in no masked round needs none
+        )
 
     def take_part(self, task: bytes, send: Send) -> None:
-        """Answer one task; too few labels stay out, as on a device."""
-        mine = self.labels if len(self.labels) >= LEAST_LABELS else None
-        answer_task(task, lambda: mine, send, log=MemoryLog(), server=SERVER, own=self.own)
+        """Answer one message; too few labels stay out, as on a device. A virtual person has no privacy budget to lose."""
+        kind = kind_of(task)
+        if kind not in KINDS:
+            answer_task(task, self._mine, send, log=MemoryLog(), server=SERVER, own=self.own)
+            return
+        if self._masked is None:
+            identity = Ed25519PrivateKey.generate()
+            self._masked = MaskedAnswers(
+                own=lambda: self.own,
+                labels=self._mine,
+                identity=lambda: identity,
+                rules=MaskRules,
+                log=MemoryLog(),
+                server=SERVER,
+                tell=no_notice,
+                budgeted=False,
+            )
+        self._masked.answer(kind, task, send)
+
+    def _mine(self) -> Labels | None:
+        return self.labels if len(self.labels) >= LEAST_LABELS else None
 
 
 def write_population(folder: Path, people: Sequence[Labels], own: EncoderWeights) -> None:

@@ -29,8 +29,9 @@ from torch.func import grad, vmap
 from palate.client.evaluator import fit_evaluator
 from palate.client.reconstruction import Labels, train_together
 from palate.server.aggregation import moved
+from palate.server.exchange import Patience
 from palate.server.federation import ServerFolder, federate
-from palate.server.rounds import Patience, choose_cohort
+from palate.server.rounds import choose_cohort
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.encoder import SHARED_SHAPES, EncoderWeights, encoder_hash, project_pictures, standardize

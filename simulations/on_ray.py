@@ -17,13 +17,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from palate.client.joining import own_release
 from palate.client.reconstruction import Labels
 from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from palate.server.federation import ServerFolder, read_note
 from palate.server.metrics import read_metrics
 from palate.server.settings import RunSettings
-from palate.shared.encoder import EncoderWeights
+from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.shared.errors import FederationError, OptionError
 from palate.simulations.lending import POPULATION_VARIABLE, write_population
 
@@ -57,7 +56,7 @@ def run_on_ray(
     workers = workers or os.cpu_count() or 1
     if workers < 1:
         raise OptionError(f"workers is {workers}; it must be at least 1")
-    release = own_release() if own is None else own
+    release = load_encoder() if own is None else own
     folder = ServerFolder(home.absolute())
     population, log = folder.home / "population", folder.home / "logs" / "ray.log"
     write_population(population, people, release)

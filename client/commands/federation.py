@@ -4,7 +4,9 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +14,13 @@ import typer
 
 from palate.client.commands import shell
 from palate.client.commands.shell import Home, Json
-from palate.shared.errors import FederationError
+from palate.shared.errors import FederationError, OptionError, PalateError
 
 if TYPE_CHECKING:
-    from palate.client.outbox import Earlier, Sent
+    from palate.client.device import Device
+    from palate.client.vault import Vault
+
+TERMS = "Terms, kept for this server"
 
 
 def join(
@@ -36,6 +41,77 @@ def join(
         bool, typer.Option("--insecure", help="Without encryption; only for a server on this machine.")
     ] = False,
     once: Annotated[bool, typer.Option("--once", help="Leave after answering one task.")] = False,
+    when: Annotated[
+        str | None,
+        typer.Option(
+            "--when",
+            metavar="always|idle|charging|idle+charging",
+            help="Idle: under half a load per core. Charging: plugged in, or a battery at 80 % or more.",
+            rich_help_panel=TERMS,
+            show_default="always",
+        ),
+    ] = None,
+    in_doubt: Annotated[
+        bool | None,
+        typer.Option(
+            "--in-doubt/--not-in-doubt",
+            help="Take part also when load or battery cannot be read.",
+            rich_help_panel=TERMS,
+            show_default="not",
+        ),
+    ] = None,
+    rounds_a_day: Annotated[
+        int | None,
+        typer.Option("--rounds-a-day", help="At most so many.", rich_help_panel=TERMS, show_default="24"),
+    ] = None,
+    least_devices: Annotated[
+        int | None,
+        typer.Option(
+            "--least-devices",
+            help="Fewest devices whose sum the server may open.",
+            rich_help_panel=TERMS,
+            show_default="10",
+        ),
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            "--epsilon", help="Privacy budget over all rounds.", rich_help_panel=TERMS, show_default="2"
+        ),
+    ] = None,
+    allow_unmasked: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-unmasked/--only-masked",
+            help="Let the server see this device's update alone.",
+            rich_help_panel=TERMS,
+            show_default="only masked",
+        ),
+    ] = None,
+    release_key: Annotated[
+        str | None,
+        typer.Option(
+            "--release-key",
+            metavar="FILE_OR_TEXT",
+            help="Public key that releases must be signed with; none takes the pin away.",
+            rich_help_panel=TERMS,
+            show_default=False,
+        ),
+    ] = None,
+    registrar: Annotated[
+        str | None,
+        typer.Option(
+            "--registrar",
+            metavar="FILE_OR_TEXT",
+            help="Public key of who vouches for devices; none takes the pin away.",
+            rich_help_panel=TERMS,
+            show_default=False,
+        ),
+    ] = None,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Show what would leave now, and ask before joining.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Answer the question of --ask with yes.")] = False,
     home: Home = None,
 ) -> None:
     """Take part in a federation: improve the shared encoder with what you said, and send nothing else.
@@ -44,15 +120,32 @@ def join(
     change; comments, pictures, profile and your own model stay here. Other palate commands work meanwhile. A key for
     --key is made with: ssh-keygen -t ecdsa -b 384 -N "" -f palate-key
 
+    Joining is agreeing to the terms that are shown. They are kept in the vault for this server; terms that are not given again
+    stay as they were. palate outbox --preview shows what would leave, palate outbox --terms what was agreed to and when.
+
     Examples:
 
         palate join palate.example.org --root-certificates ca.crt --key palate-key
+
+        palate join palate.example.org --root-certificates ca.crt --when idle+charging --least-devices 50 --ask
 
         palate join 127.0.0.1:8000 --insecure
     """
     from palate.client.server_address import check_address, read_server
 
     address = check_address(server, insecure=insecure)
+    given = _given_terms(
+        release_key,
+        registrar,
+        when=when,
+        in_doubt=in_doubt,
+        rounds_a_day=rounds_a_day,
+        least_devices=least_devices,
+        epsilon=epsilon,
+        allow_unmasked=allow_unmasked,
+    )
+    if ask and not yes and not _is_terminal():
+        raise OptionError("--ask has no terminal to ask on; add --yes if you mean yes, and nothing was sent")
     place = shell.home_of(home)
     # Flower reports its use to its makers and looks for updates unless told otherwise before it is loaded.
     os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
@@ -71,6 +164,8 @@ def join(
     with _ended_by_signals(), contextlib.ExitStack() as held:
         device = held.enter_context(shell.open_device(home))
         held.enter_context(membership(place))
+        _terms_to_join_on(device, address, given, ask=ask, yes=yes)
+        held.callback(_note_leaving, device.vault, address)
         member = Member(device, server=address, tell=shell.say)
         shell.say(f"{member.count_labels()} labels; reaching {address} ...")
         app.run_node(
@@ -104,70 +199,139 @@ def leave(home: Home = None, json: Json = False) -> None:
         shell.out().print(shell.plain(f"the device in {place} has left the federation"), soft_wrap=True)
 
 
-def outbox(home: Home = None, json: Json = False) -> None:
+def outbox(
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show what would leave if a round came now; sends nothing.")
+    ] = False,
+    terms: Annotated[
+        bool, typer.Option("--terms", help="Show what you agreed to, and each change of it.")
+    ] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
     """Show what was sent to federations: when, to whom, which release, how many bytes, which tensors, how long each is.
+
+    With --preview, what would leave now: this device trains as in a round and shows the change, the noise, which of your comments
+    moves it most, and what is not protected. In JSON, comments are named by their ids, and updates that are no longer kept one by
+    one come first, as one entry with the id "earlier" that counts them in "updates".
 
     Examples:
 
         palate outbox
 
+        palate outbox --preview
+
         palate outbox --json
     """
+    if preview and terms:
+        raise OptionError("--preview and --terms show different things; give one of them")
+    with shell.open_device(home) as device:
+        if preview:
+            _show_preview(device, json)
+        elif terms:
+            _show_terms(device, json)
+        else:
+            _show_notes(device, json)
+
+
+def _show_notes(device: "Device", json: bool) -> None:
+    from palate.client.commands.federation_views import outbox_json, view_outbox
     from palate.client.outbox import read_earlier, read_outbox
 
-    with shell.open_device(home) as device:
-        notes, earlier = read_outbox(device.vault), read_earlier(device.vault)
+    notes, earlier = read_outbox(device.vault), read_earlier(device.vault)
     if json:
-        shell.print_json([note.to_json() for note in notes])
-        return
-    if not notes:
+        shell.print_json(outbox_json(notes, earlier))
+    elif not notes:
         shell.say("nothing was sent so far")
-        return
-    shell.out().print(view_outbox(notes, earlier))
+    else:
+        shell.out().print(view_outbox(notes, earlier))
 
 
-def view_outbox(notes: "list[Sent]", earlier: "Earlier") -> Any:
-    """Return a table with a row per update, and below it the tensors of the newest."""
-    from rich.console import Group
-    from rich.table import Table
+def _show_preview(device: "Device", json: bool) -> None:
+    from palate.client.commands.federation_views import view_preview
+    from palate.client.consent import Terms, newest_terms
+    from palate.client.preview import NO_SERVER, preview_device
 
-    table = Table(box=None, pad_edge=False)
-    for name, side in (
-        ("when (UTC)", "left"),
-        ("server", "left"),
-        ("release", "right"),
-        ("round", "right"),
-        ("bytes", "right"),
-        ("norm", "right"),
-        ("", "left"),
-    ):
-        table.add_column(name, justify="right" if side == "right" else "left")
-    for note in notes:
-        went = "sent" if note.sent else "cut short: it may have left"
-        when = note.when[:19].replace("T", " ")
-        row = (
-            when,
-            note.server,
-            str(note.release),
-            str(note.round),
-            f"{note.bytes_up:,}",
-            f"{note.norm:.4g}",
-            went,
-        )
-        table.add_row(*(shell.plain(cell) for cell in row))
-    last = notes[-1]
-    tensors = Table(
-        box=None, pad_edge=False, title="tensors of the newest, and how long each is", title_justify="left"
-    )
-    for name in ("tensor", "shape", "norm"):
-        tensors.add_column(name, justify="right" if name == "norm" else "left")
-    for one in last.tensors:
-        cells = (one.name, " × ".join(map(str, one.shape)), f"{one.norm:.4g}")
-        tensors.add_row(*(shell.plain(cell) for cell in cells))
-    total = f"{len(notes)} updates, {sum(note.bytes_up for note in notes):,} bytes"
-    if earlier.updates:
-        total += f"; before them {earlier.updates:,} updates, {earlier.bytes_up:,} bytes, the last at {earlier.last[:19]}"
-    return Group(table, "", tensors, "", shell.plain(total))
+    seen = preview_device(device, newest_terms(device.vault) or Terms(NO_SERVER))
+    if json:
+        shell.print_json(seen.to_json())
+    else:
+        shell.out().print(view_preview(seen), soft_wrap=True)
+
+
+def _show_terms(device: "Device", json: bool) -> None:
+    from dataclasses import asdict
+
+    from palate.client.commands.federation_views import view_terms
+    from palate.client.consent import read_all_terms, read_history
+
+    held, (dropped, events) = read_all_terms(device.vault), read_history(device.vault)
+    if json:
+        entries = [asdict(one) for one in events]
+        shell.print_json({"terms": [asdict(one) for one in held], "history": entries, "dropped": dropped})
+    else:
+        shell.out().print(view_terms(held, events, dropped), soft_wrap=True)
+
+
+def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, ask: bool, yes: bool) -> None:
+    """Show the terms, ask if that is wanted, and write them down; ends the program at a no."""
+    from dataclasses import replace
+
+    from palate.client.consent import Terms, agree, read_terms, refuse
+
+    before = read_terms(device.vault, address)
+    terms = replace(before or Terms(address), **given)
+    for number, line in enumerate(terms.describe()):
+        shell.say(f"terms: {line}" if not number else f"       {line}")
+    if ask:
+        from palate.client.preview import describe_shortly, preview_device
+
+        for line in describe_shortly(preview_device(device, terms)):
+            shell.say(line)
+        if not yes and not typer.confirm(f"Take part with {address} on these terms?", err=True):
+            refuse(device.vault, address, datetime.now(UTC))
+            shell.complain("you said no; nothing was sent, and nothing will be until you join")
+            raise typer.Exit(1)
+    agree(device.vault, terms, datetime.now(UTC))
+
+
+def _given_terms(release_key: str | None, registrar: str | None, **others: Any) -> dict[str, Any]:
+    """Return the terms that were given as options, checked as far as they can be without the vault."""
+    from palate.client.conditions import check_conditions
+    from palate.client.consent import Terms, read_public_key
+
+    keys = {"release_key": release_key, "registrar": registrar}
+    found = {name: value for name, value in others.items() if value is not None}
+    for name, text in keys.items():
+        if text == "none":
+            found[name] = ""
+        elif text is not None:
+            file = Path(text).expanduser()
+            try:
+                found[name] = read_public_key(
+                    file.read_text("ascii") if "\n" not in text and file.is_file() else text
+                )
+            except (OptionError, OSError, ValueError):
+                option = name.replace("_", "-")
+                raise OptionError(
+                    f"--{option} is no Ed25519 public key; give its 64 hexadecimal digits, or a file with its PEM or OpenSSH form"
+                ) from None
+    Terms("any", **found)
+    if "when" in found:
+        check_conditions(found["when"])
+    return found
+
+
+def _note_leaving(vault: "Vault", address: str) -> None:
+    """Write down that this device left; what hinders that (the vault may be gone) hinders nobody from leaving."""
+    from palate.client.consent import note_leaving
+
+    with contextlib.suppress(PalateError):
+        note_leaving(vault, address, datetime.now(UTC))
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 @contextlib.contextmanager

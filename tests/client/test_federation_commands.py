@@ -21,14 +21,19 @@ from typer.testing import CliRunner
 pytest.importorskip("flwr")
 
 from palate.client import app as node
+from palate.client import outbox
 from palate.client.cli import app
+from palate.client.commands import federation
+from palate.client.consent import Terms
 from palate.client.device import Device
 from palate.client.membership import LOCK, NOTE, birth_of, find_member, leave, membership
 from palate.client.outbox import send_update
 from palate.client.server_address import check_address
+from palate.client.showcase import demo_folder
 from palate.shared.encoder import SHARED_SHAPES, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, OptionError
 from palate.shared.update import EncoderUpdate
+from palate.shared.wire import UPDATE_BYTES
 
 SERVER = "127.0.0.1:8000"
 NOWHERE = "127.0.0.1:9"  # the discard port, where nothing listens
@@ -61,7 +66,8 @@ def complaint(*arguments: str) -> str:
     done = palate(*arguments, status=1)
     *before, line = done.stderr.strip().splitlines()
     assert line.startswith("palate: ")
-    assert not [other for other in before if "labels; reaching" not in other]
+    said = ("labels; reaching", "terms: ", "       ")
+    assert not [other for other in before if not any(word in other for word in said)]
     return line
 
 
@@ -177,7 +183,10 @@ def test_joining_holds_the_vault_open_and_says_so_in_two_small_files(
     assert (seen["labels"], seen["on"], seen["found"]) == (2, True, os.getpid())
     assert json.loads(seen["note"]) == {"process": os.getpid(), "born": birth_of(os.getpid())}
     assert "has joined a federation already" in seen["second"]
-    assert done.stderr.splitlines()[0] == f"2 labels; reaching {SERVER} ..."
+    terms, protection, reaching = done.stderr.splitlines()[:3]
+    assert terms == "terms: at any time, at most 24 rounds a day"
+    assert "sums over at least 10 devices, privacy budget epsilon 2 at delta 1e-05; never" in protection
+    assert reaching == f"2 labels; reaching {SERVER} ..."
     assert not {LOCK, NOTE} & {path.name for path in vault.iterdir()}
 
 
@@ -233,6 +242,98 @@ def test_a_member_that_cannot_go_on_says_why(vault: Path, monkeypatch: pytest.Mo
 
     watched(monkeypatch, end)
     assert "passphrase was changed" in complaint("join", SERVER, "--insecure")
+
+
+# --- the terms ----------------------------------------------------------------------------------------------------
+
+KEY = "ab" * 32
+
+
+def agreed(vault: Path) -> tuple[list[Terms], list[str]]:
+    """The terms that hold, and what happened, in words."""
+    found = json.loads(palate("outbox", "--terms", "--json").stdout)
+    return [Terms(**one) for one in found["terms"]], [one["what"] for one in found["history"]]
+
+
+def test_joining_is_agreeing_and_what_is_not_said_again_stays(
+    vault: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched(monkeypatch, lambda *_: None)
+    (tmp_path / "registrar.pub").write_text(KEY + "\n")
+    assert agreed(vault) == ([], [])
+    asked = ["--when", "idle+charging", "--least-devices", "50", "--epsilon", "0.5", "--allow-unmasked"]
+    palate("join", SERVER, "--insecure", *asked, "--registrar", str(tmp_path / "registrar.pub"))
+    mine = Terms(SERVER, "idle+charging", 24, 50, 0.5, allow_unmasked=True, registrar=KEY)
+    assert agreed(vault) == ([mine], ["agreed", "left"])
+    palate("join", SERVER, "--insecure")
+    assert agreed(vault) == ([mine], ["agreed", "left", "joined", "left"])
+    changes = ["--only-masked", "--registrar", "none", "--release-key", KEY.upper(), "--rounds-a-day", "3"]
+    palate("join", SERVER, "--insecure", *changes, "--in-doubt")
+    mine = Terms(SERVER, "idle+charging", 3, 50, 0.5, in_doubt=True, release_key=KEY)
+    assert agreed(vault)[0] == [mine]
+    palate("join", "127.0.0.1:8001", "--insecure")  # another server, other terms
+    held, history = agreed(vault)
+    assert held == [mine, Terms("127.0.0.1:8001")]
+    assert history[-4:] == ["changed", "left", "agreed", "left"]
+    shown = palate("outbox", "--terms").stdout
+    assert (
+        f"{SERVER}: only when idle and charging (or when that cannot be read), at most 3 rounds a day"
+        in shown
+    )
+    assert "pinned: release key abababab" in shown
+    assert re.search(rf"20..-..-.. ..:..:.. +{SERVER} +changed +only when idle", shown)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--when", "sometimes"], "nothing here knows 'sometimes'; there are charging, idle"),
+        (["--when", "idle,charging"], "it must be always, idle, charging or idle+charging"),
+        (["--least-devices", "1"], "least devices is 1; it must be a whole number from 2"),
+        (["--rounds-a-day", "0"], "rounds a day is 0"),
+        (["--epsilon", "0"], "epsilon is 0.0"),
+        (["--epsilon", "nan"], "epsilon is nan"),
+        (["--release-key", "secret"], "--release-key is no Ed25519 public key"),
+        (["--registrar", "."], "--registrar is no Ed25519 public key"),
+        (["--ask"], "--ask has no terminal to ask on; add --yes"),
+    ],
+)
+def test_terms_that_cannot_be_are_one_line_and_nothing_is_agreed_to(
+    vault: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], says: str
+) -> None:
+    calls = watched(monkeypatch, lambda *_: None)
+    assert says in complaint("join", SERVER, "--insecure", *options)
+    assert (calls, agreed(vault)) == ([], ([], []))
+
+
+@pytest.mark.parametrize("answer", ["n", "", "\n", "maybe\nno\n"])
+def test_a_no_is_kept_and_nothing_is_reached(
+    vault: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    calls = watched(monkeypatch, lambda *_: None)
+    palate("join", SERVER, "--insecure")
+    monkeypatch.setattr(federation, "_is_terminal", lambda: True)
+    done = CliRunner().invoke(app, ["join", SERVER, "--insecure", "--ask"], input=answer)
+    assert done.exit_code == 1
+    assert "2 labels: nothing would leave now; from 6 labels on" in done.stderr
+    if answer:  # without one, the input has ended: nobody said anything
+        assert "palate: you said no; nothing was sent" in done.stderr.splitlines()[-1]
+        assert agreed(vault) == ([], ["agreed", "left", "refused"])
+    assert len(calls) == 1
+    assert not {LOCK, NOTE} & {path.name for path in vault.iterdir()}
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_a_yes_joins(vault: Path, monkeypatch: pytest.MonkeyPatch, yes: bool) -> None:
+    calls = watched(monkeypatch, lambda *_: None)
+    monkeypatch.setattr(federation, "_is_terminal", lambda: not yes)
+    done = CliRunner().invoke(
+        app, ["join", SERVER, "--insecure", "--ask", *["--yes"] * yes], input=None if yes else "y\n"
+    )
+    assert done.exit_code == 0, done.stderr
+    assert ("Take part with" in done.stderr) is not yes
+    assert "nothing would leave now" in done.stderr
+    assert (len(calls), agreed(vault)[1]) == (1, ["agreed", "left"])
 
 
 # --- leave --------------------------------------------------------------------------------------------------------
@@ -333,3 +434,55 @@ def test_the_outbox_shows_when_which_release_how_many_bytes_and_which_tensors(va
     assert re.search(rf"2026-03-01 12:01:00 +{SERVER} +0 +1 +{first['bytes_up']:,} +4 +sent", shown)
     assert re.search(r"picture\.hidden\.weight +256 × 216 +0\b", shown)
     assert f"2 updates, {2 * first['bytes_up']:,} bytes" in shown
+    assert "\ntensors of the newest, and how long each is\n" in shown
+
+
+def test_what_was_summed_up_comes_first_as_an_entry_like_the_others(
+    vault: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "KEPT", 2)
+    for round_ in range(1, 6):
+        put_update(vault, round_)
+    earlier, fourth, fifth = json.loads(palate("outbox", "--json").stdout)
+    assert [one["round"] for one in (earlier, fourth, fifth)] == [None, 4, 5]
+    assert (earlier["id"], earlier["updates"], earlier["tensors"]) == ("earlier", 3, [])
+    assert earlier["when"] == "2026-03-01T12:03:00.000000+00:00"
+    assert earlier.keys() == fourth.keys() == fifth.keys()
+    assert sum(one["updates"] for one in (earlier, fourth, fifth)) == 5
+    assert sum(one["bytes_up"] for one in (earlier, fourth, fifth)) == 5 * fifth["bytes_up"]
+    assert f"before them 3 updates, {3 * fifth['bytes_up']:,} bytes" in palate("outbox").stdout
+
+
+def test_a_narrow_terminal_does_not_wrap_headings(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_update(vault, 1)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "\ntensors of the newest, and how long each is\n" in palate("outbox").stdout
+
+
+# --- what would be sent -------------------------------------------------------------------------------------------
+
+
+def test_a_preview_of_too_few_labels_says_so(vault: Path) -> None:
+    assert palate("outbox", "--preview").stdout.startswith("2 labels: nothing would leave now")
+    assert json.loads(palate("outbox", "--preview", "--json").stdout)["would_leave"] is False
+
+
+def test_preview_and_terms_are_two_questions(vault: Path) -> None:
+    assert "give one of them" in complaint("outbox", "--preview", "--terms")
+
+
+def test_a_preview_follows_the_terms_that_were_joined_on_last(
+    vault: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Device.open(vault, "correct horse") as device:
+        device.teach_file(demo_folder() / "mara.json")
+    watched(monkeypatch, lambda *_: None)
+    palate("join", SERVER, "--insecure", "--least-devices", "50", "--allow-unmasked", "--registrar", KEY)
+    seen = json.loads(palate("outbox", "--preview", "--json").stdout)
+    assert (seen["labels"], seen["noise"]["devices"], seen["bytes_unmasked"]) == (14, 50, UPDATE_BYTES)
+    assert len(seen["influences"]) == 8
+    assert not any("registrar" in line for line in seen["unprotected"])
+    shown = palate("outbox", "--preview").stdout
+    assert "sum over at least 50 devices" in shown
+    assert "without masks, which you allow" in shown
+    assert "seasick" in shown  # a word of a comment's

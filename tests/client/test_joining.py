@@ -4,18 +4,22 @@ import json
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from palate.client import joining, reconstruction
+from palate.client import reconstruction
 from palate.client.comments import Comment
+from palate.client.consent import Terms, agree
 from palate.client.device import Device
 from palate.client.fitting import _tower_mark
-from palate.client.joining import Declined, Member, Reason, answer_task, read_meanings, read_task
+from palate.client.joining import Member, answer_task, read_meanings, read_task
+from palate.client.ledger import OwnBudget, write_budget
 from palate.client.outbox import MemoryLog, read_outbox
+from palate.client.reasons import Declined, Reason
 from palate.client.reconstruction import LEAST_LABELS, Labels
 from palate.client.records import COMMENT, FEATURES, PICTURE, Taught, encode_taught
 from palate.client.showcase import demo_folder
@@ -53,12 +57,19 @@ def put_label(device: Device, number: int, liked: bool | None, attributes: tuple
     return id_
 
 
+def let_everything(device: Device) -> None:
+    """Have the owner agree to rounds without masks."""
+    agree(device.vault, Terms(SERVER, rounds_a_day=100, allow_unmasked=True), datetime.now(UTC))
+    write_budget(device.vault, OwnBudget(unprotected=True))
+
+
 @pytest.fixture
 def home(tmp_path: Path, remembered_keys: None) -> Path:
     """A vault with seven verdicts, of which the last is about no attribute."""
     with Device.init(tmp_path / "vault", PASSPHRASE) as device:
         for number in range(1, 8):
             put_label(device, number, number % 2 == 0, ("calm", "misty") if number < 7 else ())
+        let_everything(device)
     return tmp_path / "vault"
 
 
@@ -172,7 +183,6 @@ def test_the_tasks_encoder_is_trained_and_not_kept(device: Device, door: Door) -
     first = door.answer(member, make_task(newer))
     update = reconstruction.train_locally(newer, member.labels(), LocalSettings(steps=2), round=3, seed=11)
     assert decode_update(first, base=update.base, round=3, max_norm=25) == update
-    assert joining.own_release().release == 0
     assert read_outbox(device.vault)[0].release == 4
 
 
@@ -189,6 +199,7 @@ def test_a_comment_forgotten_by_another_process_no_longer_counts(
     with Device.init(home.parent / "never", PASSPHRASE) as never:
         for number in range(2, 8):
             put_label(never, number, number % 2 == 0, ("calm", "misty") if number < 7 else ())
+        let_everything(never)
         assert door.answer(door.member(never), make_task()) == after  # as if it had never been taught
 
 

@@ -18,7 +18,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from palate.client import app as node
 from palate.client.app import Fleet, NotTakenError, run_node
-from palate.client.joining import Participant, Reason
+from palate.client.joining import Participant
+from palate.client.reasons import Reason
 from palate.client.server_address import Server
 from palate.shared.bundle import known_hashes
 from palate.shared.errors import FederationError, OptionError

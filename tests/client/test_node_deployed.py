@@ -20,8 +20,8 @@ import pytest
 pytest.importorskip("flwr")
 
 from palate.client.device import Device
-from palate.client.joining import Reason
 from palate.client.outbox import read_outbox
+from palate.client.reasons import Reason
 from palate.client.showcase import demo_folder
 from palate.shared.encoder import encoder_hash, load_encoder
 from palate.shared.wire import UPDATE_BYTES

@@ -10,7 +10,7 @@ from pathlib import Path
 from server_fakes import honest
 
 from palate.client.app import Server, run_node
-from palate.client.joining import Send
+from palate.client.reasons import Send
 from palate.shared.wire import decode_task
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from palate.server.aggregation import Reply
-from palate.server.rounds import Patience
+from palate.server.exchange import Patience
 from palate.server.settings import RunSettings
 from palate.shared.encoder import SHARED_SHAPES, encoder_hash, load_encoder
 from palate.shared.update import EncoderUpdate

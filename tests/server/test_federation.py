@@ -14,9 +14,9 @@ from server_fakes import SHIPPED, Clock, FakeDevices, settings
 
 from palate.server import durable
 from palate.server.checkpoints import Checkpoint, checkpoint_to_bytes, read_checkpoint
+from palate.server.exchange import Devices
 from palate.server.federation import ServerFolder, federate, read_note, standing
 from palate.server.metrics import read_metrics
-from palate.server.rounds import Devices
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.encoder import encoder_hash
@@ -208,7 +208,7 @@ from pathlib import Path
 sys.path.append(sys.argv[1])
 from server_fakes import FakeDevices, settings
 from palate.server.federation import ServerFolder, federate
-from palate.server.rounds import Patience
+from palate.server.exchange import Patience
 from palate.server.strategy import average
 how = settings(rounds=400, strategy="fedadam", server_learning_rate=0.01)
 federate(FakeDevices(), ServerFolder(Path(sys.argv[2])), how, average=average, patience=Patience(0.001), tensorboard=False)

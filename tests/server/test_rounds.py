@@ -9,7 +9,8 @@ from server_fakes import SHIPPED, Clock, FakeDevices, change, honest, settings
 
 from palate.server.aggregation import Reply, flatten
 from palate.server.checkpoints import Checkpoint
-from palate.server.rounds import Now, choose_cohort, derive_seed, run_rounds
+from palate.server.exchange import Now
+from palate.server.rounds import choose_cohort, derive_seed, run_rounds
 from palate.server.strategy import average
 from palate.shared.encoder import encoder_hash
 from palate.shared.errors import FederationError

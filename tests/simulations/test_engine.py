@@ -14,15 +14,17 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from palate.client import app as node
-from palate.client.joining import Reason, answer_task
+from palate.client.joining import answer_task
 from palate.client.outbox import MemoryLog
+from palate.client.reasons import Reason
 from palate.client.reconstruction import Labels
 from palate.server.aggregation import flatten
 from palate.server.app import HOME_VARIABLE, grid_devices
 from palate.server.app import app as server_app
 from palate.server.checkpoints import Checkpoint, read_checkpoint
+from palate.server.exchange import Patience
 from palate.server.federation import ServerFolder
-from palate.server.rounds import Patience, run_rounds
+from palate.server.rounds import run_rounds
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.bundle import known_hashes

@@ -11,7 +11,8 @@ from palate.client.reconstruction import Labels
 from palate.server.aggregation import flatten
 from palate.server.app import grid_devices
 from palate.server.checkpoints import Checkpoint
-from palate.server.rounds import Patience, run_rounds
+from palate.server.exchange import Patience
+from palate.server.rounds import run_rounds
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.encoder import (

@@ -1,0 +1,315 @@
+"""What a person agreed to before this device takes part in a federation, and whether a round now is within it.
+
+Where it stands in the flow: `palate join` writes the terms down in the vault, with each change of them; before a round `joining`
+asks `Consent.allows`, and a device that may not take part answers nothing. No terms, no part: taking part is opt-in.
+
+The decision is one pure function, `may_take_part`, of the terms, the time, what this machine reads of itself, and when this device
+has sent before. What cannot be read counts as "no" unless the person said otherwise. The reasons are for the person at this
+device: none is sent, because even "on battery at 12 %" is personal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+from palate.client.conditions import ALWAYS, Readings, is_met, read_machine, split_conditions
+from palate.client.outbox import MAX_SERVER_CHARACTERS, OUTBOX, Change, Log
+from palate.client.records import ONLY
+from palate.shared.errors import OptionError, StorageError, VaultDamagedError, VaultError
+
+CONSENT = "consent"  # type of record
+
+DELTA = 1e-5
+KEPT = 500
+"""Entries of the history that are kept; of older ones only how many there were."""
+
+DAY = timedelta(days=1)
+
+_VERSION = 1
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a person agreed to for one server; raises OptionError outside the ranges.
+
+    `when` is "always" or conditions joined by "+", all of which must be met: "idle", "charging", or what a platform lends.
+    `least_devices` is this device's own minimum for a cohort, whatever the server says. `epsilon` and `delta` are its privacy
+    budget over all rounds. With `allow_unmasked` the server may see this device's update alone, which neither the minimum nor
+    the budget protects. `in_doubt` takes part although a condition cannot be read. `release_key` and `registrar` are pinned
+    Ed25519 public keys, 64 hexadecimal digits, empty if none is pinned.
+    """
+
+    server: str
+    when: str = ALWAYS
+    rounds_a_day: int = 24  # 1 to 10,000
+    least_devices: int = 10  # 2 to 1,000
+    epsilon: float = 2.0  # above 0, at most 100
+    delta: float = DELTA  # above 0, at most 0.001
+    allow_unmasked: bool = False
+    in_doubt: bool = False
+    release_key: str = ""
+    registrar: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.server, str) or not 1 <= len(self.server) <= MAX_SERVER_CHARACTERS:
+            raise OptionError(f"a server is named in 1 to {MAX_SERVER_CHARACTERS} characters")
+        split_conditions(self.when)
+        for name, least, most in (("rounds_a_day", 1, 10_000), ("least_devices", 2, 1_000)):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                raise OptionError(
+                    f"{_spoken(name)} is {value!r}; it must be a whole number from {least} to {most:,}"
+                )
+        for name, ceiling in (("epsilon", 100.0), ("delta", 1e-3)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value <= ceiling:  # NaN is neither
+                raise OptionError(f"{name} is {value!r}; it must be a number above 0 and at most {ceiling:g}")
+            object.__setattr__(self, name, float(value))
+        for name in ("allow_unmasked", "in_doubt"):
+            if type(getattr(self, name)) is not bool:
+                raise OptionError(f"{_spoken(name)} must be yes or no")
+        for name in ("release_key", "registrar"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or (value and not _KEY.fullmatch(value)):
+                raise OptionError(f"{_spoken(name)} must be an Ed25519 public key in 64 hexadecimal digits")
+
+    def conditions(self) -> tuple[str, ...]:
+        """Return the conditions that must be met, none for "always"."""
+        return split_conditions(self.when)
+
+    def release_key_bytes(self) -> bytes | None:
+        """Return the pinned key that releases are signed with (32 bytes), None if none is pinned."""
+        return bytes.fromhex(self.release_key) if self.release_key else None
+
+    def registrar_bytes(self) -> bytes | None:
+        """Return the pinned key of whoever vouches for devices (32 bytes), None if none is pinned."""
+        return bytes.fromhex(self.registrar) if self.registrar else None
+
+    def describe(self) -> list[str]:
+        """Return the terms in lines for a person."""
+        when = "at any time" if not self.conditions() else f"only when {' and '.join(self.conditions())}"
+        if self.conditions() and self.in_doubt:
+            when += " (or when that cannot be read)"
+        lines = [f"{when}, at most {self.rounds_a_day} rounds a day"]
+        masked = f"sums over at least {self.least_devices} devices, privacy budget epsilon {self.epsilon:g} at delta {self.delta:g}"
+        lines.append(f"{masked}; {'or' if self.allow_unmasked else 'never'} this device's update alone")
+        pinned = [
+            f"{words} {key[:16]}..."
+            for words, key in (("release key", self.release_key), ("registrar", self.registrar))
+            if key
+        ]
+        return [*lines, f"pinned: {', '.join(pinned)}"] if pinned else lines
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether this device may take part now, and why or why not, in a few words for the person."""
+
+    allowed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of the history.
+
+    `what` is "agreed" (joined for the first time, or anew after a refusal), "changed" (joined with other terms), "joined" (on the
+    same terms), "refused" (the person said no; terms agreed to before no longer hold) or "left".
+    """
+
+    when: str  # ISO 8601, UTC
+    server: str
+    what: str
+    terms: Terms | None  # of "agreed" and "changed"
+
+
+def may_take_part(
+    terms: Terms | None, now: datetime, readings: Readings, history: Iterable[datetime]
+) -> Verdict:
+    """Decide whether a device may take part in a round now, from nothing but what is given.
+
+    `history` has the times at which it sent before, to any server; times that lie after `now` count as of today, so that a clock
+    that is put back wins nobody a round. `now` and the times have zones (ValueError otherwise).
+    """
+    if now.tzinfo is None:
+        raise ValueError("the time of asking needs a zone")
+    if terms is None:
+        return Verdict(False, "its owner has not agreed to take part")
+    today = sum(1 for when in history if when > now - DAY)
+    if today >= terms.rounds_a_day:
+        return Verdict(False, f"{today} rounds within a day, and {terms.rounds_a_day} are agreed to")
+    met = []
+    for name in terms.conditions():
+        answer = is_met(name, readings)
+        if answer is None:
+            if not terms.in_doubt:
+                return Verdict(False, f"whether this device is {name} cannot be read")
+            met.append(f"{name} cannot be read, which is agreed to")
+        elif not answer[0]:
+            return Verdict(False, f"not {name}: {answer[1]}")
+        else:
+            met.append(f"{name}: {answer[1]}")
+    return Verdict(True, "; ".join(met) or "at any time")
+
+
+# --- what is kept -------------------------------------------------------------------------------------------------
+
+
+class Consent:
+    """What holds for one server, asked before each round; reads the vault anew, so that a change made meanwhile counts."""
+
+    def __init__(
+        self, log: Log, server: str, *, read: Callable[[Iterable[str]], Readings] = read_machine
+    ) -> None:
+        """Use an open vault and the server's name as the outbox has it; `read` asks the machine."""
+        self._log, self._server, self._read = log, server, read
+
+    def terms(self) -> Terms | None:
+        """Return what was agreed to, None if nothing is; raises what the vault raises."""
+        return read_terms(self._log, self._server)
+
+    def allows(self, now: datetime) -> Verdict:
+        """Say whether this device may take part in a round now; never raises: a vault that cannot be read says no."""
+        try:
+            terms = self.terms()
+            readings = self._read(terms.conditions()) if terms is not None else Readings()
+            return may_take_part(terms, now, readings, sent_times(self._log))
+        except (VaultError, StorageError, OSError):
+            return Verdict(False, "what its owner agreed to cannot be read")
+
+
+def read_terms(log: Log | Change, server: str) -> Terms | None:
+    """Return the terms that hold for a server, None if there are none; raises VaultDamagedError."""
+    return _read_book(log)[0].get(server)
+
+
+def read_all_terms(log: Log | Change) -> list[Terms]:
+    """Return the terms that hold, one for each server; raises VaultDamagedError."""
+    return list(_read_book(log)[0].values())
+
+
+def newest_terms(log: Log | Change) -> Terms | None:
+    """Return the terms that were joined on last and still hold, None if none do; raises VaultDamagedError."""
+    book, events, _ = _read_book(log)
+    joined = [one.server for one in events if one.what in ("agreed", "changed", "joined")]
+    return next((book[server] for server in reversed(joined) if server in book), None)
+
+
+def read_history(log: Log | Change) -> tuple[int, tuple[Event, ...]]:
+    """Return how many entries are no longer kept, and the others, the oldest first; raises VaultDamagedError."""
+    _, events, dropped = _read_book(log)
+    return dropped, events
+
+
+def agree(log: Log, terms: Terms, now: datetime) -> Event:
+    """Write down that the person joins on these terms, and return the entry; raises what the vault raises."""
+    with log.transaction() as change:
+        book, _, _ = _read_book(change)
+        before = book.get(terms.server)
+        what = "agreed" if before is None else "joined" if before == terms else "changed"
+        event = Event(_stamp(now), terms.server, what, None if what == "joined" else terms)
+        _write(change, {**book, terms.server: terms}, event)
+    return event
+
+
+def refuse(log: Log, server: str, now: datetime) -> Event:
+    """Write down that the person said no: terms agreed to before no longer hold."""
+    with log.transaction() as change:
+        book = {name: terms for name, terms in _read_book(change)[0].items() if name != server}
+        event = Event(_stamp(now), server, "refused", None)
+        _write(change, book, event)
+    return event
+
+
+def note_leaving(log: Log, server: str, now: datetime) -> Event:
+    """Write down that this device left; the terms hold for the next time."""
+    with log.transaction() as change:
+        event = Event(_stamp(now), server, "left", None)
+        _write(change, _read_book(change)[0], event)
+    return event
+
+
+def sent_times(log: Log) -> list[datetime]:
+    """Return when each note of the outbox was made, the oldest first; no note is opened, since its id begins with the time."""
+    times = []
+    for id_ in log.list(OUTBOX):
+        try:
+            when = datetime.fromisoformat(id_[: len("2026-03-01T12:00:00.000000+00:00")])
+        except ValueError:
+            raise VaultDamagedError("a note in the outbox has no time") from None
+        times.append(when if when.tzinfo else when.replace(tzinfo=UTC))
+    return times
+
+
+def read_public_key(text: str) -> str:
+    """Return an Ed25519 public key in 64 hexadecimal digits, given so, as PEM, or as OpenSSH writes it.
+
+    Raises OptionError for anything else, private keys above all.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key, load_ssh_public_key
+
+    given = text.strip()
+    try:
+        if _KEY.fullmatch(given.lower()):
+            return given.lower()
+        load = load_ssh_public_key if given.startswith("ssh-") else load_pem_public_key
+        key = load(given.encode())
+        if isinstance(key, Ed25519PublicKey):
+            return key.public_bytes_raw().hex()
+    except (ValueError, UnsupportedAlgorithm):
+        pass
+    raise OptionError(
+        "this is no Ed25519 public key; give its 64 hexadecimal digits, or its PEM or OpenSSH form"
+    )
+
+
+def _read_book(log: Log | Change) -> tuple[dict[str, Terms], tuple[Event, ...], int]:
+    if not log.has(CONSENT, ONLY):
+        return {}, (), 0
+    try:
+        content = json.loads(log.get(CONSENT, ONLY))
+        if content["version"] != _VERSION:
+            raise ValueError("unknown version")
+        book = {terms["server"]: Terms(**terms) for terms in content["terms"]}
+        events = tuple(
+            Event(
+                str(one["when"]),
+                str(one["server"]),
+                str(one["what"]),
+                None if one["terms"] is None else Terms(**one["terms"]),
+            )
+            for one in content["events"]
+        )
+        return book, events, int(content["dropped"])
+    except (KeyError, TypeError, ValueError, AttributeError, OptionError):
+        raise VaultDamagedError("what was agreed to cannot be read by this version of Palate") from None
+
+
+def _write(change: Change, book: Mapping[str, Terms], event: Event) -> None:
+    _, events, dropped = _read_book(change)
+    kept = [*events, event]
+    content = {
+        "version": _VERSION,
+        "terms": [asdict(terms) for terms in book.values()],
+        "events": [asdict(one) for one in kept[-KEPT:]],
+        "dropped": dropped + max(0, len(kept) - KEPT),
+    }
+    change.put(CONSENT, ONLY, json.dumps(content).encode())
+
+
+def _stamp(now: datetime) -> str:
+    if now.tzinfo is None:
+        raise ValueError("the time of an entry needs a zone")
+    return now.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")

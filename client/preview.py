@@ -1,0 +1,323 @@
+"""What would leave this device if it took part now: trained here and shown to its owner, sent nowhere.
+
+Where it stands in the flow: before the door (`outbox`), and apart from it. `palate outbox --preview` and `palate join --ask` train
+with the installed release on the labels at hand, as a round does, and say in words and numbers which tensors would go, how long
+they are before and after clipping, how many bytes that is, how much noise stands against how much signal, and which comment moves
+the change most. Nothing here makes wire bytes or opens a connection; tests hold it to both.
+
+**Which comment moves it most** is told by leaving one out: how alike (cosine) is the change with and without it? Local training draws
+which labels the head is fitted on, so two changes from the same labels differ too. Each change is therefore a mean over `DRAWS`
+draws, the two that are compared have different ones, and beside the cosines stands `chance`, the least of several between means
+with all labels: a comment that lies above it cannot be told from chance.
+
+**How well somebody can tell** that this device took part in one round, who knows every other update and the encoder, is what the
+Gaussian mechanism leaves: right with probability Phi(mu / 2), mu = sensitivity / noise (Dong, Roth, Su, JRSS B 2022). Half is
+guessing. It holds for the noised sum; whoever holds this device's part without its mask faces this device's own noise alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from palate.client.consent import Terms
+from palate.client.records import Taught
+from palate.shared.encoder import SHARED_SHAPES, EncoderWeights
+from palate.shared.errors import OptionError
+from palate.shared.update import LocalSettings, norm_of
+from palate.shared.wire import UPDATE_BYTES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from palate.client.device import Device
+    from palate.client.reconstruction import Labels
+
+LAST = 8
+"""Comments of which each is left out once, the newest."""
+
+DRAWS = 32
+CHANCES = 6  # means with all labels that are compared for what chance does
+WEIGHTS = sum(math.prod(shape) for shape in SHARED_SHAPES.values())
+
+NO_SERVER = "no server yet"
+
+
+class Shield(Protocol):
+    """What a masked round does to an update before it goes: the fields of an invitation's mask settings that matter here."""
+
+    @property
+    def ring_bits(self) -> int:
+        """Bits of one value in the masked vector."""
+
+    @property
+    def step(self) -> float:
+        """Size of one level, in weights."""
+
+    @property
+    def clip(self) -> float:
+        """The longest change that goes: L2 over all tensors."""
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation, in levels, of what each device adds to each value."""
+
+    @property
+    def least(self) -> int:
+        """Fewest devices whose sum is opened."""
+
+
+@dataclass(frozen=True)
+class UsualRound:
+    """The round that a preview expects as long as no invitation says otherwise."""
+
+    ring_bits: int = 16
+    step: float = 0.01
+    clip: float = 4.0
+    noise: float = 100.0
+    least: int = 10
+
+
+@dataclass(frozen=True)
+class PreviewedTensor:
+    """One tensor of the change, and how long it is (L2) as trained and as clipped."""
+
+    name: str
+    shape: tuple[int, ...]
+    norm: float
+    norm_clipped: float
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What one comment does to the change: the cosine between the changes with and without it; 1 is nothing."""
+
+    comment: str  # its id
+    words: str  # the person's own; for the screen, in no file and no JSON
+    liked: bool
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise against signal, as L2 lengths over all weights, for one device and for the smallest sum it agrees to."""
+
+    devices: int  # in that sum
+    signal: float  # this device's part, clipped
+    own: float  # expected length of the noise that this device adds
+    in_sum: float  # expected length of the noise in the sum
+    guess: float  # how often the best guess whether this device took part is right, from the sum: 0.5 to 1
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What would leave now. Without `LEAST_LABELS` labels nothing would: then only the first three fields say something."""
+
+    labels: int
+    least_labels: int
+    release: int
+    norm: float = 0.0
+    norm_clipped: float = 0.0
+    clip: float = 0.0
+    bytes_masked: int = 0
+    bytes_unmasked: int | None = None  # None unless rounds without masks are agreed to
+    tensors: tuple[PreviewedTensor, ...] = ()
+    noise: Noise | None = None
+    chance: float = 1.0
+    influences: tuple[Influence, ...] = ()  # the one that moves the change most first
+    unseen: tuple[str, ...] = ()
+    unprotected: tuple[str, ...] = ()
+
+    @property
+    def would_leave(self) -> bool:
+        """Say whether anything would leave."""
+        return self.labels >= self.least_labels
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the preview as `palate outbox --preview --json` prints it: comments by id, without their words."""
+        content = asdict(self) | {"would_leave": self.would_leave}
+        for one in content["influences"]:
+            del one["words"]
+        return content
+
+
+def preview_device(
+    device: Device, terms: Terms, *, shield: Shield | None = None, last: int = LAST
+) -> Preview:
+    """Train on a device's labels as they are now and say what would leave; raises what the vault raises."""
+    from palate.client.joining import Member
+    from palate.client.releases import own_encoder
+
+    labels = Member(device, server=terms.server).labels()
+    return preview_update(own_encoder(device.vault), labels, teaching_comments(device), terms, shield=shield, last=last)
+
+
+def teaching_comments(device: Device) -> list[Taught]:
+    """Return the comments that `Member.labels` makes labels of, in its order."""
+    return [
+        one for one in device.comments() if one.comment.liked is not None and one.comment.picture is not None
+    ]
+
+
+def preview_update(
+    encoder: EncoderWeights,
+    labels: Labels,
+    comments: Sequence[Taught],
+    terms: Terms,
+    *,
+    settings: LocalSettings | None = None,
+    shield: Shield | None = None,
+    last: int = LAST,
+    draws: int = DRAWS,
+) -> Preview:
+    """Say what would leave: `comments` are those of the labels, in the same order; the same input gives the same preview.
+
+    Raises OptionError if there are not as many comments as labels.
+    """
+    from palate.client.reconstruction import LEAST_LABELS, train_locally
+
+    if len(comments) != len(labels):
+        raise OptionError(f"{len(comments)} comments for {len(labels)} labels; there must be one for each")
+    if len(labels) < LEAST_LABELS:
+        return Preview(len(labels), LEAST_LABELS, encoder.release)
+    settings = LocalSettings() if settings is None else settings
+    shield = UsualRound() if shield is None else shield
+    update = train_locally(encoder, labels, settings, round=1, seed=0)
+    keep = min(1.0, shield.clip / update.norm) if update.norm else 1.0
+    tensors = tuple(
+        PreviewedTensor(name, tensor.shape, norm_of(tensor), keep * norm_of(tensor))
+        for name, tensor in update.tensors.items()
+    )
+    chance, influences = _leave_out(encoder, labels, comments, settings, last, draws)
+    return Preview(
+        labels=len(labels),
+        least_labels=LEAST_LABELS,
+        release=encoder.release,
+        norm=update.norm,
+        norm_clipped=keep * update.norm,
+        clip=shield.clip,
+        bytes_masked=-(-WEIGHTS * shield.ring_bits // 8),
+        bytes_unmasked=UPDATE_BYTES if terms.allow_unmasked else None,
+        tensors=tensors,
+        noise=measure_noise(keep * update.norm, shield, terms.least_devices),
+        chance=chance,
+        influences=influences,
+        unseen=what_is_unseen(),
+        unprotected=what_is_not_protected(terms),
+    )
+
+
+def measure_noise(signal: float, shield: Shield, least_devices: int) -> Noise:
+    """Say how a part of length `signal` stands against the noise, alone and in the smallest sum that the device agrees to."""
+    devices = max(least_devices, shield.least)
+    spread = shield.noise * shield.step  # standard deviation of one weight's noise
+    own = spread * math.sqrt(WEIGHTS)
+    together = spread * math.sqrt(devices)
+    guess = NormalDist().cdf(shield.clip / together / 2) if together else 1.0
+    return Noise(devices, signal, own, own * math.sqrt(devices), guess)
+
+
+def _leave_out(
+    encoder: EncoderWeights,
+    labels: Labels,
+    comments: Sequence[Taught],
+    settings: LocalSettings,
+    last: int,
+    draws: int,
+) -> tuple[float, tuple[Influence, ...]]:
+    """What chance does to the change, and what each of the newest comments does, the strongest first."""
+    from palate.client.reconstruction import LEAST_LABELS, Labels, one_thread
+
+    with one_thread():
+        whole = _mean_change(encoder, labels, settings, 0, draws)
+        others = [_mean_change(encoder, labels, settings, 1 + n, draws) for n in range(CHANCES)]
+        chance = min(_cosine(whole, other) for other in others)
+        if len(labels) - 1 < LEAST_LABELS:  # without any of them nothing would leave at all
+            return chance, ()
+        found = []
+        for place in range(max(0, len(labels) - last), len(labels)):
+            kept = np.arange(len(labels)) != place
+            rest = Labels(labels.features[kept], labels.liked[kept], labels.phrases[kept])
+            cosine = _cosine(whole, _mean_change(encoder, rest, settings, 1, draws))
+            one = comments[place].comment
+            found.append(Influence(one.id, one.text, one.liked is True, cosine))
+    return chance, tuple(sorted(found, key=lambda one: one.cosine))
+
+
+def _mean_change(
+    encoder: EncoderWeights, labels: Labels, settings: LocalSettings, block: int, draws: int
+) -> NDArray[np.float64]:
+    """The mean change over a block of draws, float64, (weights,)."""
+    from palate.client.reconstruction import train_together
+
+    seeds = range(block * draws, (block + 1) * draws)
+    total = np.zeros(WEIGHTS)
+    for _, change in train_together(encoder, [labels] * draws, settings, seeds):
+        total += np.concatenate([change[name].ravel() for name in SHARED_SHAPES])
+    return total / draws
+
+
+def _cosine(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    length = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / length if length else 1.0
+
+
+# --- in words -----------------------------------------------------------------------------------------------------
+
+
+def what_is_unseen() -> tuple[str, ...]:
+    """Return what no message to a server has room for, or what masks take from it."""
+    return (
+        "your comments, pictures, attributes and profile, and your own model: no message has room for them",
+        "how many labels you have: messages have one length, whoever sends them",
+        "in a masked round this device's change: the server gets numbers that are random alone, and opens their sum",
+    )
+
+
+def what_is_not_protected(terms: Terms) -> tuple[str, ...]:
+    """Return what taking part on these terms does give away, or leaves to trust."""
+    open_ = [
+        "that this device takes part or stays out of a round, when, and from which address",
+        f"what the sum over at least {terms.least_devices} devices says of all of them together",
+        "devices that work with the server: if all others in a sum do, this device's noise alone stands before its change",
+    ]
+    if not terms.registrar:
+        open_.append(
+            "no registrar is pinned, so a server that cheats can invent the other devices; pin one with --registrar"
+        )
+    if not terms.release_key:
+        open_.append(
+            "no release key is pinned, so an encoder is taken from the server on its word; --release-key"
+        )
+    if terms.allow_unmasked:
+        open_.append(
+            "rounds without masks are agreed to: there the server sees this device's change, and from it much of what it was "
+            "trained on can be rebuilt"
+        )
+    return tuple(open_)
+
+
+def describe_shortly(preview: Preview) -> list[str]:
+    """Return the few lines that a person is shown before being asked."""
+    if not preview.would_leave or preview.noise is None:
+        return [
+            f"{preview.labels} labels: nothing would leave now; from {preview.least_labels} labels on this device takes part"
+        ]
+    noise = preview.noise
+    lines = [
+        f"would leave now: the change of {len(preview.tensors)} tensors ({WEIGHTS:,} weights), trained on {preview.labels} labels, "
+        f"as about {preview.bytes_masked:,} masked bytes a round",
+        f"its length is {preview.norm:.3g}, clipped to {preview.norm_clipped:.3g}, beside noise of length {noise.own:.3g}; "
+        f"in a sum of {noise.devices} devices the best guess whether you took part is right {noise.guess:.0%} of the time",
+    ]
+    if preview.bytes_unmasked is not None:
+        lines.append(
+            f"without masks, which you allow, the change goes as it is, {preview.bytes_unmasked:,} bytes: much of what it was "
+            "trained on can be rebuilt from it"
+        )
+    return [*lines, f"not protected: {'; '.join(preview.unprotected[:2])}; more in `palate outbox --preview`"]

@@ -1,0 +1,54 @@
+"""The only words about a device's refusals that ever leave it, and what else the parts of taking part in rounds have in common.
+
+Where it stands in the flow: `joining` and `masked_answers` raise `Declined`, `app` sends its reason. Texts of exceptions stay on the device:
+they may quote a comment, so none is sent, printed or logged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Final
+
+from palate.shared.update import Floats, norm_of
+
+Send = Callable[[bytes], None]
+"""Called at most once per message with the bytes that go to the server; empty bytes say "not this time"."""
+
+Notice = Callable[[str], None]
+"""Called with one line for the person at this device; made of constants and counts, never of what is in the vault."""
+
+LARGEST_ENCODER: Final = 1_000.0
+"""The longest encoder that is trained here, L2 over the federated tensors; release 0 has 50."""
+
+
+class Reason(StrEnum):
+    """Why a device did not do what was asked: the only words about it that ever leave."""
+
+    UNKNOWN_BUNDLE = "the run's bundle is not one that this device knows"
+    UNKNOWN_MESSAGE = "the message is not one that this device answers"
+    UNREADABLE_TASK = "the task cannot be read"
+    UNMASKED = "this device takes part in masked rounds only"
+    MASKS_REFUSED = "the masked round is not one that this device takes part in"
+    OTHER_ENCODER = "the task is for an encoder with other fixed tensors"
+    OLDER_RELEASE = "the task is for a release older than this device's"
+    ENCODER_TOO_LARGE = "the task's encoder is out of bounds"
+    TRAINING_FAILED = "local training failed"
+    NOT_NOTED = "the outbox could not be written, so nothing was sent"
+    FAILED = "the device failed"
+
+
+class Declined(Exception):  # noqa: N818 - an answer, not an error of this program
+    """A task is not done; `reason` is what the server is told."""
+
+    def __init__(self, reason: Reason) -> None:
+        """Take a reason of the fixed list; there is no room for another text."""
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+def check_encoder(tensors: Mapping[str, Floats]) -> None:
+    """Raises `Declined` for an encoder that is out of bounds."""
+    if not math.hypot(*(norm_of(tensor) for tensor in tensors.values())) <= LARGEST_ENCODER:
+        raise Declined(Reason.ENCODER_TOO_LARGE)

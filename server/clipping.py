@@ -1,0 +1,54 @@
+"""Adaptive clipping: the length at which devices clip follows the median of their changes, known only through a noised count.
+
+Where it stands in the flow: with each masked sum comes the share of devices whose change was shorter than the clip
+(`shared.coding.from_levels`, where the vote lies that each device adds to its levels), and this module moves the clip of the next
+round. Nobody's length is ever seen, and the votes are under the same noise as the change, so nothing is spent beyond the round.
+
+    clip ← clip · exp(-rate · (share - target))        Andrew, Thakkar, McMahan, Ramaswamy, NeurIPS 2021
+
+Half the devices above the clip is a good target: what clipping loses is bias against long changes, and what noise costs falls with
+the clip.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from palate.shared.errors import OptionError
+
+
+@dataclass(frozen=True)
+class ClipRule:
+    """How the clip follows the devices; a `rate` of 0 keeps it fixed. Raises OptionError outside the ranges.
+
+    The share is cut to [0, 1] before it is used, so that noise moves the clip by a factor of at most exp(rate) in a round.
+    """
+
+    target: float = 0.5  # share of devices that are to be shorter, above 0 and below 1
+    rate: float = 0.2  # 0 to 2
+    least: float = 1e-4  # the clip stays from here
+    most: float = 25.0  # to here
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target < 1:
+            raise OptionError(f"target is {self.target!r}; it must be a number above 0 and below 1")
+        if not 0 <= self.rate <= 2:
+            raise OptionError(f"rate is {self.rate!r}; it must be a number from 0 to 2")
+        if not 0 < self.least <= self.most < math.inf:
+            raise OptionError(
+                f"least is {self.least!r} and most {self.most!r}; they must be above 0 and in order"
+            )
+
+
+def next_clip(clip: float, share_below: float, rule: ClipRule) -> float:
+    """Returns the clip of the next round, from that of this one and the noised share of devices that were shorter.
+
+    Raises OptionError for a clip that is not above 0, or a share that is no number.
+    """
+    if not 0 < clip < math.inf or math.isnan(share_below):
+        raise OptionError(
+            f"clip is {clip!r} and the share below it {share_below!r}; they must be numbers, the clip above 0"
+        )
+    share = min(1.0, max(0.0, share_below))
+    return min(rule.most, max(rule.least, clip * math.exp(-rule.rate * (share - rule.target))))

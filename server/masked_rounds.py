@@ -1,0 +1,209 @@
+"""A round in which the server sees nothing but noised sums: invitation, roster, deliveries, masks, and what was revealed.
+
+Where it stands in the flow: `rounds` chooses this way when the run's settings hold a `Privacy`. The four exchanges are those of secure
+aggregation (`masking`, after Bonawitz et al., CCS 2017); between them devices may drop out, and as long as enough come to the end
+the sum is that of those who sent their vector. With fewer the round fails whole: there is no partial sum.
+
+    invitation (the encoder as a difference, the settings)   ->   keys, signed
+    roster of all keys                                       ->   shares of secrets, encrypted for the neighbours
+    the shares that are for a device, and who is alive       ->   trained, clipped, rounded, noised, masked
+    who stayed and who dropped out                           ->   a share for each of them
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from palate.server.aggregation import unflatten
+from palate.server.checkpoints import Checkpoint
+from palate.server.clipping import next_clip
+from palate.server.exchange import Collected, Exchange, Now, Tell
+from palate.server.masking import MaskedSum
+from palate.server.privacy import Privacy, mask_settings
+from palate.server.robust import combine, drop_long, make_groups
+from palate.server.sampling import SEED_BYTES, poisson_cohort
+from palate.server.settings import RunSettings
+from palate.shared.accounting import noise_multiplier
+from palate.shared.coding import WEIGHTS, decode_model, encode_model, from_levels, sensitivity_of
+from palate.shared.encoder import EncoderWeights, encoder_hash
+from palate.shared.errors import MaskError
+from palate.shared.masked_wire import Invitation, encode_invitation
+from palate.shared.update import EncoderUpdate
+from palate.shared.wire import fixed_hash
+
+SHARES = (0.2, 0.15, 0.5, 0.15)
+"""Which part of a round's deadline each exchange may take; training is in the third."""
+
+
+def choose_masked_cohort(connected: Sequence[int], settings: RunSettings) -> tuple[list[int], float | None]:
+    """Returns who is asked, and with which chance each device was, None if that may not be counted.
+
+    Who is asked is drawn in secret: privacy by sampling is counted only where nobody can know.
+    """
+    pool = sorted(set(connected))
+    if settings.privacy is not None and settings.privacy.sampling == "poisson":
+        chance = settings.asked / len(pool)
+        if chance < 1:
+            return poisson_cohort(pool, chance, secrets.token_bytes(SEED_BYTES)), chance
+    drawn = secrets.SystemRandom().sample(pool, min(settings.asked, len(pool)))
+    return sorted(drawn), None
+
+
+def collect_masked(
+    exchange: Exchange,
+    cohort: Sequence[int],
+    before: Checkpoint,
+    release: EncoderWeights,
+    seed: int,
+    tell: Tell,
+    spend: Callable[[float, int], None],
+) -> Collected:
+    """Returns the mean change of those devices of the cohort that came to the end, as one update; none where too few did.
+
+    `release` is the encoder that devices have installed, `seed` what they derive their randomness from. `spend` is called with
+    the round's noise multiplier and the number of devices before anything is asked.
+    """
+    settings, number = before.settings, before.round + 1
+    privacy = settings.privacy
+    if privacy is None:
+        raise ValueError("a masked round needs privacy settings")
+    clip = before.clip or privacy.clip
+    got = Collected(refused=exchange.refused, clip=clip)
+    least = _least(settings, privacy)
+    if len(cohort) < settings.quorum:
+        exchange.refused["few"] += 1
+        return got
+    masks = mask_settings(privacy, clip, least=least, most=max(least, _most(len(cohort), privacy)))
+    multiplier = noise_multiplier(
+        masks.noise, devices=least, sensitivity=sensitivity_of(clip, masks.step), dimension=WEIGHTS + 1
+    )
+    if privacy.noise_multiplier:
+        spend(multiplier, len(cohort))
+    model = encode_model(before.encoder, release, privacy.model_bits)
+    invitation = encode_invitation(
+        Invitation(
+            round=number,
+            release=release.release,
+            fixed=fixed_hash(release),
+            seed=seed,
+            settings=settings.local,
+            masks=masks,
+            model=model,
+        )
+    )
+    context = hashlib.sha256(invitation).digest()
+    base = encoder_hash(decode_model(model, release))
+    got.told = {"masked": True, "clip": clip, "noise_multiplier": multiplier, "ring_bits": masks.ring_bits}
+
+    def heard(done: int) -> None:
+        tell(Now("training", number, settings.rounds, done, len(cohort)))
+
+    heard(0)
+    adverts = exchange.ask(dict.fromkeys(cohort, invitation), SHARES[0] * settings.deadline_seconds)
+    sums: list[_Group] = []
+    for members in _groups(adverts, privacy, context):
+        group = _Group(MaskedSum(invitation, masks, WEIGHTS + 1), exchange)
+        if group.begin({device: adverts[device] for device in members}):
+            sums.append(group)
+    for share, step in zip(SHARES[1:], (_Group.share, _Group.mask, _Group.reveal), strict=True):
+        wires = {device: wire for group in sums for device, wire in group.wires.items()}
+        answers = exchange.ask(wires, share * settings.deadline_seconds, heard) if wires else {}
+        sums = [
+            group
+            for group in sums
+            if step(group, {device: answers[device] for device in group.wires if device in answers})
+        ]
+    got.bytes_down, got.bytes_up = exchange.bytes_down, exchange.bytes_up
+    if not sums:
+        return got
+    means, votes = zip(
+        *(from_levels(g.total, g.survivors, step=masks.step, clip=clip, seed=context) for g in sums),
+        strict=True,
+    )
+    counts = [group.survivors for group in sums]
+    kept = drop_long(np.stack(means), counts, clip=clip, noise=masks.step * (masks.noise**2 + 0.25) ** 0.5)
+    if not kept.all():
+        exchange.refused["long"] += int((~kept).sum())
+    if not kept.any():
+        return got
+    counts = [count for count, keep in zip(counts, kept, strict=True) if keep]
+    # What centred clipping remembers is where the last round ended: the encoder's own movement; it starts from nothing here.
+    mean, _ = combine(np.stack(means)[kept], counts, privacy.robust_rule, {})
+    share_below = float(np.average([v for v, keep in zip(votes, kept, strict=True) if keep], weights=counts))
+    got.clip = next_clip(clip, share_below, privacy.clip_rule)
+    got.devices = sum(counts)
+    got.updates = [EncoderUpdate(base, number, unflatten(mean))]
+    got.told |= {"groups": len(counts), "dropped": len(adverts) - got.devices}
+    return got
+
+
+class _Group:
+    """One masked sum on its way through the exchanges; each step returns whether it goes on."""
+
+    def __init__(self, masked: MaskedSum, exchange: Exchange) -> None:
+        self._masked, self._exchange = masked, exchange
+        self.wires: dict[int, bytes] = {}  # what each device is to be sent next
+        self.total = np.zeros(0, np.int64)
+        self.survivors = 0
+
+    def begin(self, adverts: dict[int, bytes]) -> bool:
+        def step() -> None:
+            roster, refused = self._masked.adverts(adverts)
+            self._count(refused)
+            self.wires = {device: roster for device in adverts if device not in refused}
+
+        return self._try(step)
+
+    def share(self, answers: dict[int, bytes]) -> bool:
+        def step() -> None:
+            self.wires, refused = self._masked.shares(answers)
+            self._count(refused)
+
+        return self._try(step)
+
+    def mask(self, answers: dict[int, bytes]) -> bool:
+        def step() -> None:
+            unmask, refused = self._masked.masked(answers)
+            self._count(refused)
+            self.wires = {device: unmask for device in answers if device not in refused}
+
+        return self._try(step)
+
+    def reveal(self, answers: dict[int, bytes]) -> bool:
+        def step() -> None:
+            self.total, self.survivors = self._masked.revealed(answers)
+
+        return self._try(step)
+
+    def _count(self, refused: dict[int, str]) -> None:
+        self._exchange.refused.update(refused.values())
+
+    def _try(self, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except MaskError as error:
+            self._exchange.refused[f"sum: {error.reason}"] += 1
+            return False
+        return True
+
+
+def _least(settings: RunSettings, privacy: Privacy) -> int:
+    """How few devices a sum may be of: the quorum, or in groups two thirds of one."""
+    return max(2, settings.quorum if not privacy.group_size else -(-2 * privacy.group_size // 3))
+
+
+def _most(cohort: int, privacy: Privacy) -> int:
+    return cohort if not privacy.group_size else min(cohort, 2 * privacy.group_size - 1)
+
+
+def _groups(adverts: dict[int, bytes], privacy: Privacy, context: bytes) -> list[list[int]]:
+    """The devices that answered, as one group or cut into several by the round's hash and what they answered."""
+    if not privacy.group_size or len(adverts) < 2 * privacy.group_size:
+        return [sorted(adverts)]
+    by_advert = {wire: device for device, wire in adverts.items()}
+    groups = make_groups(list(by_advert), privacy.group_size, context)
+    return [[by_advert[wire] for wire in group] for group in groups]

@@ -1,0 +1,119 @@
+"""How a round keeps single devices out of sight: how wide the ring, how long a change may be, how much noise, and what it may cost.
+
+Where it stands in the flow: a run's settings hold a `Privacy`; `masked_rounds` makes of it what each round's invitation says
+(`mask_settings`), and the ledger is asked before each round whether its cost still fits the budget.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from palate.server.clipping import ClipRule
+from palate.server.robust import RULES, RobustRule
+from palate.shared.coding import finest_step
+from palate.shared.errors import OptionError
+from palate.shared.masks import MaskSettings
+
+SAMPLINGS: Final = ("fixed", "poisson")
+
+_NUMBERS: Final = {
+    "clip": (1e-4, 25.0),
+    "clip_rate": (0.0, 2.0),
+    "noise_multiplier": (0.0, 1_000.0),
+    "agreement": (0.01, 1.0),
+    "threshold_share": (0.5, 0.9),
+    "epsilon": (1e-3, 1e6),
+    "delta": (1e-15, 0.1),
+}
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """What masks, noise and budget a run has; raises OptionError outside the ranges.
+
+    A device's change is cut to the L2 length `clip`; from round to round the clip follows the median of the devices' lengths by
+    `clip_rate` (0 keeps it). The noise on a sum of the quorum has the standard deviation `noise_multiplier` times the longest
+    that one device can add; with more devices in the sum there is more. Sums are taken modulo 2^`ring_bits` in the finest steps
+    that fit if the changes agree no more than `agreement` (1: all the same). The encoder goes out as a difference of
+    `model_bits` bits per weight. `threshold_share` is the part of a device's neighbours that must be there at the end.
+
+    No round begins that would pass `epsilon` at `delta`, for what is released, counted per device. With "poisson" each device is
+    asked with the same chance, independently and in secret, which makes rounds cheaper; with "fixed" nothing is counted for sampling.
+    With a `group_size` above 0 the cohort is cut into groups, each with its own masked sum, and `rule` is taken over their means.
+    """
+
+    clip: float = 1.0
+    clip_rate: float = 0.2
+    noise_multiplier: float = 1.0
+    ring_bits: int = 16
+    agreement: float = 1.0
+    model_bits: int = 8
+    threshold_share: float = 0.5
+    epsilon: float = 8.0
+    delta: float = 1e-5
+    sampling: str = "fixed"
+    group_size: int = 0
+    rule: str = "mean"
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _NUMBERS.items():
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not low <= value <= high:
+                raise OptionError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}")
+            object.__setattr__(self, name, float(value))
+        for name, values in (
+            ("ring_bits", range(2, 33)),
+            ("model_bits", (6, 8, 32)),
+            ("group_size", (0, *range(2, 100_001))),
+            ("sampling", SAMPLINGS),
+            ("rule", RULES),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or value not in values:
+                said = (
+                    f"from {values[0]} to {values[-1]:,}"
+                    if len(values) > 6
+                    else f"one of {', '.join(map(str, values))}"
+                )
+                raise OptionError(f"{name} is {value!r}; it must be {said}")
+        if self.rule != "mean" and not self.group_size:
+            raise OptionError(
+                f"rule is {self.rule!r}; a rule other than the mean needs a group_size of 2 or more"
+            )
+
+    @property
+    def robust_rule(self) -> RobustRule:
+        """The rule over the groups' means."""
+        return RobustRule(self.rule)
+
+    @property
+    def clip_rule(self) -> ClipRule:
+        """How the clip follows the devices."""
+        return ClipRule(rate=self.clip_rate)
+
+
+def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> MaskSettings:
+    """Returns what an invitation says about masks, for a sum of `least` to `most` devices.
+
+    Each device adds noise as if only `least` came to the end, so that there is always enough. Raises OptionError when the ring
+    is too narrow.
+    """
+    # The ring must hold the noise of all, each of which adds the share that is reckoned for the fewest.
+    step, noise = finest_step(
+        privacy.ring_bits,
+        most,
+        clip=clip,
+        noise_multiplier=privacy.noise_multiplier * math.sqrt(most / least),
+        agreement=privacy.agreement,
+    )
+    return MaskSettings(
+        ring_bits=privacy.ring_bits,
+        step=step,
+        clip=clip,
+        noise=noise,
+        least=least,
+        threshold_share=privacy.threshold_share,
+    )

@@ -1,0 +1,40 @@
+"""Draws a cohort so that its secrecy counts: every connected device by its own coin, the coins known to nobody else.
+
+Where it stands in the flow: the round loop asks here for a cohort when a run counts on sampling, and the ledger then books the round with
+`sampling=probability`. The gain in privacy (Mironov, Talwar, Zhang 2019) needs three things. Each device is in or out independently of
+all others, so the cohort's size is random and must be neither filled up nor cut. The coins are secret: `choose_cohort`'s seed is in the run's
+settings, so a cohort that it draws is known to everyone. And what those see from whom privacy is claimed must not name the cohort: the
+gain does not hold against the server itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Collection
+
+from palate.shared.errors import OptionError
+
+SEED_BYTES = 32
+
+
+def poisson_cohort(connected: Collection[int], probability: float, seed_bytes: bytes) -> list[int]:
+    """Returns the connected devices that were drawn, sorted; each independently with the given probability.
+
+    `seed_bytes` are 32 secret random bytes, fresh for every round (`secrets.token_bytes(32)`). A device's coin is the HMAC-SHA256 of its
+    number under them, so the draw does not depend on the order in which devices are listed. The probability is rounded down to a
+    multiple of 2^-64. Raises OptionError for a probability that is not above 0 and at most 1, and for fewer bytes.
+    """
+    if isinstance(probability, bool) or not isinstance(probability, float) or not 0 < probability <= 1:
+        raise OptionError(f"probability is {probability!r}; it must be a number above 0, at most 1")
+    if len(seed_bytes) != SEED_BYTES:
+        raise OptionError(
+            f"the seed of a cohort has {len(seed_bytes)} bytes; it must have {SEED_BYTES}, and be secret"
+        )
+    below = int(probability * 2**64)  # exact: a float times a power of two
+    return [device for device in sorted(set(connected)) if _coin(seed_bytes, device) < below]
+
+
+def _coin(key: bytes, device: int) -> int:
+    digest = hmac.digest(key, b"palate cohort" + device.to_bytes(16, "little", signed=True), hashlib.sha256)
+    return int.from_bytes(digest[:8], "little")

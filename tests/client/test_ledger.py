@@ -1,0 +1,229 @@
+"""The device's own count: budgets, rounds without protection, records that lie, a real vault."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from palate.client.ledger import (
+    PRIVACY_BUDGET,
+    PRIVACY_SPENT,
+    OwnBudget,
+    book_round,
+    check_round,
+    read_budget,
+    read_spent,
+    write_budget,
+)
+from palate.client.outbox import MemoryLog
+from palate.client.records import ONLY
+from palate.client.vault import Vault
+from palate.shared.accounting import epsilon_of_rho, rho_of
+from palate.shared.errors import OptionError, PrivacyBudgetError, VaultBusyError, VaultDamagedError
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def test_a_new_device_has_spent_nothing_and_has_the_default_budget() -> None:
+    spent = read_spent(MemoryLog())
+    assert spent.to_json() == {
+        "epsilon": 0.0, "protected_epsilon": 0.0, "delta": 1e-5, "budget": 8.0, "rounds": 0,
+        "unprotected_rounds": 0, "unprotected_allowed": False, "last": None,
+    }  # fmt: skip
+
+
+def test_rounds_add_up_to_what_google_counts() -> None:
+    import dp_accounting
+
+    log = MemoryLog()
+    accountant = dp_accounting.rdp.RdpAccountant()
+    for multiplier in (6.0, 6.0, 9.0, 20.0):
+        book_round(log, multiplier, now=NOW)
+        accountant.compose(dp_accounting.GaussianDpEvent(multiplier))
+    spent = read_spent(log)
+    assert spent.rounds == 4
+    assert spent.last == "2026-11-21T12:00:00+00:00"
+    exact = dp_accounting.get_epsilon_gaussian((2 * spent.rho) ** -0.5, 1e-5)
+    assert exact <= spent.epsilon <= accountant.get_epsilon(1e-5) * (1 + 1e-9)
+    assert spent.epsilon == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-3)
+
+
+def test_a_round_beyond_the_budget_is_declined_before_training_and_not_booked() -> None:
+    log = MemoryLog()
+    write_budget(log, OwnBudget(2.0, 1e-5))
+    booked = 0
+    while True:
+        try:
+            check_round(log, 8.0)
+        except PrivacyBudgetError as error:
+            assert "\n" not in str(error)
+            break
+        booked = book_round(log, 8.0, now=NOW).rounds
+    assert booked > 2
+    assert read_spent(log).epsilon <= 2.0 < epsilon_of_rho((booked + 1) * rho_of(8.0), 1e-5)
+    with pytest.raises(PrivacyBudgetError, match="above your budget of 2"):
+        book_round(log, 8.0, now=NOW)
+    assert read_spent(log).rounds == booked
+    check_round(log, 10_000.0)  # what costs next to nothing still fits
+
+
+def test_a_check_alone_writes_nothing() -> None:
+    log = MemoryLog()
+    assert check_round(log, 5.0).rounds == 1
+    assert read_spent(log).rounds == 0
+
+
+@pytest.mark.parametrize("multiplier", [0, 0.0, 1e-9, 5e-324])
+def test_a_round_without_noise_needs_the_persons_word_and_is_counted_as_infinite(multiplier: float) -> None:
+    log = MemoryLog()
+    book_round(log, 10.0, now=NOW)
+    with pytest.raises(PrivacyBudgetError, match="no masks or no noise"):
+        check_round(log, multiplier)
+    write_budget(log, OwnBudget(unprotected=True))
+    book_round(log, multiplier, now=NOW)
+    spent = read_spent(log)
+    assert math.isinf(spent.epsilon)
+    assert spent.to_json()["epsilon"] is None
+    assert (spent.rounds, spent.unprotected_rounds) == (1, 1)
+    assert spent.protected_epsilon == epsilon_of_rho(rho_of(10.0), 1e-5)
+    write_budget(log, OwnBudget())
+    with pytest.raises(PrivacyBudgetError):
+        check_round(log, multiplier)
+    check_round(log, 10.0)  # rounds with protection go on within their budget
+
+
+@pytest.mark.parametrize("multiplier", [math.nan, math.inf, -math.inf, -1.0, "8", None, True])
+def test_noise_that_is_no_number_is_refused(multiplier: float) -> None:
+    log = MemoryLog()
+    write_budget(log, OwnBudget(unprotected=True))
+    with pytest.raises(OptionError, match="noise_multiplier is"):
+        book_round(log, multiplier, now=NOW)
+    assert read_spent(log).unprotected_rounds == 0
+
+
+def test_noise_without_measure_costs_nearly_nothing_but_counts() -> None:
+    log = MemoryLog()
+    assert book_round(log, 1e300, now=NOW).rounds == 1
+    assert 0 < read_spent(log).rho < 1e-17
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "unprotected"),
+    [(0.0, 1e-5, False), (-1.0, 1e-5, False), (math.nan, 1e-5, False), (math.inf, 1e-5, False), (8.0, 0.0, False),
+     (8.0, 1.0, False), (8.0, math.nan, False), (8.0, 1e-5, 1), (8.0, 1e-5, "yes")],
+)  # fmt: skip
+def test_a_budget_outside_its_range_is_refused(epsilon: float, delta: float, unprotected: bool) -> None:
+    with pytest.raises(OptionError):
+        OwnBudget(epsilon, delta, unprotected)
+
+
+def test_a_budget_comes_back_and_a_smaller_delta_makes_what_was_spent_more() -> None:
+    log = MemoryLog()
+    book_round(log, 3.0, now=NOW)
+    before = read_spent(log).epsilon
+    write_budget(log, OwnBudget(1.5, 1e-8))
+    assert read_budget(log) == OwnBudget(1.5, 1e-8)
+    assert read_spent(log).epsilon > before
+    with pytest.raises(PrivacyBudgetError):
+        check_round(log, 100.0)
+
+
+def test_a_time_without_a_zone_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="zone"):
+        book_round(MemoryLog(), 5.0, now=datetime(2026, 1, 1))
+
+
+SOUND = {"version": 1, "rounds": 2, "rho": 0.1, "unprotected_rounds": 0, "last": "2026"}
+DAMAGED = [
+    {"rounds": -1}, {"rounds": 1.0}, {"rounds": True}, {"rounds": 2**60}, {"rounds": 0}, {"rho": -0.1}, {"rho": 0.0}, {"rho": 0},
+    {"rho": math.nan}, {"rho": math.inf}, {"rho": "0.1"}, {"unprotected_rounds": -1}, {"last": None}, {"version": 2}, {"more": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", DAMAGED, ids=str)
+def test_a_count_that_lies_is_refused(change: dict[str, object]) -> None:
+    log = MemoryLog()
+    log.put(PRIVACY_SPENT, ONLY, json.dumps(SOUND).encode())
+    assert read_spent(log).rounds == 2
+    log.put(PRIVACY_SPENT, ONLY, json.dumps({**SOUND, **change}).encode())
+    for use in (read_spent, lambda log: check_round(log, 50.0)):
+        with pytest.raises(VaultDamagedError):
+            use(log)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"version": 1}',
+        b'{"version": 1, "epsilon": 0, "delta": 1e-5, "unprotected": false}',
+    ],
+)
+def test_a_budget_that_cannot_be_read_stops_everything(data: bytes) -> None:
+    log = MemoryLog()
+    log.put(PRIVACY_BUDGET, ONLY, data)
+    with pytest.raises(VaultDamagedError):
+        check_round(log, 50.0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(2.0, 50.0), max_size=60), st.floats(0.5, 10.0))
+def test_whatever_comes_the_budget_is_never_passed(multipliers: list[float], epsilon: float) -> None:
+    log = MemoryLog()
+    write_budget(log, OwnBudget(epsilon))
+    taken = []
+    for multiplier in multipliers:
+        try:
+            book_round(log, multiplier, now=NOW)
+        except PrivacyBudgetError:
+            continue
+        taken.append(multiplier)
+    spent = read_spent(log)
+    assert spent.epsilon <= epsilon
+    assert spent.rounds == len(taken)
+    assert spent.rho == pytest.approx(sum(rho_of(one) for one in taken))
+
+
+@pytest.mark.usefixtures("remembered_keys")
+def test_a_vault_keeps_the_count_and_two_processes_cannot_spend_the_same_rest(tmp_path: Path) -> None:
+    with Vault.create(tmp_path / "vault", "correct horse") as vault:
+        write_budget(vault, OwnBudget(2.0))
+        book_round(vault, 8.0, now=NOW)
+        with Vault.open(tmp_path / "vault", "correct horse") as other:
+            book_round(other, 8.0, now=NOW)
+            assert book_round(vault, 8.0, now=NOW).rounds == 3
+            with vault.transaction(), pytest.raises(VaultBusyError), other.transaction(wait_seconds=0.1):
+                pass
+    with Vault.open(tmp_path / "vault", "correct horse") as again:
+        assert read_spent(again).rounds == 3
+        assert read_budget(again) == OwnBudget(2.0)
+
+
+def test_a_check_takes_less_than_fifty_milliseconds_and_loads_no_accountant() -> None:
+    code = (
+        "import sys, time; from palate.client.ledger import check_round; from palate.client.outbox import MemoryLog\n"
+        "log = MemoryLog(); began = time.process_time(); check_round(log, 5.0); took = time.process_time() - began\n"
+        "print(took, [one for one in ('dp_accounting', 'scipy', 'torch') if one in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    took, loaded = done.stdout.split(maxsplit=1)
+    assert float(took) < 0.05
+    assert loaded.strip() == "[]"
+    log = MemoryLog()
+    began = time.process_time()
+    for _ in range(20):
+        book_round(log, 100.0, now=NOW)
+    assert (time.process_time() - began) / 20 < 0.05

@@ -1,0 +1,248 @@
+"""What would leave, before it does: the numbers are those of a round, the words stay on the screen, and nothing is sent."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from palate.client.comments import Comment
+from palate.client.consent import Terms
+from palate.client.preview import (
+    WEIGHTS,
+    Preview,
+    UsualRound,
+    describe_shortly,
+    measure_noise,
+    preview_update,
+    what_is_not_protected,
+)
+from palate.client.reconstruction import LEAST_LABELS, Labels, train_locally
+from palate.client.records import Taught
+from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
+from palate.shared.errors import OptionError
+from palate.shared.update import LocalSettings, norm_of
+from palate.shared.wire import UPDATE_BYTES
+
+NEEDLE = "Grandmother Ottilie"
+TERMS = Terms("127.0.0.1:8000")
+
+
+def make_labels(count: int, seed: int = 1) -> Labels:
+    rng = np.random.default_rng(seed)
+    t = load_encoder().tensors
+    features = t["feature.mean"] + t["feature.scale"] * rng.standard_normal((count, PICTURE_FEATURES))
+    phrases = rng.standard_normal((count, SENTENCE_FEATURES))
+    phrases /= np.linalg.norm(phrases, axis=1, keepdims=True)
+    return Labels(features.astype(np.float32), np.arange(count) % 2 == 0, phrases.astype(np.float32))
+
+
+def make_comments(labels: Labels) -> list[Taught]:
+    return [
+        Taught(
+            Comment(f"id{i:02}", f"{NEEDLE} number {i}", bool(liked), "ab" * 32, f"2026-01-01T00:00:{i:02}"),
+            (),
+        )
+        for i, liked in enumerate(labels.liked)
+    ]
+
+
+def preview(labels: Labels, **options: Any) -> Preview:
+    terms = options.pop("terms", TERMS)
+    return preview_update(load_encoder(), labels, make_comments(labels), terms, **({"draws": 8} | options))
+
+
+# --- too little to leave ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, LEAST_LABELS - 1])
+def test_with_too_few_labels_nothing_would_leave(count: int) -> None:
+    seen = preview(make_labels(count))
+    assert (seen.would_leave, seen.labels, seen.tensors, seen.bytes_masked) == (False, count, (), 0)
+    assert seen.to_json()["would_leave"] is False
+    assert describe_shortly(seen) == [
+        f"{count} labels: nothing would leave now; from 6 labels on this device takes part"
+    ]
+
+
+def test_with_just_enough_labels_there_is_none_to_leave_out() -> None:
+    seen = preview(make_labels(LEAST_LABELS))
+    assert seen.would_leave
+    assert seen.influences == ()
+
+
+def test_comments_that_are_not_those_of_the_labels_are_refused() -> None:
+    labels = make_labels(8)
+    with pytest.raises(OptionError, match="7 comments for 8 labels"):
+        preview_update(load_encoder(), labels, make_comments(labels)[1:], TERMS)
+
+
+# --- the change ---------------------------------------------------------------------------------------------------
+
+
+def test_the_tensors_are_those_of_a_round_and_clipped_together() -> None:
+    labels = make_labels(12)
+    update = train_locally(load_encoder(), labels, LocalSettings(), round=1, seed=0)
+    shield = UsualRound(clip=update.norm / 4)
+    seen = preview(labels, shield=shield)
+    assert [(one.name, one.shape) for one in seen.tensors] == list(SHARED_SHAPES.items())
+    for one in seen.tensors:
+        assert one.norm == norm_of(update.tensors[one.name])
+        assert one.norm_clipped == pytest.approx(one.norm / 4)
+    assert seen.norm == update.norm
+    assert seen.norm_clipped == pytest.approx(shield.clip)
+    assert math.hypot(*(one.norm_clipped for one in seen.tensors)) == pytest.approx(shield.clip)
+
+
+def test_a_change_within_the_bound_is_not_clipped() -> None:
+    seen = preview(make_labels(12), shield=UsualRound(clip=1000.0))
+    assert seen.norm_clipped == seen.norm > 0
+
+
+def test_the_bytes_are_those_of_the_bits_that_go() -> None:
+    assert WEIGHTS == 96_640
+    assert preview(make_labels(6), shield=UsualRound(ring_bits=8)).bytes_masked == 96_640
+    assert preview(make_labels(6), shield=UsualRound(ring_bits=11)).bytes_masked == 132_880
+    assert preview(make_labels(6)).bytes_unmasked is None
+    unmasked = preview(make_labels(6), terms=replace(TERMS, allow_unmasked=True))
+    assert unmasked.bytes_unmasked == UPDATE_BYTES
+    assert "much of what it was trained on can be rebuilt" in " ".join(describe_shortly(unmasked))
+
+
+def test_the_same_labels_give_the_same_preview() -> None:
+    assert preview(make_labels(9)) == preview(make_labels(9))
+
+
+# --- noise against signal -----------------------------------------------------------------------------------------
+
+
+def test_noise_is_what_one_computes_by_hand() -> None:
+    shield = UsualRound(
+        step=0.01, noise=100.0, clip=10.0, least=3
+    )  # a standard deviation of 1 for each weight
+    noise = measure_noise(4.0, shield, least_devices=25)
+    assert noise.own == pytest.approx(math.sqrt(96_640))
+    assert noise.in_sum == pytest.approx(5 * math.sqrt(96_640))
+    assert (noise.devices, noise.signal) == (25, 4.0)
+    assert noise.guess == pytest.approx(0.841345, abs=1e-6)  # Phi(1): 10 against 5
+    assert measure_noise(4.0, shield, least_devices=2).devices == 3  # the server opens no smaller sum
+    assert measure_noise(4.0, replace(shield, noise=0.0), 25).guess == 1.0
+
+
+def test_the_best_guess_is_as_often_right_as_it_says() -> None:
+    shield, devices, tries = UsualRound(step=0.01, noise=100.0, clip=6.0, least=2), 9, 20_000
+    rng = np.random.default_rng(5)
+    # What somebody sees who has taken everybody else's change out of the sum, along the direction of this device's.
+    noise = shield.noise * shield.step * rng.standard_normal((2, tries, devices)).sum(2)
+    right = ((noise[0] + shield.clip > shield.clip / 2).mean() + (noise[1] < shield.clip / 2).mean()) / 2
+    assert right == pytest.approx(measure_noise(6.0, shield, devices).guess, abs=0.01)
+
+
+# --- which comment moves it most ----------------------------------------------------------------------------------
+
+
+def test_the_comment_that_is_unlike_all_others_moves_the_change_most() -> None:
+    three = make_labels(3)
+    who = [0, 1, 0, 1, 0, 1, 0, 2, 0, 1, 0, 1]  # two comments again and again, and one other
+    seen = preview(Labels(three.features[who], three.liked[who], three.phrases[who]), last=12, draws=16)
+    assert seen.influences[0].comment == "id07"
+    assert seen.influences[0].words == f"{NEEDLE} number 7"
+    assert seen.influences[0].cosine < seen.chance
+
+
+def test_a_comment_that_says_what_others_say_cannot_be_told_from_chance() -> None:
+    labels = make_labels(6)
+    many = Labels(*(np.concatenate([part] * 8) for part in (labels.features, labels.liked, labels.phrases)))
+    seen = preview(many, last=1, draws=32)
+    single = preview(labels_without_copies := make_labels(7), last=1, draws=32)
+    assert len(labels_without_copies) == 7
+    assert seen.influences[0].cosine > single.influences[0].cosine
+    assert seen.chance - seen.influences[0].cosine < 0.02
+
+
+def test_only_the_last_comments_are_left_out_the_strongest_first() -> None:
+    seen = preview(make_labels(12), last=3)
+    assert {one.comment for one in seen.influences} == {"id09", "id10", "id11"}
+    assert [one.cosine for one in seen.influences] == sorted(one.cosine for one in seen.influences)
+    assert [one.liked for one in sorted(seen.influences, key=lambda one: one.comment)] == [False, True, False]
+
+
+# --- what is said -------------------------------------------------------------------------------------------------
+
+
+def test_json_names_comments_by_their_ids_and_never_by_their_words() -> None:
+    seen = preview(make_labels(9))
+    text = json.dumps(seen.to_json(), allow_nan=False)
+    assert NEEDLE not in text
+    assert '"comment": "id08"' in text
+    assert NEEDLE in repr(seen)  # and the search finds it where it is
+
+
+def test_what_is_not_protected_follows_from_the_terms() -> None:
+    open_ = " ".join(what_is_not_protected(TERMS))
+    assert "can invent the other devices" in open_
+    assert "no release key is pinned" in open_
+    assert "sum over at least 10 devices" in open_
+    assert "can be rebuilt" not in open_
+    pinned = " ".join(what_is_not_protected(replace(TERMS, registrar="ab" * 32, release_key="cd" * 32)))
+    assert "pinned" not in pinned
+    assert "can be rebuilt" in " ".join(what_is_not_protected(replace(TERMS, allow_unmasked=True)))
+
+
+# --- nothing is sent ----------------------------------------------------------------------------------------------
+
+WATCHED = """
+import sys
+seen = []
+def watch(event, arguments):
+    if event.startswith("socket."):
+        seen.append(event)
+sys.addaudithook(watch)
+{code}
+print("SOCKETS", seen)
+"""
+LOOK = """
+from palate.client.cli import app
+for options in ([], ["--json"]):
+    try:
+        app(["outbox", "--preview", *options])
+    except SystemExit as end:
+        assert not end.code, end.code
+"""
+SEND = "import socket; socket.socket().close()"
+
+
+def watched(code: str) -> str:
+    """Run code in a fresh process that notes every use of a socket; returns what it prints."""
+    environment = os.environ | {"PALATE_PASSPHRASE": "correct horse", "COLUMNS": "160"}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED.format(code=code)],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_preview_opens_no_socket_and_leaves_nothing_in_the_outbox(own_vault_place: Path) -> None:
+    from palate.client.device import Device
+    from palate.client.outbox import read_outbox
+    from palate.client.showcase import demo_folder
+
+    with Device.init(own_vault_place, "correct horse") as device:
+        device.teach_file(demo_folder() / "mara.json")
+    shown = watched(LOOK)
+    assert shown.endswith("SOCKETS []\n")
+    assert "this would leave" in shown
+    assert '"would_leave": true' in shown
+    with Device.open(own_vault_place, "correct horse") as device:
+        assert read_outbox(device.vault) == []
+
+
+def test_the_watch_sees_a_socket_that_is_opened() -> None:
+    assert "socket.__new__" in watched(SEND)

@@ -1,0 +1,421 @@
+"""Releases on the device: what is adopted is used, what is refused changes nothing, and what was seen is remembered."""
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from PIL import Image
+from typer.testing import CliRunner
+
+from palate.client import releases
+from palate.client.cli import app
+from palate.client.device import Device
+from palate.client.fitting import fit_evaluator_to_vault
+from palate.client.outbox import MemoryLog
+from palate.client.records import ONLY
+from palate.client.releases import (
+    Adopted,
+    adopt,
+    installed_backbone,
+    offer,
+    own_encoder,
+    pin_key,
+    read_source,
+    read_standing,
+    reset,
+)
+from palate.client.statistics import measure_statistics
+from palate.shared.encoder import encoder_hash, encoder_to_bytes, load_encoder, shapes_hash
+from palate.shared.errors import ReleaseError, StorageError, VaultDamagedError
+from palate.shared.release import (
+    BACKBONE_HASH,
+    LOG_NAME,
+    SHIPPED_HASH,
+    Card,
+    Privacy,
+    ReleaseLog,
+    SignedRelease,
+    encode_log,
+    encode_release,
+    encoder_name,
+    write_key,
+)
+from palate.shared.wire import fixed_hash
+
+CLIENT = Path(__file__).resolve().parent.parent.parent / "client"
+KEY, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
+TEXT, OTHER_TEXT = (write_key(key.public_key().public_bytes_raw()) for key in (KEY, OTHER))
+WHEN = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp())
+
+
+def make(
+    log: ReleaseLog | None = None, key: Ed25519PrivateKey = KEY, variant: int = 0, **changed: Any
+) -> SignedRelease:
+    """One more release on a log: release 0 with smaller weights."""
+    log = ReleaseLog(KEY.public_key().public_bytes_raw()) if log is None else log
+    number = len(log.releases) + 1
+    share = np.float32(1 - number / 64 - variant / 4096)
+    encoder = load_encoder().with_shared({n: t * share for n, t in load_encoder().shared().items()}, number)
+    data = encoder_to_bytes(encoder)
+    content = {
+        "release": number,
+        "round": 10 * number,
+        "updates": 30 * number,
+        "hash": encoder_hash(encoder),
+        "parent": log.releases[-1][1].hash if log.releases else log.shipped,
+        "shapes": shapes_hash(),
+        "fixed": fixed_hash(encoder),
+        "backbone": BACKBONE_HASH,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "privacy": Privacy(1.25, 1e-6, "gaussian"),
+    }
+    return SignedRelease(log.with_release(Card(**{**content, **changed}), WHEN, key), data)
+
+
+FIRST = make()
+SECOND = make(FIRST.log)
+FORKED = make(make(variant=1).log)
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    """An empty vault's stand-in, with the key pinned."""
+    empty = MemoryLog()
+    pin_key(empty, TEXT)
+    return empty
+
+
+@pytest.fixture
+def vault(taught_vault: Path, remembered_keys: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A vault with two comments, where PALATE_HOME points."""
+    monkeypatch.setenv("PALATE_PASSPHRASE", "correct horse")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return Path(shutil.copytree(taught_vault, os.environ["PALATE_HOME"]))
+
+
+def content(log: MemoryLog) -> dict[tuple[str, str], bytes]:
+    return {
+        (type_, ONLY): log.get(type_, ONLY)
+        for type_ in (releases.RELEASE, releases.TRUST)
+        if log.has(type_, ONLY)
+    }
+
+
+def refused(log: MemoryLog, release: SignedRelease, key: str | None = None) -> ReleaseError:
+    """The refusal, after a check that it changed nothing."""
+    before, own = content(log), encoder_hash(own_encoder(log))
+    with pytest.raises(ReleaseError) as caught:
+        adopt(log, release, key=key)
+    assert content(log) == before
+    assert encoder_hash(own_encoder(log)) == own
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+# --- what is frozen -----------------------------------------------------------------------------------------------
+
+
+def test_the_installed_backbone_is_the_one_that_is_written_in_the_code() -> None:
+    # New towers or statistics need a new BACKBONE_HASH (and, the encoder being trained on them, a new release 0).
+    assert installed_backbone() == BACKBONE_HASH
+
+
+def test_a_changed_file_is_another_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in releases.FROZEN:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    monkeypatch.setattr(releases, "WEIGHTS", tmp_path)
+    seen = {installed_backbone()}
+    for name in releases.FROZEN:
+        (tmp_path / name).write_bytes(name.encode() + b" ")
+        seen.add(installed_backbone())
+    monkeypatch.setattr(releases, "STATISTICS_VERSION", 2)
+    seen.add(installed_backbone())
+    assert len(seen) == len(releases.FROZEN) + 2
+    (tmp_path / releases.FROZEN[0]).unlink()
+    with pytest.raises(Exception, match="install Palate anew"):
+        installed_backbone()
+
+
+def test_the_statistics_are_those_of_their_version() -> None:
+    # If they have changed on purpose: raise STATISTICS_VERSION, and with it BACKBONE_HASH.
+    known = json.loads((CLIENT.parent / "tests" / "data" / "release_vectors.json").read_text("utf-8"))[
+        "statistics"
+    ]
+    y, x = np.mgrid[0:96, 0:128]
+    pixels = np.stack([(2 * x) % 256, (x * y // 16) % 256, 255 - 2 * y], -1).astype(np.uint8)
+    np.testing.assert_allclose(
+        measure_statistics(Image.fromarray(pixels)), known["values"], rtol=1e-3, atol=2e-3
+    )
+
+
+def test_only_this_module_loads_an_encoder() -> None:
+    users = {
+        path.relative_to(CLIENT).as_posix()
+        for path in CLIENT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "load_encoder" for alias in node.names)
+    }
+    assert users == {"releases.py"}
+
+
+# --- adopting -----------------------------------------------------------------------------------------------------
+
+
+def test_without_a_release_the_shipped_encoder_is_used(log: MemoryLog) -> None:
+    assert encoder_hash(own_encoder()) == encoder_hash(own_encoder(log)) == SHIPPED_HASH
+    assert read_standing(MemoryLog()).to_json() == {
+        "release": 0, "hash": SHIPPED_HASH, "key": None, "entries": 0, "head": None, "history": []
+    }  # fmt: skip
+
+
+def test_an_adopted_release_is_used_and_remembered(log: MemoryLog) -> None:
+    assert adopt(log, FIRST) == Adopted(1, FIRST.log.releases[0][1].hash, True)
+    assert own_encoder(log).release == 1
+    assert encoder_to_bytes(own_encoder(log)) == FIRST.encoder
+    standing = read_standing(log)
+    assert (standing.key, standing.entries, standing.head) == (TEXT, 1, FIRST.log.head)
+    assert adopt(log, SECOND).release == own_encoder(log).release == 2
+    assert len(read_standing(log).history) == 2
+
+
+def test_adopting_the_same_again_changes_nothing(log: MemoryLog) -> None:
+    adopt(log, FIRST)
+    before = content(log)
+    assert adopt(log, FIRST, key=TEXT) == Adopted(1, FIRST.log.releases[0][1].hash, False)
+    assert content(log) == before
+
+
+def test_without_a_pinned_key_nothing_is_adopted() -> None:
+    empty = MemoryLog()
+    refusal = refused(empty, FIRST)
+    assert refusal.reason == "key"
+    assert "--key" in str(refusal)
+    assert refused(empty, FIRST, OTHER_TEXT).reason == "key"
+    assert adopt(empty, FIRST, key=TEXT).new
+
+
+def test_an_older_release_is_refused(log: MemoryLog) -> None:
+    adopt(log, SECOND)
+    assert refused(log, FIRST).reason == "rollback"
+    assert refused(log, FIRST, TEXT).reason == "rollback"
+
+
+def test_another_history_is_refused(log: MemoryLog) -> None:
+    adopt(log, FIRST)
+    assert refused(log, FORKED).reason == "fork"
+    assert refused(log, make(variant=1)).reason == "fork"
+
+
+def test_a_release_for_another_backbone_is_refused(log: MemoryLog) -> None:
+    assert refused(log, make(backbone="0" * 64)).reason == "backbone"
+    assert refused(log, make(shapes="0" * 64)).reason == "shapes"
+    assert refused(log, make(fixed="0" * 64)).reason == "fixed"
+
+
+def test_a_card_of_another_encoder_is_refused(log: MemoryLog) -> None:
+    assert refused(log, SignedRelease(FIRST.log, SECOND.encoder)).reason == "encoder"
+
+
+def test_a_release_by_another_key_is_refused(log: MemoryLog) -> None:
+    stranger = make(ReleaseLog(OTHER.public_key().public_bytes_raw()), OTHER)
+    assert refused(log, stranger).reason == "key"
+    assert refused(log, stranger, OTHER_TEXT).reason == "key"
+    assert refused(log, make(key=OTHER)).reason == "signature"
+    adopt(log, FIRST)
+    assert refused(log, stranger, OTHER_TEXT).reason == "fork"
+    assert refused(log, SECOND, OTHER_TEXT).reason == "key"  # sound, and not what the person meant
+
+
+def test_a_change_of_the_key_is_followed(log: MemoryLog) -> None:
+    adopt(log, FIRST)
+    turned = FIRST.log.with_rotation(OTHER, WHEN, KEY)
+    assert not adopt(log, SignedRelease(turned, FIRST.encoder)).new
+    assert read_standing(log).key == OTHER_TEXT
+    assert refused(log, SECOND).reason == "fork"  # signed by the old key
+    assert adopt(log, make(turned, OTHER), key=TEXT).release == 2
+    for text in (TEXT, OTHER_TEXT):
+        assert not pin_key(log, text)
+
+
+def test_a_key_is_pinned_once(log: MemoryLog) -> None:
+    assert not pin_key(log, TEXT)
+    with pytest.raises(ReleaseError, match="palate release reset"):
+        pin_key(log, OTHER_TEXT)
+    with pytest.raises(ReleaseError, match="no release key"):
+        pin_key(log, "palate1")
+
+
+def test_a_reset_forgets_everything_and_the_key_too(log: MemoryLog) -> None:
+    adopt(log, SECOND)
+    assert reset(log) == 2
+    assert content(log) == {}
+    assert encoder_hash(own_encoder(log)) == SHIPPED_HASH
+    assert refused(log, FIRST).reason == "key"
+    assert adopt(log, FIRST, key=TEXT).release == 1  # as the warning says
+    assert reset(MemoryLog()) == 0
+
+
+def test_after_an_update_of_palate_a_release_that_does_not_fit_says_so(
+    log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adopt(log, FIRST)
+    monkeypatch.setattr(releases, "STATISTICS_VERSION", 2)
+    with pytest.raises(ReleaseError, match="palate release reset") as caught:
+        own_encoder(log)
+    assert caught.value.reason == "backbone"
+
+
+def test_a_release_0_that_was_exchanged_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(releases, "load_encoder", lambda: load_encoder().with_shared({}, 1).with_shared(
+        {"picture.hidden.bias": load_encoder().tensors["picture.hidden.bias"] + np.float32(1)}
+    ))  # fmt: skip
+    releases._shipped.cache_clear()
+    with pytest.raises(ReleaseError, match="not the one that Palate ships with"):
+        own_encoder()
+    monkeypatch.undo()
+    releases._shipped.cache_clear()
+    own_encoder()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b"no JSON", b'{"version": 1}', b'{"version": 2}', b'{"version": 1, "key": 3}']
+)
+def test_records_that_cannot_be_read_are_one_line_and_can_be_reset(log: MemoryLog, data: bytes) -> None:
+    adopt(log, FIRST)
+    log.put(releases.TRUST, ONLY, data)
+    for read in (own_encoder, read_standing):
+        with pytest.raises(VaultDamagedError):
+            read(log)
+    with pytest.raises(VaultDamagedError):
+        adopt(log, FIRST)
+    reset(log)
+    adopt(log, FIRST, key=TEXT)
+    log.put(releases.RELEASE, ONLY, data)
+    with pytest.raises(VaultDamagedError, match="palate release reset"):
+        own_encoder(log)
+    reset(log)
+    assert own_encoder(log).release == 0
+
+
+# --- over the wire ------------------------------------------------------------------------------------------------
+
+
+def test_an_offer_is_adopted_or_answered_with_a_refusal(log: MemoryLog) -> None:
+    assert offer(log, encode_release(FIRST)) == Adopted(1, FIRST.log.releases[0][1].hash, True)
+    for data, reason in (
+        (encode_release(FORKED), "fork"), (b"", "size"), (b"\0" * 100, "magic"), (encode_log(FIRST.log), "kind"),
+        (encode_release(FIRST)[:-1], "damaged"), (encode_release(make(FIRST.log, OTHER)), "signature"),
+    ):  # fmt: skip
+        before = content(log)
+        refusal = offer(log, data)
+        assert isinstance(refusal, ReleaseError)
+        assert refusal.reason == reason
+        assert content(log) == before
+    assert isinstance(offer(log, encode_release(SECOND)), Adopted)
+
+
+def test_a_server_cannot_introduce_itself() -> None:
+    refusal = offer(MemoryLog(), encode_release(FIRST))
+    assert isinstance(refusal, ReleaseError)
+    assert refusal.reason == "key"
+
+
+# --- files, the vault, the command line -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder as servers hand it out, with two releases."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / LOG_NAME).write_bytes(encode_log(SECOND.log))
+    for number, release in ((1, FIRST), (2, SECOND)):
+        (tmp_path / "out" / encoder_name(number)).write_bytes(release.encoder)
+        (tmp_path / f"{number}.palate").write_bytes(encode_release(release))
+    return tmp_path / "out"
+
+
+def test_a_file_and_a_folder_hold_the_same(folder: Path) -> None:
+    assert read_source(folder) == read_source(folder.parent / "2.palate") == SECOND
+    (folder / encoder_name(2)).unlink()
+    with pytest.raises(StorageError):
+        read_source(folder)
+    for wrong in (folder / "none", folder / "none.palate"):
+        with pytest.raises(StorageError):
+            read_source(wrong)
+    with pytest.raises(ReleaseError):
+        read_source(folder / encoder_name(1))
+    (folder / LOG_NAME).write_bytes(encode_log(ReleaseLog(bytes(32))))
+    with pytest.raises(ReleaseError, match="holds no release"):
+        read_source(folder)
+
+
+def palate(*arguments: str, status: int = 0) -> Result:
+    done = CliRunner().invoke(app, ["release", *arguments])
+    assert done.exit_code == status, (done.stdout, done.stderr, done.exception)
+    return done
+
+
+def test_the_commands_adopt_show_refuse_and_reset(vault: Path, folder: Path) -> None:
+    assert "none yet" in palate("show").stdout
+    assert palate("adopt", str(folder.parent / "1.palate"), status=1).stderr.startswith(
+        "palate: no release key is pinned"
+    )
+    assert (
+        "release 1 is in use from now on"
+        in palate("adopt", str(folder.parent / "1.palate"), "--key", TEXT).stdout
+    )
+    assert "release 1 was in use already" in palate("adopt", str(folder.parent / "1.palate")).stdout
+    found = json.loads(palate("adopt", str(folder), "--json").stdout)
+    assert found == {"release": 2, "hash": SECOND.log.releases[1][1].hash, "new": True}
+    shown = palate("show").stdout
+    for words in ("release 2", TEXT, SECOND.log.head, "epsilon 1.25", "2026-11-21 00:00:00"):
+        assert words in shown
+    assert json.loads(palate("show", "--json").stdout)["history"][0]["round"] == 10
+    refusal = palate("adopt", str(folder.parent / "1.palate"), status=1)
+    assert (refusal.stdout, len(refusal.stderr.strip().splitlines())) == ("", 1)
+    assert "add --yes" in palate("reset", status=1).stderr
+    done = palate("reset", "--yes")
+    assert done.stderr.startswith("warning: nothing is pinned any more")
+    assert "before: release 2" in done.stdout
+    assert "none yet" in palate("show").stdout
+
+
+@pytest.mark.parametrize("command", ["show", "adopt", "reset"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    assert f"palate release {command}" in palate(command, "--help").stdout
+
+
+def test_the_release_is_sealed_in_the_vault_and_moves_the_evaluator(vault: Path) -> None:
+    with Device.open(vault, "correct horse") as device:
+
+        def fitted() -> Any:
+            return fit_evaluator_to_vault(
+                device.vault, device.comments(), device.profile(), adapt=False,
+                progress=lambda *_: None, notice=lambda _: None,
+            )  # fmt: skip
+
+        features = np.random.default_rng(3).standard_normal((4, 216)).astype(np.float32)
+        before = [one.probability for one in fitted().score(features)]
+        adopt(device.vault, SECOND, key=TEXT)
+        after = [one.probability for one in fitted().score(features)]
+        assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 1e-6
+        reset(device.vault)
+        assert [one.probability for one in fitted().score(features)] == before
+        adopt(device.vault, SECOND, key=TEXT)
+    with Device.open(vault, "correct horse") as device:
+        assert own_encoder(device.vault).release == 2
+        assert offer(device.vault, encode_release(FORKED)).__class__ is ReleaseError
+    found = b"".join(path.read_bytes() for path in vault.rglob("*") if path.is_file())
+    assert SECOND.encoder[2_000:2_064] not in found
+    assert bytes.fromhex(SECOND.log.head) not in found
