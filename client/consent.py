@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 from palate.client.conditions import ALWAYS, Readings, is_met, read_machine, split_conditions
+from palate.client.ledger import DEFAULT_DELTA, DEFAULT_EPSILON
 from palate.client.outbox import MAX_SERVER_CHARACTERS, OUTBOX, Change, Log
 from palate.client.records import ONLY
-from palate.shared.errors import OptionError, StorageError, VaultDamagedError, VaultError
+from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultDamagedError, VaultError
 
 CONSENT = "consent"  # type of record
 
-DELTA = 1e-5
 KEPT = 500
 """Entries of the history that are kept; of older ones only how many there were."""
 
@@ -39,17 +39,18 @@ class Terms:
 
     `when` is "always" or conditions joined by "+", all of which must be met: "idle", "charging", or what a platform lends.
     `least_devices` is this device's own minimum for a cohort, whatever the server says. `epsilon` and `delta` are its privacy
-    budget over all rounds. With `allow_unmasked` the server may see this device's update alone, which neither the minimum nor
-    the budget protects. `in_doubt` takes part although a condition cannot be read. `release_key` and `registrar` are pinned
-    Ed25519 public keys, 64 hexadecimal digits, empty if none is pinned.
+    budget over all rounds, which `client.ledger` keeps: one for the device, so the terms joined on last set it. With
+    `allow_unmasked` the server may see this device's update alone, which neither the minimum nor the budget protects. `in_doubt`
+    takes part although a condition cannot be read. `release_key` and `registrar` are pinned Ed25519 public keys, 64
+    hexadecimal digits, empty if none is pinned here.
     """
 
     server: str
     when: str = ALWAYS
     rounds_a_day: int = 24  # 1 to 10,000
     least_devices: int = 10  # 2 to 1,000
-    epsilon: float = 2.0  # above 0, at most 100
-    delta: float = DELTA  # above 0, at most 0.001
+    epsilon: float = DEFAULT_EPSILON  # above 0, at most 1,000,000
+    delta: float = DEFAULT_DELTA  # above 0, at most 0.001
     allow_unmasked: bool = False
     in_doubt: bool = False
     release_key: str = ""
@@ -65,11 +66,13 @@ class Terms:
                 raise OptionError(
                     f"{_spoken(name)} is {value!r}; it must be a whole number from {least} to {most:,}"
                 )
-        for name, ceiling in (("epsilon", 100.0), ("delta", 1e-3)):
+        for name, ceiling in (("epsilon", 1e6), ("delta", 1e-3)):
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 < value <= ceiling:  # NaN is neither
-                raise OptionError(f"{name} is {value!r}; it must be a number above 0 and at most {ceiling:g}")
+                raise OptionError(
+                    f"{name} is {value!r}; it must be a number above 0 and at most {ceiling:,g}"
+                )
             object.__setattr__(self, name, float(value))
         for name in ("allow_unmasked", "in_doubt"):
             if type(getattr(self, name)) is not bool:
@@ -248,7 +251,7 @@ def sent_times(log: Log) -> list[datetime]:
 
 
 def read_public_key(text: str) -> str:
-    """Return an Ed25519 public key in 64 hexadecimal digits, given so, as PEM, or as OpenSSH writes it.
+    """Return an Ed25519 public key in 64 hexadecimal digits, given so, as `palate server key` prints it, as PEM, or by OpenSSH.
 
     Raises OptionError for anything else, private keys above all.
     """
@@ -256,18 +259,22 @@ def read_public_key(text: str) -> str:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key, load_ssh_public_key
 
+    from palate.shared.release import read_key
+
     given = text.strip()
     try:
         if _KEY.fullmatch(given.lower()):
             return given.lower()
+        if given.lower().startswith("palate1"):
+            return read_key(given).hex()
         load = load_ssh_public_key if given.startswith("ssh-") else load_pem_public_key
         key = load(given.encode())
         if isinstance(key, Ed25519PublicKey):
             return key.public_bytes_raw().hex()
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, ReleaseError):
         pass
     raise OptionError(
-        "this is no Ed25519 public key; give its 64 hexadecimal digits, or its PEM or OpenSSH form"
+        "this is no Ed25519 public key; give its text that begins with palate1, its 64 hexadecimal digits, or its PEM or OpenSSH form"
     )
 
 

@@ -206,7 +206,7 @@ class Member:
         terms = self._consent.terms()
         if terms is None:
             raise Declined(Reason.MASKS_REFUSED)
-        return MaskRules(least_devices=terms.least_devices, registrar=terms.registrar_bytes)
+        return MaskRules(least_devices=terms.least_devices, registrar=terms.registrar_bytes())
 
     def count_labels(self) -> int:
         """Return how many labels there are now; loads all that training needs, so that the first round does not wait."""

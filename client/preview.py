@@ -11,24 +11,40 @@ draws, the two that are compared have different ones, and beside the cosines sta
 with all labels: a comment that lies above it cannot be told from chance.
 
 **How well somebody can tell** that this device took part in one round, who knows every other update and the encoder, is what the
-Gaussian mechanism leaves: right with probability Phi(mu / 2), mu = sensitivity / noise (Dong, Roth, Su, JRSS B 2022). Half is
+Gaussian mechanism leaves: right with probability Phi(mu / 2), mu = 1 / noise multiplier (Dong, Roth, Su, JRSS B 2022). Half is
 guessing. It holds for the noised sum; whoever holds this device's part without its mask faces this device's own noise alone.
+
+Clip and noise are the server's to set in each round's invitation, and the device checks what they guarantee against its budget then.
+A preview takes those of the last masked round that this device was in, or else those that a server begins with unless told otherwise.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from palate.client.consent import Terms
+from palate.client.conditions import read_machine
+from palate.client.consent import Terms, may_take_part, sent_times
+from palate.client.ledger import read_spent
+from palate.client.outbox import Log, Sent, read_outbox
 from palate.client.records import Taught
+from palate.shared.accounting import (
+    LEAST_MULTIPLIER,
+    MOST_MULTIPLIER,
+    epsilon_of_rho,
+    noise_multiplier,
+    rho_of,
+)
+from palate.shared.coding import finest_step, sensitivity_of
 from palate.shared.encoder import SHARED_SHAPES, EncoderWeights
 from palate.shared.errors import OptionError
+from palate.shared.masks import MaskSettings
 from palate.shared.update import LocalSettings, norm_of
 from palate.shared.wire import UPDATE_BYTES
 
@@ -47,40 +63,10 @@ WEIGHTS = sum(math.prod(shape) for shape in SHARED_SHAPES.values())
 
 NO_SERVER = "no server yet"
 
+USUAL_CLIP, USUAL_NOISE = 1.0, 1.0
+"""What a server's first round has unless its settings say otherwise: L2 bound, and noise multiplier of the sum."""
 
-class Shield(Protocol):
-    """What a masked round does to an update before it goes: the fields of an invitation's mask settings that matter here."""
-
-    @property
-    def ring_bits(self) -> int:
-        """Bits of one value in the masked vector."""
-
-    @property
-    def step(self) -> float:
-        """Size of one level, in weights."""
-
-    @property
-    def clip(self) -> float:
-        """The longest change that goes: L2 over all tensors."""
-
-    @property
-    def noise(self) -> float:
-        """Standard deviation, in levels, of what each device adds to each value."""
-
-    @property
-    def least(self) -> int:
-        """Fewest devices whose sum is opened."""
-
-
-@dataclass(frozen=True)
-class UsualRound:
-    """The round that a preview expects as long as no invitation says otherwise."""
-
-    ring_bits: int = 16
-    step: float = 0.01
-    clip: float = 4.0
-    noise: float = 100.0
-    least: int = 10
+RING_BITS = (16, 20, 24, 32)
 
 
 @dataclass(frozen=True)
@@ -111,6 +97,7 @@ class Noise:
     signal: float  # this device's part, clipped
     own: float  # expected length of the noise that this device adds
     in_sum: float  # expected length of the noise in the sum
+    multiplier: float  # standard deviation of the noise in the sum over the longest that one device can add
     guess: float  # how often the best guess whether this device took part is right, from the sum: 0.5 to 1
 
 
@@ -126,6 +113,13 @@ class Preview:
     clip: float = 0.0
     bytes_masked: int = 0
     bytes_unmasked: int | None = None  # None unless rounds without masks are agreed to
+    from_last_round: bool = (
+        False  # clip and noise are those of the last masked round, not what servers begin with
+    )
+    epsilon_spent: float = 0.0  # of the person's budget, by masked rounds so far
+    epsilon_after: float | None = None  # after one more such round; None if the budget does not hold it
+    epsilon_budget: float = 0.0
+    stays_out: str = ""  # why this device would answer no masked round now, though there are labels
     tensors: tuple[PreviewedTensor, ...] = ()
     noise: Noise | None = None
     chance: float = 1.0
@@ -146,15 +140,68 @@ class Preview:
         return content
 
 
-def preview_device(
-    device: Device, terms: Terms, *, shield: Shield | None = None, last: int = LAST
-) -> Preview:
-    """Train on a device's labels as they are now and say what would leave; raises what the vault raises."""
+def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = LAST) -> Preview:
+    """Train on a device's labels as they are now and say what would leave; raises what the vault raises.
+
+    `terms` may be such that nobody has agreed to yet. `now` has a zone.
+    """
     from palate.client.joining import Member
-    from palate.client.releases import own_encoder
+    from palate.client.releases import own_encoder, read_standing
 
     labels = Member(device, server=terms.server).labels()
-    return preview_update(own_encoder(device.vault), labels, teaching_comments(device), terms, shield=shield, last=last)
+    notes = [note for note in read_outbox(device.vault) if note.masked]
+    masks = usual_round(terms.least_devices, notes[-1] if notes else None)
+    pinned = bool(terms.release_key) or read_standing(device.vault).key is not None
+    seen = preview_update(
+        own_encoder(device.vault),
+        labels,
+        teaching_comments(device),
+        terms,
+        masks=masks,
+        last=last,
+        release_key_pinned=pinned,
+    )
+    if seen.noise is None:
+        return seen
+    spent, after = _ask_budget(device.vault, terms, seen.noise.multiplier)
+    verdict = may_take_part(terms, now, read_machine(terms.conditions()), sent_times(device.vault))
+    reason = "" if verdict.allowed else verdict.reason
+    if after is None and not reason:
+        reason = f"one more such round would pass your privacy budget, epsilon {terms.epsilon:g} at delta {terms.delta:g}"
+    return replace(
+        seen,
+        from_last_round=bool(notes),
+        epsilon_spent=spent,
+        epsilon_after=after,
+        epsilon_budget=terms.epsilon,
+        stays_out=reason,
+    )
+
+
+def _ask_budget(log: Log, terms: Terms, multiplier: float) -> tuple[float, float | None]:
+    """What is spent at these terms' delta, and what one more round makes of it, None if that is above their epsilon."""
+    rho = read_spent(log).rho
+    if multiplier < LEAST_MULTIPLIER:
+        return epsilon_of_rho(rho, terms.delta), None
+    after = epsilon_of_rho(rho + rho_of(min(multiplier, MOST_MULTIPLIER)), terms.delta)
+    return epsilon_of_rho(rho, terms.delta), after if after <= terms.epsilon else None
+
+
+def usual_round(least_devices: int, note: Sent | None = None) -> MaskSettings:
+    """Return the round that a preview expects: that of a note on the last masked one, or what servers begin with.
+
+    The ring is the narrowest of the usual ones that holds the sum of `least_devices`.
+    """
+    clip = note.clip if note is not None and note.clip > 0 else USUAL_CLIP
+    for bits in RING_BITS:
+        try:
+            step, noise = finest_step(bits, least_devices, clip=clip, noise_multiplier=USUAL_NOISE)
+        except OptionError:
+            continue
+        if note is not None and note.clip > 0:
+            noise = note.noise / step
+        return MaskSettings(ring_bits=bits, step=step, clip=clip, noise=noise, least=least_devices)
+    raise OptionError(f"least devices is {least_devices}; no ring holds the sum of so many")
 
 
 def teaching_comments(device: Device) -> list[Taught]:
@@ -171,9 +218,10 @@ def preview_update(
     terms: Terms,
     *,
     settings: LocalSettings | None = None,
-    shield: Shield | None = None,
+    masks: MaskSettings | None = None,
     last: int = LAST,
     draws: int = DRAWS,
+    release_key_pinned: bool = False,
 ) -> Preview:
     """Say what would leave: `comments` are those of the labels, in the same order; the same input gives the same preview.
 
@@ -186,9 +234,9 @@ def preview_update(
     if len(labels) < LEAST_LABELS:
         return Preview(len(labels), LEAST_LABELS, encoder.release)
     settings = LocalSettings() if settings is None else settings
-    shield = UsualRound() if shield is None else shield
+    masks = usual_round(terms.least_devices) if masks is None else masks
     update = train_locally(encoder, labels, settings, round=1, seed=0)
-    keep = min(1.0, shield.clip / update.norm) if update.norm else 1.0
+    keep = min(1.0, masks.clip / update.norm) if update.norm else 1.0
     tensors = tuple(
         PreviewedTensor(name, tensor.shape, norm_of(tensor), keep * norm_of(tensor))
         for name, tensor in update.tensors.items()
@@ -200,26 +248,26 @@ def preview_update(
         release=encoder.release,
         norm=update.norm,
         norm_clipped=keep * update.norm,
-        clip=shield.clip,
-        bytes_masked=-(-WEIGHTS * shield.ring_bits // 8),
+        clip=masks.clip,
+        bytes_masked=-(-(WEIGHTS + 1) * masks.ring_bits // 8),  # one value more says whether it was clipped
         bytes_unmasked=UPDATE_BYTES if terms.allow_unmasked else None,
         tensors=tensors,
-        noise=measure_noise(keep * update.norm, shield, terms.least_devices),
+        noise=measure_noise(keep * update.norm, masks, terms.least_devices),
         chance=chance,
         influences=influences,
         unseen=what_is_unseen(),
-        unprotected=what_is_not_protected(terms),
+        unprotected=what_is_not_protected(terms, release_key_pinned=release_key_pinned),
     )
 
 
-def measure_noise(signal: float, shield: Shield, least_devices: int) -> Noise:
+def measure_noise(signal: float, masks: MaskSettings, least_devices: int) -> Noise:
     """Say how a part of length `signal` stands against the noise, alone and in the smallest sum that the device agrees to."""
-    devices = max(least_devices, shield.least)
-    spread = shield.noise * shield.step  # standard deviation of one weight's noise
-    own = spread * math.sqrt(WEIGHTS)
-    together = spread * math.sqrt(devices)
-    guess = NormalDist().cdf(shield.clip / together / 2) if together else 1.0
-    return Noise(devices, signal, own, own * math.sqrt(devices), guess)
+    devices = max(least_devices, masks.least)
+    own = masks.noise * masks.step * math.sqrt(WEIGHTS)
+    reach = sensitivity_of(masks.clip, masks.step)
+    multiplier = noise_multiplier(masks.noise, devices=devices, sensitivity=reach, dimension=WEIGHTS + 1)
+    guess = NormalDist().cdf(0.5 / multiplier) if multiplier else 1.0
+    return Noise(devices, signal, own, own * math.sqrt(devices), multiplier, guess)
 
 
 def _leave_out(
@@ -279,7 +327,7 @@ def what_is_unseen() -> tuple[str, ...]:
     )
 
 
-def what_is_not_protected(terms: Terms) -> tuple[str, ...]:
+def what_is_not_protected(terms: Terms, *, release_key_pinned: bool = False) -> tuple[str, ...]:
     """Return what taking part on these terms does give away, or leaves to trust."""
     open_ = [
         "that this device takes part or stays out of a round, when, and from which address",
@@ -290,9 +338,9 @@ def what_is_not_protected(terms: Terms) -> tuple[str, ...]:
         open_.append(
             "no registrar is pinned, so a server that cheats can invent the other devices; pin one with --registrar"
         )
-    if not terms.release_key:
+    if not (terms.release_key or release_key_pinned):
         open_.append(
-            "no release key is pinned, so an encoder is taken from the server on its word; --release-key"
+            "no release key is pinned, so no release of the server can be told from a forged one; pin it with --release-key"
         )
     if terms.allow_unmasked:
         open_.append(
@@ -319,5 +367,11 @@ def describe_shortly(preview: Preview) -> list[str]:
         lines.append(
             f"without masks, which you allow, the change goes as it is, {preview.bytes_unmasked:,} bytes: much of what it was "
             "trained on can be rebuilt from it"
+        )
+    if preview.stays_out:
+        lines.append(f"this device would stay out of a round now: {preview.stays_out}")
+    elif preview.epsilon_after is not None:
+        lines.append(
+            f"privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}, after such a round {preview.epsilon_after:.3g}"
         )
     return [*lines, f"not protected: {'; '.join(preview.unprotected[:2])}; more in `palate outbox --preview`"]

@@ -1,4 +1,4 @@
-"""`palate server start | admit | run | status | key | release | stop`: the common side of the federation, for the person who runs it.
+"""`palate server start | admit | run | status | privacy | key | release | stop`: the common side of the federation, for the person who runs it.
 
 Where it stands in the flow: the command line finds this group by the entry point `palate.commands` and loads it when it is called.
 Results go to stdout, everything else to stderr; a failure is one line and an exit status, which the command line above sees to.
@@ -25,6 +25,7 @@ from palate.shared.errors import FederationError, FileFormatError, OptionError
 if TYPE_CHECKING:
     from palate.server.federation import ServerFolder
     from palate.server.settings import RunSettings
+    from palate.shared.release import Privacy
 
 app = typer.Typer(
     help=(
@@ -152,17 +153,30 @@ def run(
         float | None, typer.Option(help="Seconds to wait for devices.", show_default="120")
     ] = None,
     settings: Annotated[Path | None, typer.Option(help="TOML file with more settings.")] = None,
+    unmasked: Annotated[
+        bool,
+        typer.Option(
+            "--unmasked", help="See each device's update alone; only devices that allow it take part."
+        ),
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit it and do not wait.")] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Train the shared encoder with the connected devices, and show how it goes.
 
-    The settings file takes every setting by name, those of local training in a table [local]:
+    Rounds are masked and noised: the server sees sums over at least the quorum, and books what they cost in its privacy ledger.
+    The settings file takes every setting by name, those of local training in a table [local], of masks and noise in [privacy]:
 
         strategy = "fedadam"
 
         server_learning_rate = 0.01
+
+        [privacy]
+
+        noise_multiplier = 4.0
+
+        epsilon = 8.0
 
     Example:
 
@@ -174,7 +188,9 @@ def run(
     folder = _folder(home)
     kept = read_checkpoint(folder.checkpoint)
     given = {"devices": devices, "quorum": quorum, "deadline_seconds": deadline, "wait_seconds": wait}
-    wanted = _settings(settings, {name: value for name, value in given.items() if value is not None})
+    wanted = _settings(
+        settings, {name: value for name, value in given.items() if value is not None}, unmasked
+    )
     wanted = replace(wanted, rounds=(kept.round if kept else 0) + rounds)
     number = processes.submit(folder, wanted)
     if detach:
@@ -295,6 +311,40 @@ def key(
 
 
 @app.command()
+def privacy(home: Home = None, json: Json = False) -> None:
+    """Say what the rounds so far have spent of the privacy budget, and check that nothing in the ledger was changed.
+
+    Example:
+
+        palate server privacy
+    """
+    from palate.server.ledger import read_spent
+
+    folder = _folder(home)
+    if not folder.ledger.exists():
+        raise OptionError(f"no round with noise was run in {folder.home} yet, so there is no privacy ledger")
+    spent = read_spent(folder.ledger)
+    if json:
+        _print_json(spent.to_json())
+        return
+    _out(
+        f"{spent.rounds} rounds have spent epsilon {spent.epsilon:.3g} of {spent.budget:g} at delta {spent.delta:g}, "
+        "counted per device, against everybody who sees the releases"
+    )
+
+
+def _spent_for_card(folder: ServerFolder) -> Privacy | None:
+    """What a release's card says of the privacy that was spent up to it; nothing without a ledger."""
+    from palate.server.ledger import DEVICES, read_spent
+    from palate.shared.release import Privacy
+
+    if not folder.ledger.exists():
+        return None
+    spent = read_spent(folder.ledger)
+    return Privacy(spent.epsilon, spent.delta, DEVICES)
+
+
+@app.command()
 def release(home: Home = None, json: Json = False) -> None:
     """Make a numbered, signed release of the encoder as it stands, for devices to adopt; the first time, make the key too.
 
@@ -315,7 +365,9 @@ def release(home: Home = None, json: Json = False) -> None:
     if found is None:
         found = signing.make_key(path, passphrase)
         _say(f"a new release key is in {path}; keep a copy of that file, and keep it secret")
-    card = releases.make_release(folder.releases, kept, datetime.now(UTC), key=found)
+    card = releases.make_release(
+        folder.releases, kept, datetime.now(UTC), key=found, privacy=_spent_for_card(folder)
+    )
     text = write_key(found.public_key().public_bytes_raw())
     file, message = (
         name(folder.releases, card.release) for name in (releases.release_path, releases.message_path)
@@ -366,7 +418,7 @@ def _folder(home: Path | None) -> ServerFolder:
     return ServerFolder(home.expanduser().resolve())
 
 
-def _settings(file: Path | None, given: dict[str, Any]) -> RunSettings:
+def _settings(file: Path | None, given: dict[str, Any], unmasked: bool) -> RunSettings:
     from palate.server.settings import RunSettings
 
     found: dict[str, Any] = {}
@@ -377,7 +429,12 @@ def _settings(file: Path | None, given: dict[str, Any]) -> RunSettings:
             raise FileFormatError(f"{file} cannot be read ({error.strerror})") from None
         except ValueError as error:
             raise FileFormatError(f"{file} is no TOML: {' '.join(str(error).split())}") from None
-    return RunSettings.from_json(jsonlib.dumps(found | given, default=str))
+    if unmasked and "privacy" in found:
+        raise OptionError(
+            f"--unmasked and the table [privacy] in {file} contradict each other; take one away"
+        )
+    masked = {} if unmasked else {"privacy": {}}
+    return RunSettings.from_json(jsonlib.dumps(masked | found | given, default=str))
 
 
 def _show(folder: ServerFolder, number: str, before: int) -> dict[str, Any]:

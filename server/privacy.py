@@ -46,7 +46,7 @@ class Privacy:
 
     clip: float = 1.0
     clip_rate: float = 0.2
-    noise_multiplier: float = 1.0
+    noise_multiplier: float = 4.0
     ring_bits: int = 16
     agreement: float = 1.0
     model_bits: int = 8

@@ -54,16 +54,17 @@ def run_rounds(
     *,
     average: Average,
     tell: Tell = lambda now: None,
-    patience: Patience = Patience(),
+    patience: Patience = Patience(),  # noqa: B008 - frozen
     spend: Spend = no_ledger,
     release: EncoderWeights | None = None,
     offered: bytes = b"",
 ) -> Iterator[Checkpoint]:
     """Yields a checkpoint after each round, from the one after `start` to the last that its settings ask for.
 
-    `spend` is asked before each masked round, and ends the run where the budget does; `release` is the encoder that devices
+    `spend` is asked before each masked round, and ends the run where the budget does. `release` is the encoder that devices
     have installed, against which masked rounds write theirs (by default the one that ships with Palate), and `offered` are the
-    bytes of the newest signed release, sent once to every device. Raises FederationError, in one line, when too few devices connect in time or too many rounds in a row had no quorum, and what `spend` raises.
+    bytes of the newest signed release, sent once to every device. Raises FederationError, in one line, when too few devices
+    connect in time or too many rounds in a row had no quorum, and what `spend` raises.
     """
     if start.round < start.settings.rounds:
         wait_for_devices(devices, start, tell, patience)

@@ -342,6 +342,11 @@ def encode_masked(session: bytes, identity: Ed25519PrivateKey, values: Ring, rin
     return _signed(MASKED, header + pack(values, ring_bits), identity)
 
 
+def masked_bytes(count: int, ring_bits: int) -> int:
+    """Returns how long a masked vector of `count` values is on the wire."""
+    return _START.size + 2 * _HASH_BYTES + packed_bytes(count, ring_bits) + SIGNATURE_BYTES
+
+
 def decode_masked(data: bytes, *, session: bytes, identity: bytes, count: int, ring_bits: int) -> Ring:
     """Returns the masked vector (count,) that this identity sent in this session; raises MaskError."""
     body, signature = _open_signed(data, MASKED, 2 * _HASH_BYTES + packed_bytes(count, ring_bits))

@@ -109,7 +109,7 @@ class Card:
 
     release: int  # from 1
     round: int  # after which it was made
-    updates: int  # that went into the training it was taken from
+    updates: int  # that went into it, as the checkpoint it was taken from counted them
     hash: str  # `encoder_hash`
     parent: str  # `encoder_hash` of the release before it
     shapes: str  # `shapes_hash`

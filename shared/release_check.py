@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -69,6 +69,7 @@ class Pinned:
     fixed: str  # `fixed_hash`
     backbone: str = BACKBONE_HASH
     shipped: str = SHIPPED_HASH  # `encoder_hash` of release 0
+    shapes: str = field(default_factory=shapes_hash)
 
     @classmethod
     def by(cls, installed: EncoderWeights, backbone: str = BACKBONE_HASH) -> Pinned:
@@ -198,7 +199,7 @@ def _check_card(card: Card, encoders: list[str], pinned: Pinned) -> None:
         )
     if card.parent != encoders[-1]:
         raise ReleaseError(f"release {card.release} did not grow from the release before it", "parent")
-    if card.shapes != shapes_hash():
+    if card.shapes != pinned.shapes:
         raise ReleaseError(
             f"release {card.release} has other tensors than this version of Palate; use the version that made it",
             "shapes",

@@ -26,6 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from palate.shared.coding import WEIGHTS
+from palate.shared.masked_wire import MASKED, masked_bytes
 from palate.shared.wire import MAGIC, UPDATE, UPDATE_BYTES, VERSION
 
 TO_SERVER, TO_DEVICE = "to-server", "to-device"
@@ -286,9 +288,15 @@ def read_layers(stream: Stream) -> Iterator[tuple[str, bytes]]:
             yield "unpacked", unpacked
 
 
-def find_updates(stream: Stream) -> list[str]:
-    """Returns the SHA-256 of every whole update in a stream, in hexadecimal, as the outbox notes it."""
+def find_updates(stream: Stream, ring_bits: int = 16) -> list[str]:
+    """Returns the SHA-256 of every whole update in a stream, in hexadecimal, as the outbox notes it.
+
+    Both kinds are found: plain updates, and masked ones of so many bits a weight.
+    """
     bodies = b"".join(read_bodies(stream.data))
-    mark = re.compile(re.escape(MAGIC + bytes([UPDATE, VERSION])))
-    whole = [bodies[match.start() :][:UPDATE_BYTES] for match in mark.finditer(bodies)]
-    return [hashlib.sha256(one).hexdigest() for one in whole if len(one) == UPDATE_BYTES]
+    found = []
+    for kind, size in ((UPDATE, UPDATE_BYTES), (MASKED, masked_bytes(WEIGHTS + 1, ring_bits))):
+        mark = re.compile(re.escape(MAGIC + bytes([kind, VERSION])))
+        whole = [bodies[match.start() :][:size] for match in mark.finditer(bodies)]
+        found += [hashlib.sha256(one).hexdigest() for one in whole if len(one) == size]
+    return found

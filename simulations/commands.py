@@ -31,13 +31,20 @@ def simulate(
     cache: Annotated[
         Path | None, typer.Option(help="Where features of drawn pictures are kept.", show_default="OUT/cache")
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="process|ray",
+            help="What runs the federation: this process, or Flower's own engine (needs ray; slower on one machine).",
+        ),
+    ] = "process",
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
     ] = False,
 ) -> None:
     """Let virtual people improve the shared encoder together, and measure what strangers gain from it.
 
-    Example: `palate simulate quickstart`
+    Examples: `palate simulate quickstart`, `palate simulate my-experiment.toml --engine ray --out results`
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -52,7 +59,7 @@ def simulate(
         def progress(what: str, done: float, total: float) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        results = run_experiment(asked, out / "cache" if cache is None else cache, progress)
+        results = run_experiment(asked, out / "cache" if cache is None else cache, progress, engine)
     paths = write_results(results, out)
     if json:
         typer.echo(jsonlib.dumps(results.to_json()))

@@ -30,6 +30,7 @@ from palate.shared.errors import FederationError
 COMMAND_SECONDS = 180.0
 END_SECONDS = 10.0
 SAMPLE_SECONDS = 1.0  # the lists are slow to read
+LEAST_DEVICES = 2  # whose sum a device lets be opened: the demonstration has three, real federations many
 
 _PROGRAM = "import sys; from palate.client.cli import main; sys.argv[0] = 'palate'; main()"
 
@@ -122,7 +123,10 @@ class Stage:
 
     def join(self, node: Node, address: str, *command: str) -> None:
         """Starts a device's long-lived process: `palate join`, or another command in its place."""
-        joined = command or (*_palate(), "join", address, "--insecure", "--home", str(node.home))
+        joined = command or (
+            *(*_palate(), "join", address, "--insecure", "--home", str(node.home)),
+            *("--least-devices", str(LEAST_DEVICES)),
+        )
         with node.log.open("ab") as log:
             node.process = subprocess.Popen(
                 joined,

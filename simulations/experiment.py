@@ -16,6 +16,7 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from palate.simulations.methods import (
     train_centrally,
     train_deployed,
     train_joint,
+    train_on_ray,
     understand,
 )
 from palate.simulations.people import make_people
@@ -41,6 +43,7 @@ FOLDER = Path(__file__).parent / "experiments"
 WEAK = Path(__file__).parent / "weights" / "weak-encoder.safetensors"
 RELEASES: Mapping[str, Path | None] = {"weak": WEAK, "shipped": None}
 BACKBONES = ("tower", "statistics")
+ENGINES = ("process", "ray")
 METHODS = (
     "crowd only",
     "local only",
@@ -51,6 +54,7 @@ METHODS = (
     "reconstruction",
     "central",
 )
+DEPLOYED = ("without words", "reconstruction")  # by the server and device code that is deployed
 FEDERATED = ("FedAvg of all", "FedPer", "FedRep", "without words", "reconstruction")
 STRANGERS_SEED = 4001
 ASKED_SHARE = 0.2  # of the pictures: what strangers are asked about
@@ -231,11 +235,19 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return round(mean, 4), round(mean - reach, 4), round(mean + reach, 4)
 
 
-def run_experiment(experiment: Experiment, cache: Path, progress: Progress) -> Results:
+def run_experiment(
+    experiment: Experiment, cache: Path, progress: Progress, engine: str = "process"
+) -> Results:
     """Runs all methods with all seeds.
 
+    `engine` runs what is deployed (reconstruction, with and without words): "process" in this process, "ray" by Flower's own
+    simulation engine, which can use many machines. The methods to compare with always run here. Raises OptionError for others.
     `cache` keeps features of the pictures and what each method reached with each seed, so that a run that was ended goes on.
     """
+    if engine not in ENGINES:
+        raise OptionError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
+    if engine == "ray" and find_spec("ray") is None:
+        raise OptionError("the engine ray is not installed; install it with: pip install 'palate[simulate]'")
     drawn = 0
 
     def draw(count: int) -> None:
@@ -266,19 +278,21 @@ def run_experiment(experiment: Experiment, cache: Path, progress: Progress) -> R
                 progress(what, done + share, total)
 
             tell(0.0)
-            kept = cache / f"outcome-{_digest(experiment, name, seed, number)}.json"
+            kept = cache / f"outcome-{_digest(experiment, name, seed, number, engine)}.json"
             outcome = _read_outcome(kept)
             if outcome is None:
-                outcome = _try_method(name, experiment, release, people, strangers, seed, tell)
+                outcome = _try_method(name, experiment, release, people, strangers, seed, tell, engine)
                 kept.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
             outcomes[name].append(outcome)
     progress("done", total, total)
     return Results(experiment, outcomes)
 
 
-def _digest(experiment: Experiment, method: str, seed: int, number: int) -> str:
+def _digest(experiment: Experiment, method: str, seed: int, number: int, engine: str) -> str:
     """A name for one outcome: the same for the same work, whatever else the experiment compares."""
     work = asdict(replace(experiment, title="", methods=("local only",), seeds=(seed,)))
+    if engine != "process" and method in DEPLOYED:
+        work["engine"] = engine
     code = hashlib.sha256()
     for module in ("methods", "experiment", "population", "people"):
         code.update(Path(__file__).with_name(f"{module}.py").read_bytes())
@@ -304,6 +318,7 @@ def _try_method(
     strangers: Sequence[Any],
     seed: int,
     tell: Callable[[float], None],
+    engine: str,
 ) -> Outcome:
     local = experiment.local if name != "without words" else replace(experiment.local, alignment=0.0)
     plan = Plan(experiment.rounds, experiment.cohort, experiment.learning_rate, local, seed)
@@ -327,8 +342,9 @@ def _try_method(
 
     began = time.monotonic()
     encoder = release
-    if name in ("reconstruction", "without words"):
-        encoder = train_deployed(release, people, plan, watch)
+    if name in DEPLOYED:
+        train = train_on_ray if engine == "ray" else train_deployed
+        encoder = train(release, people, plan, watch)
     elif name == "central":
         encoder = train_centrally(release, people, plan, watch)
     elif name in FEDERATED:

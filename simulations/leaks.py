@@ -15,7 +15,8 @@ features were shaken), and how many labels there are, which of them with words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,10 +88,8 @@ def match_gradient(
     phrases = _first_guess(invert_layer(change, "sentence.taste"), (len(spoken), SENTENCE_FEATURES), g)
     verdicts = 0.1 * torch.randn(1, len(spoken), generator=g)
     searched = [one.requires_grad_() for one in (features, phrases, verdicts)]
-    optimizer = torch.optim.Adam(searched, lr=_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, searches)
-    for _ in range(searches):
-        optimizer.zero_grad()
+    moments = [(torch.zeros_like(one), torch.zeros_like(one)) for one in searched]
+    for number in range(1, searches + 1):
         batch["x"], batch["phrases"] = features * kept + noise, phrases
         batch["liked"] = torch.sigmoid(verdicts)
         made = _slopes(start, head, batch, one.alignment)
@@ -101,10 +100,26 @@ def match_gradient(
             ),
             torch.zeros(()),
         )
-        apart.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
+        slopes = torch.autograd.grad(apart, searched)
+        rate = _RATE * 0.5 * (1 + math.cos(math.pi * number / searches))
+        _adam(searched, slopes, moments, number, rate)
     return np.asarray(features.detach()[0].numpy())
+
+
+def _adam(
+    searched: Sequence[Tensor],
+    slopes: Sequence[Tensor],
+    moments: Sequence[tuple[Tensor, Tensor]],
+    number: int,
+    rate: float,
+) -> None:
+    """Step `number` of Adam (Kingma, Ba, ICLR 2015), in place; torch's own takes seconds to import what it does not need here."""
+    with torch.no_grad():
+        for one, slope, (first, second) in zip(searched, slopes, moments, strict=True):
+            first.lerp_(slope, 0.1)
+            second.lerp_(slope.square(), 0.001)
+            spread = (second / (1 - 0.999**number)).sqrt() + 1e-8
+            one -= rate * first / (1 - 0.9**number) / spread
 
 
 def _first_guess(found: Floats, shape: tuple[int, int], g: torch.Generator) -> Tensor:

@@ -29,6 +29,7 @@ from torch.func import grad, vmap
 from palate.client.evaluator import fit_evaluator
 from palate.client.reconstruction import Labels, train_together
 from palate.server.aggregation import moved
+from palate.server.checkpoints import read_checkpoint
 from palate.server.exchange import Patience
 from palate.server.federation import ServerFolder, federate
 from palate.server.rounds import choose_cohort
@@ -133,6 +134,33 @@ def train_deployed(
                 on_round=lambda state: watch(state.round, state.encoder, None),
                 tensorboard=False,
             ).encoder
+    return encoder
+
+
+def train_on_ray(
+    release: EncoderWeights, people: Sequence[Labels], plan: Plan, watch: Watch
+) -> EncoderWeights:
+    """The same by Flower's own simulation engine, Ray, in processes of its own, one for each core.
+
+    Cohorts that are smaller than the population hold other people than in `train_deployed` (`on_ray` says why). `watch` is called
+    once for each round, with the newest encoder there is by then, which may be that of a later round.
+    """
+    from palate.simulations.on_ray import run_on_ray
+
+    seen = 0
+    with tempfile.TemporaryDirectory(prefix="palate-simulation-") as place:
+        folder, encoder = ServerFolder(Path(place)), release
+
+        def look(number: int) -> None:
+            nonlocal seen
+            if number <= seen:  # each stage tells of the rounds before it too
+                return
+            seen = number
+            state = read_checkpoint(folder.checkpoint)
+            watch(number, release if state is None else state.encoder, None)
+
+        for settings in plan.stages():
+            encoder = run_on_ray(people, settings, folder.home, own=release, on_round=look).encoder
     return encoder
 
 

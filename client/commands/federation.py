@@ -76,7 +76,7 @@ def join(
     epsilon: Annotated[
         float | None,
         typer.Option(
-            "--epsilon", help="Privacy budget over all rounds.", rich_help_panel=TERMS, show_default="2"
+            "--epsilon", help="Privacy budget over all rounds.", rich_help_panel=TERMS, show_default="8"
         ),
     ] = None,
     allow_unmasked: Annotated[
@@ -93,7 +93,7 @@ def join(
         typer.Option(
             "--release-key",
             metavar="FILE_OR_TEXT",
-            help="Public key that releases must be signed with; none takes the pin away.",
+            help="Public key that releases must be signed with, as palate server key prints it.",
             rich_help_panel=TERMS,
             show_default=False,
         ),
@@ -252,7 +252,7 @@ def _show_preview(device: "Device", json: bool) -> None:
     from palate.client.consent import Terms, newest_terms
     from palate.client.preview import NO_SERVER, preview_device
 
-    seen = preview_device(device, newest_terms(device.vault) or Terms(NO_SERVER))
+    seen = preview_device(device, newest_terms(device.vault) or Terms(NO_SERVER), datetime.now(UTC))
     if json:
         shell.print_json(seen.to_json())
     else:
@@ -264,13 +264,22 @@ def _show_terms(device: "Device", json: bool) -> None:
 
     from palate.client.commands.federation_views import view_terms
     from palate.client.consent import read_all_terms, read_history
+    from palate.client.ledger import read_spent
 
     held, (dropped, events) = read_all_terms(device.vault), read_history(device.vault)
+    spent = read_spent(device.vault)
     if json:
         entries = [asdict(one) for one in events]
-        shell.print_json({"terms": [asdict(one) for one in held], "history": entries, "dropped": dropped})
+        shell.print_json(
+            {
+                "terms": [asdict(one) for one in held],
+                "history": entries,
+                "dropped": dropped,
+                "privacy": spent.to_json(),
+            }
+        )
     else:
-        shell.out().print(view_terms(held, events, dropped), soft_wrap=True)
+        shell.out().print(view_terms(held, events, dropped, spent), soft_wrap=True)
 
 
 def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, ask: bool, yes: bool) -> None:
@@ -278,6 +287,9 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
     from dataclasses import replace
 
     from palate.client.consent import Terms, agree, read_terms, refuse
+    from palate.client.ledger import OwnBudget, write_budget
+    from palate.client.releases import pin_key
+    from palate.shared.release import write_key
 
     before = read_terms(device.vault, address)
     terms = replace(before or Terms(address), **given)
@@ -286,12 +298,15 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
     if ask:
         from palate.client.preview import describe_shortly, preview_device
 
-        for line in describe_shortly(preview_device(device, terms)):
+        for line in describe_shortly(preview_device(device, terms, datetime.now(UTC))):
             shell.say(line)
         if not yes and not typer.confirm(f"Take part with {address} on these terms?", err=True):
             refuse(device.vault, address, datetime.now(UTC))
             shell.complain("you said no; nothing was sent, and nothing will be until you join")
             raise typer.Exit(1)
+    if terms.release_key:
+        pin_key(device.vault, write_key(bytes.fromhex(terms.release_key)))
+    write_budget(device.vault, OwnBudget(terms.epsilon, terms.delta, unprotected=terms.allow_unmasked))
     agree(device.vault, terms, datetime.now(UTC))
 
 
@@ -303,7 +318,7 @@ def _given_terms(release_key: str | None, registrar: str | None, **others: Any) 
     keys = {"release_key": release_key, "registrar": registrar}
     found = {name: value for name, value in others.items() if value is not None}
     for name, text in keys.items():
-        if text == "none":
+        if text == "none" and name == "registrar":
             found[name] = ""
         elif text is not None:
             file = Path(text).expanduser()
@@ -314,7 +329,8 @@ def _given_terms(release_key: str | None, registrar: str | None, **others: Any) 
             except (OptionError, OSError, ValueError):
                 option = name.replace("_", "-")
                 raise OptionError(
-                    f"--{option} is no Ed25519 public key; give its 64 hexadecimal digits, or a file with its PEM or OpenSSH form"
+                    f"--{option} is no Ed25519 public key; give its text that begins with palate1, its 64 hexadecimal digits, "
+                    "or a file with its PEM or OpenSSH form"
                 ) from None
     Terms("any", **found)
     if "when" in found:

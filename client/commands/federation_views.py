@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from palate.client.consent import Event, Terms
+    from palate.client.ledger import OwnSpent
     from palate.client.outbox import Earlier, Sent
     from palate.client.preview import Preview
 
@@ -48,11 +49,11 @@ def view_outbox(notes: Sequence[Sent], earlier: Earlier) -> Any:
             str(note.round),
             f"{note.bytes_up:,}",
             f"{note.norm:.4g}",
-            "sent" if note.sent else "cut short: it may have left",
+            ("masked" if note.masked else "without masks") if note.sent else "cut short: it may have left",
         )
         for note in notes
     ]
-    table = _table(("when (UTC)", "server", ">release", ">round", ">bytes", ">norm", ""), rows)
+    table = _table(("when (UTC)", "server", ">release", ">round", ">bytes", ">norm", "sent"), rows)
     tensors = _table(
         ("tensor", "shape", ">norm"),
         [(one.name, _shape(one.shape), f"{one.norm:.4g}") for one in notes[-1].tensors],
@@ -82,6 +83,16 @@ def view_preview(preview: Preview) -> Any:
         f"  the noise in a sum of {noise.devices} devices has the length {noise.in_sum:.4g}; somebody who knows everything else "
         f"guesses from one sum whether you took part, right {noise.guess:.1%} of the time (50% is no knowledge)",
     ]
+    how = "those of the last masked round" if preview.from_last_round else "what servers begin with"
+    lines.append(
+        f"  clip and noise are {how}; each round's invitation says its own, and is checked against your budget"
+    )
+    if preview.epsilon_after is not None:
+        lines.append(
+            f"  privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}, after such a round {preview.epsilon_after:.3g}"
+        )
+    if preview.stays_out:
+        lines.append(f"  but this device would stay out now: {preview.stays_out}")
     if preview.bytes_unmasked is not None:
         lines.append(
             f"  in a round without masks, which you allow: {preview.bytes_unmasked:,} bytes, the change as it is"
@@ -110,8 +121,8 @@ def view_preview(preview: Preview) -> Any:
     )
 
 
-def view_terms(terms: Iterable[Terms], events: Sequence[Event], dropped: int) -> Any:
-    """Return what is agreed to with which server, and each change of it."""
+def view_terms(terms: Iterable[Terms], events: Sequence[Event], dropped: int, spent: OwnSpent) -> Any:
+    """Return what is agreed to with which server, what was spent of the privacy budget, and each change of the terms."""
     from rich.console import Group
 
     held = [
@@ -124,11 +135,19 @@ def view_terms(terms: Iterable[Terms], events: Sequence[Event], dropped: int) ->
         for one in events
     ]
     parts: list[Any] = [*(held or [shell.plain("no terms hold: this device takes part in nothing")])]
+    parts += [shell.plain(_spent_line(spent))] if spent.rounds or spent.unprotected_rounds else []
     if rows:
         parts += ["", _table(("when (UTC)", "server", "what", "terms"), rows)]
     if dropped:
         parts += [shell.plain(f"{dropped:,} older entries are no longer kept")]
     return Group(*parts)
+
+
+def _spent_line(spent: OwnSpent) -> str:
+    budget = f"{spent.budget.epsilon:g} at delta {spent.budget.delta:g}"
+    line = f"spent: epsilon {spent.protected_epsilon:.3g} of {budget}, in {spent.rounds:,} masked rounds"
+    alone = f"; and {spent.unprotected_rounds:,} rounds without protection, which nothing bounds"
+    return line + (alone if spent.unprotected_rounds else "")
 
 
 def _influences(preview: Preview) -> list[Any]:

@@ -32,6 +32,7 @@ from palate.client.server_address import check_address
 from palate.client.showcase import demo_folder
 from palate.shared.encoder import SHARED_SHAPES, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, OptionError
+from palate.shared.release import write_key
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import UPDATE_BYTES
 
@@ -185,7 +186,7 @@ def test_joining_holds_the_vault_open_and_says_so_in_two_small_files(
     assert "has joined a federation already" in seen["second"]
     terms, protection, reaching = done.stderr.splitlines()[:3]
     assert terms == "terms: at any time, at most 24 rounds a day"
-    assert "sums over at least 10 devices, privacy budget epsilon 2 at delta 1e-05; never" in protection
+    assert "sums over at least 10 devices, privacy budget epsilon 8 at delta 1e-05; never" in protection
     assert reaching == f"2 labels; reaching {SERVER} ..."
     assert not {LOCK, NOTE} & {path.name for path in vault.iterdir()}
 
@@ -247,6 +248,7 @@ def test_a_member_that_cannot_go_on_says_why(vault: Path, monkeypatch: pytest.Mo
 # --- the terms ----------------------------------------------------------------------------------------------------
 
 KEY = "ab" * 32
+RELEASE_KEY = write_key(bytes.fromhex(KEY))
 
 
 def agreed(vault: Path) -> tuple[list[Terms], list[str]]:
@@ -267,10 +269,13 @@ def test_joining_is_agreeing_and_what_is_not_said_again_stays(
     assert agreed(vault) == ([mine], ["agreed", "left"])
     palate("join", SERVER, "--insecure")
     assert agreed(vault) == ([mine], ["agreed", "left", "joined", "left"])
-    changes = ["--only-masked", "--registrar", "none", "--release-key", KEY.upper(), "--rounds-a-day", "3"]
+    changes = ["--only-masked", "--registrar", "none", "--release-key", RELEASE_KEY, "--rounds-a-day", "3"]
     palate("join", SERVER, "--insecure", *changes, "--in-doubt")
     mine = Terms(SERVER, "idle+charging", 3, 50, 0.5, in_doubt=True, release_key=KEY)
     assert agreed(vault)[0] == [mine]
+    assert json.loads(palate("release", "show", "--json").stdout)["key"] == RELEASE_KEY
+    privacy = json.loads(palate("outbox", "--terms", "--json").stdout)["privacy"]
+    assert (privacy["budget"], privacy["unprotected_allowed"], privacy["rounds"]) == (0.5, False, 0)
     palate("join", "127.0.0.1:8001", "--insecure")  # another server, other terms
     held, history = agreed(vault)
     assert held == [mine, Terms("127.0.0.1:8001")]
@@ -294,6 +299,7 @@ def test_joining_is_agreeing_and_what_is_not_said_again_stays(
         (["--epsilon", "0"], "epsilon is 0.0"),
         (["--epsilon", "nan"], "epsilon is nan"),
         (["--release-key", "secret"], "--release-key is no Ed25519 public key"),
+        (["--release-key", "none"], "--release-key is no Ed25519 public key"),
         (["--registrar", "."], "--registrar is no Ed25519 public key"),
         (["--ask"], "--ask has no terminal to ask on; add --yes"),
     ],
@@ -431,7 +437,7 @@ def test_the_outbox_shows_when_which_release_how_many_bytes_and_which_tensors(va
     assert (first["round"], second["round"], first["release"], first["server"]) == (1, 2, 0, SERVER)
     assert {tensor["name"]: tensor["norm"] for tensor in first["tensors"]}["picture.hidden.bias"] == 4.0
     shown = palate("outbox").stdout
-    assert re.search(rf"2026-03-01 12:01:00 +{SERVER} +0 +1 +{first['bytes_up']:,} +4 +sent", shown)
+    assert re.search(rf"2026-03-01 12:01:00 +{SERVER} +0 +1 +{first['bytes_up']:,} +4 +without masks", shown)
     assert re.search(r"picture\.hidden\.weight +256 × 216 +0\b", shown)
     assert f"2 updates, {2 * first['bytes_up']:,} bytes" in shown
     assert "\ntensors of the newest, and how long each is\n" in shown

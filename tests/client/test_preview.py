@@ -14,19 +14,22 @@ import pytest
 
 from palate.client.comments import Comment
 from palate.client.consent import Terms
+from palate.client.outbox import Sent
 from palate.client.preview import (
     WEIGHTS,
     Preview,
-    UsualRound,
     describe_shortly,
     measure_noise,
     preview_update,
+    usual_round,
     what_is_not_protected,
 )
 from palate.client.reconstruction import LEAST_LABELS, Labels, train_locally
 from palate.client.records import Taught
+from palate.shared.coding import sensitivity_of
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
 from palate.shared.errors import OptionError
+from palate.shared.masks import MaskSettings
 from palate.shared.update import LocalSettings, norm_of
 from palate.shared.wire import UPDATE_BYTES
 
@@ -89,26 +92,26 @@ def test_comments_that_are_not_those_of_the_labels_are_refused() -> None:
 def test_the_tensors_are_those_of_a_round_and_clipped_together() -> None:
     labels = make_labels(12)
     update = train_locally(load_encoder(), labels, LocalSettings(), round=1, seed=0)
-    shield = UsualRound(clip=update.norm / 4)
-    seen = preview(labels, shield=shield)
+    masks = MaskSettings(clip=update.norm / 4)
+    seen = preview(labels, masks=masks)
     assert [(one.name, one.shape) for one in seen.tensors] == list(SHARED_SHAPES.items())
     for one in seen.tensors:
         assert one.norm == norm_of(update.tensors[one.name])
         assert one.norm_clipped == pytest.approx(one.norm / 4)
     assert seen.norm == update.norm
-    assert seen.norm_clipped == pytest.approx(shield.clip)
-    assert math.hypot(*(one.norm_clipped for one in seen.tensors)) == pytest.approx(shield.clip)
+    assert seen.norm_clipped == pytest.approx(masks.clip)
+    assert math.hypot(*(one.norm_clipped for one in seen.tensors)) == pytest.approx(masks.clip)
 
 
 def test_a_change_within_the_bound_is_not_clipped() -> None:
-    seen = preview(make_labels(12), shield=UsualRound(clip=1000.0))
+    seen = preview(make_labels(12), masks=MaskSettings(clip=1000.0))
     assert seen.norm_clipped == seen.norm > 0
 
 
 def test_the_bytes_are_those_of_the_bits_that_go() -> None:
     assert WEIGHTS == 96_640
-    assert preview(make_labels(6), shield=UsualRound(ring_bits=8)).bytes_masked == 96_640
-    assert preview(make_labels(6), shield=UsualRound(ring_bits=11)).bytes_masked == 132_880
+    assert preview(make_labels(6), masks=MaskSettings(ring_bits=8)).bytes_masked == 96_641
+    assert preview(make_labels(6), masks=MaskSettings(ring_bits=11)).bytes_masked == 132_882
     assert preview(make_labels(6)).bytes_unmasked is None
     unmasked = preview(make_labels(6), terms=replace(TERMS, allow_unmasked=True))
     assert unmasked.bytes_unmasked == UPDATE_BYTES
@@ -123,25 +126,44 @@ def test_the_same_labels_give_the_same_preview() -> None:
 
 
 def test_noise_is_what_one_computes_by_hand() -> None:
-    shield = UsualRound(
+    masks = MaskSettings(
         step=0.01, noise=100.0, clip=10.0, least=3
     )  # a standard deviation of 1 for each weight
-    noise = measure_noise(4.0, shield, least_devices=25)
+    noise = measure_noise(4.0, masks, least_devices=25)
     assert noise.own == pytest.approx(math.sqrt(96_640))
     assert noise.in_sum == pytest.approx(5 * math.sqrt(96_640))
     assert (noise.devices, noise.signal) == (25, 4.0)
-    assert noise.guess == pytest.approx(0.841345, abs=1e-6)  # Phi(1): 10 against 5
-    assert measure_noise(4.0, shield, least_devices=2).devices == 3  # the server opens no smaller sum
-    assert measure_noise(4.0, replace(shield, noise=0.0), 25).guess == 1.0
+    reach = sensitivity_of(10.0, 0.01) * 0.01  # a little more than 10, for rounding and the vote
+    assert 10 < reach < 10.5
+    assert noise.multiplier == pytest.approx(5 / reach, rel=1e-6)
+    assert noise.guess == pytest.approx(0.5 * (1 + math.erf(reach / 10 / math.sqrt(2))), abs=1e-6)
+    assert measure_noise(4.0, masks, least_devices=2).devices == 3  # the server opens no smaller sum
+    assert measure_noise(4.0, replace(masks, noise=0.0), 25).guess == 1.0
 
 
 def test_the_best_guess_is_as_often_right_as_it_says() -> None:
-    shield, devices, tries = UsualRound(step=0.01, noise=100.0, clip=6.0, least=2), 9, 20_000
+    masks, devices, tries = MaskSettings(step=0.01, noise=100.0, clip=6.0, least=2), 9, 20_000
     rng = np.random.default_rng(5)
     # What somebody sees who has taken everybody else's change out of the sum, along the direction of this device's.
-    noise = shield.noise * shield.step * rng.standard_normal((2, tries, devices)).sum(2)
-    right = ((noise[0] + shield.clip > shield.clip / 2).mean() + (noise[1] < shield.clip / 2).mean()) / 2
-    assert right == pytest.approx(measure_noise(6.0, shield, devices).guess, abs=0.01)
+    noise = masks.noise * masks.step * rng.standard_normal((2, tries, devices)).sum(2)
+    reach = sensitivity_of(masks.clip, masks.step) * masks.step
+    right = ((noise[0] + reach > reach / 2).mean() + (noise[1] < reach / 2).mean()) / 2
+    assert right == pytest.approx(measure_noise(6.0, masks, devices).guess, abs=0.01)
+
+
+@pytest.mark.parametrize("devices", [2, 10, 1_000])
+def test_the_usual_round_has_as_much_noise_as_a_server_begins_with(devices: int) -> None:
+    masks = usual_round(devices)
+    assert (masks.clip, masks.least) == (1.0, devices)
+    noise = measure_noise(1.0, masks, devices)
+    assert noise.multiplier == pytest.approx(1.0, rel=0.01)
+    assert noise.guess == pytest.approx(0.6915, abs=0.002)  # Phi(1/2)
+
+
+def test_the_last_masked_round_says_how_much_noise_to_expect() -> None:
+    note = Sent("x", "x", "x", 0, "x", 1, 1, "x", 1.0, (), True, masked=True, clip=0.5, noise=0.25)
+    masks = usual_round(10, note)
+    assert (masks.clip, masks.noise * masks.step) == (0.5, pytest.approx(0.25))
 
 
 # --- which comment moves it most ----------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from server_fakes import SHIPPED, settings
 from typer.testing import CliRunner
 
 from palate.client.cli import app
+from palate.client.outbox import MemoryLog
+from palate.client.releases import adopt, own_encoder, read_source
 from palate.server import releases, signing
 from palate.server.checkpoints import Checkpoint, write_checkpoint
 from palate.server.federation import ServerFolder
@@ -306,6 +308,9 @@ def test_the_first_release_makes_the_key_and_says_how_devices_take_it(home: Path
     assert f"palate release adopt {message} --key {text}" in done.stdout
     checked = check_release(decode_release(message.read_bytes()), Trust(read_key(text)), Pinned.by(SHIPPED))
     assert checked.card.round == 1
+    device = MemoryLog()
+    assert adopt(device, read_source(home / "releases"), key=text).release == 1
+    assert encoder_hash(own_encoder(device)) == encoder_hash(state(1).encoder)
 
 
 def test_a_sealed_key_needs_its_passphrase_for_a_release_and_not_to_be_shown(

@@ -233,7 +233,7 @@ def test_bitmaps_come_back_and_others_are_refused() -> None:
 
 # --- the attack on stock masks --------------------------------------------------------------------------------------
 
-UNKNOWN_BITS = 13
+UNKNOWN_BITS = 12
 SMALL = 1_000  # levels of an update lie within so much of 0; a wrong mask leaves numbers all over the ring
 
 
@@ -267,7 +267,7 @@ def test_stock_32_bit_masks_are_opened_by_trying_seeds() -> None:
     """A device's update is recovered from its mask by Flower 1.41, though the key under it has 256 bits.
 
     Stock SecAgg+ folds the agreed key to 32 bits and seeds a Mersenne twister with them. To take a second, not days, the
-    search is told the upper 19 of the 32 bits and tries the other 13; without them the same loop has 2^19 times as much to
+    search is told the upper 20 of the 32 bits and tries the other 12; without them the same loop has 2^20 times as much to
     do, which is what a 32-bit seed is worth.
     """
     key = hashlib.sha256(b"agreed by two devices").digest()
@@ -309,7 +309,7 @@ def test_the_same_attack_fails_on_ours() -> None:
 
 
 def test_the_attack_itself_would_open_ours_if_so_little_of_the_key_were_unknown() -> None:
-    """The positive control: told 243 of the 256 bits it succeeds, so what protects is that nobody is."""
+    """The positive control: told 244 of the 256 bits it succeeds, so what protects is that nobody is."""
     key = masks.pair_mask_key(b"agreed".ljust(32), b"session".ljust(32), b"a" * 32, b"b" * 32)
     update = an_update()
     masked = (to_ring(update, 32) + mask_of(key, len(update), 32)).astype(np.int64)

@@ -219,6 +219,7 @@ def test_a_signed_card_that_changes_what_must_stay_is_refused(changed: dict[str,
 def test_a_log_for_another_backbone_or_another_release_0_than_here_is_refused() -> None:
     assert refused(history(1), pinned=replace(PINNED, backbone="2" * 64)).reason == "backbone"
     assert refused(history(1), pinned=replace(PINNED, fixed="2" * 64)).reason == "fixed"
+    assert refused(history(1), pinned=replace(PINNED, shapes="2" * 64)).reason == "shapes"
     assert refused(history(1), pinned=replace(PINNED, shipped="2" * 64)).reason == "parent"
 
 

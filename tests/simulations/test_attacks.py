@@ -117,7 +117,9 @@ def test_alie_goes_farther_the_more_groups_are_spoiled() -> None:
         for spoiled in (2, 4, 6, 8)
     ]
     assert off == sorted(off)
-    assert 0 < off[0] < off[-1]
+    assert (
+        off[0] < off[1] < off[-1]
+    )  # so few that they must hide behind the mean itself, by the paper's formula
 
 
 @pytest.mark.parametrize("liars", [1, 2, 3])
