@@ -146,10 +146,9 @@ def run_node(
     *,
     tell: Callable[[str], None],
     keep_on: Callable[[], bool] = lambda: True,
-    once: bool = False,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Take part in the server's rounds until `keep_on` says no, or after one answer with `once`.
+    """Take part in the server's rounds until `keep_on` says no, asked before each message.
 
     `tell` gets a line for each event. A server that is lost later on is looked for again until it is back; one that cannot
     be reached at first, or does not take this device, raises `FederationError`. Whatever ends it, it says goodbye.
@@ -166,8 +165,6 @@ def run_node(
                     tell(f"found {server.address} again; waiting for rounds")
                     lost, idle_since = 0, time.monotonic()
                 if node.answer_next():
-                    if once:
-                        return
                     idle_since = time.monotonic()
                     continue
             except NotTakenError:

@@ -137,6 +137,8 @@ class Member:
         """Use an open device; `server` is the name under which the outbox notes what goes there, and consent was given."""
         self.ended: str | None = None
         """Why this device can take part no longer, once it cannot."""
+        self.rounds = 0
+        """How many rounds are over for this device, whether it took part in them or not."""
         self._device = device
         self._server = server
         self._tell = tell
@@ -154,11 +156,18 @@ class Member:
         )
 
     def take_part(self, task: bytes, send: Send) -> None:
-        """Answer one message; raises `Declined` for one that is not done, `FederationError` when the server is lost.
+        """Answer one message; raises `Declined` for one that is not done, `FederationError` when the server is lost."""
+        kind = kind_of(task)
+        try:
+            self._answer(kind, task, send)
+        finally:
+            self.rounds += kind != RELEASE and not self._masked.in_round
+
+    def _answer(self, kind: int, task: bytes, send: Send) -> None:
+        """Answer one message of a kind.
 
         A round begins only if the person's terms allow it now; a masked round that has begun is gone through with.
         """
-        kind = kind_of(task)
         try:
             terms = self._consent.terms()
         except (PalateError, OSError) as error:

@@ -44,7 +44,6 @@ class _Round:
     invitation: Invitation
     encoder: EncoderWeights
     masked: MaskedRound
-    multiplier: float
 
 
 class MaskedAnswers:
@@ -71,6 +70,11 @@ class MaskedAnswers:
         self._own, self._labels, self._identity, self._rules = own, labels, identity, rules
         self._log, self._server, self._tell, self._budgeted = log, server, tell, budgeted
         self._round: _Round | None = None
+
+    @property
+    def in_round(self) -> bool:
+        """Whether more messages of a round are to come."""
+        return self._round is not None
 
     def answer(self, kind: int, wire: bytes, send: Send) -> None:
         """Answer one message of a masked round; raises `Declined`, and what `send` raises when the server is lost."""
@@ -108,10 +112,9 @@ class MaskedAnswers:
                 Reason.OTHER_ENCODER if error.reason == "base" else Reason.UNREADABLE_TASK
             ) from None
         check_encoder(encoder.shared())
-        multiplier = guaranteed(invitation.masks)
         if self._budgeted:
             try:
-                check_round(self._log, multiplier)
+                check_round(self._log, guaranteed(invitation.masks))
             except PrivacyError as error:
                 self._tell(f"stayed out of a round: {error}")
                 send(b"")
@@ -120,7 +123,7 @@ class MaskedAnswers:
             send(b"")
             return
         masked = MaskedRound(wire, identity=self._identity(), rules=self._rules())
-        self._round = _Round(invitation, encoder, masked, multiplier)
+        self._round = _Round(invitation, encoder, masked)
         send_handshake(masked.advert(), send)
 
     def _contribute(self, now: _Round, wire: bytes, send: Send) -> None:
@@ -151,7 +154,9 @@ class MaskedAnswers:
 
         try:
             if self._budgeted:
-                book_round(self._log, now.multiplier, now=datetime.now(UTC))
+                # Of how few devices the sum may be is known since the roster came.
+                sure = guaranteed(invitation.masks, now.masked.smallest_sum)
+                book_round(self._log, sure, now=datetime.now(UTC))
             note = send_update(
                 self._log,
                 update,
@@ -177,7 +182,11 @@ class MaskedAnswers:
         )
 
 
-def guaranteed(masks: MaskSettings) -> float:
-    """Return the noise multiplier that an invitation guarantees: the noise of the fewest survivors over one device's longest change."""
+def guaranteed(masks: MaskSettings, devices: int | None = None) -> float:
+    """Return the noise multiplier that is sure: the noise of the fewest devices of a sum over one device's longest change.
+
+    By default the fewest are those that the invitation names; `devices` is what the roster makes sure of, if that is less.
+    """
+    fewest = masks.least if devices is None else min(devices, masks.least)
     sensitivity = sensitivity_of(masks.clip, masks.step)
-    return noise_multiplier(masks.noise, devices=masks.least, sensitivity=sensitivity, dimension=WEIGHTS + 1)
+    return noise_multiplier(masks.noise, devices=fewest, sensitivity=sensitivity, dimension=WEIGHTS + 1)

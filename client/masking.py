@@ -96,6 +96,11 @@ class MaskedRound:
         """Makes the round's keys; `source` gives random bytes, and must give secret ones but in test vectors."""
         self.invitation: Invitation = decode_invitation(invitation)
         self.context: bytes = context_of(invitation)
+        self.smallest_sum: int = 0
+        """Over how few devices a server that lies can get a sum, known once `shares` is done: noise is reckoned for these.
+
+        It can be below the settings' `least` (`masks.smallest_sum`), and in a sparse graph it supposes a server that does not lie.
+        """
         self._settings = self.invitation.masks
         self._identity = identity
         self._name = identity.public_key().public_bytes_raw()
@@ -109,13 +114,8 @@ class MaskedRound:
         self._opening: dict[int, bytes] = {}  # keys for what neighbours seal
         self._held: dict[int, tuple[int, int]] = {}  # shares of a neighbour's mask key and seed
         self._keys: list[tuple[bytes, bool]] = []  # of this device's masks
-        self._advert = encode_advert(
-            self.context,
-            identity,
-            masks.public_key(self._mask_secret),
-            masks.public_key(self._share_secret),
-            rules.certificate,
-        )
+        self._public = masks.public_key(self._mask_secret), masks.public_key(self._share_secret)
+        self._advert = encode_advert(self.context, identity, *self._public, rules.certificate)
 
     def advert(self) -> bytes:
         """Returns this device's keys for the round; the same bytes whenever asked."""
@@ -133,10 +133,7 @@ class MaskedRound:
         if place is None:
             raise MaskError("the roster does not name this device", "absent")
         own = found.adverts[place]
-        if (own.mask_key, own.share_key) != (
-            masks.public_key(self._mask_secret),
-            masks.public_key(self._share_secret),
-        ):
+        if (own.mask_key, own.share_key) != self._public:
             raise MaskError("the roster names this device with other keys", "absent")
         self._check_enough(len(found), "the roster names")
         surely = masks.smallest_sum(len(found), self._settings)
@@ -149,7 +146,7 @@ class MaskedRound:
         share = self._settings.threshold_share
         self._holders = masks.holders_of(found.hash, len(found), share)[place]
         self._threshold = masks.threshold_of(len(self._holders), share)
-        self._roster, self._place = found, place
+        self._roster, self._place, self.smallest_sum = found, place, surely
         message = self._split()
         self._due = _Due.DELIVERY
         return message
@@ -183,6 +180,7 @@ class MaskedRound:
         ]
         for peer, sealed in zip(peers, found.sealed, strict=True):
             self._open(peer, sealed)
+        self._opening, self._share_secret = {}, b""
         self._session, self._alive = session, found.alive
         self._keys = masks.signed_masks(place, peers, keys)
         self._keys.append((masks.own_mask_key(self._seed, session, self._name), False))
@@ -198,7 +196,11 @@ class MaskedRound:
         values = to_ring(levels, ring_bits)
         add_masks(values, self._keys)
         message = encode_masked(self._session, self._identity, values, ring_bits)
-        self._keys = []
+        self._keys, self._seed, self._mask_secret = (
+            [],
+            b"",
+            b"",
+        )  # from here on only others' shares are needed
         self._due = _Due.UNMASK
         return message
 

@@ -165,16 +165,17 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
         return seen
     spent, after = _ask_budget(device.vault, terms, seen.noise.multiplier)
     verdict = may_take_part(terms, now, read_machine(terms.conditions()), sent_times(device.vault))
-    reason = "" if verdict.allowed else verdict.reason
-    if after is None and not reason:
-        reason = f"one more such round would pass your privacy budget, epsilon {terms.epsilon:g} at delta {terms.delta:g}"
+    reasons = [] if verdict.allowed else [verdict.reason]
+    if after is None:
+        budget = f"epsilon {terms.epsilon:g} at delta {terms.delta:g}"
+        reasons.append(f"one more such round would pass your privacy budget, {budget}")
     return replace(
         seen,
         from_last_round=bool(notes),
         epsilon_spent=spent,
         epsilon_after=after,
         epsilon_budget=terms.epsilon,
-        stays_out=reason,
+        stays_out="; ".join(reasons),
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from palate.shared.coding import Levels, to_levels
 from palate.shared.encoder import SHARED_SHAPES
 from palate.shared.noise import Source, discrete_gaussian
+from palate.shared.subspace import Subspace
 from palate.shared.update import EncoderUpdate
 
 
@@ -36,13 +37,21 @@ class Grid(Protocol):
         """The standard deviation, in levels, of the noise that this device adds to each coordinate."""
 
 
-def shield(update: EncoderUpdate, settings: Grid, context: bytes, source: Source = os.urandom) -> Levels:
+def shield(
+    update: EncoderUpdate,
+    settings: Grid,
+    context: bytes,
+    source: Source = os.urandom,
+    subspace: Subspace | None = None,
+) -> Levels:
     """Returns the levels (d + 1,) of a change, with this device's share of the noise: what may go under masks.
 
     `context` is the hash of the round's invitation; all devices of the round rotate by it. `source` gives the randomness of
-    noise and of rounding. Raises OptionError for a grid or noise outside its range.
+    noise and of rounding. With a `subspace` d is its number of coordinates instead of all weights, and the rest of the change
+    stays here. Raises OptionError for a grid or noise outside its range.
     """
     rng = np.random.default_rng(int.from_bytes(source(32), "little"))
-    vector = np.concatenate([update.tensors[name].ravel() for name in SHARED_SHAPES])
+    whole = np.concatenate([update.tensors[name].ravel() for name in SHARED_SHAPES])
+    vector = whole if subspace is None else subspace.coordinates(update.tensors)
     levels = to_levels(vector, step=settings.step, clip=settings.clip, seed=context, rng=rng)
     return levels + discrete_gaussian(settings.noise, len(levels), source)

@@ -12,20 +12,19 @@ import os
 import signal
 import sys
 import tomllib
-from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate.server import release_cli, shell
+from palate.server.shell import Home, Json
 from palate.shared.errors import FederationError, FileFormatError, OptionError
 
 if TYPE_CHECKING:
     from palate.server.federation import ServerFolder
     from palate.server.settings import RunSettings
-    from palate.shared.release import Privacy
 
 app = typer.Typer(
     help=(
@@ -36,17 +35,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
-
-Home = Annotated[
-    Path | None,
-    typer.Option(
-        "--home",
-        envvar="PALATE_SERVER_HOME",
-        help="Folder of the server.",
-        show_default="the platform's data folder",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 
 
 @app.command()
@@ -84,7 +72,7 @@ def start(
     """
     from palate.server import processes
 
-    folder = _folder(home)
+    folder = shell.folder_of(home)
     address = processes.Address(
         host,
         port,
@@ -94,17 +82,17 @@ def start(
         key=_place(key),
         admitted_only=admitted_only,
     )
-    with _dots(f"starting the server on {folder.home}"):
+    with shell.dots(f"starting the server on {folder.home}"):
         server = processes.start(folder, address)
     unfinished = processes.wanted(folder)
     if json:
-        _print_json({**asdict(server), "home": str(folder.home), "resumed": unfinished is not None})
+        shell.print_json({**asdict(server), "home": str(folder.home), "resumed": unfinished is not None})
     else:
-        _out(
+        shell.out(
             f"the server listens at {address.near} (process {server.pid}); logs are in {folder.home / 'logs'}"
         )
         if unfinished is not None:
-            _out(f"the run up to round {unfinished.rounds} goes on")
+            shell.out(f"the run up to round {unfinished.rounds} goes on")
     if foreground:
         _stay(folder)
 
@@ -130,11 +118,11 @@ def admit(
     """
     from palate.server.admission import admit as admit_device
 
-    done = admit_device(_folder(home), key, name)
+    done = admit_device(shell.folder_of(home), key, name)
     if json:
-        _print_json({"node": done.node, "name": done.name})
+        shell.print_json({"node": done.node, "name": done.name})
     else:
-        _out(f"admitted; the device may join as node {done.node}" + (f" ({name})" if name else ""))
+        shell.out(f"admitted; the device may join as node {done.node}" + (f" ({name})" if name else ""))
 
 
 @app.command()
@@ -185,7 +173,7 @@ def run(
     from palate.server import processes
     from palate.server.checkpoints import read_checkpoint
 
-    folder = _folder(home)
+    folder = shell.folder_of(home)
     kept = read_checkpoint(folder.checkpoint)
     given = {"devices": devices, "quorum": quorum, "deadline_seconds": deadline, "wait_seconds": wait}
     wanted = _settings(
@@ -194,22 +182,24 @@ def run(
     wanted = replace(wanted, rounds=(kept.round if kept else 0) + rounds)
     number = processes.submit(folder, wanted)
     if detach:
-        _print_json({"run": number}) if json else _out(f"run {number} is submitted; see palate server status")
+        shell.print_json({"run": number}) if json else shell.out(
+            f"run {number} is submitted; see palate server status"
+        )
         return
     try:
         ended = _show(folder, number, wanted.rounds - rounds)
     except KeyboardInterrupt:
-        _say("the run goes on; see palate server status, or end it with palate server stop --run")
+        shell.say("the run goes on; see palate server status, or end it with palate server stop --run")
         raise
     kept = read_checkpoint(folder.checkpoint)
     if ended.get("ended") != "finished":
         raise FederationError(str(ended.get("reason", "the run was stopped")))
     if json:
-        _print_json(
+        shell.print_json(
             {"run": number, "round": kept.round if kept else 0, "last": dict(kept.metrics) if kept else {}}
         )
     else:
-        _out(
+        shell.out(
             f"the federation stands at round {kept.round if kept else 0}; make a release: palate server release"
         )
 
@@ -227,7 +217,7 @@ def status(home: Home = None, json: Json = False) -> None:
     from palate.server.federation import read_note
     from palate.server.releases import list_releases
 
-    folder = _folder(home)
+    folder = shell.folder_of(home)
     server = processes.running(folder)
     kept = read_checkpoint(folder.checkpoint)
     wanted = processes.wanted(folder)
@@ -246,139 +236,33 @@ def status(home: Home = None, json: Json = False) -> None:
         "releases": releases,
     }
     if json:
-        _print_json(found)
+        shell.print_json(found)
         return
-    _out(
+    shell.out(
         f"the server listens at {found['address']} (process {found['pid']})"
         if server
         else "no server runs here"
     )
-    _out(
+    shell.out(
         f"the federation stands at round {found['round']}; releases: {', '.join(map(str, releases)) or 'none yet'}"
     )
     if wanted:
-        _out(
+        shell.out(
             f"a run up to round {wanted.rounds} is {'at work' if server else 'to be taken up at the next start'}"
         )
     if kept and kept.metrics:
         refused = ", ".join(f"{count} {reason}" for reason, count in kept.metrics["refused"].items())
-        _out(
+        shell.out(
             f"the last round used {kept.metrics['used']} updates of {kept.metrics['asked']} devices"
             + (f" ({refused})" if refused else "")
         )
     if found["ended"].get("ended") == "failed":
-        _out(f"the last run ended: {found['ended']['reason']}")
+        shell.out(f"the last run ended: {found['ended']['reason']}")
 
 
-@app.command()
-def key(
-    rotate: Annotated[
-        bool, typer.Option("--rotate", help="Make another key; devices that accepted the old one follow.")
-    ] = False,
-    home: Home = None,
-    json: Json = False,
-) -> None:
-    """Print the text of the release key, by which people pin it; the first time, make the key.
-
-    Set PALATE_RELEASE_PASSPHRASE before that to seal the private half; the same is then needed for every release.
-
-    Examples:
-
-        palate server key
-
-        palate server key --rotate
-    """
-    from palate.server import releases, signing
-    from palate.shared.release import write_key
-
-    folder = _folder(home)
-    path = folder.home / "release.key"
-    made = True
-    if rotate:
-        public = releases.rotate_key(
-            folder.releases, datetime.now(UTC), key_path=path, passphrase=signing.passphrase_given()
-        )
-    else:
-        known = releases.current_public(folder.releases, path)
-        made = known is None
-        public = known or signing.make_key(path, signing.passphrase_given()).public_key().public_bytes_raw()
-    if json:
-        _print_json({"key": write_key(public), "file": str(path), "new": made})
-        return
-    if made:
-        _say(f"a new release key is in {path}; keep a copy of that file, and keep it secret")
-    _out(write_key(public))
-
-
-@app.command()
-def privacy(home: Home = None, json: Json = False) -> None:
-    """Say what the rounds so far have spent of the privacy budget, and check that nothing in the ledger was changed.
-
-    Example:
-
-        palate server privacy
-    """
-    from palate.server.ledger import read_spent
-
-    folder = _folder(home)
-    if not folder.ledger.exists():
-        raise OptionError(f"no round with noise was run in {folder.home} yet, so there is no privacy ledger")
-    spent = read_spent(folder.ledger)
-    if json:
-        _print_json(spent.to_json())
-        return
-    _out(
-        f"{spent.rounds} rounds have spent epsilon {spent.epsilon:.3g} of {spent.budget:g} at delta {spent.delta:g}, "
-        "counted per device, against everybody who sees the releases"
-    )
-
-
-def _spent_for_card(folder: ServerFolder) -> Privacy | None:
-    """What a release's card says of the privacy that was spent up to it; nothing without a ledger."""
-    from palate.server.ledger import DEVICES, read_spent
-    from palate.shared.release import Privacy
-
-    if not folder.ledger.exists():
-        return None
-    spent = read_spent(folder.ledger)
-    return Privacy(spent.epsilon, spent.delta, DEVICES)
-
-
-@app.command()
-def release(home: Home = None, json: Json = False) -> None:
-    """Make a numbered, signed release of the encoder as it stands, for devices to adopt; the first time, make the key too.
-
-    Example:
-
-        palate server release
-    """
-    from palate.server import releases, signing
-    from palate.server.checkpoints import read_checkpoint
-    from palate.shared.release import write_key
-
-    folder = _folder(home)
-    kept = read_checkpoint(folder.checkpoint)
-    if kept is None:
-        raise OptionError(f"nothing was trained in {folder.home} yet; train first: palate server run")
-    path, passphrase = folder.home / "release.key", signing.passphrase_given()
-    found = releases.current_key(folder.releases, path, passphrase)
-    if found is None:
-        found = signing.make_key(path, passphrase)
-        _say(f"a new release key is in {path}; keep a copy of that file, and keep it secret")
-    card = releases.make_release(
-        folder.releases, kept, datetime.now(UTC), key=found, privacy=_spent_for_card(folder)
-    )
-    text = write_key(found.public_key().public_bytes_raw())
-    file, message = (
-        name(folder.releases, card.release) for name in (releases.release_path, releases.message_path)
-    )
-    if json:
-        _print_json({**releases.card_to_json(card), "file": str(file), "message": str(message), "key": text})
-        return
-    _out(
-        f"release {card.release} is {file} (encoder {card.hash[:12]}, {card.updates} updates, round {card.round})"
-    )
-    _out(f"devices take it over with: palate release adopt {message} --key {text}")
+app.command()(release_cli.key)
+app.command()(release_cli.privacy)
+app.command()(release_cli.release)
 
 
 @app.command()
@@ -395,27 +279,17 @@ def stop(
     """
     from palate.server import processes
 
-    folder = _folder(home)
+    folder = shell.folder_of(home)
     done = processes.drop_run(folder) if run else processes.stop(folder)
     what = "run" if run else "server"
     if json:
-        _print_json({"stopped": done})
+        shell.print_json({"stopped": done})
     else:
-        _out(f"the {what} is stopped" if done else f"there is no {what} to stop")
+        shell.out(f"the {what} is stopped" if done else f"there is no {what} to stop")
 
 
 def _place(path: Path | None) -> str:
     return str(path.expanduser().resolve()) if path else ""
-
-
-def _folder(home: Path | None) -> ServerFolder:
-    from palate.server.federation import ServerFolder
-
-    if home is None:
-        import platformdirs
-
-        home = platformdirs.user_data_path("palate-server", appauthor=False)
-    return ServerFolder(home.expanduser().resolve())
 
 
 def _settings(file: Path | None, given: dict[str, Any], unmasked: bool) -> RunSettings:
@@ -433,7 +307,7 @@ def _settings(file: Path | None, given: dict[str, Any], unmasked: bool) -> RunSe
         raise OptionError(
             f"--unmasked and the table [privacy] in {file} contradict each other; take one away"
         )
-    masked = {} if unmasked else {"privacy": {}}
+    masked: dict[str, Any] = {} if unmasked else {"privacy": {}}
     return RunSettings.from_json(jsonlib.dumps(masked | found | given, default=str))
 
 
@@ -498,27 +372,3 @@ def _stay(folder: ServerFolder) -> None:
         processes.stop(folder)
         raise
     raise FederationError("the server ended; start it again and the run goes on")
-
-
-@contextlib.contextmanager
-def _dots(what: str) -> Iterator[None]:
-    from rich.console import Console
-
-    console = Console(file=sys.stderr, highlight=False)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(what):
-        yield
-
-
-def _out(line: str) -> None:
-    sys.stdout.write(line + "\n")
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(jsonlib.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -98,8 +98,6 @@ class Exchange:
                     self.refused["unasked"] += 1
                 elif reply.wire is None:
                     self.refused[reply.reason or "content"] += 1
-                elif not isinstance(reply.wire, bytes):
-                    self.refused["content"] += 1
                 elif not reply.wire:
                     self.refused["empty"] += 1
                 else:

@@ -29,7 +29,7 @@ from palate.server.exchange import Devices, Now, Patience
 from palate.server.ledger import Ledger
 from palate.server.metrics import MetricsLog
 from palate.server.releases import list_releases, newest_encoder, newest_message
-from palate.server.rounds import Average, Spend, no_ledger, run_rounds
+from palate.server.rounds import Average, Book, Spend, no_ledger, run_rounds
 from palate.server.settings import RunSettings
 from palate.shared.accounting import Budget, Cost
 from palate.shared.encoder import EncoderWeights
@@ -131,7 +131,7 @@ def federate(
                     average=average,
                     tell=tell,
                     patience=patience,
-                    spend=_spender(folder, settings),
+                    spend=_spender(folder, start),
                     release=installed,
                     offered=newest_message(folder.releases) or b"",
                 ):
@@ -145,15 +145,27 @@ def federate(
         return state
 
 
-def _spender(folder: ServerFolder, settings: RunSettings) -> Spend:
-    """What books each round in the server's privacy ledger, for runs that add noise."""
-    privacy = settings.privacy
+def _spender(folder: ServerFolder, start: Checkpoint) -> Spend:
+    """What books each round in the server's privacy ledger, for runs that add noise; the ledger must go on from where it was.
+
+    Raises LedgerDamagedError when it does not.
+    """
+    privacy = start.settings.privacy
     if privacy is None or not privacy.noise_multiplier:
         return no_ledger
     ledger = Ledger(folder.ledger, Budget(privacy.epsilon, privacy.delta))
+    if start.metrics.get("ledger"):
+        ledger.require(start.metrics["ledger"])
 
-    def spend(round: int, multiplier: float, chance: float | None, asked: int) -> None:  # noqa: A002
-        ledger.book(round, Cost(multiplier, chance), cohort=asked)
+    def spend(round: int, multiplier: float, chance: float | None, asked: int) -> Book:  # noqa: A002
+        cost = Cost(multiplier, chance).on_grid()
+        ledger.check(cost)
+
+        def book() -> str:
+            ledger.book(round, cost, cohort=asked)
+            return ledger.head
+
+        return book
 
     return spend
 

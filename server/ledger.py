@@ -9,7 +9,7 @@ a cohort of fixed size and a round that ends at the first so many replies are bo
 plans over many rounds (`correlated`) is paid for once, with its plan.
 
 Whether a round fits is first asked of the Rényi curve that is kept up to date (under 50 ms, proven for discrete noise). Only when that says no,
-which it does about a tenth early, the tight figure is asked, once: how many more rounds of this kind there is room for. Both are upper
+which it does too early, the tight figure is asked, once: how many more rounds of this kind there is room for. Both are upper
 bounds, so the smaller one counts. The form of the file is described in `ledger_file`; the kinds of lines are
 
     ledger       format
@@ -204,7 +204,7 @@ class Ledger:
         return _spent(self._count)
 
     def room_for(self, cost: Cost) -> int:
-        """Returns how many more rounds of this cost the budget holds; seconds the first time, then at once.
+        """Returns how many more rounds of this cost the budget holds (`rounds_within`); seconds the first time, then at once.
 
         Asked at the start of a run, it also loads all that `check` needs.
         """
@@ -272,12 +272,10 @@ class Ledger:
             self._count.take(content)
         except (KeyError, TypeError, ValueError) as error:
             raise OptionError(f"the round cannot be booked: {error}") from None
-        changed = [cost for cost, count in self._count.costs.items() if count != costs_before.get(cost)]
-        self._room = (
-            {cost: self._room[cost] - 1 for cost in changed if cost in self._room}
-            if changed
-            else ({} if fields["kind"] == "budget" else self._room)
-        )
+        changed = {cost for cost, count in self._count.costs.items() if count != costs_before.get(cost)}
+        if changed or fields["kind"] == "budget":
+            # What is left for this kind of round is one less; for other kinds, or where none is left of what was said, it is asked anew.
+            self._room = {cost: left - 1 for cost, left in self._room.items() if cost in changed and left > 1}
         self._file.append(content)
 
 

@@ -112,7 +112,10 @@ class LedgerFile:
 
 def read_lines(path: Path) -> Found:
     """Returns what lies on the disk, without changing it; raises LedgerDamagedError when the chain does not hold."""
-    data, newest = _read(path), _read(_newest(path))
+    newest = _read(_newest(path))
+    data = _read(path)
+    while (again := _read(_newest(path))) != newest:  # a running server wrote a line meanwhile
+        newest, data = again, _read(path)
     *complete, tail = data.split(b"\n")
     lines: list[Line] = []
     for number, line in enumerate(complete):

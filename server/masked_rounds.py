@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -60,12 +60,12 @@ def collect_masked(
     release: EncoderWeights,
     seed: int,
     tell: Tell,
-    spend: Callable[[float, int], None],
+    spend: Callable[[float, int], Callable[[], str]],
 ) -> Collected:
     """Returns the mean change of those devices of the cohort that came to the end, as one update; none where too few did.
 
     `release` is the encoder that devices have installed, `seed` what they derive their randomness from. `spend` is called with
-    the round's noise multiplier and the number of devices before anything is asked.
+    the round's noise multiplier and the number of devices before anything is asked, and what it returns before a sum can be seen.
     """
     settings, number = before.settings, before.round + 1
     privacy = settings.privacy
@@ -81,8 +81,7 @@ def collect_masked(
     multiplier = noise_multiplier(
         masks.noise, devices=least, sensitivity=sensitivity_of(clip, masks.step), dimension=WEIGHTS + 1
     )
-    if privacy.noise_multiplier:
-        spend(multiplier, len(cohort))
+    book = spend(multiplier, len(cohort)) if privacy.noise_multiplier else str
     model = encode_model(before.encoder, release, privacy.model_bits)
     invitation = encode_invitation(
         Invitation(
@@ -110,6 +109,8 @@ def collect_masked(
         if group.begin({device: adverts[device] for device in members}):
             sums.append(group)
     for share, step in zip(SHARES[1:], (_Group.share, _Group.mask, _Group.reveal), strict=True):
+        if step is _Group.reveal and sums:
+            got.told["ledger"] = book()
         wires = {device: wire for group in sums for device, wire in group.wires.items()}
         answers = exchange.ask(wires, share * settings.deadline_seconds, heard) if wires else {}
         sums = [
@@ -179,7 +180,7 @@ class _Group:
 
         return self._try(step)
 
-    def _count(self, refused: dict[int, str]) -> None:
+    def _count(self, refused: Mapping[int, str]) -> None:
         self._exchange.refused.update(refused.values())
 
     def _try(self, step: Callable[[], None]) -> bool:

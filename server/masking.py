@@ -12,7 +12,8 @@ has dropped out. In order, each once:
 Each message is checked alone, before anything is made of it, and a bad one costs the device that sent it. When too few devices or
 shares are left, or the shares do not give the secrets that were shared, a step raises `MaskError`: the round is over and there
 is no sum. A secret is used only if it is the right one, namely the key of the advertised public key or the seed that was
-committed to, so nobody can change the sum with a wrong share. (With its own vector every device can, as in any sum.)
+committed to, so nobody can change the sum with a wrong share. (With its own vector every device can, as in any sum; and a device
+that shares its own secrets wrongly and then stays or drops out as it likes can void the round, though not bend its sum.)
 """
 
 from __future__ import annotations

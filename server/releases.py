@@ -38,7 +38,7 @@ from palate.shared.release import (
     LOG_NAME,
     MOST_LOG_BYTES,
     Card,
-    Privacy,
+    PrivacySpent,
     ReleaseLog,
     SignedRelease,
     decode_log,
@@ -60,7 +60,7 @@ def make_release(
     now: datetime,
     *,
     key: Ed25519PrivateKey,
-    privacy: Privacy | None = None,
+    privacy: PrivacySpent | None = None,
 ) -> Card:
     """Makes the next release of a checkpoint's encoder, signs it, and returns its card.
 

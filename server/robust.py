@@ -13,9 +13,13 @@ unmasking, `drop_long` holds each group's sum to the length that its devices, al
 
 What remains, plainly:
 
-- One liar speaks for its whole group: it can put the group's mean anywhere within the clip. So what counts is the share of
-  groups with at least one liar, 1 - (1 - p)**size for a share p of liars: 10 % of liars spoil 27 % of groups of three. No rule
-  here holds once half of the groups are spoiled: of groups of two above 29 % of liars, of three above 20 %, of five above 13 %.
+- One liar speaks for its whole group: it can put the group's mean anywhere within the clip, so that one liar in a group of
+  three is as strong as three liars in a round without masks. What counts is the share of groups with at least one liar,
+  1 - (1 - p)**size for a share p of liars: 10 % of liars spoil 27 % of groups of three. No rule here holds once half of the
+  groups are spoiled: of groups of two above 29 % of liars, of three above 20 %, of five above 13 %.
+- Liars who all push the same way in every round, no farther off than people differ among themselves (min-max, ALIE), or a
+  backdoor in such a coat, get through every rule here and through Flower's too: `benchmarks.liars` says by how much. Within one
+  round they cannot be told from people of another taste. What is left is to judge the encoder before it becomes a release.
 - A liar can silence its group by a sum that is too long: a lost group, no harm to the encoder.
 - Small groups cost privacy. The server sees sums of `size` devices, so each group has only its own devices' noise: at the same
   noise per device the noise multiplier of what is released falls by sqrt(size / cohort) against one sum over the cohort. The
@@ -102,8 +106,8 @@ def longest_sum(count: int, *, clip: float, noise: float, coordinates: int) -> f
     """Returns the L2 length that the sum of `count` honest devices exceeds with a probability below 1e-13.
 
     `clip` bounds each device's change, `noise` is the standard deviation that each device adds to a coordinate, noise and
-    rounding together, in the same unit. The noise's own length has the chi-square tail of Laurent and Massart (Annals of
-    Statistics, 2000); its part along the changes is Gaussian.
+    rounding together, in the same unit: of a round's `MaskSettings` it is step * hypot(noise, 1/2). The noise's own length has
+    the chi-square tail of Laurent and Massart (Annals of Statistics, 2000); its part along the changes is Gaussian.
     """
     reach = count * clip
     spread = noise * math.sqrt(count)

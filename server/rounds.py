@@ -35,7 +35,10 @@ from palate.shared.wire import Task, encode_task
 OFFER_SECONDS = 20.0
 """How long a round waits for devices to look at a release that they have not seen."""
 
-Spend = Callable[[int, float, float | None, int], None]
+Book = Callable[[], str]
+"""Books a round in the privacy ledger, before its sum can be seen, and returns the ledger's head."""
+
+Spend = Callable[[int, float, float | None, int], Book]
 """Called before a noised round with its number, noise multiplier, the chance with which devices were asked, and how many were."""
 
 Average = Callable[
@@ -44,8 +47,9 @@ Average = Callable[
 """From settings, round, checked updates and memory to the change of the encoder and the memory after it."""
 
 
-def no_ledger(round: int, multiplier: float, chance: float | None, asked: int) -> None:  # noqa: A002
+def no_ledger(round: int, multiplier: float, chance: float | None, asked: int) -> Book:  # noqa: A002
     """No ledger: nothing is counted."""
+    return str
 
 
 def run_rounds(

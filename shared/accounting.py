@@ -61,6 +61,8 @@ ORDERS: Final = (*range(2, 65), 72, 80, 96, 128, 192, 256, 384, 512, 1024)
 
 MOST_ROUNDS: Final = 10_000_000
 
+_MOST_ROOM = 100_000
+
 LEAST_MULTIPLIER: Final = 1e-3
 MOST_MULTIPLIER: Final = 1e9
 
@@ -155,7 +157,10 @@ def epsilon_of_curve(curve: Curve, delta: float) -> float:
 
 
 def epsilon_by_rdp(costs: Iterable[tuple[Cost, int]], delta: float) -> float:
-    """Returns epsilon after these rounds (each a cost and how many), by Rényi divergences: quick, proven, a tenth too high."""
+    """Returns epsilon after these rounds (each a cost and how many), by Rényi divergences.
+
+    Quick, and proven for discrete noise; 8 % to 35 % above the tight figure in the benchmark, more where sampling is rarer.
+    """
     rounds = list(costs)
     check_delta(delta)
     if all(cost.sampling is None for cost, _ in rounds):
@@ -195,7 +200,10 @@ def epsilon_by_pld(
 
 
 def rounds_within(budget: Budget, cost: Cost, spent: Iterable[tuple[Cost, int]] = ()) -> int:
-    """Returns how many rounds of this cost the budget holds after what is spent, by the tight figure; at most `MOST_ROUNDS`."""
+    """Returns how many rounds of this cost the budget holds after what is spent, by the tight figure; at most 100,000.
+
+    Exact up to 128 rounds; beyond, up to a sixty-fourth fewer than there is room for, which saves most of the time.
+    """
     before = list(spent)
 
     def fits(count: int) -> bool:
@@ -204,11 +212,16 @@ def rounds_within(budget: Budget, cost: Cost, spent: Iterable[tuple[Cost, int]] 
     if not fits(1):
         return 0
     low, high = 1, 2
-    while high <= MOST_ROUNDS and fits(high):
+    while high < _MOST_ROOM and fits(high):
         low, high = high, 2 * high
-    if high > MOST_ROUNDS:
-        return MOST_ROUNDS
-    return _bisect_whole(fits, low, high)
+    if high >= _MOST_ROOM:
+        if fits(_MOST_ROOM):
+            return _MOST_ROOM
+        high = _MOST_ROOM
+    while high - low > max(1, low // 64):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def calibrate(budget: Budget, rounds: int, sampling: float | None = None) -> float:
@@ -305,13 +318,6 @@ def _grouped(costs: Iterable[tuple[Cost, int]]) -> list[tuple[Cost, int]]:
         check_rounds(count)
         counts[cost] = counts.get(cost, 0) + count
     return list(counts.items())
-
-
-def _bisect_whole(fits: Callable[[int], bool], low: int, high: int) -> int:
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
 
 
 def _event(cost: Cost) -> Any:

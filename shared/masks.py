@@ -15,8 +15,8 @@ Pasquini et al., CCS 2022). The keys are new in every round.
 reveals one share of a device, so a server that tells some that a device stayed and others that it dropped out needs twice the
 threshold: with t of h holders it takes at least 2t - h colluding ones. In a cohort where everyone is everyone's neighbour
 (up to 64 devices) `smallest_sum` is the least number of devices whose sum such a server can get at all without colluders. In a
-sparse graph that number is not known to hold against a server that tells every device something else; there the minimum of
-devices is sure against a server that keeps to the protocol, and sums of fewer take lies to many. A server that makes up
+sparse graph no such number is claimed: there a server that tells each device something else about who dropped out may cut off
+a few from the rest, and the minimum of devices is sure only against one that tells all the same. A server that makes up
 devices counts as colluding with them: that is what the registrar's certificates are against.
 """
 

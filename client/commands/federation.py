@@ -40,7 +40,7 @@ def join(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Without encryption; only for a server on this machine.")
     ] = False,
-    once: Annotated[bool, typer.Option("--once", help="Leave after answering one task.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Leave after one round.")] = False,
     when: Annotated[
         str | None,
         typer.Option(
@@ -172,8 +172,9 @@ def join(
             member,
             where,
             tell=shell.say,
-            once=once,
-            keep_on=lambda: member.ended is None and Device.exists(place),
+            keep_on=lambda: (
+                member.ended is None and Device.exists(place) and not (once and member.rounds)
+            ),
         )
         if member.ended is not None:
             raise FederationError(member.ended)

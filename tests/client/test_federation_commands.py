@@ -176,12 +176,14 @@ def test_joining_holds_the_vault_open_and_says_so_in_two_small_files(
         seen["note"], seen["found"] = (vault / NOTE).read_text(), find_member(vault)
         seen["second"] = complaint("join", SERVER, "--insecure")
         seen["taught"] = palate("profile", "set", "neon", "-0.5").stdout  # other commands work meanwhile
+        member.rounds = 1
+        seen["after"] = options["keep_on"]()
 
     calls = watched(monkeypatch, look)
     done = palate("join", SERVER, "--insecure", "--once")
     ((_, server, options),) = calls
-    assert (server.address, server.insecure, server.key, options["once"]) == (SERVER, True, None, True)
-    assert (seen["labels"], seen["on"], seen["found"]) == (2, True, os.getpid())
+    assert (server.address, server.insecure, server.key) == (SERVER, True, None)
+    assert (seen["labels"], seen["on"], seen["after"], seen["found"]) == (2, True, False, os.getpid())
     assert json.loads(seen["note"]) == {"process": os.getpid(), "born": birth_of(os.getpid())}
     assert "has joined a federation already" in seen["second"]
     terms, protection, reaching = done.stderr.splitlines()[:3]

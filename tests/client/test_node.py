@@ -248,13 +248,6 @@ def test_a_node_tells_nothing_by_how_long_it_trained(link: SuperLink, watch: Wat
     assert link.runtimes == [0.0]
 
 
-def test_once_ends_after_one_answer(link: SuperLink, watch: Watch) -> None:
-    link.ask(message(b"abc"))
-    link.ask(message(b"xyz"))
-    watch.run(Echo(), once=True)
-    assert len(link.replies) == len(link.waiting) == 1
-
-
 def test_a_run_with_another_bundle_is_refused_and_neither_it_nor_its_tasks_are_fetched(
     link: SuperLink, watch: Watch
 ) -> None:

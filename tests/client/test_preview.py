@@ -3,9 +3,12 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +17,23 @@ import pytest
 
 from palate.client.comments import Comment
 from palate.client.consent import Terms
-from palate.client.outbox import Sent
+from palate.client.device import Device
+from palate.client.ledger import OwnBudget, book_round, write_budget
+from palate.client.outbox import Sent, read_outbox
 from palate.client.preview import (
     WEIGHTS,
     Preview,
     describe_shortly,
     measure_noise,
+    preview_device,
     preview_update,
     usual_round,
     what_is_not_protected,
 )
 from palate.client.reconstruction import LEAST_LABELS, Labels, train_locally
 from palate.client.records import Taught
+from palate.client.showcase import demo_folder
+from palate.shared.accounting import epsilon_of_rho, rho_of
 from palate.shared.coding import sensitivity_of
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
 from palate.shared.errors import OptionError
@@ -240,9 +248,13 @@ for options in ([], ["--json"]):
 SEND = "import socket; socket.socket().close()"
 
 
-def watched(code: str) -> str:
+def watched(code: str, home: Path) -> str:
     """Run code in a fresh process that notes every use of a socket; returns what it prints."""
-    environment = os.environ | {"PALATE_PASSPHRASE": "correct horse", "COLUMNS": "160"}
+    environment = os.environ | {
+        "PALATE_HOME": str(home),
+        "PALATE_PASSPHRASE": "correct horse",
+        "COLUMNS": "160",
+    }
     done = subprocess.run(
         [sys.executable, "-c", WATCHED.format(code=code)],
         env=environment, capture_output=True, text=True, timeout=120, check=False,
@@ -251,20 +263,74 @@ def watched(code: str) -> str:
     return done.stdout
 
 
-def test_a_preview_opens_no_socket_and_leaves_nothing_in_the_outbox(own_vault_place: Path) -> None:
-    from palate.client.device import Device
-    from palate.client.outbox import read_outbox
-    from palate.client.showcase import demo_folder
-
-    with Device.init(own_vault_place, "correct horse") as device:
-        device.teach_file(demo_folder() / "mara.json")
-    shown = watched(LOOK)
+def test_a_preview_opens_no_socket_and_leaves_nothing_in_the_outbox(taught: Path) -> None:
+    shown = watched(LOOK, taught)
     assert shown.endswith("SOCKETS []\n")
     assert "this would leave" in shown
     assert '"would_leave": true' in shown
-    with Device.open(own_vault_place, "correct horse") as device:
+    with Device.open(taught, "correct horse") as device:
         assert read_outbox(device.vault) == []
 
 
-def test_the_watch_sees_a_socket_that_is_opened() -> None:
-    assert "socket.__new__" in watched(SEND)
+def test_the_watch_sees_a_socket_that_is_opened(tmp_path: Path) -> None:
+    assert "socket.__new__" in watched(SEND, tmp_path)
+
+
+# --- whether it would take part -----------------------------------------------------------------------------------
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vault with twelve verdicts on pictures."""
+    home = tmp_path_factory.mktemp("taught") / "palate"
+    with Device.init(home, "correct horse") as device:
+        device.teach_file(demo_folder() / "mara.json")
+    return home
+
+
+@pytest.fixture
+def device(taught: Path, tmp_path: Path, remembered_keys: None) -> Iterator[Device]:
+    """An open copy of that vault."""
+    with Device.open(shutil.copytree(taught, tmp_path / "palate"), "correct horse") as opened:
+        yield opened
+
+
+def test_what_a_round_costs_is_told_from_what_is_spent(device: Device) -> None:
+    terms = replace(TERMS, epsilon=20.0)
+    first = preview_device(device, terms, NOON, last=1)
+    assert first.noise is not None
+    assert (first.epsilon_spent, first.epsilon_budget, first.stays_out) == (0.0, 20.0, "")
+    cost = rho_of(first.noise.multiplier)
+    assert first.epsilon_after == pytest.approx(epsilon_of_rho(cost, terms.delta))
+    write_budget(device.vault, OwnBudget(20.0, terms.delta))
+    book_round(device.vault, first.noise.multiplier, now=NOON)
+    second = preview_device(device, terms, NOON, last=1)
+    assert second.epsilon_spent == pytest.approx(first.epsilon_after)
+    assert second.epsilon_after == pytest.approx(epsilon_of_rho(2 * cost, terms.delta))
+    assert f"of 20, after such a round {second.epsilon_after:.3g}" in " ".join(describe_shortly(second))
+
+
+def test_a_device_that_would_stay_out_says_why_all_at_once(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palate.client.conditions.read_load", lambda: 0.75)
+    seen = preview_device(device, replace(TERMS, when="idle", epsilon=0.1), NOON, last=1)
+    assert seen.would_leave  # the change is shown all the same
+    assert seen.epsilon_after is None
+    assert seen.stays_out == (
+        "not idle: load of 0.75 per core; one more such round would pass your privacy budget, epsilon 0.1 at delta 1e-05"
+    )
+    assert seen.stays_out in " ".join(describe_shortly(seen))
+
+
+def test_a_preview_looks_at_the_comments_that_are_kept_now(device: Device) -> None:
+    everything = preview_device(device, TERMS, NOON, last=60)
+    assert (everything.labels, len(everything.influences)) == (12, 12)
+    strongest = everything.influences[0]
+    device.forget(strongest.comment)
+    rest = preview_device(device, TERMS, NOON, last=60)
+    assert (rest.labels, len(rest.influences)) == (11, 11)
+    assert strongest.comment not in {one.comment for one in rest.influences}
+    assert rest.norm != everything.norm

@@ -14,6 +14,7 @@ from palate.shared.coding import WEIGHTS, from_levels, sensitivity_of, to_levels
 from palate.shared.encoder import SHARED_SHAPES
 from palate.shared.errors import OptionError
 from palate.shared.noise import stream_of
+from palate.shared.subspace import Subspace
 from palate.shared.update import EncoderUpdate
 
 CONTEXT = bytes(range(32))
@@ -83,3 +84,14 @@ def test_the_context_decides_the_rotation() -> None:
     other = shield(update(), settings, b"another round" * 2)
     mean, _ = from_levels(other, 1, step=0.001, clip=1.0, seed=CONTEXT)
     assert abs(float(mean @ flat()) / np.linalg.norm(flat()) / np.linalg.norm(mean)) < 0.05
+
+
+def test_in_a_subspace_only_its_coordinates_are_sent() -> None:
+    directions = np.linalg.qr(np.random.default_rng(3).normal(size=(257, 5)))[0].astype(np.float32)
+    subspace = Subspace(directions)
+    levels = shield(update(), Settings(0.001, 1.0, 0.0), CONTEXT, subspace=subspace)
+    assert levels.shape == (subspace.count + 1,)
+    mean, _ = from_levels(levels, 1, step=0.001, clip=1.0, seed=CONTEXT)
+    wanted = subspace.coordinates(update().tensors)
+    wanted = wanted / np.linalg.norm(wanted)
+    assert np.linalg.norm(mean - wanted) < 0.02

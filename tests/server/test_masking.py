@@ -17,7 +17,6 @@ from palate.server.masking import MaskedSum
 from palate.shared import masked_wire as wire
 from palate.shared import masks
 from palate.shared.errors import MaskError
-from palate.shared.masked_wire import decode_roster
 from palate.shared.shamir import PRIME, SHARE_BYTES
 
 

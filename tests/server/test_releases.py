@@ -39,7 +39,7 @@ from palate.shared.encoder import (
     shapes_hash,
 )
 from palate.shared.errors import OptionError, PalateError, ReleaseError, StorageError
-from palate.shared.release import BACKBONE_HASH, LOG_NAME, SHIPPED_HASH, Privacy, decode_release, read_key
+from palate.shared.release import BACKBONE_HASH, LOG_NAME, SHIPPED_HASH, PrivacySpent, decode_release, read_key
 from palate.shared.release_check import Pinned, Trust, check_release
 from palate.shared.wire import fixed_hash
 
@@ -61,12 +61,12 @@ def release(folder: Path, round_: int, **changed: Any) -> Any:
 
 def test_releases_are_numbered_and_say_what_they_are(tmp_path: Path) -> None:
     first = release(tmp_path, 1)
-    second = release(tmp_path, 2, privacy=Privacy(0.5, 1e-6, "gaussian"))
+    second = release(tmp_path, 2, privacy=PrivacySpent(0.5, 1e-6, "gaussian"))
     assert (first.release, first.parent, first.round, first.updates) == (1, SHIPPED_HASH, 1, 3)
     assert (second.release, second.parent, second.round, second.updates) == (2, first.hash, 2, 6)
     assert first.hash == encoder_hash(state(1).encoder)
     assert (first.shapes, first.fixed, first.backbone) == (shapes_hash(), fixed_hash(SHIPPED), BACKBONE_HASH)
-    assert (first.privacy, second.privacy) == (None, Privacy(0.5, 1e-6, "gaussian"))
+    assert (first.privacy, second.privacy) == (None, PrivacySpent(0.5, 1e-6, "gaussian"))
     assert list_releases(tmp_path) == [first, second]
     assert encoder_hash(newest_encoder(tmp_path)) == second.hash
     assert read_release(tmp_path, 1).release == 1

@@ -24,7 +24,12 @@ def settings(**changed: object) -> MaskSettings:
     return MaskSettings(**{"ring_bits": 13, "least": 2, **changed})  # type: ignore[arg-type]
 
 
-def invitation(mask_settings: MaskSettings | None = None, *, model: bytes = b"a model", round: int = 3) -> bytes:  # noqa: A002
+def invitation(
+    mask_settings: MaskSettings | None = None,
+    *,
+    model: bytes = b"a model",
+    round: int = 3,  # noqa: A002
+) -> bytes:
     """The bytes of an invitation."""
     masks = settings() if mask_settings is None else mask_settings
     return encode_invitation(Invitation(round, 0, "ab" * 32, 7, LocalSettings(), masks, model))
@@ -83,7 +88,9 @@ class Round:
 
     def mask(self, gone: Collection[int] = ()) -> bytes:
         self.masked = {
-            n: self.of[n].masked(data, self.vectors[n]) for n, data in self.deliveries.items() if n not in gone
+            n: self.of[n].masked(data, self.vectors[n])
+            for n, data in self.deliveries.items()
+            if n not in gone
         }
         self.unmask, self.refused["masked"] = self.server.masked(self.masked)  # type: ignore[assignment]
         return self.unmask

@@ -100,8 +100,6 @@ def test_no_server_that_lies_gets_a_smaller_sum_than_is_said(count: int, share: 
         if max_flow(pairs, count, size, each, threshold) == size * threshold:
             can_drop = size
     assert smallest_sum(count, settings) <= count - can_drop
-    if can_drop:
-        assert smallest_sum(count, settings) >= 1
 
 
 def max_flow(pairs: list[tuple[int, int]], tellers: int, keys: int, each: int, threshold: int) -> int:
@@ -238,7 +236,10 @@ SMALL = 1_000  # levels of an update lie within so much of 0; a wrong mask leave
 
 
 def open_masked(
-    masked: NDArray[np.int64], guesses: Iterable[int], mask: Callable[[int, int], NDArray[np.int64]], ring: int
+    masked: NDArray[np.int64],
+    guesses: Iterable[int],
+    mask: Callable[[int, int], NDArray[np.int64]],
+    ring: int,
 ) -> NDArray[np.int64] | None:
     """Returns the update under a mask: that which a guess leaves small, tried on the first six values alone."""
     half = ring // 2

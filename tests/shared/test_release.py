@@ -20,7 +20,7 @@ from palate.shared.release import (
     SHIPPED_HASH,
     Card,
     Entry,
-    Privacy,
+    PrivacySpent,
     ReleaseLog,
     Rotation,
     SignedRelease,
@@ -47,7 +47,7 @@ def vector_log() -> ReleaseLog:
         if entry["card"] is None:
             log, key = log.with_rotation(NEW, entry["when"], key), NEW
         else:
-            privacy = entry["card"]["privacy"] and Privacy(**entry["card"]["privacy"])
+            privacy = entry["card"]["privacy"] and PrivacySpent(**entry["card"]["privacy"])
             log = log.with_release(Card(**{**entry["card"], "privacy": privacy}), entry["when"], key)
     return log
 
@@ -163,11 +163,11 @@ def test_a_card_out_of_range_is_refused(changed: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_privacy_out_of_range_is_refused(values: tuple[Any, Any, Any]) -> None:
     with pytest.raises(ReleaseError):
-        Privacy(*values)
+        PrivacySpent(*values)
 
 
 def test_privacy_comes_back_as_it_went() -> None:
-    for privacy in (None, Privacy(0, 0, "none"), Privacy(3.25, 1e-9, "a" * 32), Privacy(1e300, 0.5, "0-")):
+    for privacy in (None, PrivacySpent(0, 0, "none"), PrivacySpent(3.25, 1e-9, "a" * 32), PrivacySpent(1e300, 0.5, "0-")):
         card = Card(**{**CARD.__dict__, "privacy": privacy})
         log = ReleaseLog(bytes(32)).with_release(card, 0, OLD)
         assert decode_log(encode_log(log)).releases[0][1].privacy == privacy

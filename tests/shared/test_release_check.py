@@ -17,7 +17,7 @@ from palate.shared.release import (
     BACKBONE_HASH,
     UNSIGNED,
     Card,
-    Privacy,
+    PrivacySpent,
     ReleaseLog,
     SignedRelease,
     decode_log,
@@ -53,7 +53,7 @@ def card_of(log: ReleaseLog, weights: EncoderWeights, **changed: Any) -> Card:
         fixed=fixed_hash(weights),
         backbone=BACKBONE_HASH,
         sha256=hashlib.sha256(encoder_to_bytes(weights)).hexdigest(),
-        privacy=Privacy(0.5 * weights.release, 1e-6, "gaussian"),
+        privacy=PrivacySpent(0.5 * weights.release, 1e-6, "gaussian"),
     )
     return replace(card, **changed)
 

@@ -47,8 +47,8 @@ def test_twelve_bits_take_a_byte_and_a_half() -> None:
 def test_any_bytes_are_refused_or_pack_to_themselves(bits: int, data: bytes, count: int) -> None:
     try:
         values = unpack(data, count, bits)
-    except MaskError as error:
-        assert error.reason in ("size", "padding")
+    except MaskError:
+        assert len(data) != packed_bytes(count, bits) or int.from_bytes(data, "little") >> count * bits
     else:
         assert pack(values, bits) == data
 

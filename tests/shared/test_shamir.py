@@ -80,7 +80,9 @@ def test_one_share_fewer_is_refused_and_fits_every_secret() -> None:
         assert made == wanted
 
 
-@pytest.mark.parametrize(("holders", "threshold", "wrong"), [(5, 3, 1), (7, 3, 2), (35, 25, 5), (35, 34, 1), (9, 7, 2)])
+@pytest.mark.parametrize(
+    ("holders", "threshold", "wrong"), [(5, 3, 1), (7, 3, 2), (35, 25, 5), (35, 34, 1), (9, 7, 2)]
+)
 def test_wrong_shares_among_enough_right_ones_are_got_round(holders: int, threshold: int, wrong: int) -> None:
     for seed in range(4):
         rng = random.Random(seed)

@@ -1,5 +1,6 @@
 """Lying devices: what each attack sends, that it gets past the bound, and that it harms where nothing stands against it."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,15 @@ import numpy as np
 import pytest
 
 from palate.client.reconstruction import Labels
+from palate.client.shielding import shield
 from palate.server.aggregation import flatten, moved
 from palate.server.robust import drop_long
+from palate.shared.coding import finest_step, from_levels
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, load_encoder, project_pictures
 from palate.shared.errors import FileFormatError, OptionError
+from palate.shared.masks import MaskSettings
+from palate.shared.noise import stream_of
+from palate.shared.update import EncoderUpdate
 from palate.simulations.attacks import (
     ATTACKS,
     Poison,
@@ -134,6 +140,27 @@ def test_a_liar_speaks_for_its_whole_group_and_its_sum_is_still_kept(liars: int)
     assert drop_long(got[None], [3], clip=seen.bound).all()
     if liars == 1:  # which no bound on a single device's change would have let through
         assert np.linalg.norm(sent) > 2 * seen.bound
+
+
+@pytest.mark.parametrize("noise_multiplier", [0.0, 1.0])
+def test_honest_groups_of_real_levels_are_kept_and_one_liars_ring_is_not(noise_multiplier: float) -> None:
+    clip, context = 1.0, bytes(32)
+    step, noise = finest_step(16, 48, clip=clip, noise_multiplier=noise_multiplier)
+    grid = MaskSettings(ring_bits=16, step=step, clip=clip, noise=noise)
+    encoder = load_encoder()
+    direction = {name: np.ones_like(tensor) for name, tensor in encoder.shared().items()}
+    update = EncoderUpdate("0" * 64, 1, direction)  # all devices the same way: as long as honest ones can be
+    levels = [shield(update, grid, context, stream_of(bytes([i]) * 32)) for i in range(3)]
+
+    def mean_of(total: np.ndarray) -> np.ndarray:
+        return from_levels(total, 3, step=step, clip=clip, seed=context)[0]
+
+    honest = np.sum(levels, axis=0)
+    each = step * math.hypot(noise, 0.5)
+    assert drop_long(mean_of(honest)[None], [3], clip=clip, noise=each).all()
+    half = 2**13  # of the ring, and there is room for four times as much
+    lied = honest + np.where(np.arange(len(honest)) % 2 == 0, half, -half)
+    assert not drop_long(mean_of(lied)[None], [3], clip=clip, noise=each).any()
 
 
 def test_flipped_verdicts_are_the_only_thing_that_changes() -> None:

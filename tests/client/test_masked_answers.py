@@ -1,0 +1,176 @@
+"""What a device with a vault says in masked rounds, and what it refuses to say."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palate.client.consent import Terms, agree
+from palate.client.device import Device
+from palate.client.joining import Member
+from palate.client.ledger import OwnBudget, read_spent, write_budget
+from palate.client.outbox import read_outbox
+from palate.client.reasons import Declined, Reason
+from palate.server.masking import MaskedSum
+from palate.server.privacy import Privacy, mask_settings
+from palate.shared.coding import WEIGHTS, encode_model, from_levels
+from palate.shared.encoder import EncoderWeights, load_encoder
+from palate.shared.masked_wire import (
+    ADVERT,
+    MASKED,
+    REVEALED,
+    SHARES,
+    Invitation,
+    context_of,
+    encode_invitation,
+)
+from palate.shared.masks import MaskSettings
+from palate.shared.update import LocalSettings
+from palate.shared.wire import Task, encode_task, fixed_hash, kind_of
+from tests.client.test_joining import put_label
+
+SERVER = "127.0.0.1:9"
+PASSPHRASE = "correct horse battery"
+MASKS = mask_settings(Privacy(), 1.0, least=2, most=2)
+
+
+def invite(masks: MaskSettings = MASKS, encoder: EncoderWeights | None = None, round: int = 1) -> bytes:  # noqa: A002
+    shipped = load_encoder()
+    model = encode_model(shipped if encoder is None else encoder, shipped, 8)
+    return encode_invitation(
+        Invitation(round, shipped.release, fixed_hash(shipped), 7, LocalSettings(), masks, model)
+    )
+
+
+class Person:
+    """A device with labels, and what it said."""
+
+    def __init__(self, device: Device) -> None:
+        self.device, self.lines = device, list[str]()
+        self.member = Member(device, server=SERVER, tell=self.lines.append)
+
+    def answer(self, wire: bytes) -> bytes:
+        sent: list[bytes] = []
+        self.member.take_part(wire, sent.append)
+        (only,) = sent
+        return only
+
+
+def let(device: Device, **terms: object) -> None:
+    agree(device.vault, Terms(SERVER, **{"least_devices": 2, **terms}), datetime.now(UTC))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def people(tmp_path: Path, remembered_keys: None) -> Iterator[list[Person]]:
+    """Two devices with eight verdicts each, whose owners agreed to sums of two."""
+    found = []
+    for place in range(2):
+        device = Device.init(tmp_path / str(place), PASSPHRASE)
+        for number in range(1, 9):
+            put_label(device, 10 * place + number, number % 2 == 0, ("calm", "misty"))
+        let(device)
+        found.append(Person(device))
+    yield found
+    for one in found:
+        one.device.close()
+
+
+def test_two_devices_give_a_noised_sum_and_each_notes_what_left(people: list[Person]) -> None:
+    invitation = invite()
+    total = MaskedSum(invitation, MASKS, WEIGHTS + 1)
+    said: list[set[int]] = []
+
+    def all_answer(wires: dict[int, bytes]) -> dict[int, bytes]:
+        answers = {place: people[place].answer(wire) for place, wire in wires.items()}
+        said.append({kind_of(one) for one in answers.values()})
+        return answers
+
+    roster, refused = total.adverts(all_answer(dict.fromkeys(range(2), invitation)))
+    deliveries, more = total.shares(all_answer(dict.fromkeys(range(2), roster)))
+    unmask, most = total.masked(all_answer(deliveries))
+    levels, survivors = total.revealed(all_answer(dict.fromkeys(range(2), unmask)))
+    assert not refused
+    assert not more
+    assert not most
+    assert said == [{ADVERT}, {SHARES}, {MASKED}, {REVEALED}]
+    assert survivors == 2
+    mean, _ = from_levels(
+        levels, survivors, step=MASKS.step, clip=MASKS.clip, seed=context_of(invitation)
+    )
+    # Both devices' noise is there: as much on each weight as the invitation asks of two.
+    wanted = MASKS.noise * MASKS.step / np.sqrt(2)
+    assert wanted * 0.98 < np.std(mean) < wanted * 1.02
+    for person in people:
+        (note,) = read_outbox(person.device.vault)
+        assert (note.masked, note.sent, note.clip, note.round) == (True, True, 1.0, 1)
+        assert note.noise == pytest.approx(MASKS.noise * MASKS.step)
+        assert read_spent(person.device.vault).rounds == 1
+        assert person.member.rounds == 1
+        assert "masked and noised" in person.lines[-1]
+
+
+def test_a_device_stays_out_of_a_round_beyond_its_budget(people: list[Person]) -> None:
+    write_budget(people[0].device.vault, OwnBudget(0.1))
+    assert people[0].answer(invite()) == b""
+    assert "above your budget of 0.1" in people[0].lines[-1]
+    assert people[0].member.rounds == 1
+
+
+def test_a_round_without_noise_is_not_taken_part_in_unless_that_was_allowed(people: list[Person]) -> None:
+    silent = mask_settings(Privacy(noise_multiplier=0.0), 1.0, least=2, most=2)
+    assert people[0].answer(invite(silent)) == b""
+    write_budget(people[0].device.vault, OwnBudget(unprotected=True))
+    assert kind_of(people[0].answer(invite(silent))) == ADVERT
+
+
+def test_a_cohort_below_the_devices_own_minimum_is_refused(people: list[Person]) -> None:
+    let(people[0].device, least_devices=3)
+    invitation = invite()
+    total = MaskedSum(invitation, MASKS, WEIGHTS + 1)
+    roster, _ = total.adverts({place: one.answer(invitation) for place, one in enumerate(people)})
+    with pytest.raises(Declined) as refused:
+        people[0].answer(roster)
+    assert refused.value.reason is Reason.MASKS_REFUSED
+    assert kind_of(people[1].answer(roster)) == SHARES
+
+
+def test_an_unmasked_task_is_declined_unless_that_was_allowed(people: list[Person]) -> None:
+    task = encode_task(Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(), seed=1))
+    with pytest.raises(Declined) as refused:
+        people[0].answer(task)
+    assert refused.value.reason is Reason.UNMASKED
+    assert read_outbox(people[0].device.vault) == []
+
+
+def test_a_step_without_an_invitation_and_a_second_unmasking_are_refused(people: list[Person]) -> None:
+    invitation = invite()
+    total = MaskedSum(invitation, MASKS, WEIGHTS + 1)
+    roster, _ = total.adverts({place: one.answer(invitation) for place, one in enumerate(people)})
+    stranger = Person(people[0].device)
+    with pytest.raises(Declined):
+        stranger.answer(roster)
+    deliveries, _ = total.shares({place: one.answer(roster) for place, one in enumerate(people)})
+    unmask, _ = total.masked({place: people[place].answer(wire) for place, wire in deliveries.items()})
+    assert kind_of(people[0].answer(unmask)) == REVEALED
+    with pytest.raises(Declined):
+        people[0].answer(unmask)
+
+
+def test_an_encoder_that_differs_from_another_release_is_refused(people: list[Person]) -> None:
+    shipped = load_encoder()
+    other = shipped.with_shared({name: t * np.float32(0.9) for name, t in shipped.shared().items()}, release=0)
+    model = encode_model(shipped, other, 8)
+    wire = encode_invitation(Invitation(1, 0, fixed_hash(shipped), 7, LocalSettings(), MASKS, model))
+    with pytest.raises(Declined) as refused:
+        people[0].answer(wire)
+    assert refused.value.reason is Reason.OTHER_ENCODER
+
+
+def test_an_encoder_out_of_bounds_is_refused(people: list[Person]) -> None:
+    shipped = load_encoder()
+    huge = shipped.with_shared({name: t * np.float32(1e3) for name, t in shipped.shared().items()})
+    with pytest.raises(Declined) as refused:
+        people[0].answer(invite(encoder=huge))
+    assert refused.value.reason is Reason.ENCODER_TOO_LARGE
