@@ -30,7 +30,7 @@ from palate.client.masking import MaskRules
 from palate.client.outbox import Log, send_update
 from palate.client.reasons import Declined, Notice, Reason, Send, check_encoder
 from palate.client.releases import offer, own_encoder
-from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights, load_encoder
+from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights
 from palate.shared.errors import (
     PalateError,
     PrivacyError,
@@ -93,7 +93,7 @@ def answer_task(
     """
     from palate.client.reconstruction import train_locally
 
-    task, encoder = read_task(data, load_encoder() if own is None else own)
+    task, encoder = read_task(data, own_encoder() if own is None else own)
     mine = labels()
     if mine is None:
         send(b"")

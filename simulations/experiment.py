@@ -153,8 +153,9 @@ def read_experiment(name: str) -> Experiment:
 
 
 def shipped_experiments() -> list[str]:
-    """The names of the experiments that ship with Palate."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    """The names of the experiments that ship with Palate; files without methods there belong to other commands."""
+    found = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.toml")}
+    return sorted(name for name, content in found.items() if "methods" in content)
 
 
 @dataclass(frozen=True)

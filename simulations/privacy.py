@@ -9,7 +9,7 @@ are left out: they cancel exactly (tests say so). Three kinds of runs are compar
     open       no masks, no noise, float32 both ways: Adam on all weights (`methods`)
     epsilon    Poisson sampling of devices; a public subspace of the last layer (`shared.subspace`), clipped, noised for epsilon after
                all rounds at delta = people^-1.1, counted by `shared.accounting`; "none" is the same without noise
-    bits       all weights, cohorts as small as they are deployed, levels in a ring of so many bits up, the encoder in 8 or 6 down
+    bits       all weights, cohorts as small as they are deployed, levels in a ring of so many bits up
 
 Privacy is counted per device, one device being one person, for what the sums of all rounds tell together, with the cohort secret.
 Accuracies are those of people whom nobody trained on, from 8 liked and 8 disliked pictures (`methods.understand`). Results are
@@ -118,6 +118,7 @@ class FewBits:
     rounds: int
     cohort: int
     learning_rate: float
+    model_bits: int
     agreement: float
     clip: float
     clip_rate: float
@@ -316,7 +317,7 @@ def learn_in_bits(
     coded = None
     if bits < 32:
         size = plan.cohort
-        coded = Coded(bits, 8 if bits >= 8 else 6, plan.clip, plan.clip_rate, size, size, plan.agreement)
+        coded = Coded(bits, plan.model_bits, plan.clip, plan.clip_rate, size, size, plan.agreement)
 
     def cohorts(number: int) -> list[int]:
         return choose_cohort(range(len(people)), plan.cohort, seed, number)
@@ -354,6 +355,7 @@ def learn_privately(
         strategy="fedadam",
         server_learning_rate=plan.learning_rate,
         beta_1=plan.beta_1,
+        beta_2=0.0,  # with a tau far above the mean change this is plain momentum; what noise adds to it stays noise
         tau=plan.tau,
         local=LocalSettings(alignment=plan.alignment),
     )
@@ -421,6 +423,7 @@ def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = 
                 elif kind == "epsilon":
                     multiplier = multipliers.get(value, 0.0)
                     encoder, kept_to = learn_privately(release, people, plan, subspace, multiplier, seed)
+                    kept_to = min(kept_to, multiplier)  # where no round had enough devices, nothing was spent
                     if multiplier:
                         spent = [(Cost(kept_to, plan.sample_rate), plan.rounds)]
                         run = {"noise_multiplier": kept_to, "epsilon": epsilon_by_pld(spent, delta)}

@@ -74,7 +74,7 @@ def bytes_of(results: Mapping[str, Any], kind: str, value: float) -> tuple[float
     if kind == "epsilon":
         count, ring, model = TASTE * private["rank"], private["ring_bits"], private["model_bits"]
     else:
-        count, ring, model = WEIGHTS, int(value), 8 if value >= 8 else 6
+        count, ring, model = WEIGHTS, int(value), experiment["few_bits"]["model_bits"]
     return model_bytes(model) + over["down"], packed_bytes(count + 1, ring) + over["up"]
 
 

@@ -181,7 +181,7 @@ def test_joining_holds_the_vault_open_and_says_so_in_two_small_files(
 
     calls = watched(monkeypatch, look)
     done = palate("join", SERVER, "--insecure", "--once")
-    ((_, server, options),) = calls
+    ((_, server, _),) = calls
     assert (server.address, server.insecure, server.key) == (SERVER, True, None)
     assert (seen["labels"], seen["on"], seen["after"], seen["found"]) == (2, True, False, os.getpid())
     assert json.loads(seen["note"]) == {"process": os.getpid(), "born": birth_of(os.getpid())}

@@ -96,9 +96,7 @@ def test_two_devices_give_a_noised_sum_and_each_notes_what_left(people: list[Per
     assert not most
     assert said == [{ADVERT}, {SHARES}, {MASKED}, {REVEALED}]
     assert survivors == 2
-    mean, _ = from_levels(
-        levels, survivors, step=MASKS.step, clip=MASKS.clip, seed=context_of(invitation)
-    )
+    mean, _ = from_levels(levels, survivors, step=MASKS.step, clip=MASKS.clip, seed=context_of(invitation))
     # Both devices' noise is there: as much on each weight as the invitation asks of two.
     wanted = MASKS.noise * MASKS.step / np.sqrt(2)
     assert wanted * 0.98 < np.std(mean) < wanted * 1.02
@@ -160,7 +158,9 @@ def test_a_step_without_an_invitation_and_a_second_unmasking_are_refused(people:
 
 def test_an_encoder_that_differs_from_another_release_is_refused(people: list[Person]) -> None:
     shipped = load_encoder()
-    other = shipped.with_shared({name: t * np.float32(0.9) for name, t in shipped.shared().items()}, release=0)
+    other = shipped.with_shared(
+        {name: t * np.float32(0.9) for name, t in shipped.shared().items()}, release=0
+    )
     model = encode_model(shipped, other, 8)
     wire = encode_invitation(Invitation(1, 0, fixed_hash(shipped), 7, LocalSettings(), MASKS, model))
     with pytest.raises(Declined) as refused:

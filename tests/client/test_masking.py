@@ -2,16 +2,11 @@
 
 import dataclasses
 import random
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "shared"))
-from mask_cases import COUNT, Round, identity, invitation, settings, stream
 
 from palate.client.masking import MaskedRound, MaskRules
 from palate.shared import masked_wire as wire
@@ -21,6 +16,7 @@ from palate.shared.masked_wire import decode_roster
 from palate.shared.ring import centred, mask_of, unpack
 from palate.shared.shamir import recover_secret
 from palate.shared.wire import add_checksum
+from tests.shared.mask_cases import COUNT, Round, identity, invitation, settings, stream
 
 LEVELS = np.zeros(COUNT, np.int64)
 

@@ -41,7 +41,7 @@ from palate.shared.release import (
     LOG_NAME,
     SHIPPED_HASH,
     Card,
-    Privacy,
+    PrivacySpent,
     ReleaseLog,
     SignedRelease,
     encode_log,
@@ -76,7 +76,7 @@ def make(
         "fixed": fixed_hash(encoder),
         "backbone": BACKBONE_HASH,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "privacy": Privacy(1.25, 1e-6, "gaussian"),
+        "privacy": PrivacySpent(1.25, 1e-6, "gaussian"),
     }
     return SignedRelease(log.with_release(Card(**{**content, **changed}), WHEN, key), data)
 

@@ -98,7 +98,7 @@ def test_there_is_nothing_to_stop(home: Path) -> None:
     ("text", "said"),
     [
         ("rouns = 3", "unknown key 'rouns'"),
-        ("strategy = 'krum'", "strategy is 'krum'"),
+        ("strategy = 'feduhr'", "strategy is 'feduhr'"),
         ("[local]\nsteps = 0", "steps is 0"),
         ("a = = b", "is no TOML"),
     ],

@@ -186,9 +186,7 @@ def test_a_first_run_starts_from_the_newest_release(tmp_path: Path) -> None:
     folder = ServerFolder(tmp_path)
     assert encoder_hash(standing(folder, FEDAVG).encoder) == encoder_hash(SHIPPED)
     done = run(tmp_path, settings(rounds=1))
-    make_release(
-        folder.releases, done, datetime(2026, 11, 21, tzinfo=UTC), key=Ed25519PrivateKey.generate()
-    )
+    make_release(folder.releases, done, datetime(2026, 11, 21, tzinfo=UTC), key=Ed25519PrivateKey.generate())
     folder.checkpoint.unlink()
     fresh = standing(folder, FEDAVG)
     assert (fresh.round, fresh.encoder.release) == (0, 1)

@@ -1,16 +1,11 @@
 """The sum of a masked round: exact to the bit, whoever drops out and whatever devices send; or no sum at all."""
 
 import random
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "shared"))
-from mask_cases import COUNT, Round, identity, invitation, settings, stream
 
 from palate.client.masking import MaskedRound
 from palate.server.masking import MaskedSum
@@ -18,6 +13,7 @@ from palate.shared import masked_wire as wire
 from palate.shared import masks
 from palate.shared.errors import MaskError
 from palate.shared.shamir import PRIME, SHARE_BYTES
+from tests.shared.mask_cases import COUNT, Round, identity, invitation, settings, stream
 
 
 def failure(work: Callable[[], Any]) -> str:

@@ -39,7 +39,14 @@ from palate.shared.encoder import (
     shapes_hash,
 )
 from palate.shared.errors import OptionError, PalateError, ReleaseError, StorageError
-from palate.shared.release import BACKBONE_HASH, LOG_NAME, SHIPPED_HASH, PrivacySpent, decode_release, read_key
+from palate.shared.release import (
+    BACKBONE_HASH,
+    LOG_NAME,
+    SHIPPED_HASH,
+    PrivacySpent,
+    decode_release,
+    read_key,
+)
 from palate.shared.release_check import Pinned, Trust, check_release
 from palate.shared.wire import fixed_hash
 

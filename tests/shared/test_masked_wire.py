@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from mask_cases import Round, identity, invitation, settings, stream
 
 from palate.shared import masked_wire as wire
 from palate.shared import masks
@@ -22,6 +21,7 @@ from palate.shared.ring import mask_of, pack, unpack
 from palate.shared.shamir import encode_share, split_secret
 from palate.shared.update import LocalSettings
 from palate.shared.wire import add_checksum
+from tests.shared.mask_cases import Round, identity, invitation, settings, stream
 
 VECTORS = json.loads(
     (Path(__file__).parent.parent / "data" / "mask_vectors.json").read_text(encoding="utf-8")

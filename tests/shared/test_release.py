@@ -167,7 +167,12 @@ def test_privacy_out_of_range_is_refused(values: tuple[Any, Any, Any]) -> None:
 
 
 def test_privacy_comes_back_as_it_went() -> None:
-    for privacy in (None, PrivacySpent(0, 0, "none"), PrivacySpent(3.25, 1e-9, "a" * 32), PrivacySpent(1e300, 0.5, "0-")):
+    for privacy in (
+        None,
+        PrivacySpent(0, 0, "none"),
+        PrivacySpent(3.25, 1e-9, "a" * 32),
+        PrivacySpent(1e300, 0.5, "0-"),
+    ):
         card = Card(**{**CARD.__dict__, "privacy": privacy})
         log = ReleaseLog(bytes(32)).with_release(card, 0, OLD)
         assert decode_log(encode_log(log)).releases[0][1].privacy == privacy
