@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json as jsonlib
+import math
 import os
 import signal
 import sys
@@ -24,7 +25,11 @@ from palate.shared.errors import FederationError, FileFormatError, OptionError
 
 if TYPE_CHECKING:
     from palate.server.federation import ServerFolder
+    from palate.server.privacy import Privacy
     from palate.server.settings import RunSettings
+
+DROWNED = 2.0
+"""From how many lengths of the clip on the noise of a round is said to drown what devices teach."""
 
 app = typer.Typer(
     help=(
@@ -180,6 +185,8 @@ def run(
         settings, {name: value for name, value in given.items() if value is not None}, unmasked
     )
     wanted = replace(wanted, rounds=(kept.round if kept else 0) + rounds)
+    if wanted.privacy is not None:
+        _warn_of_noise(wanted.privacy, wanted.devices)
     number = processes.submit(folder, wanted)
     if detach:
         shell.print_json({"run": number}) if json else shell.out(
@@ -309,6 +316,18 @@ def _settings(file: Path | None, given: dict[str, Any], unmasked: bool) -> RunSe
         )
     masked: dict[str, Any] = {} if unmasked else {"privacy": {}}
     return RunSettings.from_json(jsonlib.dumps(masked | found | given, default=str))
+
+
+def _warn_of_noise(privacy: Privacy, devices: int) -> None:
+    """Say so where the noise drowns whatever the devices can teach."""
+    from palate.server.privacy import noise_over_clip
+
+    times = noise_over_clip(privacy, devices)
+    if times > DROWNED:
+        shell.say(
+            f"note: with {devices} devices the noise of a round is {times:.0f} times as long as one device's longest change, so "
+            f"little will be learned; from about {math.ceil(times * devices / DROWNED):,} devices a round on it is worth the while"
+        )
 
 
 def _show(folder: ServerFolder, number: str, before: int) -> dict[str, Any]:

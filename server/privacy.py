@@ -12,7 +12,7 @@ from typing import Final
 
 from palate.server.clipping import ClipRule
 from palate.server.robust import RULES, RobustRule
-from palate.shared.coding import finest_step
+from palate.shared.coding import WEIGHTS, finest_step
 from palate.shared.errors import OptionError
 from palate.shared.masks import MaskSettings
 
@@ -93,6 +93,11 @@ class Privacy:
     def clip_rule(self) -> ClipRule:
         """How the clip follows the devices."""
         return ClipRule(rate=self.clip_rate)
+
+
+def noise_over_clip(privacy: Privacy, devices: int) -> float:
+    """Returns how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2)."""
+    return privacy.noise_multiplier * math.sqrt(WEIGHTS) / devices
 
 
 def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> MaskSettings:

@@ -107,6 +107,7 @@ class Open:
 
     rounds: int
     cohort: int
+    alignment: float
     learning_rate: float
 
 
@@ -117,6 +118,7 @@ class FewBits:
     people: int
     rounds: int
     cohort: int
+    alignment: float
     learning_rate: float
     model_bits: int
     agreement: float
@@ -282,8 +284,9 @@ def _weights_of(mean: Floats, subspace: Subspace | None) -> dict[str, Floats]:
     return unflatten(mean) if subspace is None else subspace.change(mean)
 
 
-def _stages(rounds: int, cohort: int, rate: float, seed: int) -> Callable[[int], RunSettings]:
+def _stages(plan: Open | FewBits, seed: int) -> Callable[[int], RunSettings]:
     """The settings of `methods`: Adam whose learning rate falls."""
+    rounds, cohort = plan.rounds, plan.cohort
 
     def at(number: int) -> RunSettings:
         cooled = next(rate for until, rate in COOLING if number <= max(1, round(rounds * until)))
@@ -293,8 +296,9 @@ def _stages(rounds: int, cohort: int, rate: float, seed: int) -> Callable[[int],
             quorum=max(1, cohort // 2),
             seed=seed,
             strategy="fedadam",
-            server_learning_rate=rate * cooled,
+            server_learning_rate=plan.learning_rate * cooled,
             tau=1e-6,
+            local=LocalSettings(alignment=plan.alignment),
         )
 
     return at
@@ -306,7 +310,7 @@ def learn_openly(release: EncoderWeights, people: Sequence[Labels], plan: Open, 
     def cohorts(number: int) -> list[int]:
         return choose_cohort(range(len(people)), plan.cohort, seed, number)
 
-    settings = _stages(plan.rounds, plan.cohort, plan.learning_rate, seed)
+    settings = _stages(plan, seed)
     return learn(release, people, settings, cohorts, seed)[0]
 
 
@@ -322,7 +326,7 @@ def learn_in_bits(
     def cohorts(number: int) -> list[int]:
         return choose_cohort(range(len(people)), plan.cohort, seed, number)
 
-    settings = _stages(plan.rounds, plan.cohort, plan.learning_rate, seed)
+    settings = _stages(plan, seed)
     return learn(release, people, settings, cohorts, seed, coded)[0]
 
 

@@ -172,9 +172,7 @@ def join(
             member,
             where,
             tell=shell.say,
-            keep_on=lambda: (
-                member.ended is None and Device.exists(place) and not (once and member.rounds)
-            ),
+            keep_on=lambda: member.ended is None and Device.exists(place) and not (once and member.rounds),
         )
         if member.ended is not None:
             raise FederationError(member.ended)

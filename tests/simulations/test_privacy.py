@@ -88,7 +88,7 @@ def test_a_missing_file_names_the_one_that_ships() -> None:
         read_experiment("nowhere.toml")
 
 
-@pytest.mark.parametrize("line", ["rank = 64", "cohort = 200", "people = 10000"])
+@pytest.mark.parametrize("line", ["rank = 100", "cohort = 200", "people = 10000"])
 def test_a_missing_and_an_unknown_key_are_named(line: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(SHIPPED.read_text().replace(line, "", 1))
@@ -181,7 +181,15 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
 def test_few_bits_change_a_run_little(bits: int) -> None:
     release, people = load_encoder(), crowd(12)
     plan = FewBits(
-        12, rounds=2, cohort=6, learning_rate=1e-3, model_bits=bits, agreement=0.8, clip=20.0, clip_rate=0.0
+        12,
+        rounds=2,
+        cohort=6,
+        alignment=1.0,
+        learning_rate=1e-3,
+        model_bits=bits,
+        agreement=0.8,
+        clip=20.0,
+        clip_rate=0.0,
     )
     exact = learn_in_bits(release, people, plan, 32, 1)
     coarse = learn_in_bits(release, people, plan, bits, 1)
