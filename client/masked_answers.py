@@ -28,6 +28,7 @@ from palate.shared.encoder import EncoderWeights
 from palate.shared.errors import MaskError, PrivacyError, StorageError, UpdateError, VaultError
 from palate.shared.masked_wire import DELIVERY, INVITATION, ROSTER, UNMASK, Invitation, decode_invitation
 from palate.shared.masks import MaskSettings
+from palate.shared.subspace import Subspace, load_subspace, subspace_hash
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import fixed_hash
 
@@ -44,6 +45,8 @@ class _Round:
     invitation: Invitation
     encoder: EncoderWeights
     masked: MaskedRound
+    within: Subspace | None  # the directions in which the change is sent
+    count: int  # of the numbers that are sent
 
 
 class MaskedAnswers:
@@ -112,9 +115,13 @@ class MaskedAnswers:
                 Reason.OTHER_ENCODER if error.reason == "base" else Reason.UNREADABLE_TASK
             ) from None
         check_encoder(encoder.shared())
+        within = load_subspace() if invitation.subspace else None
+        if within is not None and subspace_hash(within) != invitation.subspace:
+            raise Declined(Reason.OTHER_ENCODER)
+        count = WEIGHTS if within is None else within.count
         if self._budgeted:
             try:
-                check_round(self._log, guaranteed(invitation.masks))
+                check_round(self._log, guaranteed(invitation.masks, count))
             except PrivacyError as error:
                 self._tell(f"stayed out of a round: {error}")
                 send(b"")
@@ -123,7 +130,7 @@ class MaskedAnswers:
             send(b"")
             return
         masked = MaskedRound(wire, identity=self._identity(), rules=self._rules())
-        self._round = _Round(invitation, encoder, masked)
+        self._round = _Round(invitation, encoder, masked, within, count)
         send_handshake(masked.advert(), send)
 
     def _contribute(self, now: _Round, wire: bytes, send: Send) -> None:
@@ -145,7 +152,7 @@ class MaskedAnswers:
         gone = False
 
         def cover(update: EncoderUpdate) -> bytes:
-            return now.masked.mask(shield(update, invitation.masks, now.masked.context))
+            return now.masked.mask(shield(update, invitation.masks, now.masked.context, subspace=now.within))
 
         def hand_over(covered: bytes) -> None:
             nonlocal gone
@@ -155,7 +162,7 @@ class MaskedAnswers:
         try:
             if self._budgeted:
                 # Of how few devices the sum may be is known since the roster came.
-                sure = guaranteed(invitation.masks, now.masked.smallest_sum)
+                sure = guaranteed(invitation.masks, now.count, now.masked.smallest_sum)
                 book_round(self._log, sure, now=datetime.now(UTC))
             note = send_update(
                 self._log,
@@ -182,11 +189,12 @@ class MaskedAnswers:
         )
 
 
-def guaranteed(masks: MaskSettings, devices: int | None = None) -> float:
+def guaranteed(masks: MaskSettings, count: int, devices: int | None = None) -> float:
     """Return the noise multiplier that is sure: the noise of the fewest devices of a sum over one device's longest change.
 
-    By default the fewest are those that the invitation names; `devices` is what the roster makes sure of, if that is less.
+    `count` is how many numbers a change has. By default the fewest are those that the invitation names; `devices` is what the
+    roster makes sure of, if that is less.
     """
     fewest = masks.least if devices is None else min(devices, masks.least)
-    sensitivity = sensitivity_of(masks.clip, masks.step)
-    return noise_multiplier(masks.noise, devices=fewest, sensitivity=sensitivity, dimension=WEIGHTS + 1)
+    sensitivity = sensitivity_of(masks.clip, masks.step, count)
+    return noise_multiplier(masks.noise, devices=fewest, sensitivity=sensitivity, dimension=count + 1)

@@ -45,6 +45,7 @@ from palate.shared.coding import finest_step, sensitivity_of
 from palate.shared.encoder import SHARED_SHAPES, EncoderWeights
 from palate.shared.errors import OptionError
 from palate.shared.masks import MaskSettings
+from palate.shared.subspace import Subspace, load_subspace
 from palate.shared.update import LocalSettings, norm_of
 from palate.shared.wire import UPDATE_BYTES
 
@@ -63,7 +64,7 @@ WEIGHTS = sum(math.prod(shape) for shape in SHARED_SHAPES.values())
 
 NO_SERVER = "no server yet"
 
-USUAL_CLIP, USUAL_NOISE = 1.0, 1.0
+USUAL_CLIP, USUAL_NOISE = 1.0, 4.0
 """What a server's first round has unless its settings say otherwise: L2 bound, and noise multiplier of the sum."""
 
 RING_BITS = (16, 20, 24, 32)
@@ -76,7 +77,7 @@ class PreviewedTensor:
     name: str
     shape: tuple[int, ...]
     norm: float
-    norm_clipped: float
+    norm_clipped: float  # of what of it is sent
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Influence:
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise against signal, as L2 lengths over all weights, for one device and for the smallest sum it agrees to."""
+    """Noise against signal, as L2 lengths over all numbers that are sent, for one device and for the smallest sum it agrees to."""
 
     devices: int  # in that sum
     signal: float  # this device's part, clipped
@@ -108,7 +109,8 @@ class Preview:
     labels: int
     least_labels: int
     release: int
-    norm: float = 0.0
+    count: int = 0  # of the numbers that are sent
+    norm: float = 0.0  # of them together, L2, as are the two below
     norm_clipped: float = 0.0
     clip: float = 0.0
     bytes_masked: int = 0
@@ -188,15 +190,20 @@ def _ask_budget(log: Log, terms: Terms, multiplier: float) -> tuple[float, float
     return epsilon_of_rho(rho, terms.delta), after if after <= terms.epsilon else None
 
 
-def usual_round(least_devices: int, note: Sent | None = None) -> MaskSettings:
+def usual_round(least_devices: int, note: Sent | None = None, count: int | None = None) -> MaskSettings:
     """Return the round that a preview expects: that of a note on the last masked one, or what servers begin with.
+
+    `count` is how many numbers are sent, by default those of the installed subspace.
 
     The ring is the narrowest of the usual ones that holds the sum of `least_devices`.
     """
+    count = load_subspace().count if count is None else count
     clip = note.clip if note is not None and note.clip > 0 else USUAL_CLIP
     for bits in RING_BITS:
         try:
-            step, noise = finest_step(bits, least_devices, clip=clip, noise_multiplier=USUAL_NOISE)
+            step, noise = finest_step(
+                bits, least_devices, clip=clip, noise_multiplier=USUAL_NOISE, count=count
+            )
         except OptionError:
             continue
         if note is not None and note.clip > 0:
@@ -220,11 +227,14 @@ def preview_update(
     *,
     settings: LocalSettings | None = None,
     masks: MaskSettings | None = None,
+    within: Subspace | None = None,
     last: int = LAST,
     draws: int = DRAWS,
     release_key_pinned: bool = False,
 ) -> Preview:
     """Say what would leave: `comments` are those of the labels, in the same order; the same input gives the same preview.
+
+    `within` is the subspace in which the change is sent, by default the installed one.
 
     Raises OptionError if there are not as many comments as labels.
     """
@@ -235,11 +245,14 @@ def preview_update(
     if len(labels) < LEAST_LABELS:
         return Preview(len(labels), LEAST_LABELS, encoder.release)
     settings = LocalSettings() if settings is None else settings
-    masks = usual_round(terms.least_devices) if masks is None else masks
+    within = load_subspace() if within is None else within
+    masks = usual_round(terms.least_devices, count=within.count) if masks is None else masks
     update = train_locally(encoder, labels, settings, round=1, seed=0)
-    keep = min(1.0, masks.clip / update.norm) if update.norm else 1.0
+    sent = within.coordinates(update.tensors)
+    norm, seen = norm_of(sent), within.change(sent)
+    keep = min(1.0, masks.clip / norm) if norm else 1.0
     tensors = tuple(
-        PreviewedTensor(name, tensor.shape, norm_of(tensor), keep * norm_of(tensor))
+        PreviewedTensor(name, tensor.shape, norm_of(tensor), keep * norm_of(seen[name]))
         for name, tensor in update.tensors.items()
     )
     chance, influences = _leave_out(encoder, labels, comments, settings, last, draws)
@@ -247,13 +260,16 @@ def preview_update(
         labels=len(labels),
         least_labels=LEAST_LABELS,
         release=encoder.release,
-        norm=update.norm,
-        norm_clipped=keep * update.norm,
+        count=within.count,
+        norm=norm,
+        norm_clipped=keep * norm,
         clip=masks.clip,
-        bytes_masked=-(-(WEIGHTS + 1) * masks.ring_bits // 8),  # one value more says whether it was clipped
+        bytes_masked=-(
+            -(within.count + 1) * masks.ring_bits // 8
+        ),  # one value more says whether it was clipped
         bytes_unmasked=UPDATE_BYTES if terms.allow_unmasked else None,
         tensors=tensors,
-        noise=measure_noise(keep * update.norm, masks, terms.least_devices),
+        noise=measure_noise(keep * norm, masks, terms.least_devices, within.count),
         chance=chance,
         influences=influences,
         unseen=what_is_unseen(),
@@ -261,12 +277,12 @@ def preview_update(
     )
 
 
-def measure_noise(signal: float, masks: MaskSettings, least_devices: int) -> Noise:
-    """Say how a part of length `signal` stands against the noise, alone and in the smallest sum that the device agrees to."""
+def measure_noise(signal: float, masks: MaskSettings, least_devices: int, count: int) -> Noise:
+    """Say how a part of `count` numbers and length `signal` stands against the noise, alone and in the smallest sum that the device agrees to."""
     devices = max(least_devices, masks.least)
-    own = masks.noise * masks.step * math.sqrt(WEIGHTS)
-    reach = sensitivity_of(masks.clip, masks.step)
-    multiplier = noise_multiplier(masks.noise, devices=devices, sensitivity=reach, dimension=WEIGHTS + 1)
+    own = masks.noise * masks.step * math.sqrt(count)
+    reach = sensitivity_of(masks.clip, masks.step, count)
+    multiplier = noise_multiplier(masks.noise, devices=devices, sensitivity=reach, dimension=count + 1)
     guess = NormalDist().cdf(0.5 / multiplier) if multiplier else 1.0
     return Noise(devices, signal, own, own * math.sqrt(devices), multiplier, guess)
 
@@ -359,7 +375,7 @@ def describe_shortly(preview: Preview) -> list[str]:
         ]
     noise = preview.noise
     lines = [
-        f"would leave now: the change of {len(preview.tensors)} tensors ({WEIGHTS:,} weights), trained on {preview.labels} labels, "
+        f"would leave now: the change of the encoder in {preview.count:,} public directions, trained on {preview.labels} labels, "
         f"as about {preview.bytes_masked:,} masked bytes a round",
         f"its length is {preview.norm:.3g}, clipped to {preview.norm_clipped:.3g}, beside noise of length {noise.own:.3g}; "
         f"in a sum of {noise.devices} devices the best guess whether you took part is right {noise.guess:.0%} of the time",

@@ -28,10 +28,11 @@ from palate.server.robust import combine, drop_long, make_groups
 from palate.server.sampling import SEED_BYTES, poisson_cohort
 from palate.server.settings import RunSettings
 from palate.shared.accounting import noise_multiplier
-from palate.shared.coding import WEIGHTS, decode_model, encode_model, from_levels, sensitivity_of
+from palate.shared.coding import decode_model, encode_model, from_levels, sensitivity_of
 from palate.shared.encoder import EncoderWeights, encoder_hash
 from palate.shared.errors import MaskError
 from palate.shared.masked_wire import Invitation, encode_invitation
+from palate.shared.subspace import subspace_hash
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import fixed_hash
 
@@ -72,6 +73,7 @@ def collect_masked(
     if privacy is None:
         raise ValueError("a masked round needs privacy settings")
     clip = before.clip or privacy.clip
+    directions, count = privacy.directions, privacy.count
     got = Collected(refused=exchange.refused, clip=clip)
     least = _least(settings, privacy)
     if len(cohort) < settings.quorum:
@@ -79,7 +81,7 @@ def collect_masked(
         return got
     masks = mask_settings(privacy, clip, least=least, most=max(least, _most(len(cohort), privacy)))
     multiplier = noise_multiplier(
-        masks.noise, devices=least, sensitivity=sensitivity_of(clip, masks.step), dimension=WEIGHTS + 1
+        masks.noise, devices=least, sensitivity=sensitivity_of(clip, masks.step, count), dimension=count + 1
     )
     book = spend(multiplier, len(cohort)) if privacy.noise_multiplier else str
     model = encode_model(before.encoder, release, privacy.model_bits)
@@ -92,6 +94,7 @@ def collect_masked(
             settings=settings.local,
             masks=masks,
             model=model,
+            subspace="" if directions is None else subspace_hash(directions),
         )
     )
     context = hashlib.sha256(invitation).digest()
@@ -105,7 +108,7 @@ def collect_masked(
     adverts = exchange.ask(dict.fromkeys(cohort, invitation), SHARES[0] * settings.deadline_seconds)
     sums: list[_Group] = []
     for members in _groups(adverts, privacy, context):
-        group = _Group(MaskedSum(invitation, masks, WEIGHTS + 1), exchange)
+        group = _Group(MaskedSum(invitation, masks, count + 1), exchange)
         if group.begin({device: adverts[device] for device in members}):
             sums.append(group)
     for share, step in zip(SHARES[1:], (_Group.share, _Group.mask, _Group.reveal), strict=True):
@@ -137,7 +140,8 @@ def collect_masked(
     share_below = float(np.average([v for v, keep in zip(votes, kept, strict=True) if keep], weights=counts))
     got.clip = next_clip(clip, share_below, privacy.clip_rule)
     got.devices = sum(counts)
-    got.updates = [EncoderUpdate(base, number, unflatten(mean))]
+    change = unflatten(mean) if directions is None else directions.change(mean)
+    got.updates = [EncoderUpdate(base, number, change)]
     got.told |= {"groups": len(counts), "dropped": len(adverts) - got.devices}
     return got
 

@@ -15,6 +15,7 @@ from palate.server.robust import RULES, RobustRule
 from palate.shared.coding import WEIGHTS, finest_step
 from palate.shared.errors import OptionError
 from palate.shared.masks import MaskSettings
+from palate.shared.subspace import Subspace, load_subspace
 
 SAMPLINGS: Final = ("fixed", "poisson")
 
@@ -41,7 +42,9 @@ class Privacy:
 
     No round begins that would pass `epsilon` at `delta`, for what is released, counted per device. With "poisson" each device is
     asked with the same chance, independently and in secret, which makes rounds cheaper; with "fixed" nothing is counted for sampling.
-    With a `group_size` above 0 the cohort is cut into groups, each with its own masked sum, and `rule` is taken over their means.
+    With `subspace` devices send their change in the few directions of the public subspace that ships with Palate, in which the same
+    noise does far less harm; only the last layer of the picture side moves then. With a `group_size` above 0 the cohort is cut
+    into groups, each with its own masked sum, and `rule` is taken over their means.
     """
 
     clip: float = 1.0
@@ -50,6 +53,7 @@ class Privacy:
     ring_bits: int = 16
     agreement: float = 1.0
     model_bits: int = 8
+    subspace: bool = True
     threshold_share: float = 0.5
     epsilon: float = 8.0
     delta: float = 1e-5
@@ -64,10 +68,12 @@ class Privacy:
             if not number or not low <= value <= high:
                 raise OptionError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}")
             object.__setattr__(self, name, float(value))
+        if type(self.subspace) is not bool:
+            raise OptionError(f"subspace is {self.subspace!r}; it must be true or false")
         for name, values in (
             ("ring_bits", range(2, 33)),
             ("model_bits", (6, 8, 32)),
-            ("group_size", (0, *range(2, 100_001))),
+            ("group_size", range(100_001)),
             ("sampling", SAMPLINGS),
             ("rule", RULES),
         ):
@@ -79,10 +85,22 @@ class Privacy:
                     else f"one of {', '.join(map(str, values))}"
                 )
                 raise OptionError(f"{name} is {value!r}; it must be {said}")
+        if self.group_size == 1:
+            raise OptionError("group_size is 1; a group of one is no sum: take 0 for one sum, or 2 and more")
         if self.rule != "mean" and not self.group_size:
             raise OptionError(
                 f"rule is {self.rule!r}; a rule other than the mean needs a group_size of 2 or more"
             )
+
+    @property
+    def directions(self) -> Subspace | None:
+        """The subspace in which changes are sent, None for all weights."""
+        return load_subspace() if self.subspace else None
+
+    @property
+    def count(self) -> int:
+        """How many numbers a change has."""
+        return WEIGHTS if self.directions is None else self.directions.count
 
     @property
     def robust_rule(self) -> RobustRule:
@@ -97,7 +115,7 @@ class Privacy:
 
 def noise_over_clip(privacy: Privacy, devices: int) -> float:
     """Returns how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2)."""
-    return privacy.noise_multiplier * math.sqrt(WEIGHTS) / devices
+    return privacy.noise_multiplier * math.sqrt(privacy.count) / devices
 
 
 def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> MaskSettings:
@@ -113,6 +131,7 @@ def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> Ma
         clip=clip,
         noise_multiplier=privacy.noise_multiplier * math.sqrt(most / least),
         agreement=privacy.agreement,
+        count=privacy.count,
     )
     return MaskSettings(
         ring_bits=privacy.ring_bits,

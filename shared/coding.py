@@ -21,8 +21,8 @@ the rest, and lets the server follow the median length (`server.clipping`) at ha
     bits 1 (8, 6 or 32) | encoder_hash of the release 32 | encoder_hash of the result 32 | a scale per row | codes, packed
 
 A code c of b bits stands for c - (2^(b-1) - 1), and a weight is release + scale · code, one float32 product and one float32 sum.
-With 32 bits the tensors follow in float32 instead. A row's largest code is plus or minus the limit, a row without a difference
-has the scale 0, and the hash of the result says whether it was read as it was meant: anything else is refused.
+Rows with the scale 0 are as in the release and have no codes, and the last byte is filled up with zero bits. With 32 bits the tensors follow in float32 instead. A row's largest code is plus or minus the limit,
+and the hash of the result says whether it was read as it was meant: anything else is refused.
 `tests/data/coding_vectors.json` holds test vectors.
 """
 
@@ -46,6 +46,8 @@ WEIGHTS: Final = sum(math.prod(shape) for shape in SHARED_SHAPES.values())
 VOTE: Final = 0.1  # in clips; the noise on the count of votes is then about 5 noise multipliers of devices
 FAILURE: Final = 1e-6  # chance per round that a coordinate of the sum does not fit the ring
 
+MOST_LEVELS: Final = 2**30  # of a clip: squares of lengths then fit 64 bits
+
 _TRIES = 64  # each succeeds with a chance of 0.39 at the least
 _MODEL_BITS: Final = (8, 6, 32)
 _HEAD_BYTES = 1 + 32 + 32
@@ -62,7 +64,7 @@ def to_levels(
 
     The mean over `rng` is the clipped and rotated change, but for what the bound on the length cuts off (almost nothing). The
     L2 length of what is returned is at most `sensitivity_of(clip, step, d)`. Raises OptionError for a step or clip that is
-    not above 0, or a vector that is not finite.
+    not above 0, more than 2^30 steps to a clip, or a vector that is not finite.
     """
     _check_grid(clip, step)
     given = np.asarray(vector, dtype=np.float64)
@@ -100,7 +102,7 @@ def sensitivity_of(clip: float, step: float, count: int = WEIGHTS) -> float:
     """Returns the longest that the levels of one device's change of `count` weights can be, in levels (L2).
 
     By Kairouz, Liu and Steinke (2021), with beta = exp(-1/2): a round of rounding stays below with a chance of 0.39 at least.
-    It is `clip / step` times sqrt(1 + VOTE²) and a little more: 1.3 % at 1,000 levels per clip, 5 % at 500, 57 % at 125.
+    It is `clip / step` times sqrt(1 + VOTE²) and a little more: 1.3 % at 1,000 levels per clip, 5 % at 500, 60 % at 125.
     """
     _check_grid(clip, step)
     length, places = clip * math.hypot(1.0, VOTE) / step, count + 1
@@ -158,7 +160,7 @@ def finest_step(
         reach = _reach(devices, clip, step, noise_at(step), agreement, count, failure)
         return reach + 1 <= 2.0 ** (ring_bits - 1)
 
-    coarse, fine = clip, clip * 2.0**-30
+    coarse, fine = clip, clip / MOST_LEVELS
     if not fits(coarse):
         raise OptionError(
             f"{ring_bits} bits are too few for {devices:,} devices with a noise multiplier of {noise_multiplier:g}; "
@@ -191,16 +193,23 @@ def _check_grid(clip: float, step: float) -> None:
     for name, value in (("clip", clip), ("step", step)):
         if not 0 < value < math.inf:
             raise OptionError(f"{name} is {value!r}; it must be a number above 0")
+    if clip > MOST_LEVELS * step:
+        raise OptionError(f"clip is {clip!r} and step {step!r}; a clip has at most {MOST_LEVELS:,} steps")
 
 
 # --- the encoder as a difference ----------------------------------------------------------------------------------
 
 
-def model_bytes(bits: int) -> int:
-    """Returns how long an encoder of so many bits per weight is: 98,253 bytes for 8, 74,093 for 6, 386,625 for 32."""
+def model_bytes(bits: int, weights: int = WEIGHTS) -> int:
+    """Returns how long an encoder of so many bits per weight is, when so many weights lie in rows that differ from the release.
+
+    All of them take 98,253 bytes with 8 bits, 74,093 with 6 and 386,625 with 32. Raises OptionError for other bits.
+    """
     if bits not in _MODEL_BITS:
         raise OptionError(f"bits is {bits!r}; it must be one of {', '.join(map(str, _MODEL_BITS))}")
-    return _HEAD_BYTES + (0 if bits == 32 else 4 * len(_row_sizes())) + (WEIGHTS * bits + 7) // 8
+    if bits == 32:
+        return _HEAD_BYTES + 4 * WEIGHTS
+    return _HEAD_BYTES + 4 * len(_row_sizes()) + (weights * bits + 7) // 8
 
 
 def encode_model(encoder: EncoderWeights, base: EncoderWeights, bits: int = 8) -> bytes:
@@ -224,7 +233,8 @@ def encode_model(encoder: EncoderWeights, base: EncoderWeights, bits: int = 8) -
         nearest = np.rint(np.divide(difference, spread, out=np.zeros_like(difference), where=spread > 0))
         codes = np.clip(nearest, -limit, limit).astype(np.int64)
         result = base.with_shared(_shaped(_moved(base, scales, codes)))
-    return _head(bits, base, result) + scales.astype("<f4").tobytes() + _pack(codes + limit, bits)
+    packed = _pack((codes + limit)[spread > 0], bits)
+    return _head(bits, base, result) + scales.astype("<f4").tobytes() + packed
 
 
 def decode_model(data: bytes, base: EncoderWeights) -> EncoderWeights:
@@ -237,11 +247,7 @@ def decode_model(data: bytes, base: EncoderWeights) -> EncoderWeights:
     if not isinstance(data, bytes) or not data or data[0] not in _MODEL_BITS:
         raise UpdateError("the encoder does not begin with its bits per weight, 8, 6 or 32", "number")
     bits = data[0]
-    if len(data) != model_bytes(bits):
-        raise UpdateError(
-            f"the encoder has {len(data):,} bytes; with {bits} bits per weight it has {model_bytes(bits):,}",
-            "size",
-        )
+    _check_size(data, bits, model_bytes(bits, 0), model_bytes(bits))
     if data[1:33].hex() != encoder_hash(base):
         raise UpdateError(
             f"the encoder is a difference to the release {data[1:33].hex()[:12]}, not to that which is installed here; "
@@ -260,12 +266,23 @@ def decode_model(data: bytes, base: EncoderWeights) -> EncoderWeights:
     return result
 
 
+def _check_size(data: bytes, bits: int, least: int, most: int) -> None:
+    if not least <= len(data) <= most:
+        size = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+        raise UpdateError(f"the encoder has {len(data):,} bytes; with {bits} bits per weight it has {size}", "size")
+
+
 def _read_difference(data: bytes, base: EncoderWeights, bits: int) -> EncoderWeights:
     rows, limit = len(_row_sizes()), _limit(bits)
     scales = np.frombuffer(data, "<f4", rows, _HEAD_BYTES).astype(np.float32)
     if not np.isfinite(scales).all():
         raise UpdateError("the encoder's scales are not finite", "finite")
-    codes = _unpack(data[_HEAD_BYTES + 4 * rows :], bits) - limit
+    differing = np.repeat(scales > 0, _row_sizes())
+    count = int(differing.sum())
+    _check_size(data, bits, model_bytes(bits, count), model_bytes(bits, count))
+    packed = data[_HEAD_BYTES + 4 * rows :]
+    codes = np.zeros(WEIGHTS, np.int64)
+    codes[differing] = _unpack(packed, bits, count) - limit
     largest = np.maximum.reduceat(np.abs(codes), _row_starts())
     whole = np.where(scales > 0, (largest == limit) & (scales >= _SMALLEST), largest == 0)
     if np.signbit(scales).any() or not whole.all() or codes.max() > limit:
@@ -322,8 +339,8 @@ def _pack(codes: Levels, bits: int) -> bytes:
     return np.packbits(each.ravel(), bitorder="little").tobytes()
 
 
-def _unpack(data: bytes, bits: int) -> Levels:
-    each = np.unpackbits(np.frombuffer(data, np.uint8), count=WEIGHTS * bits, bitorder="little").reshape(
+def _unpack(data: bytes, bits: int, count: int) -> Levels:
+    each = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits, bitorder="little").reshape(
         -1, bits
     )
     return np.packbits(each, axis=1, bitorder="little")[:, 0].astype(np.int64)

@@ -2,7 +2,7 @@
 
     invitation  start 3 | shapes 32 | fixed 32 | release 4 | round 4 | seed 8
                 | steps 4 | learning rate 8 | proximal 8 | query share 8 | alignment 8
-                | ring bits 4 | least 4 | step 8 | clip 8 | noise 8 | threshold share 8 | length 4 | model | checksum 32
+                | ring bits 4 | least 4 | step 8 | clip 8 | noise 8 | threshold share 8 | subspace 32 | length 4 | model | checksum 32
     advert      start 4 | context 32 | identity 32 | mask key 32 | share key 32 | certificate 64 | signature 64
     roster      start 5 | context 32 | count 2 | certified 1
                 | for each device: identity 32, mask key 32, share key 32, certificate 64 if certified, signature 64 | checksum 32
@@ -57,6 +57,7 @@ _KINDS: Final = {
 
 SEALED_BYTES: Final = 2 * SHARE_BYTES + 16  # both shares and the tag of AES-GCM
 MOST_MODEL_BYTES: Final = 4_000_000
+NO_SUBSPACE: Final = bytes(32)
 NO_CERTIFICATE: Final = bytes(SIGNATURE_BYTES)
 _HASH_BYTES = 32
 _CHECKSUM_BYTES = 32
@@ -64,7 +65,7 @@ _MAX_RELEASE = 2**32 - 1
 _MAX_SEED = 2**64 - 1
 
 _START = struct.Struct("<6sBB")
-_INVITATION = struct.Struct("<32s32sIIQIddddIIddddI")
+_INVITATION = struct.Struct("<32s32sIIQIddddIIdddd32sI")
 _ADVERT = struct.Struct("<32s32s32s32s64s")
 _ROSTER = struct.Struct("<32sHB")
 _KEYS = struct.Struct("<32s32s32s")
@@ -76,7 +77,8 @@ ADVERT_BYTES: Final = _START.size + _ADVERT.size + SIGNATURE_BYTES
 class Invitation:
     """What the server asks of every device of a masked round: the encoder to train, how, and how to mask the change.
 
-    `model` holds the federated tensors in a form that is not this module's business (`coding`). Raises MaskError for values
+    `model` holds the federated tensors in a form that is not this module's business (`coding`). `subspace` is the hash of the
+    subspace in which the change is sent, empty where all weights are (on the wire: zeros). Raises MaskError for values
     outside their range.
     """
 
@@ -87,6 +89,7 @@ class Invitation:
     settings: LocalSettings
     masks: MaskSettings
     model: bytes = field(repr=False)
+    subspace: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -94,6 +97,8 @@ class Invitation:
             check_number("release", self.release, 0, _MAX_RELEASE)
             check_number("seed", self.seed, 0, _MAX_SEED)
             check_hash("fixed", self.fixed)
+            if self.subspace:
+                check_hash("subspace", self.subspace)
         except UpdateError as error:
             reason = "hash" if error.reason == "hash" else "number"
             raise MaskError(f"the invitation's {error}", reason) from None  # type: ignore[arg-type]
@@ -165,6 +170,7 @@ def encode_invitation(invitation: Invitation) -> bytes:
         *(invitation.release, invitation.round, invitation.seed),
         *(s.steps, s.learning_rate, s.proximal, s.query_share, s.alignment),
         *(m.ring_bits, m.least, m.step, m.clip, m.noise, m.threshold_share),
+        bytes.fromhex(invitation.subspace) or NO_SUBSPACE,
         len(invitation.model),
     )
     return add_checksum(_start(INVITATION) + header + invitation.model)
@@ -173,7 +179,7 @@ def encode_invitation(invitation: Invitation) -> bytes:
 def decode_invitation(data: bytes) -> Invitation:
     """Returns the invitation of these bytes; raises MaskError unless they are what `encode_invitation` returns for one."""
     body = _open(data, INVITATION, least=_INVITATION.size, most=_INVITATION.size + MOST_MODEL_BYTES)
-    shapes, fixed, release, round_, seed, *numbers, length = _INVITATION.unpack_from(body)
+    shapes, fixed, release, round_, seed, *numbers, subspace, length = _INVITATION.unpack_from(body)
     if length != len(body) - _INVITATION.size:
         raise MaskError("the invitation's model is not as long as it says", "size")
     if shapes != bytes.fromhex(shapes_hash()):
@@ -188,7 +194,8 @@ def decode_invitation(data: bytes) -> Invitation:
     except OptionError as error:
         raise MaskError(f"the invitation's {error}", "settings") from None
     model = bytes(body[_INVITATION.size :])
-    return Invitation(round_, release, fixed.hex(), seed, local, mask_settings, model)
+    within = "" if subspace == NO_SUBSPACE else subspace.hex()
+    return Invitation(round_, release, fixed.hex(), seed, local, mask_settings, model, within)
 
 
 def encode_roster(adverts: Collection[Advert]) -> bytes:

@@ -18,16 +18,23 @@ coordinate moves what the encoder says of public pictures equally, wherever it f
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palate.shared.encoder import HIDDEN, SHARED_SHAPES, TASTE, EncoderWeights, standardize
-from palate.shared.errors import OptionError
+from palate.shared.errors import ModelError, OptionError
 
 Floats = NDArray[np.float32]
+
+SHIPPED: Final = Path(__file__).parent / "weights" / "subspace-0.safetensors"
+MAX_BYTES: Final = 2_000_000
 
 _WEIGHT, _BIAS = "picture.taste.weight", "picture.taste.bias"
 
@@ -77,6 +84,25 @@ class Subspace:
         tensors = {name: np.zeros(shape, np.float32) for name, shape in SHARED_SHAPES.items()}
         tensors[_WEIGHT], tensors[_BIAS] = np.ascontiguousarray(both[:, :-1]), both[:, -1].copy()
         return tensors
+
+
+@lru_cache(maxsize=2)
+def load_subspace(path: Path = SHIPPED) -> Subspace:
+    """Returns the subspace that ships with Palate, or that of a file; raises ModelError when it cannot be read."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        return Subspace(load(data)["directions"].astype(np.float32))
+    except (OSError, SafetensorError, KeyError, OptionError):
+        raise ModelError(f"the subspace {path} cannot be read; install Palate anew") from None
+
+
+def subspace_hash(subspace: Subspace) -> str:
+    """Returns the SHA-256 of the directions, row by row in little-endian float32, in hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(subspace.directions, dtype="<f4").tobytes()).hexdigest()
 
 
 def subspace_of(encoder: EncoderWeights, features: Floats, rank: int) -> Subspace:

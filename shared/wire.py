@@ -121,7 +121,11 @@ class Task:
 
 def kind_of(data: bytes) -> int:
     """Returns the number that says of which kind a message is, 0 for bytes that are none of ours."""
-    return data[len(MAGIC)] if isinstance(data, bytes) and data.startswith(MAGIC) and len(data) > len(MAGIC) else 0
+    return (
+        data[len(MAGIC)]
+        if isinstance(data, bytes) and data.startswith(MAGIC) and len(data) > len(MAGIC)
+        else 0
+    )
 
 
 def fixed_hash(weights: EncoderWeights) -> str:

@@ -70,14 +70,14 @@ def view_preview(preview: Preview) -> Any:
     """Return what would leave as a page: numbers, tensors, comments, what stays unseen and what is not protected."""
     from rich.console import Group
 
-    from palate.client.preview import WEIGHTS, describe_shortly
+    from palate.client.preview import describe_shortly
 
     noise = preview.noise
     if not preview.would_leave or noise is None:
         return shell.plain(describe_shortly(preview)[0])
     lines = [
         f"If a round came now, trained on {preview.labels} labels with release {preview.release}, this would leave:",
-        f"  the change of {len(preview.tensors)} tensors, {WEIGHTS:,} weights, in about {preview.bytes_masked:,} masked bytes",
+        f"  the change of the encoder in {preview.count:,} public directions, in about {preview.bytes_masked:,} masked bytes",
         f"  length {preview.norm:.4g} as trained, {preview.norm_clipped:.4g} as clipped (at most {preview.clip:g})",
         f"  this device's noise has the length {noise.own:.4g}, {_ratio(noise.own, noise.signal)} its change",
         f"  the noise in a sum of {noise.devices} devices has the length {noise.in_sum:.4g}; somebody who knows everything else "
@@ -98,7 +98,7 @@ def view_preview(preview: Preview) -> Any:
             f"  in a round without masks, which you allow: {preview.bytes_unmasked:,} bytes, the change as it is"
         )
     tensors = _table(
-        ("tensor", "shape", ">norm", ">clipped"),
+        ("tensor", "shape", ">as trained", ">as sent"),
         [
             (one.name, _shape(one.shape), f"{one.norm:.4g}", f"{one.norm_clipped:.4g}")
             for one in preview.tensors

@@ -15,7 +15,7 @@ from palate.client.outbox import read_outbox
 from palate.client.reasons import Declined, Reason
 from palate.server.masking import MaskedSum
 from palate.server.privacy import Privacy, mask_settings
-from palate.shared.coding import WEIGHTS, encode_model, from_levels
+from palate.shared.coding import encode_model, from_levels
 from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.shared.masked_wire import (
     ADVERT,
@@ -27,12 +27,15 @@ from palate.shared.masked_wire import (
     encode_invitation,
 )
 from palate.shared.masks import MaskSettings
+from palate.shared.subspace import load_subspace, subspace_hash
 from palate.shared.update import LocalSettings
 from palate.shared.wire import Task, encode_task, fixed_hash, kind_of
 from tests.client.test_joining import put_label
 
 SERVER = "127.0.0.1:9"
 PASSPHRASE = "correct horse battery"
+COUNT = load_subspace().count
+WITHIN = subspace_hash(load_subspace())
 MASKS = mask_settings(Privacy(), 1.0, least=2, most=2)
 
 
@@ -40,7 +43,7 @@ def invite(masks: MaskSettings = MASKS, encoder: EncoderWeights | None = None, r
     shipped = load_encoder()
     model = encode_model(shipped if encoder is None else encoder, shipped, 8)
     return encode_invitation(
-        Invitation(round, shipped.release, fixed_hash(shipped), 7, LocalSettings(), masks, model)
+        Invitation(round, shipped.release, fixed_hash(shipped), 7, LocalSettings(), masks, model, WITHIN)
     )
 
 
@@ -79,7 +82,7 @@ def people(tmp_path: Path, remembered_keys: None) -> Iterator[list[Person]]:
 
 def test_two_devices_give_a_noised_sum_and_each_notes_what_left(people: list[Person]) -> None:
     invitation = invite()
-    total = MaskedSum(invitation, MASKS, WEIGHTS + 1)
+    total = MaskedSum(invitation, MASKS, COUNT + 1)
     said: list[set[int]] = []
 
     def all_answer(wires: dict[int, bytes]) -> dict[int, bytes]:
@@ -126,7 +129,7 @@ def test_a_round_without_noise_is_not_taken_part_in_unless_that_was_allowed(peop
 def test_a_cohort_below_the_devices_own_minimum_is_refused(people: list[Person]) -> None:
     let(people[0].device, least_devices=3)
     invitation = invite()
-    total = MaskedSum(invitation, MASKS, WEIGHTS + 1)
+    total = MaskedSum(invitation, MASKS, COUNT + 1)
     roster, _ = total.adverts({place: one.answer(invitation) for place, one in enumerate(people)})
     with pytest.raises(Declined) as refused:
         people[0].answer(roster)
@@ -144,7 +147,7 @@ def test_an_unmasked_task_is_declined_unless_that_was_allowed(people: list[Perso
 
 def test_a_step_without_an_invitation_and_a_second_unmasking_are_refused(people: list[Person]) -> None:
     invitation = invite()
-    total = MaskedSum(invitation, MASKS, WEIGHTS + 1)
+    total = MaskedSum(invitation, MASKS, COUNT + 1)
     roster, _ = total.adverts({place: one.answer(invitation) for place, one in enumerate(people)})
     stranger = Person(people[0].device)
     with pytest.raises(Declined):
@@ -162,7 +165,18 @@ def test_an_encoder_that_differs_from_another_release_is_refused(people: list[Pe
         {name: t * np.float32(0.9) for name, t in shipped.shared().items()}, release=0
     )
     model = encode_model(shipped, other, 8)
-    wire = encode_invitation(Invitation(1, 0, fixed_hash(shipped), 7, LocalSettings(), MASKS, model))
+    wire = encode_invitation(Invitation(1, 0, fixed_hash(shipped), 7, LocalSettings(), MASKS, model, WITHIN))
+    with pytest.raises(Declined) as refused:
+        people[0].answer(wire)
+    assert refused.value.reason is Reason.OTHER_ENCODER
+
+
+def test_another_subspace_than_the_installed_one_is_refused(people: list[Person]) -> None:
+    shipped = load_encoder()
+    model = encode_model(shipped, shipped, 8)
+    wire = encode_invitation(
+        Invitation(1, 0, fixed_hash(shipped), 7, LocalSettings(), MASKS, model, "ab" * 32)
+    )
     with pytest.raises(Declined) as refused:
         people[0].answer(wire)
     assert refused.value.reason is Reason.OTHER_ENCODER

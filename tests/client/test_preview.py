@@ -21,7 +21,6 @@ from palate.client.device import Device
 from palate.client.ledger import OwnBudget, book_round, write_budget
 from palate.client.outbox import Sent, read_outbox
 from palate.client.preview import (
-    WEIGHTS,
     Preview,
     describe_shortly,
     measure_noise,
@@ -33,11 +32,13 @@ from palate.client.preview import (
 from palate.client.reconstruction import LEAST_LABELS, Labels, train_locally
 from palate.client.records import Taught
 from palate.client.showcase import demo_folder
+from palate.server.privacy import Privacy
 from palate.shared.accounting import epsilon_of_rho, rho_of
 from palate.shared.coding import sensitivity_of
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
 from palate.shared.errors import OptionError
 from palate.shared.masks import MaskSettings
+from palate.shared.subspace import load_subspace
 from palate.shared.update import LocalSettings, norm_of
 from palate.shared.wire import UPDATE_BYTES
 
@@ -100,15 +101,19 @@ def test_comments_that_are_not_those_of_the_labels_are_refused() -> None:
 def test_the_tensors_are_those_of_a_round_and_clipped_together() -> None:
     labels = make_labels(12)
     update = train_locally(load_encoder(), labels, LocalSettings(), round=1, seed=0)
-    masks = MaskSettings(clip=update.norm / 4)
+    within = load_subspace()
+    sent = within.coordinates(update.tensors)
+    masks = MaskSettings(clip=float(np.linalg.norm(sent)) / 4)
     seen = preview(labels, masks=masks)
+    parts = within.change(sent)
     assert [(one.name, one.shape) for one in seen.tensors] == list(SHARED_SHAPES.items())
     for one in seen.tensors:
         assert one.norm == norm_of(update.tensors[one.name])
-        assert one.norm_clipped == pytest.approx(one.norm / 4)
-    assert seen.norm == update.norm
+        assert one.norm_clipped == pytest.approx(norm_of(parts[one.name]) / 4)
+    assert (seen.count, seen.norm) == (within.count, pytest.approx(float(np.linalg.norm(sent))))
     assert seen.norm_clipped == pytest.approx(masks.clip)
-    assert math.hypot(*(one.norm_clipped for one in seen.tensors)) == pytest.approx(masks.clip)
+    moved = {one.name for one in seen.tensors if one.norm_clipped}
+    assert moved == {"picture.taste.weight", "picture.taste.bias"}
 
 
 def test_a_change_within_the_bound_is_not_clipped() -> None:
@@ -117,9 +122,9 @@ def test_a_change_within_the_bound_is_not_clipped() -> None:
 
 
 def test_the_bytes_are_those_of_the_bits_that_go() -> None:
-    assert WEIGHTS == 96_640
-    assert preview(make_labels(6), masks=MaskSettings(ring_bits=8)).bytes_masked == 96_641
-    assert preview(make_labels(6), masks=MaskSettings(ring_bits=11)).bytes_masked == 132_882
+    assert load_subspace().count == 6_400
+    assert preview(make_labels(6), masks=MaskSettings(ring_bits=8)).bytes_masked == 6_401
+    assert preview(make_labels(6), masks=MaskSettings(ring_bits=11)).bytes_masked == 8_802
     assert preview(make_labels(6)).bytes_unmasked is None
     unmasked = preview(make_labels(6), terms=replace(TERMS, allow_unmasked=True))
     assert unmasked.bytes_unmasked == UPDATE_BYTES
@@ -137,7 +142,7 @@ def test_noise_is_what_one_computes_by_hand() -> None:
     masks = MaskSettings(
         step=0.01, noise=100.0, clip=10.0, least=3
     )  # a standard deviation of 1 for each weight
-    noise = measure_noise(4.0, masks, least_devices=25)
+    noise = measure_noise(4.0, masks, least_devices=25, count=96_640)
     assert noise.own == pytest.approx(math.sqrt(96_640))
     assert noise.in_sum == pytest.approx(5 * math.sqrt(96_640))
     assert (noise.devices, noise.signal) == (25, 4.0)
@@ -145,8 +150,8 @@ def test_noise_is_what_one_computes_by_hand() -> None:
     assert 10 < reach < 10.5
     assert noise.multiplier == pytest.approx(5 / reach, rel=1e-6)
     assert noise.guess == pytest.approx(0.5 * (1 + math.erf(reach / 10 / math.sqrt(2))), abs=1e-6)
-    assert measure_noise(4.0, masks, least_devices=2).devices == 3  # the server opens no smaller sum
-    assert measure_noise(4.0, replace(masks, noise=0.0), 25).guess == 1.0
+    assert measure_noise(4.0, masks, 2, 96_640).devices == 3  # the server opens no smaller sum
+    assert measure_noise(4.0, replace(masks, noise=0.0), 25, 96_640).guess == 1.0
 
 
 def test_the_best_guess_is_as_often_right_as_it_says() -> None:
@@ -156,16 +161,16 @@ def test_the_best_guess_is_as_often_right_as_it_says() -> None:
     noise = masks.noise * masks.step * rng.standard_normal((2, tries, devices)).sum(2)
     reach = sensitivity_of(masks.clip, masks.step) * masks.step
     right = ((noise[0] + reach > reach / 2).mean() + (noise[1] < reach / 2).mean()) / 2
-    assert right == pytest.approx(measure_noise(6.0, masks, devices).guess, abs=0.01)
+    assert right == pytest.approx(measure_noise(6.0, masks, devices, 96_640).guess, abs=0.01)
 
 
 @pytest.mark.parametrize("devices", [2, 10, 1_000])
 def test_the_usual_round_has_as_much_noise_as_a_server_begins_with(devices: int) -> None:
     masks = usual_round(devices)
     assert (masks.clip, masks.least) == (1.0, devices)
-    noise = measure_noise(1.0, masks, devices)
-    assert noise.multiplier == pytest.approx(1.0, rel=0.01)
-    assert noise.guess == pytest.approx(0.6915, abs=0.002)  # Phi(1/2)
+    noise = measure_noise(1.0, masks, devices, load_subspace().count)
+    assert noise.multiplier == pytest.approx(Privacy().noise_multiplier, rel=0.01)
+    assert noise.guess == pytest.approx(0.5497, abs=0.002)  # Phi(1/8)
 
 
 def test_the_last_masked_round_says_how_much_noise_to_expect() -> None:

@@ -191,6 +191,13 @@ def test_a_grid_that_is_none_is_refused(step: float, clip: float) -> None:
         to_levels(np.ones(4), step=step, clip=clip, seed=SEED, rng=np.random.default_rng(1))
 
 
+def test_steps_so_fine_that_lengths_would_run_over_are_refused() -> None:
+    with pytest.raises(OptionError, match="at most"):
+        to_levels(np.ones(4), step=1e-12, clip=1.0, seed=SEED, rng=np.random.default_rng(1))
+    levels = to_levels(np.ones(4), step=2.0**-30, clip=1.0, seed=SEED, rng=np.random.default_rng(1))
+    assert 0 < int(levels @ levels) <= sensitivity_of(1.0, 2.0**-30, 4) ** 2
+
+
 @pytest.mark.parametrize("step", [1e-4, 0.01, 0.1, 1.0, 7.0])
 @pytest.mark.parametrize("size", [0.0, 0.5, 1.0, 1e30])
 def test_no_vector_gives_levels_longer_than_the_sensitivity(step: float, size: float) -> None:

@@ -290,7 +290,7 @@ def test_ten_thousand_mutations_are_refused_or_equal(kind: str) -> None:
         (132, struct.pack("<d", 0.0), "settings"),  # step
         (148, struct.pack("<d", -0.0), "settings"),  # noise
         (156, struct.pack("<d", 0.2), "settings"),  # threshold share
-        (164, struct.pack("<I", 6), "size"),  # length of the model
+        (196, struct.pack("<I", 6), "size"),  # length of the model
     ],
 )
 def test_an_invitation_with_a_value_out_of_range_is_refused(offset: int, new: bytes, reason: str) -> None:

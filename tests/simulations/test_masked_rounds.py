@@ -20,6 +20,7 @@ from palate.server.strategy import average
 from palate.shared.coding import decode_model, encode_model
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
 from palate.shared.errors import OptionError, PrivacyBudgetError
+from palate.shared.subspace import load_subspace
 from palate.shared.update import LocalSettings
 from palate.shared.wire import kind_of
 from palate.simulations.engine import FIRST_NODE, InProcessGrid
@@ -47,7 +48,16 @@ def settings(privacy: Privacy, **changed: object) -> RunSettings:
 
 def plain(**changed: object) -> Privacy:
     """Masks without noise, in steps so fine that rounding is small."""
-    return Privacy(**{"noise_multiplier": 0.0, "clip": 25.0, "ring_bits": 24, "clip_rate": 0.0, **changed})  # type: ignore[arg-type]
+    return Privacy(
+        **{
+            "noise_multiplier": 0.0,
+            "clip": 25.0,
+            "ring_bits": 24,
+            "clip_rate": 0.0,
+            "subspace": False,
+            **changed,
+        }
+    )  # type: ignore[arg-type]
 
 
 class Grid(InProcessGrid):
@@ -99,6 +109,22 @@ def test_a_masked_round_moves_the_encoder_by_the_mean_of_all_changes() -> None:
     wanted = mean_of(PEOPLE)
     assert state.metrics["used"] == 6
     assert np.linalg.norm(moved_by(state) - wanted) < 0.02 * np.linalg.norm(wanted)
+
+
+def test_in_the_subspace_the_encoder_moves_by_what_of_the_mean_lies_there() -> None:
+    state = one_round(Grid(PEOPLE), settings(plain(subspace=True, clip=25.0)))
+    shipped, within = load_encoder(), load_subspace()
+    ends = np.cumsum([0, *(np.prod(shape) for shape in SHARED_SHAPES.values())])
+    mean = mean_of(PEOPLE)
+    tensors = {
+        name: mean[first:last].reshape(shape)
+        for (name, shape), first, last in zip(SHARED_SHAPES.items(), ends, ends[1:], strict=False)
+    }
+    wanted = within.change(within.coordinates(tensors))
+    for name in SHARED_SHAPES:
+        moved = state.encoder.tensors[name] - shipped.tensors[name]
+        assert np.linalg.norm(moved - wanted[name]) <= 0.02 * np.linalg.norm(wanted[name]) + 1e-7
+    assert state.metrics["bytes_up"] < 6 * 25_000
 
 
 @pytest.mark.parametrize("at", [3, 5, 7, 9], ids=["invitation", "roster", "delivery", "unmask"])

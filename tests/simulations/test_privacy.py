@@ -88,7 +88,7 @@ def test_a_missing_file_names_the_one_that_ships() -> None:
         read_experiment("nowhere.toml")
 
 
-@pytest.mark.parametrize("line", ["rank = 100", "cohort = 200", "people = 10000"])
+@pytest.mark.parametrize("line", ["rank = 64", "cohort = 200", "people = 10000"])
 def test_a_missing_and_an_unknown_key_are_named(line: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(SHIPPED.read_text().replace(line, "", 1))
