@@ -25,6 +25,7 @@ from benchmarks.rows import Row, print_rows
 MODULES = (
     "comments_read", "evaluator", "real_pictures", "speed", "personalization_cost",
     "generator", "unseen_words", "personalization", "engines", "masks", "ledger", "leaks", "evidence",
+    "federated_pick",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results.json"
 

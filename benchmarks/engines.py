@@ -86,7 +86,9 @@ def make_crowd(count: int, seed: int) -> list[Labels]:
 
 def settings_for(people: int, rounds: int) -> RunSettings:
     """A run in which everybody takes part in each round."""
-    return RunSettings(rounds=rounds, devices=people, quorum=people, local=LocalSettings(steps=STEPS, learning_rate=RATE))
+    return RunSettings(
+        rounds=rounds, devices=people, quorum=people, local=LocalSettings(steps=STEPS, learning_rate=RATE)
+    )
 
 
 def run_ours(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float], Weights]:

@@ -30,6 +30,7 @@ from palate.client.generator import (
 )
 from palate.client.pipelines import SHIPPED_GENERATOR
 from palate.client.profile import Profile
+from palate.shared.encoder import EncoderWeights
 
 Asked = tuple[str, int, Profile | None]  # prompt, seed, and whose profile (None: impersonal)
 
@@ -106,14 +107,17 @@ class Painter:
             )
         return out
 
-    def rank(self, pictures: Pictures, profile: Profile) -> NDArray[np.float32]:
+    def rank(
+        self, pictures: Pictures, profile: Profile, encoder: EncoderWeights | None = None
+    ) -> NDArray[np.float32]:
         """The evaluator's utilities of candidates, from the profile alone: no verdict was ever given, (n,)."""
         from palate.client.evaluator import fit_evaluator
         from palate.client.picture_tower import FEATURES, picture_features
         from palate.client.scoring import read_directions
         from palate.shared.encoder import load_encoder
 
-        encoder, nothing = load_encoder(), np.zeros((0, len(FEATURES)), np.float32)
+        encoder = load_encoder() if encoder is None else encoder
+        nothing = np.zeros((0, len(FEATURES)), np.float32)
         tastes = profile.signed()
         directions = read_directions(encoder, tastes)
         evaluator = fit_evaluator(encoder, nothing, nothing, tastes=tastes, directions=directions)

@@ -26,6 +26,7 @@ from benchmarks.rows import Row, print_rows
 from benchmarks.studio import ask_judge, judge_figures
 from palate.client.generator import DEFAULT_GUIDANCE, DEFAULT_MODE, DEFAULT_STRENGTH, MODES
 from palate.client.pipelines import SHIPPED_GENERATOR
+from palate.shared.encoder import EncoderWeights
 from palate.simulations.judge import VALUES, Judge, Opinion
 
 COMMAND = "python -m benchmarks.personalization"
@@ -112,17 +113,25 @@ class Measurement:
             if where.any()
         }
 
-    def pick(self, wishes: Sequence[Wish], taste: Taste) -> Outcome:
-        """Best of several candidates by the device's evaluator, beside the impersonal picture of the seed that was picked."""
+    def pick(
+        self, wishes: Sequence[Wish], taste: Taste, encoders: Sequence[EncoderWeights | None] = (None,)
+    ) -> list[Outcome]:
+        """Best of several candidates by the device's evaluator, beside the impersonal picture of the seed that was picked.
+
+        One outcome for each encoder that the evaluator stands on, None for the shipped one; all choose among the same pictures.
+        """
         many = [replace(w, seed=w.seed + k) for w in wishes for k in range(CANDIDATES)]
         asked = [(w.prompt, w.seed, self.pupils[w.pupil].profile) for w in many]
         pictures = self.painter.paint(asked, taste, what=f"best of {CANDIDATES}")
-        picked = []
-        for i, wish in enumerate(wishes):
-            start = i * CANDIDATES
-            rank = self.painter.rank(pictures[start : start + CANDIDATES], self.pupils[wish.pupil].profile)
-            picked.append(start + int(np.argmax(rank)))
-        return self.compare([many[i] for i in picked], self.judge(pictures[picked]))
+        outcomes = []
+        for encoder in encoders:
+            picked = []
+            for i, wish in enumerate(wishes):
+                mine = pictures[i * CANDIDATES : (i + 1) * CANDIDATES]
+                rank = self.painter.rank(mine, self.pupils[wish.pupil].profile, encoder)
+                picked.append(i * CANDIDATES + int(np.argmax(rank)))
+            outcomes.append(self.compare([many[i] for i in picked], self.judge(pictures[picked])))
+        return outcomes
 
 
 def run(
@@ -167,7 +176,7 @@ def run(
     ]  # fmt: skip
     some = [w for w in wishes if w.pupil < on_pick]
     if some:
-        best = measurement.pick(some, taste)
+        (best,) = measurement.pick(some, taste)
         rows.append(
             Row(
                 f"personalization with best-of-{CANDIDATES} by the evaluator: pairs won", round(best.won, 4), "at least 0.92",

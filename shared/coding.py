@@ -18,11 +18,13 @@ the rest, and lets the server follow the median length (`server.clipping`) at ha
 
 **The encoder** as a difference to a release that both sides have, by rows, each a float32 scale and a whole number per weight:
 
-    bits 1 (8, 6 or 32) | encoder_hash of the release 32 | encoder_hash of the result 32 | a scale per row | codes, packed
+    bits 1 (8, 6 or 32) | encoder_hash of the release 32 | encoder_hash of the result 32 | a scale per row
+    | codes of the rows whose scale is not 0, packed
 
 A code c of b bits stands for c - (2^(b-1) - 1), and a weight is release + scale · code, one float32 product and one float32 sum.
-Rows with the scale 0 are as in the release and have no codes, and the last byte is filled up with zero bits. With 32 bits the tensors follow in float32 instead. A row's largest code is plus or minus the limit,
-and the hash of the result says whether it was read as it was meant: anything else is refused.
+Rows with the scale 0 are as in the release and have no codes. A row's largest code is plus or minus the limit, and no bits are
+left over, since rows have multiples of four weights. With 32 bits the tensors follow in float32 instead. The hash of the result
+says whether it was read as it was meant; anything else is refused.
 `tests/data/coding_vectors.json` holds test vectors.
 """
 
@@ -269,7 +271,9 @@ def decode_model(data: bytes, base: EncoderWeights) -> EncoderWeights:
 def _check_size(data: bytes, bits: int, least: int, most: int) -> None:
     if not least <= len(data) <= most:
         size = f"{most:,}" if least == most else f"{least:,} to {most:,}"
-        raise UpdateError(f"the encoder has {len(data):,} bytes; with {bits} bits per weight it has {size}", "size")
+        raise UpdateError(
+            f"the encoder has {len(data):,} bytes; with {bits} bits per weight it has {size}", "size"
+        )
 
 
 def _read_difference(data: bytes, base: EncoderWeights, bits: int) -> EncoderWeights:

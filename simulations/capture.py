@@ -26,8 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from palate.shared.coding import WEIGHTS
 from palate.shared.masked_wire import MASKED, masked_bytes
+from palate.shared.subspace import load_subspace
 from palate.shared.wire import MAGIC, UPDATE, UPDATE_BYTES, VERSION
 
 TO_SERVER, TO_DEVICE = "to-server", "to-device"
@@ -288,14 +288,15 @@ def read_layers(stream: Stream) -> Iterator[tuple[str, bytes]]:
             yield "unpacked", unpacked
 
 
-def find_updates(stream: Stream, ring_bits: int = 16) -> list[str]:
+def find_updates(stream: Stream, ring_bits: int = 16, count: int | None = None) -> list[str]:
     """Returns the SHA-256 of every whole update in a stream, in hexadecimal, as the outbox notes it.
 
-    Both kinds are found: plain updates, and masked ones of so many bits a weight.
+    Both kinds are found: plain updates, and masked ones of `count` numbers (by default those of the shipped subspace) in so many bits.
     """
     bodies = b"".join(read_bodies(stream.data))
     found = []
-    for kind, size in ((UPDATE, UPDATE_BYTES), (MASKED, masked_bytes(WEIGHTS + 1, ring_bits))):
+    numbers = (load_subspace().count if count is None else count) + 1
+    for kind, size in ((UPDATE, UPDATE_BYTES), (MASKED, masked_bytes(numbers, ring_bits))):
         mark = re.compile(re.escape(MAGIC + bytes([kind, VERSION])))
         whole = [bodies[match.start() :][:size] for match in mark.finditer(bodies)]
         found += [hashlib.sha256(one).hexdigest() for one in whole if len(one) == size]

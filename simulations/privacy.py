@@ -66,7 +66,7 @@ from palate.simulations.population import (
     meet_stranger,
 )
 from palate.simulations.privacy_report import (
-    COHORT_OF_BYTES,
+    cohorts_of,
     mask_overhead,
     plot,
     rows_of,
@@ -388,8 +388,7 @@ def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = 
         before = json.loads(path.read_text(encoding="utf-8"))
         if {**before["experiment"], "seeds": 0} == {**asked, "seeds": 0}:
             results["runs"] = before["runs"]
-    if "overhead" not in results:
-        results["overhead"] = mask_overhead(COHORT_OF_BYTES)
+    results["overhead"] = {str(n): mask_overhead(n) for n in sorted(set(cohorts_of(asked).values()))}
 
     release = load_encoder() if experiment.release == "shipped" else load_encoder(WEAK)
     pool = draw_pool(experiment.pictures, cache)

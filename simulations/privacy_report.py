@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from palate.server.privacy import Privacy
 from palate.shared.coding import WEIGHTS, model_bytes
-from palate.shared.encoder import TASTE
+from palate.shared.encoder import HIDDEN, TASTE
 from palate.shared.masks import MaskSettings
 from palate.shared.ring import packed_bytes
 from palate.shared.update import LocalSettings
@@ -22,8 +23,6 @@ from palate.shared.wire import TASK_BYTES, UPDATE_BYTES
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-COHORT_OF_BYTES: Final = 50
 
 
 def run_name(kind: str, value: float, seed: int) -> str:
@@ -39,7 +38,7 @@ def mask_overhead(devices: int) -> dict[str, float]:
     from palate.server.masking import MaskedSum
     from palate.shared.masked_wire import Invitation, encode_invitation, masked_bytes
 
-    masks, count = MaskSettings(), 8
+    masks, count = MaskSettings(threshold_share=Privacy().threshold_share), 8
     invitation = encode_invitation(Invitation(1, 0, "00" * 32, 1, LocalSettings(), masks, b""))
     ours = [MaskedRound(invitation, identity=Ed25519PrivateKey.generate()) for _ in range(devices)]
     server = MaskedSum(invitation, masks, count)
@@ -65,17 +64,24 @@ def mask_overhead(devices: int) -> dict[str, float]:
     return {"devices": devices, "up": up, "down": down}
 
 
+def cohorts_of(experiment: Mapping[str, Any]) -> dict[str, int]:
+    """How many devices a masked round has, on average, by kind of run."""
+    expected = round(experiment["private"]["sample_rate"] * experiment["people"])
+    return {"epsilon": expected, "bits": experiment["few_bits"]["cohort"]}
+
+
 def bytes_of(results: Mapping[str, Any], kind: str, value: float) -> tuple[float, float]:
-    """Bytes per device and round, down and up; with masks, keys and roster of a cohort of 50 where the run has masks."""
-    experiment, over = results["experiment"], results["overhead"]
+    """Bytes per device and round, down and up; where the run has masks with keys, shares and the roster of its cohort."""
+    experiment = results["experiment"]
     if kind in ("open", "release") or (kind, value) == ("bits", 32):
         return TASK_BYTES, UPDATE_BYTES
+    over = results["overhead"][str(cohorts_of(experiment)[kind])]
     private = experiment["private"]
-    if kind == "epsilon":
-        count, ring, model = TASTE * private["rank"], private["ring_bits"], private["model_bits"]
-    else:
-        count, ring, model = WEIGHTS, int(value), experiment["few_bits"]["model_bits"]
-    return model_bytes(model) + over["down"], packed_bytes(count + 1, ring) + over["up"]
+    if kind == "bits":
+        down = model_bytes(experiment["few_bits"]["model_bits"])
+        return down + over["down"], packed_bytes(WEIGHTS + 1, int(value)) + over["up"]
+    down = model_bytes(private["model_bits"], TASTE * (HIDDEN + 1))  # the other rows stay as in the release
+    return down + over["down"], packed_bytes(TASTE * private["rank"] + 1, private["ring_bits"]) + over["up"]
 
 
 def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -130,9 +136,10 @@ def table_of(results: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     experiment = results["experiment"]
+    cohorts = cohorts_of(experiment)
     caption = (
         f"pairwise accuracy on people that nobody trained on; epsilon per device at delta = {experiment['people']:,}^-1.1; "
-        f"bytes with keys, shares and roster of a cohort of {COHORT_OF_BYTES}"
+        f"bytes with keys, shares and roster of cohorts of {cohorts['epsilon']} (epsilon) and {cohorts['bits']} (bits)"
     )
     table = Table(title=experiment["title"], caption=caption)
     for title in (

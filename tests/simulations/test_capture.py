@@ -16,8 +16,10 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.shared.encoder import SHARED_SHAPES
+from palate.shared.masked_wire import encode_masked
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import encode_update
 from palate.simulations.capture import (
@@ -196,6 +198,10 @@ def test_updates_are_recognised_by_the_hash_that_the_outbox_notes() -> None:
     wires = [encode_update(EncoderUpdate("ab" * 32, number, zeros)) for number in (1, 2)]
     data = post(b"\x0a\x05" + wires[0] + b"\x12") + post(wires[1]) + post(wires[1][:-1])
     assert find_updates(stream(data)) == [hashlib.sha256(wire).hexdigest() for wire in wires]
+    key = Ed25519PrivateKey.generate()
+    masked = [encode_masked(bytes([n]) * 32, key, np.full(22, n, np.uint16), 16) for n in (1, 2)]
+    data = post(b"\x0a\x05" + masked[0] + b"\x12") + post(masked[1]) + post(masked[1][:-1])
+    assert find_updates(stream(data), count=21) == [hashlib.sha256(wire).hexdigest() for wire in masked]
 
 
 # --- the search ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from palate.client.reconstruction import Labels
 from palate.server.sampling import poisson_cohort
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld
-from palate.shared.coding import finest_step, sensitivity_of
+from palate.shared.coding import encode_model, finest_step, sensitivity_of
 from palate.shared.encoder import (
     PICTURE_FEATURES,
     SENTENCE_FEATURES,
@@ -203,18 +203,25 @@ def test_the_bytes_are_those_of_the_wire() -> None:
     over = mask_overhead(5)
     assert 500 < over["up"] < 3000
     assert over["down"] > 5 * 160  # five adverts of two keys, an identity and a signature
-    results = {
-        "experiment": {
-            "private": {"rank": 64, "ring_bits": 16, "model_bits": 8},
-            "few_bits": {"model_bits": 6},
-        },
-        "overhead": over,
+    experiment = {
+        "people": 50,
+        "private": {"rank": 64, "ring_bits": 16, "model_bits": 8, "sample_rate": 0.1},
+        "few_bits": {"model_bits": 6, "cohort": 5},
     }
+    results = {"experiment": experiment, "overhead": {"5": over}}
     assert bytes_of(results, "open", 0) == (TASK_BYTES, UPDATE_BYTES)
     down, up = bytes_of(results, "bits", 6)
     assert (round(down - over["down"]), round(up - over["up"])) == (74_093, math.ceil(96_641 * 6 / 8))
-    _, up = bytes_of(results, "epsilon", 2.0)
+    down, up = bytes_of(results, "epsilon", 2.0)
+    assert round(down - over["down"]) == 65 + 4 * 387 + 64 * 257
     assert round(up - over["up"]) == 2 * 4097
+
+
+def test_what_a_private_run_sends_down_is_as_short_as_reported() -> None:
+    release = load_encoder()
+    after, _ = learn_privately(release, crowd(40), PRIVATE, directions(), 1.0, 3)
+    assert moved(release, after) > 0
+    assert len(encode_model(after, release, 8)) == 65 + 4 * 387 + 64 * 257
 
 
 @pytest.fixture
