@@ -185,9 +185,9 @@ def run(
         settings, {name: value for name, value in given.items() if value is not None}, unmasked
     )
     wanted = replace(wanted, rounds=(kept.round if kept else 0) + rounds)
+    number = processes.submit(folder, wanted)
     if wanted.privacy is not None:
         _warn_of_noise(wanted.privacy, wanted.devices)
-    number = processes.submit(folder, wanted)
     if detach:
         shell.print_json({"run": number}) if json else shell.out(
             f"run {number} is submitted; see palate server status"

@@ -383,12 +383,15 @@ def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = 
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.json"
     asked = json.loads(json.dumps(asdict(experiment)))
-    results: dict[str, Any] = {"experiment": asked, "runs": {}}
+    results: dict[str, Any] = {"experiment": asked, "overhead": {}, "runs": {}}
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         if {**before["experiment"], "seeds": 0} == {**asked, "seeds": 0}:
-            results["runs"] = before["runs"]
-    results["overhead"] = {str(n): mask_overhead(n) for n in sorted(set(cohorts_of(asked).values()))}
+            results |= {"runs": before["runs"], "overhead": before["overhead"]}
+    for devices in sorted(set(cohorts_of(asked).values())):
+        if str(devices) not in results["overhead"]:
+            tell(f"a masked round of {devices} devices, for its bytes")
+            results["overhead"][str(devices)] = mask_overhead(devices)
 
     release = load_encoder() if experiment.release == "shipped" else load_encoder(WEAK)
     pool = draw_pool(experiment.pictures, cache)
