@@ -31,6 +31,7 @@ DAY = timedelta(days=1)
 
 _VERSION = 1
 _KEY = re.compile(r"[0-9a-f]{64}")
+_CERTIFICATE = re.compile(r"([0-9a-f]{128})?")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Terms:
     budget over all rounds, which `client.ledger` keeps: one for the device, so the terms joined on last set it. With
     `allow_unmasked` the server may see this device's update alone, which neither the minimum nor the budget protects. `in_doubt`
     takes part although a condition cannot be read. `release_key` and `registrar` are pinned Ed25519 public keys, 64
-    hexadecimal digits, empty if none is pinned here.
+    hexadecimal digits, empty if none is pinned here; `certificate` is what the registrar gave this device, 128 of them.
     """
 
     server: str
@@ -55,6 +56,7 @@ class Terms:
     in_doubt: bool = False
     release_key: str = ""
     registrar: str = ""
+    certificate: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.server, str) or not 1 <= len(self.server) <= MAX_SERVER_CHARACTERS:
@@ -82,6 +84,11 @@ class Terms:
             if not isinstance(value, str) or (value and not _KEY.fullmatch(value)):
                 raise OptionError(f"{_spoken(name)} must be an Ed25519 public key in 64 hexadecimal digits")
 
+        if not isinstance(self.certificate, str) or not _CERTIFICATE.fullmatch(self.certificate):
+            raise OptionError(
+                "certificate must be 128 hexadecimal digits, as palate server certify prints them"
+            )
+
     def conditions(self) -> tuple[str, ...]:
         """Return the conditions that must be met, none for "always"."""
         return split_conditions(self.when)
@@ -93,6 +100,10 @@ class Terms:
     def registrar_bytes(self) -> bytes | None:
         """Return the pinned key of whoever vouches for devices (32 bytes), None if none is pinned."""
         return bytes.fromhex(self.registrar) if self.registrar else None
+
+    def certificate_bytes(self) -> bytes | None:
+        """Return this device's certificate (64 bytes), None if it has none."""
+        return bytes.fromhex(self.certificate) if self.certificate else None
 
     def describe(self) -> list[str]:
         """Return the terms in lines for a person."""

@@ -41,7 +41,7 @@ from palate.shared.errors import (
     VaultMissingError,
     WrongPassphraseError,
 )
-from palate.shared.masked_wire import INVITATION
+from palate.shared.masked_wire import INVITATION, NO_CERTIFICATE
 from palate.shared.release import RELEASE
 from palate.shared.update import MAX_NORM
 from palate.shared.wire import TASK, Task, decode_task, kind_of
@@ -215,7 +215,9 @@ class Member:
         terms = self._consent.terms()
         if terms is None:
             raise Declined(Reason.MASKS_REFUSED)
-        return MaskRules(least_devices=terms.least_devices, registrar=terms.registrar_bytes())
+        return MaskRules(
+            terms.least_devices, terms.registrar_bytes(), terms.certificate_bytes() or NO_CERTIFICATE
+        )
 
     def count_labels(self) -> int:
         """Return how many labels there are now; loads all that training needs, so that the first round does not wait."""

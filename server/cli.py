@@ -1,4 +1,4 @@
-"""`palate server start | admit | run | status | privacy | key | release | stop`: the common side of the federation, for the person who runs it.
+"""`palate server start`, `run`, `status` and the others: the common side of the federation, for the person who runs it.
 
 Where it stands in the flow: the command line finds this group by the entry point `palate.commands` and loads it when it is called.
 Results go to stdout, everything else to stderr; a failure is one line and an exit status, which the command line above sees to.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palate.server import release_cli, shell
+from palate.server import registrar_cli, release_cli, shell
 from palate.server.shell import Home, Json
 from palate.shared.errors import FederationError, FileFormatError, OptionError
 
@@ -185,6 +185,9 @@ def run(
         settings, {name: value for name, value in given.items() if value is not None}, unmasked
     )
     wanted = replace(wanted, rounds=(kept.round if kept else 0) + rounds)
+    if wanted.privacy is not None and not wanted.privacy.registrar:
+        known = registrar_cli.registrar_of(folder)
+        wanted = replace(wanted, privacy=replace(wanted.privacy, registrar=known))
     number = processes.submit(folder, wanted)
     if wanted.privacy is not None:
         _warn_of_noise(wanted.privacy, wanted.devices)
@@ -267,6 +270,7 @@ def status(home: Home = None, json: Json = False) -> None:
         shell.out(f"the last run ended: {found['ended']['reason']}")
 
 
+app.command()(registrar_cli.certify)
 app.command()(release_cli.key)
 app.command()(release_cli.privacy)
 app.command()(release_cli.release)

@@ -106,9 +106,10 @@ def collect_masked(
 
     heard(0)
     adverts = exchange.ask(dict.fromkeys(cohort, invitation), SHARES[0] * settings.deadline_seconds)
+    registrar = bytes.fromhex(privacy.registrar) or None
     sums: list[_Group] = []
     for members in _groups(adverts, privacy, context):
-        group = _Group(MaskedSum(invitation, masks, count + 1), exchange)
+        group = _Group(MaskedSum(invitation, masks, count + 1, registrar=registrar), exchange)
         if group.begin({device: adverts[device] for device in members}):
             sums.append(group)
     for share, step in zip(SHARES[1:], (_Group.share, _Group.mask, _Group.reveal), strict=True):

@@ -7,6 +7,7 @@ Where it stands in the flow: a run's settings hold a `Privacy`; `masked_rounds` 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,7 +45,8 @@ class Privacy:
     asked with the same chance, independently and in secret, which makes rounds cheaper; with "fixed" nothing is counted for sampling.
     With `subspace` devices send their change in the few directions of the public subspace that ships with Palate, in which the same
     noise does far less harm; only the last layer of the picture side moves then. With a `group_size` above 0 the cohort is cut
-    into groups, each with its own masked sum, and `rule` is taken over their means.
+    into groups, each with its own masked sum, and `rule` is taken over their means. With a `registrar` (an Ed25519 public key in 64
+    hexadecimal digits) only devices that it has certified are taken in.
     """
 
     clip: float = 1.0
@@ -60,6 +62,7 @@ class Privacy:
     sampling: str = "fixed"
     group_size: int = 0
     rule: str = "mean"
+    registrar: str = ""
 
     def __post_init__(self) -> None:
         for name, (low, high) in _NUMBERS.items():
@@ -85,6 +88,8 @@ class Privacy:
                     else f"one of {', '.join(map(str, values))}"
                 )
                 raise OptionError(f"{name} is {value!r}; it must be {said}")
+        if not isinstance(self.registrar, str) or not re.fullmatch(r"([0-9a-f]{64})?", self.registrar):
+            raise OptionError("registrar must be an Ed25519 public key in 64 hexadecimal digits, or empty")
         if self.group_size == 1:
             raise OptionError("group_size is 1; a group of one is no sum: take 0 for one sum, or 2 and more")
         if self.rule != "mean" and not self.group_size:

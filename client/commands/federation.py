@@ -108,6 +108,16 @@ def join(
             show_default=False,
         ),
     ] = None,
+    certificate: Annotated[
+        str | None,
+        typer.Option(
+            "--certificate",
+            metavar="FILE_OR_TEXT",
+            help="What the registrar gave this device, as palate server certify prints it.",
+            rich_help_panel=TERMS,
+            show_default=False,
+        ),
+    ] = None,
     ask: Annotated[
         bool, typer.Option("--ask", help="Show what would leave now, and ask before joining.")
     ] = False,
@@ -137,6 +147,7 @@ def join(
     given = _given_terms(
         release_key,
         registrar,
+        certificate=_read_certificate(certificate),
         when=when,
         in_doubt=in_doubt,
         rounds_a_day=rounds_a_day,
@@ -263,10 +274,14 @@ def _show_terms(device: "Device", json: bool) -> None:
 
     from palate.client.commands.federation_views import view_terms
     from palate.client.consent import read_all_terms, read_history
+    from palate.client.identity import own_identity
     from palate.client.ledger import read_spent
 
     held, (dropped, events) = read_all_terms(device.vault), read_history(device.vault)
-    spent = read_spent(device.vault)
+    spent, identity = (
+        read_spent(device.vault),
+        own_identity(device.vault).public_key().public_bytes_raw().hex(),
+    )
     if json:
         entries = [asdict(one) for one in events]
         shell.print_json(
@@ -275,10 +290,11 @@ def _show_terms(device: "Device", json: bool) -> None:
                 "history": entries,
                 "dropped": dropped,
                 "privacy": spent.to_json(),
+                "identity": identity,
             }
         )
     else:
-        shell.out().print(view_terms(held, events, dropped, spent), soft_wrap=True)
+        shell.out().print(view_terms(held, events, dropped, spent, identity), soft_wrap=True)
 
 
 def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, ask: bool, yes: bool) -> None:
@@ -335,6 +351,18 @@ def _given_terms(release_key: str | None, registrar: str | None, **others: Any) 
     if "when" in found:
         check_conditions(found["when"])
     return found
+
+
+def _read_certificate(text: str | None) -> str | None:
+    """Return a certificate given as text or in a file; its form is checked with the terms."""
+    if text is None:
+        return None
+    file = Path(text).expanduser()
+    try:
+        given = file.read_text("ascii") if len(text) < 128 and file.is_file() else text
+    except (OSError, ValueError):
+        raise OptionError("--certificate names a file that cannot be read") from None
+    return given.strip().removeprefix("certificate:").strip().lower()
 
 
 def _note_leaving(vault: "Vault", address: str) -> None:

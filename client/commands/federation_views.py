@@ -121,7 +121,9 @@ def view_preview(preview: Preview) -> Any:
     )
 
 
-def view_terms(terms: Iterable[Terms], events: Sequence[Event], dropped: int, spent: OwnSpent) -> Any:
+def view_terms(
+    terms: Iterable[Terms], events: Sequence[Event], dropped: int, spent: OwnSpent, identity: str
+) -> Any:
     """Return what is agreed to with which server, what was spent of the privacy budget, and each change of the terms."""
     from rich.console import Group
 
@@ -138,6 +140,7 @@ def view_terms(terms: Iterable[Terms], events: Sequence[Event], dropped: int, sp
     parts += [shell.plain(_spent_line(spent))] if spent.rounds or spent.unprotected_rounds else []
     if rows:
         parts += ["", _table(("when (UTC)", "server", "what", "terms"), rows)]
+    parts += [shell.plain(f"other devices know this one as {identity}")]
     if dropped:
         parts += [shell.plain(f"{dropped:,} older entries are no longer kept")]
     return Group(*parts)

@@ -339,7 +339,7 @@ def test_the_record_is_as_it_was_written_first() -> None:
     agree(log, TERMS, NOON)
     terms = {
         "server": SERVER, "when": "always", "rounds_a_day": 24, "least_devices": 10, "epsilon": 8.0, "delta": 1e-05,
-        "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "",
+        "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "", "certificate": "",
     }  # fmt: skip
     event = {"when": "2026-03-01T12:00:00.000000+00:00", "server": SERVER, "what": "agreed", "terms": terms}
     assert json.loads(log.get(CONSENT, ONLY)) == {

@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -209,20 +208,13 @@ def test_a_vault_keeps_the_count_and_two_processes_cannot_spend_the_same_rest(tm
         assert read_budget(again) == OwnBudget(2.0)
 
 
-def test_a_check_takes_less_than_fifty_milliseconds_and_loads_no_accountant() -> None:
+def test_a_check_loads_no_accountant() -> None:
     code = (
-        "import sys, time; from palate.client.ledger import check_round; from palate.client.outbox import MemoryLog\n"
-        "log = MemoryLog(); began = time.process_time(); check_round(log, 5.0); took = time.process_time() - began\n"
-        "print(took, [one for one in ('dp_accounting', 'scipy', 'torch') if one in sys.modules])"
+        "import sys; from palate.client.ledger import check_round; from palate.client.outbox import MemoryLog\n"
+        "check_round(MemoryLog(), 5.0)\n"
+        "print([one for one in ('dp_accounting', 'scipy', 'torch') if one in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )
-    took, loaded = done.stdout.split(maxsplit=1)
-    assert float(took) < 0.05
-    assert loaded.strip() == "[]"
-    log = MemoryLog()
-    began = time.process_time()
-    for _ in range(20):
-        book_round(log, 100.0, now=NOW)
-    assert (time.process_time() - began) / 20 < 0.05
+    assert done.stdout.strip() == "[]"

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.consent import Terms, agree
 from palate.client.device import Device
+from palate.client.identity import own_identity
 from palate.client.joining import Member
 from palate.client.ledger import OwnBudget, read_spent, write_budget
 from palate.client.outbox import read_outbox
@@ -26,7 +28,7 @@ from palate.shared.masked_wire import (
     context_of,
     encode_invitation,
 )
-from palate.shared.masks import MaskSettings
+from palate.shared.masks import MaskSettings, certify
 from palate.shared.subspace import load_subspace, subspace_hash
 from palate.shared.update import LocalSettings
 from palate.shared.wire import Task, encode_task, fixed_hash, kind_of
@@ -143,6 +145,29 @@ def test_an_unmasked_task_is_declined_unless_that_was_allowed(people: list[Perso
         people[0].answer(task)
     assert refused.value.reason is Reason.UNMASKED
     assert read_outbox(people[0].device.vault) == []
+
+
+def test_devices_that_pin_a_registrar_meet_only_devices_that_it_has_certified(people: list[Person]) -> None:
+    registrar = Ed25519PrivateKey.generate()
+    public = registrar.public_key().public_bytes_raw()
+    identities = [own_identity(one.device.vault).public_key().public_bytes_raw() for one in people]
+    papers = [certify(identity, registrar).hex() for identity in identities]
+    invitation = invite()
+
+    def roster() -> bytes:
+        total = MaskedSum(invitation, MASKS, COUNT + 1)
+        return total.adverts({place: one.answer(invitation) for place, one in enumerate(people)})[0]
+
+    let(people[0].device, registrar=public.hex(), certificate=papers[0])
+    with pytest.raises(Declined) as refused:
+        people[0].answer(roster())
+    assert refused.value.reason is Reason.MASKS_REFUSED
+    let(people[1].device, registrar=public.hex(), certificate=papers[0])  # another device's paper
+    with pytest.raises(Declined):
+        people[0].answer(roster())
+    let(people[1].device, registrar=public.hex(), certificate=papers[1])
+    whole = roster()
+    assert [kind_of(one.answer(whole)) for one in people] == [SHARES, SHARES]
 
 
 def test_a_step_without_an_invitation_and_a_second_unmasking_are_refused(people: list[Person]) -> None:

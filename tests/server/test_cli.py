@@ -47,7 +47,9 @@ def told(*arguments: str) -> Any:
     return json.loads(palate(*arguments, "--json").stdout)
 
 
-@pytest.mark.parametrize("command", ["start", "run", "status", "release", "stop"])
+@pytest.mark.parametrize(
+    "command", ["start", "admit", "certify", "run", "status", "key", "privacy", "release", "stop"]
+)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     assert f"palate server {command}" in palate(command, "--help").stdout
 
