@@ -64,7 +64,7 @@ WEIGHTS = sum(math.prod(shape) for shape in SHARED_SHAPES.values())
 
 NO_SERVER = "no server yet"
 
-USUAL_CLIP, USUAL_NOISE = 1.0, 4.0
+USUAL_CLIP, USUAL_NOISE = 0.15, 4.0
 """What a server's first round has unless its settings say otherwise: L2 bound, and noise multiplier of the sum."""
 
 RING_BITS = (16, 20, 24, 32)

@@ -49,7 +49,7 @@ class Privacy:
     hexadecimal digits) only devices that it has certified are taken in.
     """
 
-    clip: float = 1.0
+    clip: float = 0.15
     clip_rate: float = 0.2
     noise_multiplier: float = 4.0
     ring_bits: int = 16

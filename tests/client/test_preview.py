@@ -167,7 +167,7 @@ def test_the_best_guess_is_as_often_right_as_it_says() -> None:
 @pytest.mark.parametrize("devices", [2, 10, 1_000])
 def test_the_usual_round_has_as_much_noise_as_a_server_begins_with(devices: int) -> None:
     masks = usual_round(devices)
-    assert (masks.clip, masks.least) == (1.0, devices)
+    assert (masks.clip, masks.least) == (Privacy().clip, devices)
     noise = measure_noise(1.0, masks, devices, load_subspace().count)
     assert noise.multiplier == pytest.approx(Privacy().noise_multiplier, rel=0.01)
     assert noise.guess == pytest.approx(0.5497, abs=0.002)  # Phi(1/8)
