@@ -1,8 +1,8 @@
-"""What a joined device does when a task comes: reads the vault anew, trains, and sends the change through the one door out.
+"""What a joined device does when a message comes: asks the owner's terms, reads the vault anew, trains, sends through the one door out.
 
-Where it stands in the flow: `app` takes the task from Flower, this module checks it against what is installed here, turns the
-comments that are kept into labels, lets `reconstruction` train on them, and hands the change to `outbox`. Nothing here knows
-Flower. The vault is unlocked once, in this one process; it is read again for each task without taking its lock, so other
+Where it stands in the flow: `app` takes the message from Flower, this module turns the comments that are kept into labels and hands
+masked rounds to `masked_answers`; rounds without masks, which only a device of which the owner allowed it answers, and releases that
+the server offers are dealt with here. Nothing here knows Flower. The vault is unlocked once, in this one process; it is read again for each task without taking its lock, so other
 `palate` commands work beside it, and a comment that was forgotten since the last round no longer counts.
 
 **What the server learns.** An update, an empty answer, or one of the reasons in `Reason`. An empty answer says "not this time"

@@ -4,7 +4,9 @@ Where it stands in the flow: `app` calls `federate` with devices that it reaches
 the same process. Everything that a server has lies in one folder:
 
     checkpoint.safetensors   where the federation stands          (checkpoints)
-    releases/                numbered encoders                    (releases)
+    releases/                numbered encoders, the signed log    (releases)
+    release.key              signs releases                       (signing)
+    registrar.key            vouches for devices, if there is one (registrar_cli)
     rounds.jsonl, events/    what each round was like             (metrics)
     privacy.jsonl            what of the privacy budget is spent  (ledger)
     now.json                 what a run is doing at this moment, for progress bars

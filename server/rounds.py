@@ -8,6 +8,9 @@ Where it stands in the flow: `app` gives it devices to talk to (through Flower) 
     stop at the wanted number of updates, or when all have answered, or at the deadline
     with a quorum: average, and move the encoder; without: the encoder stays
 
+So without masks. With a `Privacy` in the settings the cohort is drawn in secret, and `masked_rounds` collects one noised sum in place of the
+updates; the budget is asked before and booked before the sum can be seen.
+
 Over-sampling with an early end follows Bonawitz et al. (MLSys 2019). No reply can end a run: what is wrong with one costs that
 one. Flower's own loop waits for ever for missing devices, does not cancel what is late, and dies of one odd reply.
 """
