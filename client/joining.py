@@ -2,8 +2,9 @@
 
 Where it stands in the flow: `app` takes the message from Flower, this module turns the comments that are kept into labels and hands
 masked rounds to `masked_answers`; rounds without masks, which only a device of which the owner allowed it answers, and releases that
-the server offers are dealt with here. Nothing here knows Flower. The vault is unlocked once, in this one process; it is read again for each task without taking its lock, so other
-`palate` commands work beside it, and a comment that was forgotten since the last round no longer counts.
+the server offers are dealt with here. Nothing here knows Flower. The vault is unlocked once, in this one process; it is read
+again for each message without taking its lock, so other `palate` commands work beside it, and a comment that was forgotten since
+the last round no longer counts.
 
 **What the server learns.** An update, an empty answer, or one of the reasons in `Reason`. An empty answer says "not this time"
 and does not say why: too few labels, a vault that cannot be read, a person who forgot something. Texts of exceptions stay here:
