@@ -49,9 +49,9 @@ PARTICIPANTS = "palate.participants"
 TRAIN = "train"
 RECORD, WIRE = "palate", "wire"
 
-POLL_SECONDS = 0.2
-IDLE_POLL_SECONDS = 1.0  # after `IDLE_SECONDS` without a message, so that a thousand idle devices are no load
-IDLE_SECONDS = 30.0
+POLL_SECONDS = ((3.0, 0.05), (30.0, 0.2), (math.inf, 1.0))
+"""For how long after a message how often is asked for the next: quickly within a round, seldom by a thousand idle devices."""
+
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)  # between attempts to find a lost server; the last is repeated
 
 Finder = Callable[[Context], Participant | None]
@@ -175,7 +175,8 @@ def run_node(
                 wait(RETRY_SECONDS[min(lost, len(RETRY_SECONDS) - 1)])
                 lost += 1
                 continue
-            wait(POLL_SECONDS if time.monotonic() - idle_since < IDLE_SECONDS else IDLE_POLL_SECONDS)
+            idle = time.monotonic() - idle_since
+            wait(next(pause for until, pause in POLL_SECONDS if idle < until))
 
 
 def _enter_patiently(fleet: Fleet, tell: Callable[[str], None], wait: Callable[[float], None]) -> None:

@@ -67,7 +67,7 @@ def main(grid: Grid, context: Context) -> None:
             settings,
             average=average,
             run=str(context.run_id),
-            patience=Patience(poll_seconds=0.1 if deployed else 0.02),
+            patience=Patience(poll_seconds=0.05 if deployed else 0.02),
             on_round=(lambda state: _log(folder, _line(state))) if deployed else (lambda state: None),
         )
     except Exception as error:

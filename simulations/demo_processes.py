@@ -121,11 +121,11 @@ class Stage:
         self.nodes.append(node)
         return node
 
-    def join(self, node: Node, address: str, *command: str) -> None:
-        """Starts a device's long-lived process: `palate join`, or another command in its place."""
+    def join(self, node: Node, address: str, *command: str, extra: Sequence[str] = ()) -> None:
+        """Starts a device's long-lived process: `palate join` with `extra` options, or another command in its place."""
         joined = command or (
             *(*_palate(), "join", address, "--insecure", "--home", str(node.home)),
-            *("--least-devices", str(LEAST_DEVICES)),
+            *("--least-devices", str(LEAST_DEVICES), *extra),
         )
         with node.log.open("ab") as log:
             node.process = subprocess.Popen(

@@ -99,7 +99,7 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
     from palate.simulations.demo_processes import Peers, at_once
 
     folder = stage.folder
-    port = _free_port()
+    port = free_port()
     with step("a server starts, and three people comment on a dozen pictures each"):
         server, *lessons = at_once(
             lambda: stage.serve("start", "--port", str(port)),
@@ -329,7 +329,8 @@ def _clear(out: Path) -> Path:
     return folder
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Returns a port of this machine on which nothing listens."""
     import socket
 
     with socket.socket() as probe:

@@ -1,5 +1,6 @@
 """The long-lived node, against a Fleet API of a few lines that can misbehave in every way needed."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -455,9 +456,13 @@ def test_a_key_that_is_not_registered_or_no_longer_ends_the_node(
 def test_an_idle_node_asks_less_often_after_a_while(
     link: SuperLink, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch.events += [lambda: None, lambda: monkeypatch.setattr(node, "IDLE_SECONDS", 0.0), lambda: None]
+    watch.events += [
+        lambda: None,
+        lambda: monkeypatch.setattr(node, "POLL_SECONDS", ((0.0, 0.05), (0.0, 0.2), (math.inf, 1.0))),
+        lambda: None,
+    ]
     watch.run(Echo())
-    assert watch.waits == [node.POLL_SECONDS, node.POLL_SECONDS, node.IDLE_POLL_SECONDS]
+    assert watch.waits == [0.05, 0.05, 1.0]
 
 
 def test_a_proxy_of_the_environment_is_not_used_without_encryption(
