@@ -38,10 +38,11 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from palate.client.joining import Participant
-from palate.client.reasons import Declined, Reason
+from palate.client.reasons import Declined
 from palate.client.server_address import Server
 from palate.shared.bundle import known_hashes
 from palate.shared.errors import FederationError
+from palate.shared.reasons import Reason
 
 PARTICIPANTS = "palate.participants"
 """Entry points that lend virtual people to Flower's simulation engine; the device knows nothing of who they are."""

@@ -29,7 +29,7 @@ from palate.client.ledger import book_round
 from palate.client.masked_answers import KINDS, MaskedAnswers
 from palate.client.masking import MaskRules
 from palate.client.outbox import Log, send_update
-from palate.client.reasons import Declined, Notice, Reason, Send, check_encoder
+from palate.client.reasons import Declined, Notice, Send, check_encoder
 from palate.client.releases import offer, own_encoder
 from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights
 from palate.shared.errors import (
@@ -43,6 +43,7 @@ from palate.shared.errors import (
     WrongPassphraseError,
 )
 from palate.shared.masked_wire import INVITATION, NO_CERTIFICATE
+from palate.shared.reasons import Reason
 from palate.shared.release import RELEASE
 from palate.shared.update import MAX_NORM
 from palate.shared.wire import TASK, Task, decode_task, kind_of

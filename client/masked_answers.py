@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.client.ledger import book_round, check_round
 from palate.client.masking import MaskedRound, MaskRules
 from palate.client.outbox import Log, send_handshake, send_update
-from palate.client.reasons import Declined, Notice, Reason, Send, check_encoder
+from palate.client.reasons import Declined, Notice, Send, check_encoder
 from palate.client.shielding import shield
 from palate.shared.accounting import noise_multiplier
 from palate.shared.coding import WEIGHTS, decode_model, sensitivity_of
@@ -28,6 +28,7 @@ from palate.shared.encoder import EncoderWeights
 from palate.shared.errors import MaskError, PrivacyError, StorageError, UpdateError, VaultError
 from palate.shared.masked_wire import DELIVERY, INVITATION, ROSTER, UNMASK, Invitation, decode_invitation
 from palate.shared.masks import MaskSettings
+from palate.shared.reasons import Reason
 from palate.shared.subspace import Subspace, load_subspace, subspace_hash
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import fixed_hash

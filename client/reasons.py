@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import Final
 
+from palate.shared.reasons import Reason
 from palate.shared.update import Floats, norm_of
 
 Send = Callable[[bytes], None]
@@ -21,22 +21,6 @@ Notice = Callable[[str], None]
 
 LARGEST_ENCODER: Final = 1_000.0
 """The longest encoder that is trained here, L2 over the federated tensors; release 0 has 50."""
-
-
-class Reason(StrEnum):
-    """Why a device did not do what was asked: the only words about it that ever leave."""
-
-    UNKNOWN_BUNDLE = "the run's bundle is not one that this device knows"
-    UNKNOWN_MESSAGE = "the message is not one that this device answers"
-    UNREADABLE_TASK = "the task cannot be read"
-    UNMASKED = "this device takes part in masked rounds only"
-    MASKS_REFUSED = "the masked round is not one that this device takes part in"
-    OTHER_ENCODER = "the task is for an encoder with other fixed tensors"
-    OLDER_RELEASE = "the task is for a release older than this device's"
-    ENCODER_TOO_LARGE = "the task's encoder is out of bounds"
-    TRAINING_FAILED = "local training failed"
-    NOT_NOTED = "the outbox could not be written, so nothing was sent"
-    FAILED = "the device failed"
 
 
 class Declined(Exception):  # noqa: N818 - an answer, not an error of this program

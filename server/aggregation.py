@@ -24,7 +24,7 @@ from palate.shared.wire import decode_update
 class Reply:
     """What came back for one question: wire bytes, or, where none could be had, one word that says why.
 
-    The words: `error` (the device said that it failed), `gone` (the device is no longer connected), `late` (too late to be
+    The words: those of `shared.reasons`, `error` (the device said something else), `gone` (the device is no longer connected), `late` (too late to be
     delivered), `content` (the message holds something else than wire bytes), `unreadable` (the message could not be read).
     """
 

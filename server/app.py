@@ -34,6 +34,7 @@ from palate.server.federation import ServerFolder, federate
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.errors import FederationError, PalateError
+from palate.shared.reasons import word_of
 from palate.shared.wire import UPDATE_BYTES
 
 HOME_VARIABLE: Final = "PALATE_SERVER_HOME"
@@ -118,7 +119,8 @@ class GridDevices:
 def read_message(message: Message, question: str) -> Reply:
     """Returns what a device's message holds: wire bytes, or the word that says why there are none."""
     if message.has_error():
-        return Reply(question, None, _REASONS.get(message.error.code, "error"))
+        known = _REASONS.get(message.error.code)
+        return Reply(question, None, known or word_of(message.error.reason))
     content = message.content
     if set(content) != {RECORD} or not isinstance(content[RECORD], ConfigRecord):
         return Reply(question, None, "content")

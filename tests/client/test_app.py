@@ -15,7 +15,8 @@ from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 from palate.client import app as node  # noqa: E402
 from palate.client.app import make_app  # noqa: E402
 from palate.client.joining import Participant  # noqa: E402
-from palate.client.reasons import Declined, Reason  # noqa: E402
+from palate.client.reasons import Declined  # noqa: E402
+from palate.shared.reasons import Reason  # noqa: E402
 
 NEEDLE = "Grandmother Ottilie"
 RUN = 77

@@ -19,13 +19,14 @@ from palate.client.fitting import _tower_mark
 from palate.client.joining import Member, answer_task, read_meanings, read_task
 from palate.client.ledger import OwnBudget, write_budget
 from palate.client.outbox import MemoryLog, read_outbox
-from palate.client.reasons import Declined, Reason
+from palate.client.reasons import Declined
 from palate.client.reconstruction import LEAST_LABELS, Labels
 from palate.client.records import COMMENT, FEATURES, PICTURE, Taught, encode_taught
 from palate.client.showcase import demo_folder
 from palate.shared.attributes import Mention
 from palate.shared.encoder import PICTURE_FEATURES, SHARED_SHAPES, EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, StorageError, WrongPassphraseError
+from palate.shared.reasons import Reason
 from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.shared.wire import Task, decode_update, encode_task
 

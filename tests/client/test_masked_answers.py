@@ -14,7 +14,7 @@ from palate.client.identity import own_identity
 from palate.client.joining import Member
 from palate.client.ledger import OwnBudget, read_spent, write_budget
 from palate.client.outbox import read_outbox
-from palate.client.reasons import Declined, Reason
+from palate.client.reasons import Declined
 from palate.server.masking import MaskedSum
 from palate.server.privacy import Privacy, mask_settings
 from palate.shared.coding import encode_model, from_levels
@@ -29,6 +29,7 @@ from palate.shared.masked_wire import (
     encode_invitation,
 )
 from palate.shared.masks import MaskSettings, certify
+from palate.shared.reasons import Reason
 from palate.shared.subspace import load_subspace, subspace_hash
 from palate.shared.update import LocalSettings
 from palate.shared.wire import Task, encode_task, fixed_hash, kind_of

@@ -20,10 +20,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from palate.client import app as node
 from palate.client.app import Fleet, NotTakenError, run_node
 from palate.client.joining import Participant
-from palate.client.reasons import Reason
 from palate.client.server_address import Server
 from palate.shared.bundle import known_hashes
 from palate.shared.errors import FederationError, OptionError
+from palate.shared.reasons import Reason
 
 NEEDLE = "Grandmother Ottilie"
 RUN = 77

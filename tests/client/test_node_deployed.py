@@ -21,9 +21,9 @@ pytest.importorskip("flwr")
 
 from palate.client.device import Device
 from palate.client.outbox import read_outbox
-from palate.client.reasons import Reason
 from palate.client.showcase import demo_folder
 from palate.shared.encoder import encoder_hash, load_encoder
+from palate.shared.reasons import Reason
 from palate.shared.wire import UPDATE_BYTES
 
 pytestmark = pytest.mark.slow

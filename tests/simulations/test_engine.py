@@ -16,7 +16,6 @@ from flwr.serverapp import Grid
 from palate.client import app as node
 from palate.client.joining import answer_task
 from palate.client.outbox import MemoryLog
-from palate.client.reasons import Reason
 from palate.client.reconstruction import Labels
 from palate.server.aggregation import flatten
 from palate.server.app import HOME_VARIABLE, grid_devices
@@ -37,6 +36,7 @@ from palate.shared.encoder import (
     load_encoder,
 )
 from palate.shared.errors import FederationError
+from palate.shared.reasons import Reason
 from palate.shared.update import LocalSettings
 from palate.shared.wire import UPDATE_BYTES, Task, decode_update, encode_task
 from palate.simulations import engine
