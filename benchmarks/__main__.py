@@ -25,7 +25,7 @@ from benchmarks.rows import Row, print_rows
 MODULES = (
     "comments_read", "evaluator", "real_pictures", "speed", "personalization_cost",
     "generator", "unseen_words", "personalization", "engines", "masks", "ledger", "leaks", "evidence",
-    "federated_pick", "deployed",
+    "federated_pick", "deployed", "privacy",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results.json"
 

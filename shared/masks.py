@@ -64,7 +64,7 @@ _SMALL_ED25519 = {0, 1, _FIELD_25519 - 1, _EIGHTH, _FIELD_25519 - _EIGHTH}
 _NUMBERS: Final = {
     "step": (1e-12, 1e6),
     "clip": (1e-6, 1e6),
-    "noise": (0.0, 1e9),
+    "noise": (0.0, 16_384.0),
     "threshold_share": (0.5, 0.9),
 }
 
@@ -100,6 +100,8 @@ class MaskSettings:
             if not number or not least <= value <= most or math.copysign(1.0, value) < 0:
                 raise OptionError(f"{name} is not right; it must be a number from {least:g} to {most:g}")
             object.__setattr__(self, name, float(value))
+        if self.clip > 2**30 * self.step:
+            raise OptionError("step is not right; a clip of more than 2^30 steps is finer than any ring")
 
 
 # --- who is neighbour of whom --------------------------------------------------------------------------------------

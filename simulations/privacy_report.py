@@ -192,6 +192,7 @@ def plot(results: Mapping[str, Any], path: Path) -> Path:
             if row["kind"] == kind and (kind != "epsilon" or row["value"] is None):
                 left.axhline(row["accuracy"], linestyle=style, color=f"C{place}", label=label)
     left.set_xscale("log", base=2)
+    left.set_xticks([row["value"] for row in noised], [f"{row['value']:g}" for row in noised])
     left.set(xlabel="epsilon per device, all rounds", ylabel="pairwise accuracy, people not trained on")
     for kind, label in (
         ("bits", "all weights, few bits"),

@@ -26,7 +26,7 @@ def main() -> None:
     """The command."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=int, default=1_000)
-    p.add_argument("--rank", type=int, default=100)
+    p.add_argument("--rank", type=int, default=64)
     p.add_argument("--cache", type=Path, default=Path("runs/subspace"))
     p.add_argument("--out", type=Path, default=SHIPPED)
     a = p.parse_args()

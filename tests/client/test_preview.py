@@ -122,9 +122,9 @@ def test_a_change_within_the_bound_is_not_clipped() -> None:
 
 
 def test_the_bytes_are_those_of_the_bits_that_go() -> None:
-    assert load_subspace().count == 6_400
-    assert preview(make_labels(6), masks=MaskSettings(ring_bits=8)).bytes_masked == 6_401
-    assert preview(make_labels(6), masks=MaskSettings(ring_bits=11)).bytes_masked == 8_802
+    assert load_subspace().count == 4_096
+    assert preview(make_labels(6), masks=MaskSettings(ring_bits=8)).bytes_masked == 4_097
+    assert preview(make_labels(6), masks=MaskSettings(ring_bits=11)).bytes_masked == 5_634
     assert preview(make_labels(6)).bytes_unmasked is None
     unmasked = preview(make_labels(6), terms=replace(TERMS, allow_unmasked=True))
     assert unmasked.bytes_unmasked == UPDATE_BYTES

@@ -1,10 +1,13 @@
 """The settings of a run: ranges, unknown keys, and the way through JSON."""
 
 import json
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from palate.server.settings import RunSettings
+from palate.shared.accounting import Cost, epsilon_by_pld
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import LocalSettings
 
@@ -59,3 +62,11 @@ def test_over_sampling_asks_more_devices_than_are_wanted() -> None:
     assert RunSettings(devices=10, over_sampling=1.3).asked == 13
     assert RunSettings(devices=3, over_sampling=1.1).asked == 4
     assert RunSettings(devices=3).asked == 3
+
+
+def test_the_settings_in_the_documents_are_taken_as_they_stand() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "private-run.toml").read_text(encoding="utf-8")
+    found = RunSettings.from_json(json.dumps(tomllib.loads(text)))
+    assert found.privacy is not None
+    cost = Cost(found.privacy.noise_multiplier, 0.09)
+    assert epsilon_by_pld([(cost, 20)], found.privacy.delta) <= found.privacy.epsilon == 2.0
