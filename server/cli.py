@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from palate.server.privacy import Privacy
     from palate.server.settings import RunSettings
 
+USUAL_LEAST = 10  # what `palate join` asks for unless told otherwise
 DROWNED = 2.0
 """From how many lengths of the clip on the noise of a round is said to drown what devices teach."""
 
@@ -138,7 +139,9 @@ def run(
     devices: Annotated[
         int | None, typer.Option(help="How many updates a round wants.", show_default="3")
     ] = None,
-    quorum: Annotated[int | None, typer.Option(help="How few it takes to count.", show_default="2")] = None,
+    quorum: Annotated[
+        int | None, typer.Option(help="How few it takes to count.", show_default="4 of 5; 2 if unmasked")
+    ] = None,
     deadline: Annotated[
         float | None, typer.Option(help="Seconds a round may take.", show_default="120")
     ] = None,
@@ -190,7 +193,7 @@ def run(
         wanted = replace(wanted, privacy=replace(wanted.privacy, registrar=known))
     number = processes.submit(folder, wanted)
     if wanted.privacy is not None:
-        _warn_of_noise(wanted.privacy, wanted.devices)
+        _warn(wanted, wanted.privacy)
     if detach:
         shell.print_json({"run": number}) if json else shell.out(
             f"run {number} is submitted; see palate server status"
@@ -319,18 +322,29 @@ def _settings(file: Path | None, given: dict[str, Any], unmasked: bool) -> RunSe
             f"--unmasked and the table [privacy] in {file} contradict each other; take one away"
         )
     masked: dict[str, Any] = {} if unmasked else {"privacy": {}}
-    return RunSettings.from_json(jsonlib.dumps(masked | found | given, default=str))
+    merged = masked | found | given
+    devices = merged.get("devices", RunSettings.devices)
+    if not unmasked and "quorum" not in merged and type(devices) is int:
+        merged["quorum"] = max(2, -(-4 * devices // 5))
+    return RunSettings.from_json(jsonlib.dumps(merged, default=str))
 
 
-def _warn_of_noise(privacy: Privacy, devices: int) -> None:
-    """Say so where the noise drowns whatever the devices can teach."""
-    from palate.server.privacy import noise_over_clip
+def _warn(settings: RunSettings, privacy: Privacy) -> None:
+    """Say so where devices on their usual terms will refuse, and where the noise drowns whatever they can teach."""
+    from palate.server.privacy import noise_over_clip, sum_that_is_sure
 
-    times = noise_over_clip(privacy, devices)
+    sure = sum_that_is_sure(privacy, settings.devices, settings.quorum)
+    if sure < USUAL_LEAST:
+        shell.say(
+            f"note: with {settings.devices} devices and a quorum of {settings.quorum} only sums of {sure} are sure; devices refuse "
+            f"below {USUAL_LEAST} unless they joined with --least-devices {max(2, sure)}"
+        )
+    times = noise_over_clip(privacy, settings.devices)
     if times > DROWNED:
         shell.say(
-            f"note: with {devices} devices the noise of a round is {times:.0f} times as long as one device's longest change, so "
-            f"little will be learned; from about {math.ceil(times * devices / DROWNED):,} devices a round on it is worth the while"
+            f"note: with {settings.devices} devices the noise of a round is {times:.0f} times as long as one device's longest change, "
+            f"so little will be learned; from about {math.ceil(times * settings.devices / DROWNED):,} devices a round on it is worth "
+            "the while"
         )
 
 

@@ -15,7 +15,7 @@ from palate.server.clipping import ClipRule
 from palate.server.robust import RULES, RobustRule
 from palate.shared.coding import WEIGHTS, finest_step
 from palate.shared.errors import OptionError
-from palate.shared.masks import MaskSettings
+from palate.shared.masks import MOST_DEVICES, MaskSettings, smallest_sum
 from palate.shared.subspace import Subspace, load_subspace
 
 SAMPLINGS: Final = ("fixed", "poisson")
@@ -56,7 +56,7 @@ class Privacy:
     agreement: float = 1.0
     model_bits: int = 8
     subspace: bool = True
-    threshold_share: float = 0.5
+    threshold_share: float = 0.66
     epsilon: float = 8.0
     delta: float = 1e-5
     sampling: str = "fixed"
@@ -121,6 +121,12 @@ class Privacy:
 def noise_over_clip(privacy: Privacy, devices: int) -> float:
     """Returns how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2)."""
     return privacy.noise_multiplier * math.sqrt(privacy.count) / devices
+
+
+def sum_that_is_sure(privacy: Privacy, devices: int, quorum: int) -> int:
+    """Returns over how few of `devices` a server that lies to them could get a sum (`masks.smallest_sum`)."""
+    settings = MaskSettings(least=max(2, min(quorum, MOST_DEVICES)), threshold_share=privacy.threshold_share)
+    return smallest_sum(min(devices, MOST_DEVICES), settings)
 
 
 def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> MaskSettings:

@@ -15,6 +15,7 @@ from palate.client.cli import app
 from palate.server import processes
 from palate.server.federation import ServerFolder, federate
 from palate.server.processes import Address
+from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.errors import OptionError
 
@@ -180,3 +181,24 @@ def test_a_run_is_wanted_until_it_ended_or_was_dropped(home: Path) -> None:
     (home / "ended.json").unlink()
     assert told("stop", "--run") == {"stopped": True}
     assert processes.wanted(folder) is None
+
+
+def test_a_masked_run_wants_four_in_five_and_says_when_devices_will_refuse(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[RunSettings] = []
+
+    def submit(folder: ServerFolder, settings: RunSettings) -> str:
+        seen.append(settings)
+        return "7"
+
+    monkeypatch.setattr("palate.server.processes.submit", submit)
+    few = palate("run", "--devices", "4", "--detach")
+    assert "devices refuse below 10 unless they joined with --least-devices" in few.stderr
+    assert "times as long as one device's longest change" in few.stderr
+    many = palate("run", "--devices", "900", "--detach")
+    assert many.stderr == ""
+    bare = palate("run", "--devices", "4", "--detach", "--unmasked")
+    assert bare.stderr == ""
+    assert [one.quorum for one in seen] == [4, 720, 2]
+    assert [one.privacy is None for one in seen] == [False, False, True]
