@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from palate.shared.encoder import SHARED_SHAPES, EncoderWeights, encoder_hash
 from palate.shared.errors import OptionError, UpdateError
-from palate.shared.noise import check_sigma
+from palate.shared.noise import MOST_SIGMA, check_sigma
 from palate.shared.rotation import rotated, rotated_back, window_of
 
 Floats = NDArray[np.float32]
@@ -148,7 +148,7 @@ def finest_step(
     count: int = WEIGHTS,
     failure: float = FAILURE,
 ) -> tuple[float, float]:
-    """Returns the smallest level that fits a ring, and the noise of each device in levels.
+    """Returns the smallest level that fits a ring and the noise's sampler, and the noise of each device in levels.
 
     The noise of `devices` together has the standard deviation `noise_multiplier` times the sensitivity; with fewer devices in
     the sum there is less, so give the smallest number that is accepted. Arguments as in `ring_bits_needed`. Raises OptionError
@@ -159,8 +159,10 @@ def finest_step(
         return noise_multiplier * sensitivity_of(clip, step, count) / math.sqrt(devices)
 
     def fits(step: float) -> bool:
-        reach = _reach(devices, clip, step, noise_at(step), agreement, count, failure)
-        return reach + 1 <= 2.0 ** (ring_bits - 1)
+        noise = noise_at(step)
+        if noise > MOST_SIGMA:  # a wider ring would hold it, the sampler does not
+            return False
+        return _reach(devices, clip, step, noise, agreement, count, failure) + 1 <= 2.0 ** (ring_bits - 1)
 
     coarse, fine = clip, clip / MOST_LEVELS
     if not fits(coarse):

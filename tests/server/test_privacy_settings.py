@@ -1,0 +1,66 @@
+"""What a run's privacy settings allow, and what they make of a round's masks."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from palate.server.privacy import Privacy, mask_settings, noise_over_clip, sum_that_is_sure
+from palate.server.settings import RunSettings
+from palate.shared.accounting import noise_multiplier
+from palate.shared.coding import WEIGHTS, ring_bits_needed, sensitivity_of
+from palate.shared.errors import FileFormatError, OptionError
+from palate.shared.subspace import load_subspace
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"clip": 0.0}, {"clip": math.nan}, {"noise_multiplier": -1.0}, {"noise_multiplier": math.inf}, {"ring_bits": 1},
+        {"ring_bits": 33}, {"ring_bits": True}, {"model_bits": 7}, {"threshold_share": 0.4}, {"epsilon": 0.0}, {"delta": 1.0},
+        {"sampling": "some"}, {"group_size": 1}, {"group_size": -1}, {"rule": "krum"}, {"rule": "median"}, {"subspace": 1},
+        {"registrar": "ab"},
+    ],
+)  # fmt: skip
+def test_settings_outside_their_range_are_one_line(wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError) as caught:
+        Privacy(**wrong)
+    assert next(iter(wrong)) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_travel_as_json_and_an_unknown_key_is_named() -> None:
+    run = RunSettings(privacy=Privacy(group_size=5, rule="median", sampling="poisson"))
+    assert RunSettings.from_json(run.to_json()) == run
+    with pytest.raises(FileFormatError, match="'epsilom'"):
+        RunSettings.from_json(json.dumps({"privacy": {"epsilom": 1}}))
+
+
+@pytest.mark.parametrize("subspace", [True, False])
+@pytest.mark.parametrize(("least", "most"), [(2, 3), (16, 20), (80, 100)])
+def test_the_fewest_have_the_noise_that_was_asked_for_and_the_most_fit_the_ring(
+    subspace: bool, least: int, most: int
+) -> None:
+    privacy = Privacy(noise_multiplier=2.0, subspace=subspace, ring_bits=20)
+    masks = mask_settings(privacy, 0.5, least=least, most=most)
+    count = load_subspace().count if subspace else WEIGHTS
+    reach = sensitivity_of(masks.clip, masks.step, count)
+    sure = noise_multiplier(masks.noise, devices=least, sensitivity=reach, dimension=count + 1)
+    assert sure == pytest.approx(2.0, rel=0.01)
+    assert ring_bits_needed(most, clip=0.5, step=masks.step, noise=masks.noise, count=count) <= 20
+    assert masks.least == least
+
+
+def test_a_ring_that_is_too_narrow_is_refused() -> None:
+    with pytest.raises(OptionError, match="too few"):
+        mask_settings(Privacy(ring_bits=4), 0.5, least=80, most=100)
+
+
+def test_noise_falls_with_devices_and_in_the_subspace() -> None:
+    assert noise_over_clip(Privacy(), 20) == pytest.approx(2 * noise_over_clip(Privacy(), 40))
+    assert noise_over_clip(Privacy(), 20) < noise_over_clip(Privacy(subspace=False), 20) / 4
+
+
+def test_a_higher_quorum_makes_a_larger_sum_sure() -> None:
+    assert [sum_that_is_sure(Privacy(), 20, quorum) for quorum in (10, 16, 20)] == [12, 15, 20]
