@@ -55,9 +55,9 @@ ROOT = Path(__file__).parent.parent
 PFL = ROOT / "build" / "pfl-0.6.0"
 PEOPLE = 100
 STEPS = 5
-RATE = 0.005  # at larger rates ReLUs switch, and rounding grows from round to round
+RATE = 0.02  # at larger rates ReLUs switch, and rounding grows from round to round
 RAY_PEOPLE = 24
-APART = 1e-6  # of the weights' length: more is no rounding
+APART = 1e-3  # of what was learned: float rounding grows over thirty local steps to a third of that, other work to far more
 CROWD = 10_000
 SILENT = 0.3  # share of comments that name no attribute
 
@@ -184,7 +184,7 @@ def race(ours: Engine, theirs: Engine, people: int, turns: int, what: str) -> di
             speeds[name].append(people / statistics.median(seconds))
         apart = max(apart, float(np.linalg.norm(ends["ours"] - ends["theirs"])))
         learned = float(np.linalg.norm(ends["ours"] - start))
-    if not apart <= APART * float(np.linalg.norm(start)):
+    if not apart <= APART * learned:
         raise FederationError(
             f"{what}: the final weights lie {apart:.3g} apart, {learned:.3g} from the start"
         )
