@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from palate.shared.reasons import Reason
+from palate.shared.release_check import LARGEST_ENCODER
 from palate.shared.update import Floats, norm_of
 
 Send = Callable[[bytes], None]
@@ -18,9 +18,6 @@ Send = Callable[[bytes], None]
 
 Notice = Callable[[str], None]
 """Called with one line for the person at this device; made of constants and counts, never of what is in the vault."""
-
-LARGEST_ENCODER: Final = 1_000.0
-"""The longest encoder that is trained here, L2 over the federated tensors; release 0 has 50."""
 
 
 class Declined(Exception):  # noqa: N818 - an answer, not an error of this program

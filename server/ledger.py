@@ -31,7 +31,6 @@ from typing import Any, Final
 import numpy as np
 
 from palate.server.ledger_file import LedgerFile, read_lines
-from palate.server.sampling import poisson_cohort as poisson_cohort  # beside the count that depends on it
 from palate.shared.accounting import (
     ORDERS,
     Budget,

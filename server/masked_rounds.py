@@ -24,7 +24,7 @@ from palate.server.clipping import next_clip
 from palate.server.exchange import Collected, Exchange, Now, Tell
 from palate.server.masking import MaskedSum
 from palate.server.privacy import Privacy, mask_settings
-from palate.server.robust import combine, drop_long, make_groups
+from palate.server.robust import CENTRE, combine, drop_long, make_groups
 from palate.server.sampling import SEED_BYTES, poisson_cohort
 from palate.server.settings import RunSettings
 from palate.shared.accounting import noise_multiplier
@@ -136,8 +136,10 @@ def collect_masked(
     if not kept.any():
         return got
     counts = [count for count, keep in zip(counts, kept, strict=True) if keep]
-    # What centred clipping remembers is where the last round ended: the encoder's own movement; it starts from nothing here.
-    mean, _ = combine(np.stack(means)[kept], counts, privacy.robust_rule, {})
+    known = {
+        name: kept_ for name, kept_ in before.memory.items() if name == CENTRE and kept_.shape == (count,)
+    }
+    mean, got.memory = combine(np.stack(means)[kept], counts, privacy.robust_rule, known)
     share_below = float(np.average([v for v, keep in zip(votes, kept, strict=True) if keep], weights=counts))
     got.clip = next_clip(clip, share_below, privacy.clip_rule)
     got.devices = sum(counts)

@@ -49,7 +49,7 @@ Counts = NDArray[np.int64]
 
 RULES: Final = ("mean", "median", "trimmed mean", "geometric median", "centred clipping")
 TAIL: Final = 30.0  # honest noise is longer than `longest_sum` with a probability below exp(-TAIL), 1e-13
-_CENTRE: Final = "centre"  # what centred clipping remembers
+CENTRE: Final = "centre"  # what centred clipping remembers
 _SMALLEST: Final = 1e-12
 _STEPS: Final = {"centred clipping": 3, "geometric median": 50}
 _SETTLED: Final = 1e-7  # of the length: the geometric median has been found
@@ -158,13 +158,13 @@ def combine(
     elif rule.name == "geometric median":
         found = _geometric_median(points, share)
     else:
-        centre = memory.get(_CENTRE, np.zeros(points.shape[1], np.float32)).astype(np.float64)
+        centre = memory.get(CENTRE, np.zeros(points.shape[1], np.float32)).astype(np.float64)
         if centre.shape != points.shape[1:]:
             raise ValueError(
                 f"the remembered centre has the shape {centre.shape}, the means have {points.shape}"
             )
         found = _centred(points, share, centre, rule.radius)
-        kept[_CENTRE] = found.astype(np.float32)
+        kept[CENTRE] = found.astype(np.float32)
     return found.astype(np.float32), kept
 
 

@@ -140,7 +140,7 @@ def run_round(
         vector, memory_after = average(settings, number, got.updates, memory)
         try:
             after = moved(before.encoder, vector)
-            memory = memory_after
+            memory = {**memory_after, **got.memory}
             change = float(np.linalg.norm(vector.astype(np.float64)))
         except ModelError:
             counted = False

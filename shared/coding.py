@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from palate.shared.encoder import SHARED_SHAPES, EncoderWeights, encoder_hash
 from palate.shared.errors import OptionError, UpdateError
 from palate.shared.noise import MOST_SIGMA, check_sigma
+from palate.shared.ring import pack, ring_type, unpack
 from palate.shared.rotation import rotated, rotated_back, window_of
 
 Floats = NDArray[np.float32]
@@ -237,7 +238,7 @@ def encode_model(encoder: EncoderWeights, base: EncoderWeights, bits: int = 8) -
         nearest = np.rint(np.divide(difference, spread, out=np.zeros_like(difference), where=spread > 0))
         codes = np.clip(nearest, -limit, limit).astype(np.int64)
         result = base.with_shared(_shaped(_moved(base, scales, codes)))
-    packed = _pack((codes + limit)[spread > 0], bits)
+    packed = pack((codes + limit)[spread > 0].astype(ring_type(bits)), bits)
     return _head(bits, base, result) + scales.astype("<f4").tobytes() + packed
 
 
@@ -288,7 +289,7 @@ def _read_difference(data: bytes, base: EncoderWeights, bits: int) -> EncoderWei
     _check_size(data, bits, model_bytes(bits, count), model_bytes(bits, count))
     packed = data[_HEAD_BYTES + 4 * rows :]
     codes = np.zeros(WEIGHTS, np.int64)
-    codes[differing] = _unpack(packed, bits, count) - limit
+    codes[differing] = unpack(packed, count, bits).astype(np.int64) - limit
     largest = np.maximum.reduceat(np.abs(codes), _row_starts())
     whole = np.where(scales > 0, (largest == limit) & (scales >= _SMALLEST), largest == 0)
     if np.signbit(scales).any() or not whole.all() or codes.max() > limit:
@@ -337,16 +338,3 @@ def _shaped(weights: Floats) -> dict[str, Floats]:
     return {
         name: part.reshape(shape) for part, (name, shape) in zip(parts, SHARED_SHAPES.items(), strict=True)
     }
-
-
-def _pack(codes: Levels, bits: int) -> bytes:
-    """Codes below 2^bits one after another, lowest bit first, with no bit between them."""
-    each = np.unpackbits(codes.astype(np.uint8)[:, None], axis=1, bitorder="little")[:, :bits]
-    return np.packbits(each.ravel(), bitorder="little").tobytes()
-
-
-def _unpack(data: bytes, bits: int, count: int) -> Levels:
-    each = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits, bitorder="little").reshape(
-        -1, bits
-    )
-    return np.packbits(each, axis=1, bitorder="little")[:, 0].astype(np.int64)

@@ -9,7 +9,7 @@ from flwr.app import Message
 
 from palate.client.reconstruction import Labels, train_locally
 from palate.server.app import grid_devices
-from palate.server.checkpoints import Checkpoint
+from palate.server.checkpoints import Checkpoint, read_checkpoint
 from palate.server.exchange import Patience
 from palate.server.federation import ServerFolder, federate
 from palate.server.ledger import read_spent
@@ -163,6 +163,19 @@ def test_groups_are_summed_apart_and_give_the_same_mean() -> None:
     wanted = mean_of(PEOPLE)
     assert (state.metrics["used"], state.metrics["groups"]) == (6, 2)
     assert np.linalg.norm(moved_by(state) - wanted) < 0.02 * np.linalg.norm(wanted)
+
+
+def test_centred_clipping_goes_on_from_where_the_last_round_ended(tmp_path: Path) -> None:
+    run = settings(plain(group_size=3, rule="centred clipping"), rounds=2)
+    seen: list[np.ndarray] = []
+    federate(
+        grid_devices(Grid(PEOPLE)), ServerFolder(tmp_path), run, average=average, patience=QUICK,
+        on_round=lambda state: seen.append(state.memory["centre"]),
+    )  # fmt: skip
+    kept = read_checkpoint(ServerFolder(tmp_path).checkpoint)
+    assert kept is not None
+    assert np.array_equal(kept.memory["centre"], seen[1])
+    assert not np.array_equal(seen[0], seen[1])
 
 
 def test_noise_is_added_and_booked_and_the_budget_ends_the_run(tmp_path: Path) -> None:
