@@ -9,9 +9,11 @@ and the person likes it with the logit  w · z + v · s + b.
 
 - *Prior.* People come in kinds: a mixture of Gaussians over (w, b), fitted to training people by the encoder's recipe; and,
   beside the kinds, an *outsider* of whom nothing is known and whose taste may lie in the statistics: somebody who judges
-  photographs and paintings, say. The evidence of the verdicts decides between them.
+  photographs and paintings, say. The evidence of the verdicts decides between them. The kinds were learned on drawn pictures:
+  where statistics do not bear out what the encoder says of a person's pictures, these are others, and the kinds count less.
 - *Profile.* "Likes misty at 0.8" is an observation: a picture that shows misty has a logit higher by about 0.8 · `gain`, with
-  noise `doubt`. What a picture gains by showing an attribute is a step in z and in s, which the release knows.
+  noise `doubt`. What a picture gains by showing an attribute is a step in z and in s, which the release knows. On pictures of
+  which the encoder is not borne out the step is less sure, and a word is worth `strange_gain` instead.
 - *Verdicts.* Logistic likelihood, each side weighing the same in sum, since which pictures were shown is no taste. A picture of
   which the encoder is unsure what it shows says less.
 
@@ -47,6 +49,10 @@ Doubles = NDArray[np.float64]
 BIAS = TASTE
 WIDTH = TASTE + 1 + STATISTICS
 LARGEST_REASONS = 5
+BORNE_OUT = 0.8
+"""Agreement of encoder and statistics (see `_agreement`) from which pictures count as such as the crowd was learned on."""
+NOT_BORNE_OUT = 0.6
+"""Agreement from which on the crowd says nothing: means over sixteen drawn pictures lie near 0.84, over photographs and paintings near 0.58."""
 _NINETY = 1.6449  # standard deviations to either side that hold 90 %
 
 
@@ -58,10 +64,11 @@ class Settings:
     """
 
     gain: float = 7.0
+    strange_gain: float = 4.0  # instead, where the encoder is not borne out
     doubt: float = 2.0
     statistics_spread: float = 0.02
     outsider_spread: float = 0.3  # per standard deviation of what it weighs, anchors and statistics alike
-    outsider_share: float = 0.3
+    outsider_share: float = 0.3  # where it is
     sharpness: float = 1.0  # of the crowd's weights, for what the eye misses
 
 
@@ -110,6 +117,8 @@ class Evaluator:
     scale: Doubles
     known: float
     """How much of what the crowd leaves open about this person's taste is settled, 0 to 1."""
+    trust: float = 1.0
+    """How far statistics bear out what the encoder says of the person's pictures, 0 to 1: so much the crowd counts."""
     unread: tuple[str, ...] = ()
     """Attributes of the profile that have no place in the taste space and were left aside."""
 
@@ -186,25 +195,27 @@ def fit_evaluator(
     weight = np.ones(len(y))
     if n_liked and n_disliked:
         weight = np.where(y > 0, len(y) / (2 * n_liked), len(y) / (2 * n_disliked))
-    rows, values, unread = _observations(encoder, tastes, directions, scale, settings)
+    rows, strengths, unread = _observations(encoder, tastes, directions, scale)
 
-    shares, kinds = _prior(encoder, settings)
+    trust = _trust(encoder, both)
+    worth = strengths * (settings.gain * trust + settings.strange_gain * (1 - trust))
+    shares, kinds = _prior(encoder, settings, trust)
     evidence, means, covariances = [], [], []
     for number, (mean, covariance) in enumerate(kinds):
         outsider = number == len(kinds) - 1  # weighs what the encoder says, whether or not it is so
         seen = x if outsider else x * _clearness(x, mean, covariance)[:, None]
-        fitted = _fit_kind(mean, covariance, seen, y, weight, rows, values, settings.doubt)
+        fitted = _fit_kind(mean, covariance, seen, y, weight, rows, worth, settings.doubt)
         evidence.append(fitted[0])
         means.append(fitted[1])
         covariances.append(fitted[2])
-    posterior = np.log(shares) + np.array(evidence)
+    posterior = np.log(np.maximum(shares, 1e-12)) + np.array(evidence)
     posterior = np.exp(posterior - posterior.max())
     posterior /= posterior.sum()
     kept = posterior > 1e-3
     share = posterior[kept] / posterior[kept].sum()
     mean, covariance = np.array(means)[kept], np.array(covariances)[kept]
     known = _settled(shares, kinds, share, mean, covariance)
-    return Evaluator(encoder, share, mean, covariance, centre, scale, known, unread)
+    return Evaluator(encoder, share, mean, covariance, centre, scale, known, trust, unread)
 
 
 def _rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -240,9 +251,8 @@ def _observations(
     tastes: Mapping[str, float],
     directions: Mapping[str, NDArray[np.float32]],
     scale: Doubles,
-    settings: Settings,
 ) -> tuple[Doubles, Doubles, tuple[str, ...]]:
-    """Returns what the profile says as rows (t, WIDTH), the logit that each is worth (t,), and what has no place."""
+    """Returns what the profile says as rows (t, WIDTH), how strongly it says each (t,), and what has no place."""
     vocabulary = load_vocabulary()
     place = {name: i for i, name in enumerate(ATTRIBUTE_NAMES)}
     steps = encoder.tensors["attribute.statistics"].astype(np.float64) / scale
@@ -268,14 +278,41 @@ def _observations(
             unread.append(attribute)
             continue
         rows.append(row)
-        values.append(settings.gain * strength)
+        values.append(strength)
     return np.array(rows).reshape(-1, WIDTH), np.array(values), tuple(unread)
 
 
-def _prior(encoder: EncoderWeights, settings: Settings) -> tuple[Doubles, list[tuple[Doubles, Doubles]]]:
-    """Returns the kinds' shares (k,) and their mean (WIDTH,) and covariance (WIDTH, WIDTH), the outsider last."""
+def _trust(encoder: EncoderWeights, features: NDArray[np.float32]) -> float:
+    """Returns how far a person's pictures are such as the crowd was learned on, from 0 to 1; 1 without pictures."""
+    agreement = _agreement(encoder, features)
+    usual = 2.0  # pictures that speak for the drawn world before any is seen
+    mean = (agreement.sum() + usual * BORNE_OUT) / (len(agreement) + usual)
+    return float(np.clip((mean - NOT_BORNE_OUT) / (BORNE_OUT - NOT_BORNE_OUT), 0, 1))
+
+
+def _agreement(encoder: EncoderWeights, features: NDArray[np.float32]) -> Doubles:
+    """Returns how well each picture's statistics bear out what the encoder says that it shows, (n,) in [-1, 1].
+
+    Every attribute has its typical step in the statistics. The steps of all that a picture is said to show, summed, are what its
+    statistics ought to be; the agreement is the cosine between that and what they are.
+    """
+    n = len(ATTRIBUTE_NAMES)
+    said = project_pictures(encoder, features).astype(np.float64)[:, :n]
+    said = (said - encoder.tensors["taste.usual"][:n]) @ encoder.tensors["attribute.statistics"]
+    seen = np.clip(standardize(encoder, features)[:, TOWER_FEATURES:].astype(np.float64), -3, 3)
+    lengths = np.sqrt((said**2).sum(1) * (seen**2).sum(1))
+    return np.asarray((said * seen).sum(1) / np.maximum(lengths, 1e-9), dtype=np.float64)
+
+
+def _prior(
+    encoder: EncoderWeights, settings: Settings, trust: float
+) -> tuple[Doubles, list[tuple[Doubles, Doubles]]]:
+    """Returns the kinds' shares (k,) and their mean (WIDTH,) and covariance (WIDTH, WIDTH), the outsider last.
+
+    trust, 0 to 1, is what the crowd's shares are multiplied by; the outsider has the rest.
+    """
     t = encoder.tensors
-    outsider = settings.outsider_share
+    outsider = 1 - (1 - settings.outsider_share) * trust
     shares = np.append(t["crowd.share"].astype(np.float64) * (1 - outsider), outsider)
     kinds = []
     for crowd_mean, crowd_covariance in zip(t["crowd.mean"], t["crowd.covariance"], strict=True):

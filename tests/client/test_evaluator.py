@@ -1,11 +1,23 @@
 """The proxy evaluator: what it must refuse, what it must never change, and that it learns what it is told."""
 
+import random
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from palate.client.evaluator import fit_evaluator
-from palate.shared.encoder import ATTRIBUTE_NAMES, PICTURE_FEATURES, EncoderWeights, load_encoder
+from palate.client.evaluator import Settings, fit_evaluator
+from palate.client.picture_tower import picture_features
+from palate.shared.encoder import (
+    ATTRIBUTE_NAMES,
+    PICTURE_FEATURES,
+    TOWER_FEATURES,
+    EncoderWeights,
+    load_encoder,
+)
 from palate.shared.errors import OptionError
+from palate.simulations.people import sample_shown
+from palate.simulations.world import render
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +31,12 @@ def pictures(encoder: EncoderWeights, n: int, seed: int, shift: float = 0.0) -> 
     x = 0.5 * rng.normal(size=(n, PICTURE_FEATURES)).astype(np.float32)
     x[:, 128:141] += shift
     return x * encoder.tensors["feature.scale"] + encoder.tensors["feature.mean"]
+
+
+def drawn_pictures(n: int, seed: str) -> np.ndarray:
+    """Features of drawn pictures, as the eye sees them."""
+    truths = [sample_shown(random.Random(f"{seed} {i}")) for i in range(n)]
+    return picture_features([Image.fromarray(render(t, 29_000_000 + i)) for i, t in enumerate(truths)])
 
 
 @pytest.mark.parametrize(
@@ -58,7 +76,7 @@ def test_scores_are_probabilities_inside_their_interval(encoder: EncoderWeights)
 
 def test_nothing_known_is_said_to_be_unsure_and_pictures_make_it_surer(encoder: EncoderWeights) -> None:
     nothing = np.zeros((0, PICTURE_FEATURES), np.float32)
-    liked, disliked = pictures(encoder, 8, 1, 2), pictures(encoder, 8, 2, -2)
+    liked, disliked = drawn_pictures(8, "liked"), drawn_pictures(8, "disliked")
     before, after = fit_evaluator(encoder, nothing, nothing), fit_evaluator(encoder, liked, disliked)
     assert before.known == pytest.approx(0, abs=1e-6)
     assert after.known > 0.05
@@ -137,3 +155,27 @@ def test_forgetting_a_picture_is_as_if_it_had_never_been(encoder: EncoderWeights
 def test_only_likes_are_enough_to_fit(encoder: EncoderWeights) -> None:
     fitted = fit_evaluator(encoder, pictures(encoder, 3, 1), np.zeros((0, PICTURE_FEATURES), np.float32))
     assert np.isfinite(fitted.probabilities(pictures(encoder, 4, 2))).all()
+
+
+def test_pictures_whose_statistics_do_not_bear_out_the_eye_leave_the_crowd_behind(
+    encoder: EncoderWeights,
+) -> None:
+    drawn = drawn_pictures(16, "agreement")
+    strange = drawn.copy()  # each with the statistics of another picture
+    strange[:, TOWER_FEATURES:] = np.roll(drawn[:, TOWER_FEATURES:], 3, axis=0)
+    assert fit_evaluator(encoder, drawn[:8], drawn[8:]).trust == 1
+    assert fit_evaluator(encoder, strange[:8], strange[8:]).trust < 0.2
+    assert fit_evaluator(encoder, drawn[:0], drawn[:0]).trust == 1
+
+
+def test_a_word_is_worth_less_on_pictures_unlike_drawn_ones(encoder: EncoderWeights) -> None:
+    first, second = pictures(encoder, 8, 1), pictures(encoder, 8, 2)  # noise, which nothing bears out
+    tastes = {"blue": 0.8, "dark": -0.6}
+    queries = pictures(encoder, 30, 3)
+    spreads = [
+        fit_evaluator(encoder, first, second, tastes=tastes, settings=Settings(strange_gain=gain))
+        .utilities(queries)
+        .std()
+        for gain in (0.5, 7.0)
+    ]
+    assert spreads[0] < spreads[1]
