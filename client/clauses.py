@@ -80,7 +80,9 @@ def cut_clauses(sentence: Sequence[Word], spans: Sequence[Span]) -> list[Clause]
             joined = " ".join(w.text for w in sentence[index : index + length])
             key = tuple(w.key for w in sentence[index : index + length])
             last = index + length >= len(sentence) or all(w.is_mark for w in sentence[index + length :])
-            if last and joined in ("though", "however", "still", "yet"):
+            if joined == "still" and last and _describes_stillness(sentence, index):
+                pass
+            elif last and joined in ("though", "however", "still", "yet"):
                 current.join = "contrast"
             elif joined in _SIGHS and not _goes_on(sentence, index + length):
                 _open(sentence, clauses, index, "list")
@@ -154,6 +156,15 @@ def _only_adds(sentence: Sequence[Word], index: int) -> bool:
     return texts[index] == "but" and (
         texts[index + 1 : index + 2] == ["also"]
         or any(one == "not" and other in ("only", "just", "merely") for one, other in pairs)
+    )
+
+
+def _describes_stillness(sentence: Sequence[Word], index: int) -> bool:
+    """Says whether a last "still" tells of rest ("the water is so still") rather than of a contrast ("ugly still")."""
+    cues = load_cues()
+    before = sentence[index - 1] if index else None
+    return before is not None and (
+        before.text in cues.copulas - {"it", "them"} or (before.key,) in cues.strong
     )
 
 

@@ -19,8 +19,10 @@ _FEEL = frozenset(
     {"love", "like", "adore", "enjoy", "hate", "dislike", "prefer", "admire", "appreciate", "rave"}
 )
 _FEELS = frozenset(word + "s" for word in _FEEL)
+_BE_FOND = frozenset({"into", "keen", "fond", "mad", "crazy"})
 _BETWEEN = frozenset(
     {"will", "would", "may", "might", "could", "can", "do", "must", "seem", "seems", "to", "clearly", "probably", "surely"}
+    | {"is", "are", "was", "were", "be", "so"}
     | {"really", "always", "all", "also", "often", "usually", "just"}
 )  # fmt: skip
 _BEFORE_LIKE = frozenset({"more", "less", "lot", "a", "bit", "just", "exactly", "almost"})
@@ -29,6 +31,7 @@ _BEFORE_ORDER = frozenset({"but", "however", "and", "so", "just", "please", "may
 _ASKING = frozenset({"would", "could", "should", "please", "if", "might", "with", "needs", "need", "let"})
 _BEFORE_NOT = frozenset({"but", "just", "certainly", "definitely", "and", ","})
 _DETERMINERS = frozenset({"the", "this", "these", "that", "those", "its", "his", "her", "their", "all"})
+_DENYING = frozenset({"not", "never", "no", "nothing"})
 _PREFER = frozenset({"prefer", "preferred"})
 _RANKING = _PREFER | {"rather", "more", "better", "nicer", "choose", "give", "any"}
 
@@ -71,7 +74,7 @@ def only_strengthens(sentence: Sequence[Word], spans: Sequence[Span], place: int
 
 def is_anothers(sentence: Sequence[Word], clause: Clause, span: Span) -> bool:
     """Says whether a verb of liking has somebody else for its subject: "my wife loves", "people may like"."""
-    if sentence[span.end - 1].key not in _FEEL:
+    if sentence[span.end - 1].key not in _FEEL and sentence[span.start].text not in _BE_FOND:
         return False
     position = span.start - 1
     while position >= clause.start and sentence[position].text in _BETWEEN:
@@ -131,6 +134,20 @@ def only_compares(sentence: Sequence[Word], clause: Clause) -> bool:
     return "than" in texts or "once" in texts
 
 
+def only_grants(sentence: Sequence[Word], clause: Clause) -> bool:
+    """Says whether a clause is no more than the "yes" of "digital, yes, but ...", which grants a point and praises nothing."""
+    cues = load_cues()
+    key = tuple(word.key for word in sentence[clause.start : clause.end] if not word.is_mark)
+    following = (sentence[clause.end].key,) if clause.end < len(sentence) else ()
+    return bool(key) and key in cues.granted and clause.join == "list" and following in cues.contrast
+
+
+def ends_affirming(sentence: Sequence[Word], clause: Clause) -> bool:
+    """Says whether a clause ends in a bare auxiliary, and so says of its subject what was denied of another: "..., the red is"."""
+    texts = [word.text for word in sentence[clause.start : clause.end] if not word.is_mark]
+    return len(texts) > 1 and texts[-1] in _AUXILIARIES and not any(text in _DENYING for text in texts)
+
+
 def is_negated_after_wish(sentence: Sequence[Word], spans: Sequence[Span]) -> bool:
     """Says whether a wish is for something not to be: "I wish it weren't so blue"."""
     wish = next((span.start for span in spans if span.cue is not None and span.cue.kind == "desire"), None)
@@ -163,6 +180,15 @@ def opens_with_not_the(sentence: Sequence[Word], clause: Clause, negated_at: int
 def ends_bare(sentence: Sequence[Word], clause: Clause, negated_at: int) -> bool:
     """Says whether nothing but auxiliaries follows a negation: "the purple isn't", "orange never has"."""
     return all(word.is_mark or word.text in _AFTER_DENIAL for word in sentence[negated_at + 1 : clause.end])
+
+
+def falls_short(sentence: Sequence[Word], clause: Clause, negated_at: int) -> bool:
+    """Says whether a negation finds less than was hoped: "not nearly as dark as I would want"."""
+    texts = [word.text for word in sentence[negated_at + 1 : clause.end]]
+    if "as" not in texts[:3]:
+        return False
+    rest = texts[texts.index("as") + 1 :]
+    return "as" in rest and "i" in rest[rest.index("as") :][:2]
 
 
 def only_affirms(sentence: Sequence[Word], clause: Clause) -> bool:

@@ -39,6 +39,7 @@ from palate.client.references import (
 )
 from palate.client.words import Word
 
+_SAID_OF = frozenset({"is", "are", "was", "were", "look", "looks", "feel", "feels", "seem", "seems"})
 _REACH = 6
 """How many words after a "no" or "less" still name what is not there."""
 
@@ -138,13 +139,25 @@ def _go_on(views: Sequence[View], index: int, course: _Course, mood: _Mood) -> N
     course.turned = view.clause.yields
     if reading.feeling or view.named:
         course.wishing = reading.wanted or reading.unwanted
-        denied = bool(reading.absent_from) and not view.clause.has_verb and is_before_either(views, index)
+        denied = _ends_in_absence(view) and is_before_either(views, index)
         missed = reading.missed or (reading.wanted and not reading.unwanted)
         course.missing = missed or mood.carries or denied
     if mood.valence:
         course.feeling = mood.valence
     elif any(span.sour for span in view.named) and not mood.context.verdict_given:
         course.feeling = -0.6
+
+
+def _ends_in_absence(view: View) -> bool:
+    """Says whether a clause ends in what is not there, as a list with "or" may go on to say: "no balance", "the line has no weight"."""
+    if view.named and view.sentence[view.named[-1].start].text == "no":
+        return True  # "no depth" is a term of its own
+    if not view.reading.absent_from:
+        return False
+    verbs = load_cues().verbs
+    return not any(
+        word.text in verbs for word in view.sentence[view.reading.absent_from[-1] : view.clause.end]
+    )
 
 
 def _is_hedged(view: View) -> bool:
@@ -174,6 +187,8 @@ def _judge(view: View, span: Span, mood: _Mood) -> Judged:
     if span.sour and own <= 0 and mood.remark <= 0:
         # "garish" complains by itself; "not garish" is well.
         return Judged(span, -1, _clamp(0.65 + base), not absent)
+    if not own and not view.reading.feeling and not mood.remark and _is_blamed(view, span):
+        return Judged(span, -1, _clamp(0.5 + base), True)
     feeling, strength = _felt(view, span, mood, own, absent)
     polarity = (1 if feeling >= 0 else -1) * (-1 if absent and not _is_part_of_it(reading, span) else 1)
     return Judged(span, polarity, _clamp(strength + base), not absent)
@@ -210,6 +225,17 @@ def _felt(view: View, span: Span, mood: _Mood, own: float, absent: bool) -> tupl
     if absent and not verdict_given:
         feeling, strength = -1.0, 0.5
     return -1.0 if mood.carries and not mood.valence else feeling, strength
+
+
+def _is_blamed(view: View, span: Span) -> bool:
+    """Says whether a describing word that complains by itself is said of the span: "the symmetry is too cheap", "the red looks garish"."""
+    limit = view.reading.against or view.clause.end
+    for other in (other for other in view.named if other.start < limit):
+        between = view.sentence[span.end : other.start]
+        said = other.sour and other.start > span.end and len(between) <= 4
+        if said and any(word.text in _SAID_OF for word in between) and not view.reading.absent_from:
+            return True
+    return False
 
 
 def _is_subject_of_wish(view: View, span: Span) -> bool:

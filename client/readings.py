@@ -15,7 +15,9 @@ from palate.client.clauses import Clause
 from palate.client.cue_senses import (
     asks_nothing,
     describes_degree,
+    ends_affirming,
     ends_bare,
+    falls_short,
     has_opinion,
     is_anothers,
     is_bare_no,
@@ -25,6 +27,7 @@ from palate.client.cue_senses import (
     losing_side,
     only_affirms,
     only_compares,
+    only_grants,
     only_likens,
     only_strengthens,
     opens_with_not_the,
@@ -54,6 +57,10 @@ class Reading:
     """Whether it takes back the complaint before it: "in a good way"."""
     denies: bool = False
     """Whether it turns round what was said before by a bare "not" or "but I do": "the purple isn't"."""
+    denied: float = 0.0
+    """The opinion that a negation turned round: the "problem" of "the shape is not the problem"."""
+    affirms: bool = False
+    """Whether it says of its subject what the clause before denied of another: "..., the grid is"."""
     opposes: bool = False
     """Whether it sets a "not the ..." without a verb of its own against what was said before."""
     reported: float = 0.0
@@ -80,7 +87,7 @@ class Reading:
         if self.asks or self.excess:
             return -0.6
         strongest = max((weight for _, weight in (*self.opinions, *self.agents)), key=abs, default=0.0)
-        return strongest or (self.settled if self.denies else 0.0)
+        return strongest or (self.settled if self.denies or self.affirms else 0.0)
 
 
 def read_clause(sentence: Sequence[Word], clause: Clause) -> Reading:
@@ -135,11 +142,15 @@ class _Reader:
             reading.denies, reading.settled = ends_bare(sentence, clause, self.negated_at), -0.5
         elif clause.join == "contrast" and not clause.spans:
             reading.denies, reading.settled = only_affirms(sentence, clause), 0.5
+        elif not reading.opinions and not reading.asks:
+            reading.affirms = ends_affirming(sentence, clause)
         reading.against = losing_side(sentence, clause)
         if reading.wanted and is_negated_after_wish(sentence, clause.spans):
             reading.unwanted = True
-        if reading.absent_from and any(word.text == "enough" for word in self._words()):
+        enough = any(word.text == "enough" for word in self._words())
+        if reading.absent_from and (enough or falls_short(sentence, clause, reading.absent_from[-1])):
             reading.missed, reading.absent_from = True, []  # "not symmetrical enough"
+            reading.wanted, reading.unwanted, reading.opinions = False, False, []
 
     def _words(self) -> Sequence[Word]:
         """Returns the clause's words."""
@@ -155,7 +166,7 @@ class _Reader:
         weight = span.cue.weight if span.cue is not None else 0.0
         if not weight or only_likens(self.sentence, spans, place):
             return
-        if only_strengthens(self.sentence, spans, place):
+        if only_strengthens(self.sentence, spans, place) or only_grants(self.sentence, self.clause):
             return
         if is_anothers(self.sentence, self.clause, span):
             reading.reported = weight
@@ -165,6 +176,7 @@ class _Reader:
             reading.absent_from.pop()
             negated = True
         if negated:
+            reading.denied = weight
             weight = -0.8 * weight if weight > 0 else -0.5 * weight
             self.negated_at = None
         if any(word.text in load_cues().habit for word in self._words()):

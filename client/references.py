@@ -52,9 +52,16 @@ def view_clause(sentence: Sequence[Word], clause: Clause) -> View:
 
 
 def settle_denials(views: Sequence[View]) -> None:
-    """Gives clauses that end in a bare "not" the contrary of the feeling before them: "the blue is ugly, the red is not"."""
-    before = 0.0
+    """Gives clauses that end in a bare "not" or "is" the contrary of the feeling before them.
+
+    "The blue is ugly, the red is not"; "the shape is not the problem, the grid is".
+    """
+    before = denied = 0.0
     for view in views:
+        if view.reading.affirms and denied and view.named:
+            view.reading.settled = denied
+        if view.reading.denied or view.reading.feeling:
+            denied = view.reading.denied
         if view.reading.denies:
             view.reading.settled = (-0.5 if before > 0 else 0.5) if before else view.reading.settled
         before = view.reading.feeling or view.reading.reported or before
@@ -95,7 +102,7 @@ def feeling_around(views: Sequence[View], index: int, context: Context) -> float
         return 0.85 * ahead
     later = next((v for v in views[index + 1 :] if v.clause.join == "contrast" or v.reading.feeling), None)
     if view.reading.habit:
-        departs = later is not None and not later.named and later.reading.feeling > 0
+        departs = later is not None and later.reading.feeling > 0 and (not later.named or _is_here(later))
         return abs(view.reading.habit) if departs else view.reading.habit
     if later is None:
         return context.after
@@ -114,6 +121,11 @@ def _conceded(views: Sequence[View], index: int, later: View, context: Context) 
     if not later.reading.feeling and context.verdict_given and context.prior < 0:
         return -0.4 if _is_doubtful(views[index]) and not _is_doubtful(later) else 0.4
     return 0.0
+
+
+def _is_here(view: View) -> bool:
+    """Says whether a clause speaks of this picture as against others: "I usually hate neon, but here the lines work"."""
+    return any(word.text == "here" for word in view.sentence[view.clause.start : view.clause.end])
 
 
 def _is_granted(views: Sequence[View], index: int) -> bool:
