@@ -68,6 +68,7 @@ def test_changes_that_the_person_would_make_are_wishes() -> None:
 
 def test_an_expectation_that_was_not_met_is_no_opinion() -> None:
     assert read("I didn't think pink could look this good", True) == {"pink": 1}
+    assert read("It shouldn't work, all that neon, but it does", True) == {"neon": 1}
 
 
 def test_a_habit_from_which_this_picture_departs_is_turned_round() -> None:
