@@ -14,6 +14,7 @@ from palate.server.planned import PlannedNoise, masks_and_plan
 from palate.server.privacy import PlanSettings, Privacy
 from palate.server.settings import RunSettings
 from palate.shared.accounting import Budget, Cost, epsilon_by_pld
+from palate.shared.coding import from_levels
 from palate.shared.errors import (
     FileFormatError,
     LedgerDamagedError,
@@ -22,6 +23,7 @@ from palate.shared.errors import (
     StorageError,
 )
 from palate.shared.ring import centred, to_ring
+from palate.shared.subspace import load_subspace
 
 PLAN = PlanSettings(steps=4, separation=2, noise_multiplier=2.0)
 RUN = RunSettings(
@@ -163,6 +165,26 @@ def test_a_state_that_cannot_be_kept_gives_no_sum_and_no_line(
             noise.add(1, ZEROS, people(1), 3)
     assert read_spent(tmp_path / "ledger").plans == (PlanSpent(4, 0),)
     assert noise.step == 0
+
+
+def test_noise_cancels_in_what_is_learned_and_would_not_if_each_round_rotated_by_itself(
+    tmp_path: Path,
+) -> None:
+    def learned(bands: int, *, alike: bool) -> float:
+        """The noise in the sum of 16 rounds' changes, all of nothing, per weight and over the clip."""
+        plan = PlanSettings(steps=16, separation=16, noise_multiplier=2.0, bands=bands)
+        run = replace(RUN, privacy=Privacy(noise_multiplier=0.0, clip_rate=0.0, plan=plan))
+        noise = opened(tmp_path / f"{bands} {alike}", run)
+        change = np.zeros(load_subspace().count)
+        for number in range(1, 17):
+            sum_ = noise.add(number, np.zeros(len(change) + 1, np.int64), people(number), 3)
+            seed = noise.rotation if alike else bytes([number]) * 32
+            change += from_levels(sum_, 1, step=noise.masks.step, clip=0.15, seed=seed)[0]
+        return float(np.std(change)) / 0.15
+
+    correlated = learned(16, alike=True)
+    assert correlated < 0.5 * learned(1, alike=True)  # independent noise of the same epsilon
+    assert correlated < 0.4 * learned(16, alike=False)
 
 
 def test_rounds_of_two_plans_rotate_differently_and_those_of_one_alike(tmp_path: Path) -> None:
