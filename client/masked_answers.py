@@ -153,7 +153,8 @@ class MaskedAnswers:
         gone = False
 
         def cover(update: EncoderUpdate) -> bytes:
-            return now.masked.mask(shield(update, invitation.masks, now.masked.context, subspace=now.within))
+            rotation = invitation.rotation or now.masked.context
+            return now.masked.mask(shield(update, invitation.masks, rotation, subspace=now.within))
 
         def hand_over(covered: bytes) -> None:
             nonlocal gone

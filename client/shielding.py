@@ -40,18 +40,18 @@ class Grid(Protocol):
 def shield(
     update: EncoderUpdate,
     settings: Grid,
-    context: bytes,
+    rotation: bytes,
     source: Source = os.urandom,
     subspace: Subspace | None = None,
 ) -> Levels:
     """Returns the levels (d + 1,) of a change, with this device's share of the noise: what may go under masks.
 
-    `context` is the hash of the round's invitation; all devices of the round rotate by it. `source` gives the randomness of
-    noise and of rounding. With a `subspace` d is its number of coordinates instead of all weights, and the rest of the change
+    `rotation` is the seed by which all devices of the round rotate: the hash of its invitation, or what that names. `source`
+    gives the randomness of noise and of rounding. With a `subspace` d is its number of coordinates instead of all weights, and the rest of the change
     stays here. Raises OptionError for a grid or noise outside its range.
     """
     rng = np.random.default_rng(int.from_bytes(source(32), "little"))
     whole = np.concatenate([update.tensors[name].ravel() for name in SHARED_SHAPES])
     vector = whole if subspace is None else subspace.coordinates(update.tensors)
-    levels = to_levels(vector, step=settings.step, clip=settings.clip, seed=context, rng=rng)
+    levels = to_levels(vector, step=settings.step, clip=settings.clip, seed=rotation, rng=rng)
     return levels + discrete_gaussian(settings.noise, len(levels), source)

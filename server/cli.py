@@ -174,6 +174,8 @@ def run(
 
         epsilon = 8.0
 
+    A table [privacy.plan] adds noise of the server's own that cancels over the rounds, for fleets that cannot be sampled.
+
     Example:
 
         palate server run --rounds 10 --devices 20 --quorum 15
@@ -191,6 +193,10 @@ def run(
     if wanted.privacy is not None and not wanted.privacy.registrar:
         known = registrar_cli.registrar_of(folder)
         wanted = replace(wanted, privacy=replace(wanted.privacy, registrar=known))
+    if wanted.privacy is not None and wanted.privacy.plan is not None:
+        from palate.server.planned import masks_and_plan
+
+        masks_and_plan(wanted)  # raises now what would end the run in its first round
     number = processes.submit(folder, wanted)
     if wanted.privacy is not None:
         _warn(wanted, wanted.privacy)
@@ -339,6 +345,17 @@ def _warn(settings: RunSettings, privacy: Privacy) -> None:
             f"note: with {settings.devices} devices and a quorum of {settings.quorum} only sums of {sure} are sure; devices refuse "
             f"below {USUAL_LEAST} unless they joined with --least-devices {max(2, sure)}"
         )
+    if privacy.plan is not None:
+        most = privacy.plan.separation * settings.quorum
+        shell.say(
+            f"note: a device that was in a sum rests until {privacy.plan.separation} sums later, so it takes about {most:,} devices "
+            "to go on without a break"
+        )
+        if not privacy.noise_multiplier:
+            shell.say(
+                "note: with a noise_multiplier of 0 beside the plan the devices add no noise, and this server sees sums without any; "
+                "devices refuse that unless their owners allowed rounds that nothing protects"
+            )
     times = noise_over_clip(privacy, settings.devices)
     if times > DROWNED:
         shell.say(

@@ -1,10 +1,11 @@
 """Noise for fleets that cannot sample: correlated over the rounds, so that it cancels in the model while no round is left without.
 
-Where it stands in the flow: the server adds it to each round's sum when devices take part as they please, so that nothing is gained by
-sampling. What training uses is the sum of all rounds so far (the model is its start plus all changes). Independent noise adds up in it
-as the rounds do; noise that takes back in later rounds a part of what it added in earlier ones does not, and privacy depends on
-the rounds together. (DP-FTRL: Kairouz et al. 2021; as matrix factorisation: Denisov et al. 2022, Choquette-Choo et al. 2023;
-with a few bands: Choquette-Choo et al. 2023, "(Amplified) Banded Matrix Factorization".)
+Where it stands in the flow: in a run with a noise plan the server adds it to each round's sum (`planned`), for fleets whose devices take
+part as they please, so that nothing is gained by sampling. What training uses is the sum of all rounds so far (the model is its
+start plus all changes). Independent noise adds up in it as the rounds do; noise that takes back in later rounds a part of what it
+added in earlier ones does not, and privacy depends on the rounds together. (DP-FTRL: Kairouz et al. 2021; as matrix factorisation:
+Denisov et al. 2022, Choquette-Choo et al. 2023; with a few bands: Choquette-Choo et al. 2023, "(Amplified) Banded Matrix
+Factorization".)
 
     A = B C        A: the prefix sums, ones on and below the diagonal (steps, steps)
                    C: the square root of A, a Toeplitz matrix with 1, 1/2, 3/8, 5/16, ..., cut to `bands` bands
@@ -23,7 +24,9 @@ in whole numbers. Rounding commutes with adding x[t], so x + y is still a functi
 every machine, and nothing is lost to the last bits of floats (Mironov 2012).
 
 **Who is trusted.** The server sees the sum before it adds noise: masks keep single devices from it, this noise keeps them from those who
-get the releases. The devices' own shares of noise can be there as well.
+get the releases. The devices' own shares of noise are there as well, and keep the server from more than they allow.
+
+**What makes it cancel.** Levels, their size, the rotation of changes and what a sum is divided by must be the same in all rounds of a plan.
 """
 
 from __future__ import annotations
@@ -48,6 +51,10 @@ GRID: Final = 256
 """Parts of a level in which C and z are counted."""
 
 MOST_STEPS: Final = 100_000
+
+WIDEST: Final = MOST_SIGMA**2 / 4 / GRID
+"""The largest standard deviation of a plan's noise, in levels."""
+
 _MOST_LEVELS = 2**40  # of noise or of a sum; 2^40 · 256 · bands stays far below 2^63
 
 
@@ -77,7 +84,7 @@ class NoisePlan:
             if not number or not 0 < value <= high:
                 raise OptionError(f"{name} is {value!r}; it must be a number above 0, at most {high:g}")
             object.__setattr__(self, name, float(value))
-        if not self.sigma * GRID <= MOST_SIGMA**2 / 4:
+        if not self.sigma <= WIDEST:
             raise OptionError(
                 f"the plan's noise has a standard deviation of {self.sigma:,.0f} levels; take coarser levels"
             )
@@ -191,14 +198,24 @@ def sensitivity_of_column(column: NDArray[np.float64], steps: int, separation: i
 
 def prefix_error(plan: NoisePlan) -> float:
     """Returns the noise in the prefix sums, in levels: root of the mean over steps of its variance, for one weight."""
-    inverse = np.zeros(plan.steps)  # first column of C^-1
+    sums = np.cumsum(_inverse_column(plan))  # first column of A C^-1, which is Toeplitz too
+    return plan.sigma * math.sqrt(float(np.cumsum(sums**2).mean()))
+
+
+def step_error(plan: NoisePlan) -> float:
+    """Returns the largest standard deviation that the noise of a single step has, in levels: that of the last step."""
+    return plan.sigma * float(np.linalg.norm(_inverse_column(plan)))
+
+
+def _inverse_column(plan: NoisePlan) -> NDArray[np.float64]:
+    """The first column of C^-1, which is a Toeplitz matrix as C is: (steps,)."""
+    inverse = np.zeros(plan.steps)
     column = plan.column / GRID
     inverse[0] = 1 / column[0]
     for t in range(1, plan.steps):
         reach = min(len(column) - 1, t)
         inverse[t] = -(column[1 : reach + 1] @ inverse[t - reach : t][::-1]) / column[0]
-    sums = np.cumsum(inverse)  # first column of A C^-1, which is Toeplitz too
-    return plan.sigma * math.sqrt(float(np.cumsum(sums**2).mean()))
+    return inverse
 
 
 def best_bands(steps: int, separation: int) -> int:

@@ -9,6 +9,7 @@ the same process. Everything that a server has lies in one folder:
     registrar.key            vouches for devices, if there is one (registrar_cli)
     rounds.jsonl, events/    what each round was like             (metrics)
     privacy.jsonl            what of the privacy budget is spent  (ledger)
+    noise/                   the noise plan's seed and state      (noise_folder)
     now.json                 what a run is doing at this moment, for progress bars
     ended.json               how the last run ended
     run.json, server.json    the run that was submitted, the server that was started    (processes)
@@ -30,6 +31,7 @@ from palate.server.durable import held, write_atomically
 from palate.server.exchange import Devices, Now, Patience
 from palate.server.ledger import Ledger
 from palate.server.metrics import MetricsLog
+from palate.server.planned import PlannedNoise
 from palate.server.releases import list_releases, newest_encoder, newest_message
 from palate.server.rounds import Average, Book, Spend, no_ledger, run_rounds
 from palate.server.settings import RunSettings
@@ -70,6 +72,11 @@ class ServerFolder:
     def ledger(self) -> Path:
         """The privacy ledger."""
         return self.home / "privacy.jsonl"
+
+    @property
+    def noise(self) -> Path:
+        """The seed and the state of the noise plan."""
+        return self.home / "noise"
 
     @property
     def now(self) -> Path:
@@ -127,13 +134,15 @@ def federate(
                 folder.rounds, folder.events if tensorboard else None, after=start.metrics
             ) as metrics:
                 tell = _teller(folder, run)
+                ledger = _ledger_of(folder, start)
                 for state in run_rounds(
                     devices,
                     start,
                     average=average,
                     tell=tell,
                     patience=patience,
-                    spend=_spender(folder, start),
+                    spend=_spender(ledger),
+                    noise=_planned(folder, start, ledger),
                     release=installed,
                     offered=newest_message(folder.releases) or b"",
                 ):
@@ -147,17 +156,29 @@ def federate(
         return state
 
 
-def _spender(folder: ServerFolder, start: Checkpoint) -> Spend:
-    """What books each round in the server's privacy ledger, for runs that add noise; the ledger must go on from where it was.
-
-    Raises LedgerDamagedError when it does not.
-    """
+def _ledger_of(folder: ServerFolder, start: Checkpoint) -> Ledger | None:
+    """The server's privacy ledger, for runs that have noise; it must go on from where it was, or LedgerDamagedError is raised."""
     privacy = start.settings.privacy
-    if privacy is None or not privacy.noise_multiplier:
-        return no_ledger
+    if privacy is None or not (privacy.noise_multiplier or privacy.plan):
+        return None
     ledger = Ledger(folder.ledger, Budget(privacy.epsilon, privacy.delta))
     if start.metrics.get("ledger"):
         ledger.require(start.metrics["ledger"])
+    return ledger
+
+
+def _planned(folder: ServerFolder, start: Checkpoint, ledger: Ledger | None) -> PlannedNoise | None:
+    """The noise plan of a run that has one, and that has rounds left to do."""
+    privacy, wanted = start.settings.privacy, start.settings.rounds
+    if ledger is None or privacy is None or privacy.plan is None or start.round >= wanted:
+        return None
+    return PlannedNoise(folder.noise, start.settings, ledger)
+
+
+def _spender(ledger: Ledger | None) -> Spend:
+    """What books each round in the ledger, before its sum can be seen; rounds of a noise plan are booked by `planned`."""
+    if ledger is None:
+        return no_ledger
 
     def spend(round: int, multiplier: float, chance: float | None, asked: int) -> Book:  # noqa: A002
         cost = Cost(multiplier, chance).on_grid()

@@ -6,7 +6,7 @@ round, it does not happen. A server that is killed after booking and does the ro
 What a round costs is said by `shared.accounting.Cost`. `sampling` is given only when the server drew every connected device
 independently, with secret randomness (`sampling.poisson_cohort`), and took no device in or out for any other reason than its silence;
 a cohort of fixed size and a round that ends at the first so many replies are booked without sampling. A round whose noise the server
-plans over many rounds (`correlated`) is paid for once, with its plan.
+plans over many rounds (`planned`) is paid for once, with its plan; the devices' shares of noise in it are not counted beside that.
 
 Whether a round fits is first asked of the Rényi curve that is kept up to date (under 50 ms, proven for discrete noise). Only when that says no,
 which it does too early, the tight figure is asked, once: how many more rounds of this kind there is room for. Both are upper
@@ -60,14 +60,24 @@ _PLAN = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
+class PlanSpent:
+    """A noise plan that is paid for: how many rounds it is for, and how many of them are done."""
+
+    rounds: int
+    done: int
+
+
+@dataclass(frozen=True)
 class Spent:
-    """What a ledger has spent of its budget."""
+    """What a ledger has spent of its budget, and whose noise that rests on: `DEVICES`, or for a part of it `SERVER`."""
 
     rounds: int
     epsilon: float  # the tight figure (privacy loss distributions)
     epsilon_rdp: float  # the Rényi figure
     delta: float
     budget: float  # of epsilon
+    mechanism: str = DEVICES
+    plans: tuple[PlanSpent, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the figures as `palate server privacy --json` prints them."""
@@ -82,6 +92,7 @@ class _Count:
         self.rounds = 0
         self.costs: dict[Cost, int] = {}
         self.plans: dict[str, list[int]] = {}  # rounds planned, rounds done
+        self.mechanism = DEVICES  # until some noise was the server's
         self.rho = 0.0  # of rounds without sampling
         self.sampled: Curve = np.zeros(len(ORDERS))  # of the others
         self._curves: dict[Cost, Curve] = {}
@@ -101,16 +112,19 @@ class _Count:
                 _check_whole("cohort", fields["cohort"], 1, 10**9)
                 if fields["mechanism"] not in (DEVICES, SERVER):
                     raise ValueError("unknown mechanism")
+                if fields["mechanism"] == SERVER:
+                    self.mechanism = SERVER
                 self.spend(Cost(fields["noise_multiplier"], fields["sampling"]))
                 self.rounds += 1
             case "plan":
                 _expect(fields, "plan", "noise_multiplier", "rounds", "when")
-                check_plan(fields["plan"])
+                _check_name(fields["plan"])
                 check_rounds(fields["rounds"])
                 if fields["plan"] in self.plans:
                     raise ValueError("a plan is paid for once")
                 self.spend(Cost(fields["noise_multiplier"]))
                 self.plans[fields["plan"]] = [fields["rounds"], 0]
+                self.mechanism = SERVER
             case "plan round":
                 _expect(fields, "plan", "round", "cohort", "when")
                 _check_whole("round", fields["round"], 1, MAX_ROUND)
@@ -238,16 +252,32 @@ class Ledger:
             }
         )  # fmt: skip
 
+    def steps_of(self, plan: str) -> tuple[int, int]:
+        """Returns for how many rounds a plan is paid for, and how many of them are done; 0 and 0 for one that is not."""
+        planned, done = self._count.plans.get(plan, (0, 0))
+        return planned, done
+
+    def check_plan(self, plan: str, noise_multiplier: float) -> None:
+        """Raises PrivacyBudgetError unless the plan is paid for or the budget holds it; writes nothing."""
+        if plan in self._count.plans:
+            return
+        try:
+            self.check(Cost(noise_multiplier))
+        except PrivacyBudgetError:
+            raise PrivacyBudgetError(
+                f"the noise plan would raise epsilon above the budget of {self.budget.epsilon:g} at delta {self.budget.delta:g}, "
+                f"of which {self.rounds} rounds have spent their part; give the plan a noise_multiplier above {noise_multiplier:g}"
+            ) from None
+
     def book_plan(self, plan: str, noise_multiplier: float, rounds: int) -> None:
         """Pays for noise that is correlated over so many rounds, all of them at once; does nothing if it is paid for.
 
-        `plan` is the plan's hash, `noise_multiplier` the noise over the sensitivity of all that one device adds in the plan's rounds.
+        `plan` is the plan's name, `noise_multiplier` the noise over the sensitivity of all that one device adds in the plan's rounds.
         """
         if plan in self._count.plans:
             return
+        self.check_plan(plan, noise_multiplier)
         cost = Cost(noise_multiplier).on_grid()
-        self.check(cost)
-        cost = cost.on_grid()
         self._write(
             {"kind": "plan", "plan": plan, "noise_multiplier": cost.noise_multiplier, "rounds": rounds}
         )
@@ -283,8 +313,7 @@ def read_spent(path: Path) -> Spent:
     return _spent(_counted(read_lines(path).lines, path))
 
 
-def check_plan(plan: str) -> None:
-    """Raises ValueError unless it is a SHA-256 in 64 lower-case hexadecimal digits."""
+def _check_name(plan: object) -> None:
     if not isinstance(plan, str) or not _PLAN.fullmatch(plan):
         raise ValueError("a plan is named by its SHA-256")
 
@@ -309,7 +338,9 @@ def _spent(count: _Count) -> Spent:
     delta = count.budget.delta
     costs = list(count.costs.items())
     quick = epsilon_by_rdp(costs, delta)
-    return Spent(count.rounds, min(quick, epsilon_by_pld(costs, delta)), quick, delta, count.budget.epsilon)
+    tight = min(quick, epsilon_by_pld(costs, delta))
+    plans = tuple(PlanSpent(rounds, done) for rounds, done in count.plans.values())
+    return Spent(count.rounds, tight, quick, delta, count.budget.epsilon, count.mechanism, plans)
 
 
 def _expect(fields: Mapping[str, Any], *names: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,6 +36,9 @@ from palate.shared.masked_wire import Invitation, encode_invitation
 from palate.shared.subspace import subspace_hash
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import fixed_hash
+
+if TYPE_CHECKING:
+    from palate.server.planned import PlannedNoise
 
 SHARES = (0.2, 0.15, 0.5, 0.15)
 """Which part of a round's deadline each exchange may take; training is in the third."""
@@ -62,28 +66,34 @@ def collect_masked(
     seed: int,
     tell: Tell,
     spend: Callable[[float, int], Callable[[], str]],
+    noise: PlannedNoise | None = None,
 ) -> Collected:
     """Returns the mean change of those devices of the cohort that came to the end, as one update; none where too few did.
 
     `release` is the encoder that devices have installed, `seed` what they derive their randomness from. `spend` is called with
     the round's noise multiplier and the number of devices before anything is asked, and what it returns before a sum can be seen.
+    In rounds of a noise plan `noise` does that, gives the sum its noise, and says who rests.
     """
     settings, number = before.settings, before.round + 1
     privacy = settings.privacy
     if privacy is None:
         raise ValueError("a masked round needs privacy settings")
-    clip = before.clip or privacy.clip
+    clip = privacy.clip if noise is not None else before.clip or privacy.clip
     directions, count = privacy.directions, privacy.count
     got = Collected(refused=exchange.refused, clip=clip)
-    least = _least(settings, privacy)
+    least = settings.least
     if len(cohort) < settings.quorum:
         exchange.refused["few"] += 1
         return got
-    masks = mask_settings(privacy, clip, least=least, most=max(least, _most(len(cohort), privacy)))
+    masks = (
+        noise.masks
+        if noise is not None
+        else mask_settings(privacy, clip, least=least, most=max(least, _most(len(cohort), privacy)))
+    )
     multiplier = noise_multiplier(
         masks.noise, devices=least, sensitivity=sensitivity_of(clip, masks.step, count), dimension=count + 1
     )
-    book = spend(multiplier, len(cohort)) if privacy.noise_multiplier else str
+    book = spend(multiplier, len(cohort)) if privacy.noise_multiplier and noise is None else str
     model = encode_model(before.encoder, release, privacy.model_bits)
     invitation = encode_invitation(
         Invitation(
@@ -95,9 +105,11 @@ def collect_masked(
             masks=masks,
             model=model,
             subspace="" if directions is None else subspace_hash(directions),
+            rotation=b"" if noise is None else noise.rotation,
         )
     )
     context = hashlib.sha256(invitation).digest()
+    rotation = context if noise is None else noise.rotation
     base = encoder_hash(decode_model(model, release))
     got.told = {"masked": True, "clip": clip, "noise_multiplier": multiplier, "ring_bits": masks.ring_bits}
 
@@ -107,9 +119,11 @@ def collect_masked(
     heard(0)
     adverts = exchange.ask(dict.fromkeys(cohort, invitation), SHARES[0] * settings.deadline_seconds)
     registrar = bytes.fromhex(privacy.registrar) or None
+    resting = set[bytes]() if noise is None else noise.resting()[1]
     sums: list[_Group] = []
     for members in _groups(adverts, privacy, context):
-        group = _Group(MaskedSum(invitation, masks, count + 1, registrar=registrar), exchange)
+        masked = MaskedSum(invitation, masks, count + 1, registrar=registrar, resting=resting)
+        group = _Group(masked, exchange)
         if group.begin({device: adverts[device] for device in members}):
             sums.append(group)
     for share, step in zip(SHARES[1:], (_Group.share, _Group.mask, _Group.reveal), strict=True):
@@ -123,14 +137,21 @@ def collect_masked(
             if step(group, {device: answers[device] for device in group.wires if device in answers})
         ]
     got.bytes_down, got.bytes_up = exchange.bytes_down, exchange.bytes_up
+    if noise is not None:
+        for group in sums:  # there is one
+            group.total = noise.add(number, group.total, group.took_part(), len(cohort))
+        got.told |= {"ledger": noise.head, "noise_step": noise.step, "noise_steps": noise.steps}
     if not sums:
         return got
     means, votes = zip(
-        *(from_levels(g.total, g.survivors, step=masks.step, clip=clip, seed=context) for g in sums),
+        *(from_levels(g.total, g.survivors, step=masks.step, clip=clip, seed=rotation) for g in sums),
         strict=True,
     )
     counts = [group.survivors for group in sums]
-    kept = drop_long(np.stack(means), counts, clip=clip, noise=masks.step * (masks.noise**2 + 0.25) ** 0.5)
+    own = 0.0 if noise is None else noise.spread / counts[0] ** 0.5
+    kept = drop_long(
+        np.stack(means), counts, clip=clip, noise=masks.step * (masks.noise**2 + own**2 + 0.25) ** 0.5
+    )
     if not kept.all():
         exchange.refused["long"] += int((~kept).sum())
     if not kept.any():
@@ -140,6 +161,9 @@ def collect_masked(
         name: kept_ for name, kept_ in before.memory.items() if name == CENTRE and kept_.shape == (count,)
     }
     mean, got.memory = combine(np.stack(means)[kept], counts, privacy.robust_rule, known)
+    if noise is not None:
+        # By the same number in all rounds: noise of one that counts more than that of the next would not cancel in it.
+        mean = (mean * np.float32(counts[0] / settings.devices)).astype(np.float32)
     share_below = float(np.average([v for v, keep in zip(votes, kept, strict=True) if keep], weights=counts))
     got.clip = next_clip(clip, share_below, privacy.clip_rule)
     got.devices = sum(counts)
@@ -187,6 +211,10 @@ class _Group:
 
         return self._try(step)
 
+    def took_part(self) -> dict[int, bytes]:
+        """The devices in the sum, with their identities."""
+        return self._masked.took_part()
+
     def _count(self, refused: Mapping[int, str]) -> None:
         self._exchange.refused.update(refused.values())
 
@@ -197,11 +225,6 @@ class _Group:
             self._exchange.refused[f"sum: {error.reason}"] += 1
             return False
         return True
-
-
-def _least(settings: RunSettings, privacy: Privacy) -> int:
-    """How few devices a sum may be of: the quorum, or in groups two thirds of one."""
-    return max(2, settings.quorum if not privacy.group_size else -(-2 * privacy.group_size // 3))
 
 
 def _most(cohort: int, privacy: Privacy) -> int:

@@ -64,8 +64,12 @@ class MaskedSum:
         count: int,
         *,
         registrar: bytes | None = None,
+        resting: Collection[bytes] = (),
     ) -> None:
-        """Prepares a round; with a registrar (an Ed25519 public key) only devices with its certificate are taken."""
+        """Prepares a round; with a registrar (an Ed25519 public key) only devices with its certificate are taken.
+
+        `resting` are identities that are left out, whichever number they come under.
+        """
         if decode_invitation(invitation).masks != settings:
             raise MaskError("the mask settings are not those of the invitation", "settings")
         if count < 1:
@@ -74,6 +78,7 @@ class MaskedSum:
         self._settings = settings
         self._count = count
         self._registrar = registrar
+        self._resting = frozenset(resting)
         self._due = 1
         self._places: dict[int, int] = {}  # of devices in the roster
 
@@ -95,6 +100,8 @@ class MaskedSum:
                         raise MaskError("a key is there twice", "duplicate")
                     if len(found) == MOST_DEVICES:
                         raise MaskError("the cohort is full", "many")
+                    if advert.identity in self._resting:
+                        raise MaskError("the device took part too short a while ago", "resting")
                 except MaskError as error:
                     refused[device] = error.reason
                     continue
@@ -220,6 +227,14 @@ class MaskedSum:
                     keys += self._masks_left_by(owner, secret)
             add_masks(self._total, keys)
             return centred(self._total, self._settings.ring_bits), len(self._survivors)
+
+    def took_part(self) -> dict[int, bytes]:
+        """Returns the devices whose vectors are in the sum, with their identities; to be asked after `masked`."""
+        return {
+            device: self._roster.identity(place)
+            for device, place in self._places.items()
+            if place in self._survivors
+        }
 
     # --- inside ---
 

@@ -13,6 +13,7 @@ damage, or the state of another plan, does not open.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -47,6 +48,12 @@ class NoiseFolder:
         self._path = folder / "state.sealed"
         self._seed = _read_or_make_seed(folder / "seed", has_state=self._path.exists())
         self.state = self._read()
+
+    @property
+    def name(self) -> str:
+        """What this plan with this seed is called in the ledger, 64 hexadecimal digits; it says nothing of the seed."""
+        named = b"palate noise plan and seed 1" + bytes.fromhex(self.plan.hash) + self._seed
+        return hashlib.sha256(named).hexdigest()
 
     def resting(self) -> set[str]:
         """Returns the devices that must not be asked in the next round."""
@@ -100,7 +107,8 @@ def open_state(plan: NoisePlan, data: bytes, seed: bytes, place: str) -> NoiseSt
         content = _cipher(seed).decrypt(nonce, sealed, MAGIC + bytes.fromhex(plan.hash))
     except (InvalidTag, ValueError):
         raise FileFormatError(
-            f"{place} is damaged, or is the noise of another plan; begin a new plan in an empty folder"
+            f"{place} is damaged, or is the noise of another plan: go on with the settings that the plan began with, "
+            "or move its folder away to begin a new plan"
         ) from None
     # What the seal opens was written by this program, so from here on nothing needs to be doubted.
     (size,) = struct.unpack_from("<I", content)
@@ -134,5 +142,5 @@ def _read_or_make_seed(path: Path, *, has_state: bool) -> bytes:
     except OSError as error:
         raise storage_error(error, path, "without the seed there is no noise, and no round") from None
     if len(seed) != _SEED_BYTES:
-        raise FileFormatError(f"{path} is no seed of a noise plan; begin a new plan in an empty folder")
+        raise FileFormatError(f"{path} is no seed of a noise plan; move its folder away to begin a new plan")
     return seed

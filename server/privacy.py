@@ -1,7 +1,8 @@
 """How a round keeps single devices out of sight: how wide the ring, how long a change may be, how much noise, and what it may cost.
 
 Where it stands in the flow: a run's settings hold a `Privacy`; `masked_rounds` makes of it what each round's invitation says
-(`mask_settings`), and the ledger is asked before each round whether its cost still fits the budget.
+(`mask_settings`), and the ledger is asked before each round whether its cost still fits the budget. Where the settings hold a
+noise plan, `planned` makes the rounds' settings once, for all of the plan's rounds (`planned_masks`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from palate.server.clipping import ClipRule
+from palate.server.correlated import WIDEST, NoisePlan, best_bands, prefix_error, step_error
 from palate.server.robust import RULES, RobustRule
-from palate.shared.coding import WEIGHTS, finest_step
+from palate.shared.coding import WEIGHTS, finest_step, sensitivity_of
 from palate.shared.errors import OptionError
 from palate.shared.masks import MOST_DEVICES, MaskSettings, smallest_sum
+from palate.shared.noise import check_sigma
 from palate.shared.subspace import Subspace, load_subspace
 
 SAMPLINGS: Final = ("fixed", "poisson")
@@ -29,6 +32,48 @@ _NUMBERS: Final = {
     "epsilon": (1e-3, 1e6),
     "delta": (1e-15, 0.1),
 }
+
+MOST_STEPS: Final = 10_000
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """Noise of the server's own, correlated over the rounds (`correlated`); raises OptionError outside the ranges.
+
+    The plan is for `steps` sums; a device that was in one rests until `separation` sums later, so it is in no more than
+    steps / separation of them. The noise has the standard deviation `noise_multiplier` times the longest that one device can add in
+    all of them together, so that the plan as a whole costs what one round of that multiplier does. It reaches back over
+    `bands` sums, 1 for independent noise; 0 takes as many as leave the least noise in what is learned.
+    """
+
+    steps: int = 0  # 1 to 10,000
+    separation: int = 0  # 1 to steps
+    noise_multiplier: float = 0.0  # 0.01 to 1,000
+    bands: int = 0  # 0 to steps
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("steps", 1, MOST_STEPS),
+            ("separation", 1, self.steps),
+            ("bands", 0, self.steps),
+        ):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                raise OptionError(
+                    f"{name} of the noise plan is {value!r}; it must be a whole number from {least} to {most:,}"
+                )
+        value = self.noise_multiplier
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0.01 <= value <= 1_000:
+            raise OptionError(
+                f"noise_multiplier of the noise plan is {value!r}; it must be a number from 0.01 to 1000"
+            )
+        object.__setattr__(self, "noise_multiplier", float(value))
+
+    def over(self, sensitivity: float) -> NoisePlan:
+        """Returns the plan for contributions to one sum that are at most so long (L2, in levels)."""
+        bands = self.bands or best_bands(self.steps, self.separation)
+        return NoisePlan(self.steps, self.separation, bands, self.noise_multiplier, sensitivity)
 
 
 @dataclass(frozen=True)
@@ -47,6 +92,10 @@ class Privacy:
     noise does far less harm; only the last layer of the picture side moves then. With a `group_size` above 0 the cohort is cut
     into groups, each with its own masked sum, and `rule` is taken over their means. With a `registrar` (an Ed25519 public key in 64
     hexadecimal digits) only devices that it has certified are taken in.
+
+    With a `plan`, for fleets that cannot be sampled, the server adds noise of its own to each sum, and what is released is counted by
+    that alone. The devices' shares, `noise_multiplier`, stay what each device counts for itself; they may be smaller then, as
+    far as the devices' own budgets allow. Clip, steps of levels and cohort are then the same in all rounds.
     """
 
     clip: float = 0.15
@@ -63,6 +112,7 @@ class Privacy:
     group_size: int = 0
     rule: str = "mean"
     registrar: str = ""
+    plan: PlanSettings | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high) in _NUMBERS.items():
@@ -96,6 +146,20 @@ class Privacy:
             raise OptionError(
                 f"rule is {self.rule!r}; a rule other than the mean needs a group_size of 2 or more"
             )
+        if self.plan is not None:
+            self._check_plan()
+
+    def _check_plan(self) -> None:
+        if not isinstance(self.plan, PlanSettings):
+            raise OptionError("plan must be a table with steps, separation and noise_multiplier")
+        for name, due, why in (
+            ("sampling", "fixed", "it does not count sampling"),
+            ("clip_rate", 0.0, "its rounds all have the same clip"),
+            ("group_size", 0, "its noise is for one sum a round"),
+        ):
+            value = getattr(self, name)
+            if value != due:
+                raise OptionError(f"{name} is {value!r} beside a noise plan; {why}, so take {due!r}")
 
     @property
     def directions(self) -> Subspace | None:
@@ -119,8 +183,13 @@ class Privacy:
 
 
 def noise_over_clip(privacy: Privacy, devices: int) -> float:
-    """Returns how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2)."""
-    return privacy.noise_multiplier * math.sqrt(privacy.count) / devices
+    """Returns how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2).
+
+    The noise of a plan, which cancels over the rounds, counts as the independent noise that leaves as much in the sum of all rounds.
+    """
+    plan = privacy.plan
+    planned = prefix_error(plan.over(1.0)) / math.sqrt((plan.steps + 1) / 2) if plan is not None else 0.0
+    return math.hypot(privacy.noise_multiplier, planned) * math.sqrt(privacy.count) / devices
 
 
 def sum_that_is_sure(privacy: Privacy, devices: int, quorum: int) -> int:
@@ -152,3 +221,37 @@ def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> Ma
         least=least,
         threshold_share=privacy.threshold_share,
     )
+
+
+def planned_masks(privacy: Privacy, *, least: int, most: int) -> tuple[MaskSettings, NoisePlan]:
+    """Returns what the invitations of all rounds of a noise plan say about masks, and the plan on the grid of their levels.
+
+    The ring holds the sum of `most` devices, their noise and the plan's, which is added before the sum is taken out of the
+    ring: what a sum that does not fit wraps around is then noised already, and costs no privacy. Raises OptionError when the ring
+    is too narrow, and ValueError without a plan.
+    """
+    plan, clip, count = privacy.plan, privacy.clip, privacy.count
+    if plan is None:
+        raise ValueError("there is no noise plan in the settings")
+    unit = plan.over(1.0)
+    shares = privacy.noise_multiplier * math.sqrt(most / least)
+    step, _ = finest_step(
+        privacy.ring_bits,
+        most,
+        clip=clip,
+        noise_multiplier=math.hypot(shares, step_error(unit)),
+        agreement=privacy.agreement,
+        count=count,
+    )
+    while unit.sigma * sensitivity_of(clip, step, count) > WIDEST:  # a wide ring could hold finer levels
+        step *= 2
+    sensitivity = sensitivity_of(clip, step, count)
+    masks = MaskSettings(
+        ring_bits=privacy.ring_bits,
+        step=step,
+        clip=clip,
+        noise=check_sigma(privacy.noise_multiplier * sensitivity / math.sqrt(least)),
+        least=least,
+        threshold_share=privacy.threshold_share,
+    )
+    return masks, plan.over(sensitivity)

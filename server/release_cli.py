@@ -78,17 +78,22 @@ def privacy(home: Home = None, json: Json = False) -> None:
         f"{spent.rounds} rounds have spent epsilon {spent.epsilon:.3g} of {spent.budget:g} at delta {spent.delta:g}, "
         "counted per device, against everybody who sees the releases"
     )
+    for plan in spent.plans:
+        shell.out(
+            f"a noise plan of {plan.rounds} rounds is paid for in that, {plan.done} of them done; it rests on this server, "
+            "which adds the noise"
+        )
 
 
 def _spent_for_card(folder: ServerFolder) -> PrivacySpent | None:
     """What a release's card says of the privacy that was spent up to it; nothing without a ledger."""
-    from palate.server.ledger import DEVICES, read_spent
+    from palate.server.ledger import read_spent
     from palate.shared.release import PrivacySpent
 
     if not folder.ledger.exists():
         return None
     spent = read_spent(folder.ledger)
-    return PrivacySpent(spent.epsilon, spent.delta, DEVICES)
+    return PrivacySpent(spent.epsilon, spent.delta, spent.mechanism)
 
 
 def release(home: Home = None, json: Json = False) -> None:

@@ -9,7 +9,8 @@ Where it stands in the flow: `app` gives it devices to talk to (through Flower) 
     with a quorum: average, and move the encoder; without: the encoder stays
 
 So without masks. With a `Privacy` in the settings the cohort is drawn in secret, and `masked_rounds` collects one noised sum in place of the
-updates; the budget is asked before and booked before the sum can be seen.
+updates; the budget is asked before and booked before the sum can be seen. With a noise plan those who rest are left out, and the sum gets
+its noise before anything is made of it (`planned`).
 
 Over-sampling with an early end follows Bonawitz et al. (MLSys 2019). No reply can end a run: what is wrong with one costs that
 one. Flower's own loop waits for ever for missing devices, does not cancel what is late, and dies of one odd reply.
@@ -22,7 +23,7 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +35,9 @@ from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, ModelError
 from palate.shared.update import EncoderUpdate, Floats
 from palate.shared.wire import Task, encode_task
+
+if TYPE_CHECKING:
+    from palate.server.planned import PlannedNoise
 
 OFFER_SECONDS = 20.0
 """How long a round waits for devices to look at a release that they have not seen."""
@@ -63,18 +67,20 @@ def run_rounds(
     tell: Tell = lambda now: None,
     patience: Patience = Patience(),  # noqa: B008 - frozen
     spend: Spend = no_ledger,
+    noise: PlannedNoise | None = None,
     release: EncoderWeights | None = None,
     offered: bytes = b"",
 ) -> Iterator[Checkpoint]:
     """Yields a checkpoint after each round, from the one after `start` to the last that its settings ask for.
 
-    `spend` is asked before each masked round, and ends the run where the budget does. `release` is the encoder that devices
-    have installed, against which masked rounds write theirs (by default the one that ships with Palate), and `offered` are the
-    bytes of the newest signed release, sent once to every device. Raises FederationError, in one line, when too few devices
-    connect in time or too many rounds in a row had no quorum, and what `spend` raises.
+    `spend` is asked before each masked round, and ends the run where the budget does; `noise` is the noise plan of settings that
+    hold one, and ends the run with its last step. `release` is the encoder that devices have installed, against which masked
+    rounds write theirs (by default the one that ships with Palate), and `offered` are the bytes of the newest signed release,
+    sent once to every device. Raises FederationError, in one line, when too few devices connect in time or too many rounds in a
+    row had no quorum, and what `spend` and `noise` raise.
     """
     if start.round < start.settings.rounds:
-        wait_for_devices(devices, start, tell, patience)
+        wait_for_devices(devices, start, tell, patience, noise)
     # A run that was ended by missed rounds, and is started again, gets as many chances as a new one.
     state = start if start.missed < start.settings.missed_rounds else replace(start, missed=0)
     told: set[int] = set()
@@ -87,7 +93,14 @@ def run_rounds(
                 dict.fromkeys(sorted(new), offered), min(OFFER_SECONDS, start.settings.deadline_seconds)
             )
         state = run_round(
-            devices, state, average=average, tell=tell, patience=patience, spend=spend, release=release
+            devices,
+            state,
+            average=average,
+            tell=tell,
+            patience=patience,
+            spend=spend,
+            noise=noise,
+            release=release,
         )
         yield state
         settings = state.settings
@@ -106,14 +119,18 @@ def run_round(
     tell: Tell,
     patience: Patience,
     spend: Spend = no_ledger,
+    noise: PlannedNoise | None = None,
     release: EncoderWeights | None = None,
 ) -> Checkpoint:
     """Runs the round after a checkpoint and returns the checkpoint after it.
 
-    Raises FederationError when fewer devices than the quorum are connected, and stay so for `wait_seconds`.
+    Raises FederationError when fewer devices than the quorum are connected, and stay so for `wait_seconds`, and
+    PrivacyBudgetError when the noise plan is at its end.
     """
     settings, number = before.settings, before.round + 1
-    connected = _wait(devices, settings.quorum, before, tell, patience)
+    if noise is not None:
+        noise.check()
+    connected = _wait(devices, settings.quorum, before, tell, patience, noise)
     began = patience.clock()
     exchange = Exchange(devices, number, patience)
     if settings.privacy is None:
@@ -131,6 +148,7 @@ def run_round(
             derive_seed(settings.seed, number),
             tell,
             lambda multiplier, asked: spend(number, multiplier, chance, asked),
+            noise,
         )
 
     after, change = before.encoder, 0.0
@@ -174,13 +192,15 @@ def run_round(
     )
 
 
-def wait_for_devices(devices: Devices, start: Checkpoint, tell: Tell, patience: Patience) -> None:
+def wait_for_devices(
+    devices: Devices, start: Checkpoint, tell: Tell, patience: Patience, noise: PlannedNoise | None = None
+) -> None:
     """Waits until the wanted number of devices is connected, or `wait_seconds` are over and there is a quorum at least.
 
     Only the start of a run waits for all: later a device that went away for a while must not hold up the others.
     Raises FederationError when not even a quorum came.
     """
-    _wait(devices, start.settings.devices, start, tell, patience)
+    _wait(devices, start.settings.devices, start, tell, patience, noise)
 
 
 def choose_cohort(connected: Collection[int], count: int, seed: int, round: int) -> list[int]:  # noqa: A002
@@ -194,12 +214,22 @@ def derive_seed(seed: int, round: int) -> int:  # noqa: A002
     return int.from_bytes(hashlib.sha256(f"palate task {seed} {round}".encode()).digest()[:8], "little")
 
 
-def _wait(devices: Devices, wanted: int, before: Checkpoint, tell: Tell, patience: Patience) -> Sequence[int]:
+def _wait(
+    devices: Devices,
+    wanted: int,
+    before: Checkpoint,
+    tell: Tell,
+    patience: Patience,
+    noise: PlannedNoise | None,
+) -> Sequence[int]:
+    """Returns the connected devices that may be asked: those that do not rest after a sum that they were in."""
     settings = before.settings
+    resting = set[int]() if noise is None else noise.resting()[0]
     deadline = patience.clock() + settings.wait_seconds
     told = -1
     while True:
-        connected = devices.connected()
+        there = devices.connected()
+        connected = [device for device in there if device not in resting]
         if len(connected) >= wanted:
             return connected
         if len(connected) != told:
@@ -210,8 +240,10 @@ def _wait(devices: Devices, wanted: int, before: Checkpoint, tell: Tell, patienc
         patience.sleep(patience.poll_seconds)
     if len(connected) >= settings.quorum:
         return connected
+    rest = len(there) - len(connected)
+    besides = f", beside {rest} that rest by the noise plan" if rest else ""
     raise FederationError(
-        f"{len(connected)} of at least {settings.quorum} devices were connected after {settings.wait_seconds:g} s; "
+        f"{len(connected)} of at least {settings.quorum} devices were connected after {settings.wait_seconds:g} s{besides}; "
         "start more with `palate join`, or ask for fewer, then run again"
     )
 

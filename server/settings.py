@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from palate.server.privacy import Privacy
+from palate.server.privacy import PlanSettings, Privacy
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import MAX_NORM, MAX_ROUND, LocalSettings
 
@@ -58,7 +58,8 @@ class RunSettings:
     deciding its outcome, for krum, multikrum and bulyan; `trim` is the part that fedtrimmedavg leaves out at each end.
 
     With `privacy` rounds are masked: the server sees noised sums over many devices only. Then a round asks all of its devices
-    and waits for all of them until the deadline.
+    and waits for all of them until the deadline. With a noise plan in it, a sum is divided by `devices`, not by how many came, so
+    that the noise of one round cancels in the next.
     """
 
     rounds: int = 3
@@ -116,6 +117,12 @@ class RunSettings:
         return math.ceil(self.devices * self.over_sampling - 1e-9)
 
     @property
+    def least(self) -> int:
+        """How few devices a masked sum may be of: the quorum, or in groups two thirds of one."""
+        size = self.privacy.group_size if self.privacy is not None else 0
+        return max(2, self.quorum if not size else -(-2 * size // 3))
+
+    @property
     def updates_needed(self) -> int:
         """How few updates the strategy can work on: 2 f + 3 for krum and multikrum, 4 f + 3 for bulyan with f liars, else 1.
 
@@ -146,7 +153,12 @@ class RunSettings:
                 **_known(LocalSettings, known["local"], "the run's local settings")
             )
         if known.get("privacy") is not None:
-            known["privacy"] = Privacy(**_known(Privacy, known["privacy"], "the run's privacy settings"))
+            private = _known(Privacy, known["privacy"], "the run's privacy settings")
+            if private.get("plan") is not None:
+                private["plan"] = PlanSettings(
+                    **_known(PlanSettings, private["plan"], "the noise plan's settings")
+                )
+            known["privacy"] = Privacy(**private)
         return cls(**known)
 
 

@@ -2,7 +2,8 @@
 
     invitation  start 3 | shapes 32 | fixed 32 | release 4 | round 4 | seed 8
                 | steps 4 | learning rate 8 | proximal 8 | query share 8 | alignment 8
-                | ring bits 4 | least 4 | step 8 | clip 8 | noise 8 | threshold share 8 | subspace 32 | length 4 | model | checksum 32
+                | ring bits 4 | least 4 | step 8 | clip 8 | noise 8 | threshold share 8 | subspace 32 | length 4 | model
+                | rotation, 32 or nothing | checksum 32
     advert      start 4 | context 32 | identity 32 | mask key 32 | share key 32 | certificate 64 | signature 64
     roster      start 5 | context 32 | count 2 | certified 1
                 | for each device: identity 32, mask key 32, share key 32, certificate 64 if certified, signature 64 | checksum 32
@@ -78,8 +79,9 @@ class Invitation:
     """What the server asks of every device of a masked round: the encoder to train, how, and how to mask the change.
 
     `model` holds the federated tensors in a form that is not this module's business (`coding`). `subspace` is the hash of the
-    subspace in which the change is sent, empty where all weights are (on the wire: zeros). Raises MaskError for values
-    outside their range.
+    subspace in which the change is sent, empty where all weights are (on the wire: zeros). `rotation` is the seed by which
+    changes are rotated in all rounds of a noise plan, so that the noise of one can cancel in the next; empty where each round
+    rotates by its own context. Raises MaskError for values outside their range.
     """
 
     round: int  # from 1
@@ -90,6 +92,7 @@ class Invitation:
     masks: MaskSettings
     model: bytes = field(repr=False)
     subspace: str = ""
+    rotation: bytes = b""
 
     def __post_init__(self) -> None:
         try:
@@ -104,6 +107,8 @@ class Invitation:
             raise MaskError(f"the invitation's {error}", reason) from None  # type: ignore[arg-type]
         if not isinstance(self.model, bytes) or len(self.model) > MOST_MODEL_BYTES:
             raise MaskError(f"the invitation's model must be at most {MOST_MODEL_BYTES:,} bytes", "size")
+        if not isinstance(self.rotation, bytes) or len(self.rotation) not in (0, _HASH_BYTES):
+            raise MaskError(f"the invitation's rotation must have {_HASH_BYTES} bytes, or none", "size")
 
 
 @dataclass(frozen=True)
@@ -173,14 +178,16 @@ def encode_invitation(invitation: Invitation) -> bytes:
         bytes.fromhex(invitation.subspace) or NO_SUBSPACE,
         len(invitation.model),
     )
-    return add_checksum(_start(INVITATION) + header + invitation.model)
+    return add_checksum(_start(INVITATION) + header + invitation.model + invitation.rotation)
 
 
 def decode_invitation(data: bytes) -> Invitation:
     """Returns the invitation of these bytes; raises MaskError unless they are what `encode_invitation` returns for one."""
-    body = _open(data, INVITATION, least=_INVITATION.size, most=_INVITATION.size + MOST_MODEL_BYTES)
+    most = _INVITATION.size + MOST_MODEL_BYTES + _HASH_BYTES
+    body = _open(data, INVITATION, least=_INVITATION.size, most=most)
     shapes, fixed, release, round_, seed, *numbers, subspace, length = _INVITATION.unpack_from(body)
-    if length != len(body) - _INVITATION.size:
+    end = _INVITATION.size + length
+    if len(body) - end not in (0, _HASH_BYTES):
         raise MaskError("the invitation's model is not as long as it says", "size")
     if shapes != bytes.fromhex(shapes_hash()):
         raise MaskError(
@@ -193,9 +200,9 @@ def decode_invitation(data: bytes) -> Invitation:
         mask_settings = MaskSettings(ring_bits, step, clip, noise, least, threshold_share)
     except OptionError as error:
         raise MaskError(f"the invitation's {error}", "settings") from None
-    model = bytes(body[_INVITATION.size :])
+    model, rotation = bytes(body[_INVITATION.size : end]), bytes(body[end:])
     within = "" if subspace == NO_SUBSPACE else subspace.hex()
-    return Invitation(round_, release, fixed.hex(), seed, local, mask_settings, model, within)
+    return Invitation(round_, release, fixed.hex(), seed, local, mask_settings, model, within, rotation)
 
 
 def encode_roster(adverts: Collection[Advert]) -> bytes:

@@ -1,6 +1,7 @@
 """What a device with a vault says in masked rounds, and what it refuses to say."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from palate.client.device import Device
 from palate.client.identity import own_identity
 from palate.client.joining import Member
 from palate.client.ledger import OwnBudget, read_spent, write_budget
+from palate.client.masked_answers import guaranteed
 from palate.client.outbox import read_outbox
 from palate.client.reasons import Declined
 from palate.server.masking import MaskedSum
-from palate.server.privacy import Privacy, mask_settings
+from palate.server.privacy import PlanSettings, Privacy, mask_settings, planned_masks
 from palate.shared.coding import encode_model, from_levels
 from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.shared.masked_wire import (
@@ -120,6 +122,19 @@ def test_a_device_stays_out_of_a_round_beyond_its_budget(people: list[Person]) -
     assert people[0].answer(invite()) == b""
     assert "above your budget of 0.1" in people[0].lines[-1]
     assert people[0].member.rounds == 1
+
+
+def test_with_a_noise_plan_a_device_counts_its_own_share_and_trusts_nobody_with_the_rest(
+    people: list[Person],
+) -> None:
+    plan = PlanSettings(steps=9, separation=3, noise_multiplier=5.0)
+    shares = Privacy(noise_multiplier=2.0, clip_rate=0.0, plan=plan)
+    masks, _ = planned_masks(shares, least=2, most=2)
+    assert guaranteed(masks, COUNT) == pytest.approx(2.0, rel=0.01)
+    assert kind_of(people[0].answer(invite(masks))) == ADVERT
+    none, _ = planned_masks(replace(shares, noise_multiplier=0.0), least=2, most=2)
+    assert people[1].answer(invite(none)) == b""
+    assert "nothing bounds what it tells about you" in people[1].lines[-1]
 
 
 def test_a_round_without_noise_is_not_taken_part_in_unless_that_was_allowed(people: list[Person]) -> None:

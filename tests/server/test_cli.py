@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 from palate.client.cli import app
 from palate.server import processes
 from palate.server.federation import ServerFolder, federate
+from palate.server.ledger import Ledger
 from palate.server.processes import Address
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
+from palate.shared.accounting import Budget
 from palate.shared.errors import OptionError
 
 
@@ -202,3 +204,45 @@ def test_a_masked_run_wants_four_in_five_and_says_when_devices_will_refuse(
     assert bare.stderr == ""
     assert [one.quorum for one in seen] == [4, 720, 2]
     assert [one.privacy is None for one in seen] == [False, False, True]
+
+
+def test_a_run_with_a_noise_plan_says_how_many_devices_it_takes_and_refuses_what_cannot_be(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[RunSettings] = []
+
+    def submit(folder: ServerFolder, settings: RunSettings) -> str:
+        seen.append(settings)
+        return "7"
+
+    monkeypatch.setattr("palate.server.processes.submit", submit)
+    file = tmp_path / "planned.toml"
+    text = (
+        "devices = 900\n[privacy]\n{}\n[privacy.plan]\nsteps = 20\nseparation = 4\nnoise_multiplier = 2.0\n"
+    )
+    file.write_text(text.format("clip_rate = 0.0\nnoise_multiplier = 0.0"))
+    shown = palate("run", "--settings", str(file), "--detach").stderr
+    assert "rests until 4 sums later, so it takes about 2,880 devices" in shown
+    assert "this server sees sums without any" in shown
+    assert seen[0].privacy is not None
+    assert seen[0].privacy.plan is not None
+    for wrong, word in (
+        ("clip_rate = 0.1", "clip_rate"),
+        ("clip_rate = 0.0\nring_bits = 4", "4 bits are too few"),
+    ):
+        file.write_text(text.format(wrong))
+        refused = palate("run", "--settings", str(file), "--detach", status=1).stderr
+        assert word in refused
+        assert refused.count("\n") == 1
+    assert len(seen) == 1
+
+
+def test_what_a_noise_plan_has_spent_is_shown(home: Path) -> None:
+    ledger = Ledger(home / "privacy.jsonl", Budget(8.0, 1e-5))
+    ledger.book_plan("ab" * 32, 2.0, 20)
+    ledger.book_plan_round("ab" * 32, 1, cohort=9)
+    shown = palate("privacy").stdout
+    assert "1 rounds have spent epsilon" in shown
+    assert "a noise plan of 20 rounds is paid for in that, 1 of them done" in " ".join(shown.split())
+    found = told("privacy")
+    assert (found["plans"], found["mechanism"]) == ([{"rounds": 20, "done": 1}], "server")

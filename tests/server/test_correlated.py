@@ -23,6 +23,7 @@ from palate.server.correlated import (
     resting,
     sensitivity_of_column,
     square_root,
+    step_error,
     wide_gaussian,
 )
 from palate.server.noise_folder import NoiseFolder, open_state, seal_state
@@ -94,6 +95,8 @@ def test_the_error_that_is_foretold_is_that_of_the_dense_matrices() -> None:
         c = toeplitz(plan.column / GRID, plan.steps)
         noise = np.tril(np.ones_like(c)) @ np.linalg.inv(c)
         assert prefix_error(plan) == pytest.approx(plan.sigma * np.linalg.norm(noise) / math.sqrt(plan.steps))
+        longest_row = np.linalg.norm(np.linalg.inv(c), axis=1).max()
+        assert step_error(plan) == pytest.approx(plan.sigma * longest_row)
 
 
 def test_the_error_that_is_foretold_is_the_one_that_is_measured() -> None:

@@ -417,3 +417,19 @@ def test_the_source_of_vectors_is_no_source_of_secrets() -> None:
     drawn = {MaskedRound(invitation(), identity=identity(0))._seed for _ in range(20)}
     assert len(drawn) == 20
     assert stream("a")(32) == stream("a")(32)
+
+
+def test_a_device_that_rests_is_left_out_under_whatever_number_it_comes() -> None:
+    r = Round(5)
+    resting = identity(3).public_key().public_bytes_raw()
+    r.server = MaskedSum(r.invited, r.mask_settings, r.count, resting=[resting])
+    adverts = {100 + n: one.advert() for n, one in r.of.items()}
+    roster, refused = r.server.adverts(adverts)
+    assert refused == {103: "resting"}
+    assert resting not in roster
+
+
+def test_who_took_part_are_those_whose_vectors_are_in_the_sum() -> None:
+    r = Round(10)
+    r.go((0,), (1,), (2,), (3,))
+    assert r.server.took_part() == {n: identity(n).public_key().public_bytes_raw() for n in range(3, 10)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from palate.server.privacy import Privacy, mask_settings, noise_over_clip, sum_that_is_sure
+from palate.server.privacy import PlanSettings, Privacy, mask_settings, noise_over_clip, sum_that_is_sure
 from palate.server.settings import RunSettings
 from palate.shared.accounting import noise_multiplier
 from palate.shared.coding import WEIGHTS, ring_bits_needed, sensitivity_of
@@ -30,9 +30,54 @@ def test_settings_outside_their_range_are_one_line(wrong: dict[str, Any]) -> Non
     assert "\n" not in str(caught.value)
 
 
+PLAN = PlanSettings(steps=100, separation=10, noise_multiplier=2.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {}, {"steps": 0}, {"steps": 2.5}, {"steps": 10_001}, {"separation": 0}, {"separation": 101}, {"bands": -1}, {"bands": 101},
+        {"bands": True}, {"noise_multiplier": 0.0}, {"noise_multiplier": math.nan}, {"noise_multiplier": 2_000.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_noise_plan_outside_its_range_is_one_line(wrong: dict[str, Any]) -> None:
+    good = {"steps": 100, "separation": 10, "noise_multiplier": 2.0} if wrong else {}
+    with pytest.raises(OptionError) as caught:
+        PlanSettings(**{**good, **wrong})
+    assert f"{next(iter(wrong), 'steps')} of the noise plan" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"sampling": "poisson"}, {"clip_rate": 0.2}, {"group_size": 5}, {"group_size": 5, "rule": "median"}, {"plan": {"steps": 3}}],
+    ids=str,
+)  # fmt: skip
+def test_settings_that_contradict_a_noise_plan_are_one_line(beside: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(beside))) as caught:
+        Privacy(**{"clip_rate": 0.0, "plan": PLAN, **beside})
+    assert "plan" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_with_a_noise_plan_the_noise_counts_as_what_is_left_of_it_in_the_sum_of_all_rounds() -> None:
+    shares = Privacy(noise_multiplier=3.0, clip_rate=0.0)
+    independent = Privacy(noise_multiplier=3.0, clip_rate=0.0, plan=PlanSettings(100, 100, 4.0, bands=1))
+    assert noise_over_clip(independent, 50) == pytest.approx(5 / 3 * noise_over_clip(shares, 50))
+    best = Privacy(noise_multiplier=3.0, clip_rate=0.0, plan=PlanSettings(100, 100, 4.0))
+    assert noise_over_clip(shares, 50) < noise_over_clip(best, 50) < noise_over_clip(independent, 50)
+
+
 def test_settings_travel_as_json_and_an_unknown_key_is_named() -> None:
-    run = RunSettings(privacy=Privacy(group_size=5, rule="median", sampling="poisson"))
-    assert RunSettings.from_json(run.to_json()) == run
+    for privacy in (
+        Privacy(group_size=5, rule="median", sampling="poisson"),
+        Privacy(clip_rate=0.0, plan=PLAN),
+    ):
+        run = RunSettings(privacy=privacy)
+        assert RunSettings.from_json(run.to_json()) == run
+    with pytest.raises(FileFormatError, match="'band'"):
+        RunSettings.from_json(json.dumps({"privacy": {"plan": {"band": 1}}}))
     with pytest.raises(FileFormatError, match="'epsilom'"):
         RunSettings.from_json(json.dumps({"privacy": {"epsilom": 1}}))
 

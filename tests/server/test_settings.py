@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from palate.server.planned import masks_and_plan
 from palate.server.settings import RunSettings
-from palate.shared.accounting import Cost, epsilon_by_pld
+from palate.shared.accounting import Cost, epsilon_by_pld, epsilon_of_rho, noise_multiplier, rho_of
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import LocalSettings
 
@@ -70,3 +71,21 @@ def test_the_settings_in_the_documents_are_taken_as_they_stand() -> None:
     assert found.privacy is not None
     cost = Cost(found.privacy.noise_multiplier, 0.09)
     assert epsilon_by_pld([(cost, 20)], found.privacy.delta) <= found.privacy.epsilon == 2.0
+
+
+def test_the_planned_run_in_the_documents_costs_what_they_say() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "planned-run.toml").read_text(encoding="utf-8")
+    found = RunSettings.from_json(json.dumps(tomllib.loads(text)))
+    assert found.privacy is not None
+    plan = found.privacy.plan
+    assert plan is not None
+    spent = epsilon_by_pld([(Cost(plan.noise_multiplier).on_grid(), 1)], found.privacy.delta)
+    assert 1.98 < spent <= found.privacy.epsilon == 2.0
+    # A device counts its own share, at the usual delta, for each of the ten sums that it may be in.
+    masks, on_levels = masks_and_plan(found)
+    count = found.privacy.count
+    sure = noise_multiplier(
+        masks.noise, devices=masks.least, sensitivity=on_levels.sensitivity, dimension=count + 1
+    )
+    assert on_levels.participations == 10
+    assert epsilon_of_rho(10 * rho_of(sure), 1e-5) == pytest.approx(7.25, abs=0.05)

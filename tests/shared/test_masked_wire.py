@@ -309,6 +309,8 @@ def test_an_invitation_with_a_value_out_of_range_is_refused(offset: int, new: by
         ({"fixed": "AB" * 32}, "hash"),
         ({"model": "text"}, "size"),
         ({"model": bytes(wire.MOST_MODEL_BYTES + 1)}, "size"),
+        ({"rotation": bytes(31)}, "size"),
+        ({"rotation": "ab" * 16}, "size"),
     ],
 )
 def test_an_invitation_that_cannot_be_is_not_made(changed: dict[str, Any], reason: str) -> None:
@@ -316,6 +318,18 @@ def test_an_invitation_that_cannot_be_is_not_made(changed: dict[str, Any], reaso
     with pytest.raises(MaskError) as caught:
         dataclasses.replace(good, **changed)
     assert caught.value.reason == reason
+
+
+def test_an_invitation_names_what_is_rotated_by_or_nothing() -> None:
+    plain = Invitation(1, 0, "ab" * 32, 7, LocalSettings(), settings(), b"a model")
+    named = dataclasses.replace(plain, rotation=bytes(range(32)))
+    for one in (plain, named):
+        assert wire.decode_invitation(wire.encode_invitation(one)) == one
+    assert len(wire.encode_invitation(named)) == len(wire.encode_invitation(plain)) + 32
+    assert wire.context_of(wire.encode_invitation(named)) != wire.context_of(wire.encode_invitation(plain))
+    content = opened("invitation", wire.encode_invitation(named))
+    assert refusal("invitation", add_checksum(content[:-1])) == "size"
+    assert refusal("invitation", add_checksum(content + b"\0")) == "size"
 
 
 def test_any_change_of_the_invitation_is_another_context() -> None:
