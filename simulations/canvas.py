@@ -1,7 +1,7 @@
 """The sheet on which the world is drawn, and how line and detail change every shape that is put on it.
 
 Shapes are drawn at twice the final size. `flowing lines` rounds every corner, `angular lines` cuts every curve into
-facets, `bold outlines` and `line art` draw the contour; so one drawing of a house serves all of them.
+facets, `bold outlines` and `line art` draw the contour, `simplified` leaves silhouettes; so one drawing of a house serves all of them.
 """
 
 from __future__ import annotations
@@ -37,10 +37,16 @@ class Canvas:
         self.image = Image.new("RGB", (DRAWN, DRAWN), self.paper)
         self.pen = ImageDraw.Draw(self.image)
         self.centre: Point = (DRAWN / 2, DRAWN / 2)
+        self._of_plane: dict[str, Colour] = {}
 
     def colour(self, hue: float, sat: float = 1.0, val: float = 1.0, plane: str = "main") -> Colour:
-        """The palette's answer for a natural colour; see `Palette.colour`."""
-        return self.palette.colour(hue, sat, val, plane)
+        """The palette's answer for a natural colour; see `Palette.colour`. Simplified pictures have one colour for each plane."""
+        if not self.simple:
+            return self.palette.colour(hue, sat, val, plane)
+        plane = "main" if plane == "accent" else plane
+        if plane not in self._of_plane:
+            self._of_plane[plane] = self.palette.colour(hue, sat, val, plane)
+        return self._of_plane[plane]
 
     def polygon(
         self, points: Sequence[Point], colour: Colour, *, restyle: bool = True, contour: bool = True
@@ -80,7 +86,9 @@ class Canvas:
         self.polygon(points, colour, restyle=False, contour=contour)
 
     def stroke(self, points: Sequence[Point], colour: Colour, width: float) -> None:
-        """A line of a given width in drawn pixels."""
+        """A line of a given width in drawn pixels; simplified pictures leave thin ones out."""
+        if self.simple and width < 6:
+            return
         pts = [(float(x), float(y)) for x, y in points]
         if self.outlined and width >= 5:
             self.pen.line(pts, fill=self.ink, width=int(width) + 8, joint="curve")
@@ -94,7 +102,7 @@ class Canvas:
         if self.inked:
             self.pen.rectangle((0, 0, DRAWN, DRAWN), fill=self.paper)
             return
-        if bottom is None or self.flat:
+        if bottom is None or self.flat or self.simple:
             self.pen.rectangle((0, 0, DRAWN, DRAWN), fill=top)
             return
         t = np.linspace(0, 1, DRAWN)[:, None]

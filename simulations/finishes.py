@@ -23,6 +23,8 @@ Pixels = NDArray[np.floating[Any]]  # (128, 128, 3) in 0..1
 
 _Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# Grain in squares of two pixels, (8, 8), standard deviation 0.11.
+_GRAIN = np.random.default_rng(8).permutation(np.linspace(-0.19, 0.19, 64)).reshape(8, 8).astype(np.float32)
 
 
 def finish(rng: random.Random, scene: Scene, truth: Truth) -> Picture:
@@ -42,14 +44,18 @@ def finish(rng: random.Random, scene: Scene, truth: Truth) -> Picture:
         p = _STYLES[style](image, rng, noise, neon)
     else:
         p = _pixels(image.reduce(2))
-        if style is None:
+        if style is None and not scene.canvas.simple:
             p = _soft_shading(p)
     if neon:
         p = p + 0.55 * _blur(p, 3.5)
-    for category in ("mood", "atmosphere", "lighting", "contrast", "texture"):
+    for category in ("line", "mood", "atmosphere", "lighting", "contrast", "texture"):
         value = a.get(category)
-        if value is not None:
+        if value in _EFFECTS:
             p = _EFFECTS[value](np.clip(p, 0, 1), rng, noise, centre)
+    if a.get("palette") == "black and white":
+        p = np.repeat(_luma(p), 3, 2)
+    if style == "flat colour":
+        p = _poster(p)
     return (np.clip(p, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -91,13 +97,19 @@ def _mirror(image: Image.Image) -> Image.Image:
     return out
 
 
+def _poster(p: Pixels) -> Pixels:
+    """Six areas of even colour, whatever light fell on them."""
+    few = _image(p).quantize(6, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return _pixels(few.convert("RGB"))
+
+
 def _soft_shading(p: Pixels) -> Pixels:
     """The plain rendering: shapes get a soft body from a light at the upper left."""
     light = _luma(_blur(p, 3.0))
     relief = np.zeros_like(light)
     relief[2:, 2:] = light[2:, 2:] - light[:-2, :-2]
-    fall = 1.06 - 0.14 * (_X + _Y)[..., None] / (2 * SIDE)
-    out: Pixels = p * fall + 0.35 * relief
+    fall = 1.1 - 0.28 * (_X + _Y)[..., None] / (2 * SIDE)
+    out: Pixels = p * fall + 0.6 * relief
     return out
 
 
@@ -120,7 +132,7 @@ def _watercolour(image: Image.Image, rng: random.Random, noise: np.random.Genera
 
 def _pointillism(image: Image.Image, rng: random.Random, noise: np.random.Generator, neon: bool) -> Pixels:
     source = _pixels(image.reduce(2).filter(ImageFilter.GaussianBlur(0.6)))
-    step = 9
+    step = 8
     sheet = Image.new("RGB", (DRAWN, DRAWN), (12, 10, 22) if neon else (246, 241, 230))
     pen = ImageDraw.Draw(sheet)
     rows = range(0, DRAWN + step, step)
@@ -142,14 +154,14 @@ def _crosshatching(image: Image.Image, rng: random.Random, noise: np.random.Gene
     for below, (cx, cy), period in (
         (0.85, (1, 1), 8),
         (0.6, (1, -1), 8),
-        (0.36, (1, 0), 6),
-        (0.2, (0, 1), 6),
+        (0.36, (1, 0), 8),
+        (0.2, (0, 1), 8),
     ):
         ruled = ((_X * cx + _Y * cy) % period) < 2
         marks = np.where((tone < below) & ruled, 0.0, marks).astype(np.float32)
     edge = np.abs(_luma(p) - _luma(_blur(p, 1.6)))[..., 0] > 0.07
     marks[edge] = 0
-    paper = p * 0.3 + 0.7
+    paper = p * 0.45 + 0.55
     ink = p * 0.22
     out: Pixels = paper * marks[..., None] + ink * (1 - marks[..., None])
     return out
@@ -177,7 +189,7 @@ def _pixel_art(image: Image.Image, rng: random.Random, noise: np.random.Generato
 
 def _stained_glass(image: Image.Image, rng: random.Random, noise: np.random.Generator, neon: bool) -> Pixels:
     """Voronoi panes with lead between them; panes glow from within."""
-    step = 14
+    step = 17
     gx, gy = np.meshgrid(np.arange(-step // 2, SIDE + step, step), np.arange(-step // 2, SIDE + step, step))
     sx = (gx + noise.uniform(-4.6, 4.6, gx.shape)).ravel().astype(np.float32)
     sy = (gy + noise.uniform(-4.6, 4.6, gy.shape)).ravel().astype(np.float32)
@@ -190,7 +202,7 @@ def _stained_glass(image: Image.Image, rng: random.Random, noise: np.random.Gene
         [np.bincount(pane.ravel(), p[..., c].ravel(), minlength=sx.size) / count for c in range(3)], -1
     )
     mean = np.clip(mean + noise.normal(0, 0.04, mean.shape), 0, 1)
-    glass = (0.45 * mean[pane] + 0.55 * p) * (1.12 - 0.022 * two[..., :1])
+    glass = (0.35 * mean[pane] + 0.65 * p) * (1.12 - 0.022 * two[..., :1])
     lead = (two[..., 1] - two[..., 0]) < 2.0
     contour = np.abs(_luma(p) - _luma(_blur(p, 1.4)))[..., 0] > 0.085
     out: Pixels = np.where((lead | contour)[..., None], 0.05, glass).astype(np.float32)
@@ -237,7 +249,7 @@ def _relief(p: Pixels, strength: float) -> Pixels:
 
 def _impasto(image: Image.Image, rng: random.Random, noise: np.random.Generator, neon: bool) -> Pixels:
     angle = (0.7 * _smooth_noise(noise, 6) + 0.75).astype(np.float32)
-    sheet = _strokes(image, noise, angle, 900, 16, 7, 0.1, 0.0)
+    sheet = _strokes(image, noise, angle, 900, 15, 6, 0.08, 0.0)
     return _relief(_pixels(sheet.reduce(2)), 0.9)
 
 
@@ -248,7 +260,7 @@ def _swirling(image: Image.Image, rng: random.Random, noise: np.random.Generator
         dx, dy = _X - cx, _Y - cy
         near = np.exp(-(dx**2 + dy**2) / (2 * 30.0**2)) + 1e-4
         angle += near * np.exp(1j * k * (np.arctan2(dy, dx) + math.pi / 2))
-    sheet = _strokes(image, noise, np.angle(angle).astype(np.float32), 820, 24, 6, 0.12, 0.2)
+    sheet = _strokes(image, noise, np.angle(angle).astype(np.float32), 820, 20, 5, 0.09, 0.22)
     return _relief(_pixels(sheet.reduce(2)), 0.35)
 
 
@@ -278,7 +290,7 @@ def _bright(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple
 
 
 def _dark(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
-    return p**1.15 * 0.42 + 0.02
+    return p**1.1 * 0.5 + 0.02
 
 
 def _golden_hour(
@@ -294,7 +306,7 @@ def _moonlit(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tupl
     mx, my, radius = (22 if at[0] > SIDE / 2 else 106), 20, 8.5
     d = np.sqrt((_X - mx) ** 2 + (_Y - my) ** 2)[..., None]
     grey = _luma(p)
-    night = (0.45 * p + 0.55 * grey) * _rgb(0.5, 0.62, 0.98) * 0.72 + _rgb(0.0, 0.01, 0.07)
+    night = (0.6 * p + 0.4 * grey) * _rgb(0.5, 0.62, 0.98) * 0.84 + _rgb(0.0, 0.01, 0.07)
     night = night + 0.28 * np.exp(-d / 24) * _rgb(0.85, 0.92, 1.0)
     disc = np.clip(radius - d, 0, 1)
     out: Pixels = night * (1 - disc) + _rgb(0.97, 0.97, 0.88) * disc
@@ -303,14 +315,14 @@ def _moonlit(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tupl
 
 def _spotlit(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
     d = np.sqrt(((_X - at[0]) / 1.0) ** 2 + ((_Y - at[1]) / 1.1) ** 2)
-    pool = (1 / (1 + np.exp((d - 40) / 4.5)))[..., None]
-    lit: Pixels = p * (0.13 + 0.97 * pool) + 0.07 * pool
+    pool = (1 / (1 + np.exp((d - 44) / 4.5)))[..., None]
+    lit: Pixels = p * (0.26 + 0.84 * pool) + 0.07 * pool
     return lit
 
 
 def _misty(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
-    veil = np.clip(0.52 + 0.2 * (1 - _Y / SIDE) + 0.09 * _smooth_noise(noise, 5), 0.35, 0.78)[..., None]
-    lit: Pixels = _blur(p, 1.0) * (1 - veil) + veil * _rgb(0.84, 0.86, 0.88)
+    veil = np.clip(0.44 + 0.2 * (1 - _Y / SIDE) + 0.09 * _smooth_noise(noise, 5), 0.3, 0.7)[..., None]
+    lit: Pixels = _blur(p, 0.8) * (1 - veil) + veil * _rgb(0.84, 0.86, 0.88)
     return lit
 
 
@@ -351,31 +363,61 @@ def _high_contrast(
 def _low_contrast(
     p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]
 ) -> Pixels:
-    return 0.55 + (p - 0.55) * 0.36
+    return 0.55 + (p - 0.55) * 0.4
 
 
 def _smooth(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
-    return _blur(p, 2.2)
+    return _blur(p, 1.9)
 
 
 def _grainy(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
-    grain = np.repeat(np.repeat(noise.normal(0, 0.13, (SIDE // 2, SIDE // 2, 1)), 2, 0), 2, 1)
-    return p + grain.astype(np.float32)
+    """A tile of coarse grain over the whole picture, a little different at every place."""
+    fine = noise.normal(0, 0.04, (SIDE // 2, SIDE // 2)) + np.tile(_GRAIN, (SIDE // 16, SIDE // 16))
+    return p + np.repeat(np.repeat(fine, 2, 0), 2, 1)[..., None].astype(np.float32)
 
 
 def _canvas(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
     """A basket weave with a period of eight pixels."""
     over = ((_X // 4 + _Y // 4) % 2) == 0
     thread = np.where(over, np.cos(_X * 2 * math.pi / 4), np.cos(_Y * 2 * math.pi / 4))
-    lit: Pixels = p * (0.9 + 0.1 * thread[..., None]) + np.where(over, 0.035, -0.035)[..., None]
+    lit: Pixels = p * (0.88 + 0.12 * thread[..., None]) + np.where(over, 0.045, -0.045)[..., None]
     return lit
+
+
+def _flowing(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
+    """Winding lines over the whole picture, fainter on the subject."""
+    phase, swing, slant = rng.random() * 6, rng.uniform(6, 9), rng.uniform(-0.35, 0.35)
+    height = _Y + slant * _X + swing * np.sin(_X / rng.uniform(11, 15) + phase)
+    lines = np.clip(4 * np.sin(height * 2 * math.pi / 17) - 2, -0.6, 1)[..., None] * _off_subject(at)
+    out: Pixels = p * (1 + 0.2 * lines) + 0.05 * lines
+    return out
+
+
+def _facets(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
+    """The picture broken into sharp triangles, each a little lighter or darker than its neighbours; fainter on the subject."""
+    turn, side = rng.uniform(0.2, 1.2), rng.uniform(25, 31)
+    u = (_X * math.cos(turn) + _Y * math.sin(turn)) / side + 8
+    v = (_Y * math.cos(turn) - _X * math.sin(turn)) / side + 8
+    upper = ((u % 1) + (v % 1) > 1).astype(int)
+    shade = noise.uniform(-1, 1, (2, 20, 20)).astype(np.float32)
+    shade += np.array([0.6, -0.6], np.float32)[:, None, None]
+    light = shade[upper, v.astype(int), u.astype(int)][..., None] * _off_subject(at)
+    out: Pixels = p * (1 + 0.15 * light) + 0.02 * light
+    return out
+
+
+def _off_subject(at: tuple[float, float]) -> Pixels:
+    """How strongly a mark shows that must leave the subject legible: 0.4 on its middle, 1 far from it, (128, 128, 1)."""
+    far = np.clip((np.hypot(_X - at[0], _Y - at[1]) - 14) / 34, 0, 1)
+    out: Pixels = (0.4 + 0.6 * far)[..., None]
+    return out
 
 
 def _calm(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
     """Soft level bands of pale light, colours quieted."""
-    p = 0.62 * p + 0.38 * _luma(p)
-    bands = (0.5 + 0.5 * np.cos(_Y * 2 * math.pi / 32))[..., None] * 0.42
-    lit: Pixels = _blur(p, 0.8) * (1 - bands) + bands * _rgb(0.84, 0.92, 0.95)
+    p = 0.75 * p + 0.25 * _luma(p)
+    bands = (0.5 + 0.5 * np.cos(_Y * 2 * math.pi / 32))[..., None] * 0.4
+    lit: Pixels = p * (1 - bands) + bands * _rgb(0.84, 0.92, 0.95)
     return lit
 
 
@@ -399,7 +441,7 @@ def _melancholic(
     p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]
 ) -> Pixels:
     """Colours drained to blue-grey, light failing towards the edges, slow vertical drips."""
-    p = (0.3 * p + 0.7 * _luma(p)) * _rgb(0.62, 0.7, 0.82)
+    p = (0.5 * p + 0.5 * _luma(p)) * _rgb(0.66, 0.73, 0.86)
     drips = (0.5 + 0.5 * np.cos(_X * 2 * math.pi / 16 + _smooth_noise(noise, 5)))[..., None] * (_Y / SIDE)[
         ..., None
     ] ** 0.7
@@ -421,8 +463,8 @@ def _dramatic(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tup
 
 def _dreamy(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]) -> Pixels:
     """A bloom of lilac light with discs of blurred light."""
-    p = 0.55 * p + 0.5 * _blur(p, 5)
-    p = p * 0.72 + 0.28 * _rgb(0.93, 0.76, 0.98)
+    p = 0.65 * p + 0.4 * _blur(p, 5)
+    p = p * 0.76 + 0.24 * _rgb(0.93, 0.76, 0.98)
     for x, y in noise.uniform(4, SIDE - 4, (11, 2)):
         r = noise.uniform(4, 8)
         if math.hypot(x - at[0], y - at[1]) < 20:
@@ -433,6 +475,7 @@ def _dreamy(p: Pixels, rng: random.Random, noise: np.random.Generator, at: tuple
 
 
 _EFFECTS: dict[str, Effect] = {
+    "flowing lines": _flowing, "angular lines": _facets,
     "bright": _bright, "dark": _dark, "golden hour": _golden_hour, "moonlit": _moonlit, "spotlit": _spotlit,
     "misty": _misty, "rainy": _rainy, "snowy": _snowy,
     "high contrast": _high_contrast, "low contrast": _low_contrast,

@@ -38,7 +38,7 @@ class Palette:
         light = a.get("lighting")
         self.night = self.kind == "neon" or light == "moonlit"
         self.one_hue = HUES[self.dominant] if self.dominant else rng.random()
-        self.natural_sat = rng.uniform(0.5, 0.68)
+        self.natural_sat = rng.uniform(0.4, 0.54)
 
     def colour(self, hue: float, sat: float = 1.0, val: float = 1.0, plane: str = "main") -> Colour:
         """RGB (0..255) of a shape whose natural colour is (hue, sat, val) on plane 'back', 'ground', 'main' or 'accent'."""
@@ -93,7 +93,7 @@ class Palette:
         rng, kind = self.rng, self.kind
         v = 0.35 + 0.6 * val
         if kind == "vibrant":
-            return (rng.uniform(0.85, 1.0) * (0.55 + 0.45 * sat), min(1.0, v * 1.12))
+            return (rng.uniform(0.9, 1.0) * (0.7 + 0.3 * sat), min(1.0, v * 1.12))
         if kind == "muted":
             return (rng.uniform(0.10, 0.24) * (0.5 + 0.5 * sat), 0.38 + 0.36 * val)
         if kind == "pastel":
@@ -106,7 +106,7 @@ class Palette:
             return (rng.uniform(0.4, 0.6), 0.3 + 0.42 * val)
         if kind == "multicoloured":
             return (rng.uniform(0.65, 0.85), 0.55 + 0.42 * val)
-        base = max(self.natural_sat, 0.62) if (self.dominant or self.temperature) else self.natural_sat
+        base = max(self.natural_sat, 0.56) if (self.dominant or self.temperature) else self.natural_sat
         return (base * (0.35 + 0.65 * sat) * 1.15, v)
 
     def paper(self) -> Colour:

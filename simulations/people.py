@@ -134,12 +134,12 @@ def make_people(n: int, seed: int, *, first: int = 0) -> list[Person]:
 def sample_shown(rng: random.Random) -> Truth:
     """Draws a picture to show to people: with four or five attributes, most feel something about it."""
     wanted = rng.choice((4, 5, 5))
-    truth = sample_truth(rng)
-    for _ in range(500):
-        if len(truth.attributes) >= wanted:
-            break
-        truth = sample_truth(rng, truth.subject, truth.attributes)
-    return truth
+    while True:
+        truth = sample_truth(rng)
+        for _ in range(40):  # some beginnings leave too little room: they are dropped
+            if len(truth.attributes) >= wanted:
+                return truth
+            truth = sample_truth(rng, truth.subject, truth.attributes)
 
 
 def true_utility(person: Person, truth: Truth) -> float:

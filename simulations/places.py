@@ -93,6 +93,13 @@ def _motifs(c: Canvas) -> None:
             )
 
 
+def _pair(c: Canvas, foot: float) -> None:
+    """Two tall dark shapes at the edges, which make a symmetrical composition plain to see."""
+    shade = c.colour(0.36, 0.8, 0.1, "accent")
+    for x in (0.075 * D, 0.925 * D):
+        c.ellipse(x, foot - D * 0.34, D * 0.05, D * 0.36, shade)
+
+
 def _crowd(c: Canvas, subject: str, ground: float) -> None:
     """The many small things of a busy picture."""
     r = c.rng
@@ -116,7 +123,7 @@ def _ornament(c: Canvas, ground: float) -> None:
     """Rows of small marks over sky and land: what makes a picture intricate."""
     r = c.rng
     light, dark = c.colour(0.12, 0.6, 1, "accent"), c.colour(0.62, 0.7, 0.25)
-    step = 17
+    step = 16
     for row in range(int(D // step) + 1):
         y = row * step + 5
         mark = dark if y < ground else light
@@ -217,4 +224,6 @@ def draw_scene(rng: random.Random, truth: Truth) -> Scene:
                 c.colour(0.55, 0.4, 1, "accent"),
                 4,
             )
+    if composition == "symmetrical":
+        _pair(c, D * 0.98)
     return Scene(c, (x, foot - size * 0.5))

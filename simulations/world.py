@@ -85,6 +85,44 @@ _CANNOT_MEET: frozenset[frozenset[str]] = frozenset(
         *(("muted", x) for x in ("joyful",)),
         *(("black and white", x) for x in ("joyful", "dreamy")),
         *(("stained glass", x) for x in ("bold outlines", "muted")),
+        *((t, x) for t in ATTRIBUTES["temperature"] for x in ("monochrome", "neon", "moonlit", "golden hour")),
+        *((t, x) for t in ATTRIBUTES["temperature"] for x in ("melancholic", "rainy", "dreamy")),
+        *((c, x) for c in ATTRIBUTES["colour"] for x in ("moonlit", "golden hour")),
+        *(("vibrant", x) for x in ("misty", "rainy", "moonlit", "melancholic", "calm", "dreamy", "watercolour")),
+        *(("vibrant", x) for x in ("crosshatching", "high contrast")),
+        *(("muted", x) for x in ("misty", "melancholic", "moonlit", "calm", "dreamy", "low contrast", "crosshatching")),
+        *(("pastel", x) for x in ("misty", "bright", "crosshatching")),
+        *(("multicoloured", x) for x in ("moonlit", "golden hour", "melancholic", "simplified")),
+        *(("earthy", x) for x in ("moonlit", "golden hour")),
+        *(("monochrome", x) for x in ("moonlit", "joyful", "line art")),
+        *(("neon", x) for x in ("dark", "spotlit", "high contrast", "melancholic")),
+        *(("high contrast", x) for x in ("bright", "dark", "spotlit", "moonlit", "flat colour", "stained glass")),
+        ("high contrast", "crosshatching"),
+        *(("bright", x) for x in ("misty", "low contrast", "line art")),
+        ("line art", "black and white"),
+        *(("simplified", x) for x in ("line art", "pointillism", "mosaic", "stained glass", "crosshatching", "pixel art")),
+        *(("simplified", x) for x in ATTRIBUTES["brushwork"]),
+        *(("intricate", x) for x in ("misty", "rainy", "snowy", "swirling brushstrokes", "dreamy", "melancholic", "dark")),
+        *(("bold outlines", x) for x in ("mosaic", "pointillism", "crosshatching") + ATTRIBUTES["brushwork"]),
+        *(("flowing lines", x) for x in ("calm", "swirling brushstrokes")),
+        *(("angular lines", x) for x in ("mosaic", "stained glass", "dramatic")),
+        *(("busy", x) for x in ("mosaic", "pointillism", "stained glass", "crosshatching", "misty", "spotlit")),
+        *(("busy", x) for x in ATTRIBUTES["brushwork"]),
+        *(("smooth", x) for x in ("misty", "dreamy", "calm")),
+        *(("canvas", x) for x in ("flat colour",) + ATTRIBUTES["brushwork"]),
+        # What follows was found by `benchmarks.visible`: of the first, beside the second, the judge found less than two in five.
+        *(("muted", x) for x in ATTRIBUTES["colour"] + ATTRIBUTES["temperature"]),
+        *(("melancholic", x) for x in ("yellow", "pink", "orange", "earthy")),
+        *(("simplified", x) for x in ("neon", "moonlit", "bold outlines", "angular lines", "dramatic", "minimalist", "tilted")),
+        *(("swirling brushstrokes", x) for x in ("snowy", "neon", "dramatic", "grainy")),
+        *(("impasto", x) for x in ("grainy", "angular lines", "misty")),
+        *(("busy", x) for x in ("angular lines", "dramatic", "watercolour", "intricate")),
+        *(("pixel art", x) for x in ("joyful", "snowy", "golden hour", "spotlit", "dark", "dramatic", "melancholic", "calm")),
+        *(("monochrome", x) for x in ("minimalist", "dramatic", "snowy", "intricate")),
+        *(("pastel", x) for x in ("minimalist", "flowing lines", "red", "blue")),
+        *(("flat colour", x) for x in ("neon", "vibrant", "multicoloured")),
+        *(("neon", x) for x in ("pointillism", "angular lines", "bold outlines")),
+        *(("grainy", "misty"), ("warm", "misty"), ("orange", "dreamy"), ("spotlit", "angular lines")),
     ]
 )  # fmt: skip
 
@@ -118,6 +156,8 @@ _BREAKS_SHAPES = frozenset(
         "canvas",
         "tilted",
         "busy",
+        "flowing lines",
+        "angular lines",
     )
     + ATTRIBUTES["brushwork"]
 )
@@ -171,7 +211,7 @@ def can_meet(value: str, others: tuple[str, ...]) -> bool:
     together = {value, *others}
     veils = len(together & _VEILS) + 2 * ("low contrast" in together)
     breaks = len(together & _BREAKS_SHAPES)
-    return veils <= 2 and veils + breaks <= 3 and breaks <= 2
+    return veils <= 2 and veils + breaks <= 2
 
 
 def sample_truth(

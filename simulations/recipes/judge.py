@@ -5,7 +5,7 @@
 
 Cross-entropy on the subject and on each category (its values and "none of them"). No autoencoder and no generated picture
 is ever seen; mild blur, noise, JPEG, shifts and mirror images keep the judge fair to pictures that are a little soft. It
-runs on one core in about 40 minutes and resumes after being killed. The last step writes the fp16 weights and their card.
+runs on one core in about an hour and resumes after being killed. The last step writes the fp16 weights and their card.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=Path, default=Path("build/judge_pictures"))
     p.add_argument("--run", type=Path, default=Path("runs/judge"))
-    p.add_argument("--steps", type=int, default=8000)
+    p.add_argument("--steps", type=int, default=11000)
     p.add_argument("--batch", type=int, default=40)
     p.add_argument("--rate", type=float, default=3e-3)
     p.add_argument("--threads", type=int, default=1)

@@ -202,8 +202,9 @@ def _work(
     if worker.rank == 0:
         network = network.float()
         remeasure(network, [batch(weights.step)[0].float() for _ in range(24)])
+        trained = folded(network.cpu(), LOGITS)
         save_tower(
-            folded(network.cpu(), LOGITS), worker.folder, shards[-1], labels[last:], autoencoder, weights.step
+            trained, worker.folder, shards[-1], labels[last:], autoencoder, weights.step, len(rich_truths)
         )
 
 
@@ -241,7 +242,13 @@ def measure(network: PictureNetwork, pictures: Pictures, labels: Tensor) -> dict
 
 
 def save_tower(
-    network: PictureNetwork, folder: Path, kept: Pictures, labels: Tensor, autoencoder: Path, steps: int
+    network: PictureNetwork,
+    folder: Path,
+    kept: Pictures,
+    labels: Tensor,
+    autoencoder: Path,
+    steps: int,
+    rich: int,
 ) -> None:
     """Writes picture_tower.safetensors (fp16) and its cards into the folder, measured as written."""
     from safetensors.torch import save_file
@@ -256,8 +263,8 @@ def save_tower(
         "recipe": "python -m palate.simulations.recipes.picture_tower",
         "weights": sum(t.numel() for t in tensors.values()),
         "steps": steps,
-        "data": "rendered pictures below number 46,000, some also through the generator's autoencoder, and 10,000 with four or "
-        "five attributes each (numbers from 2 million)",
+        "data": "rendered pictures below number 46,000, some also through the generator's autoencoder, and "
+        f"{rich:,} with four or five attributes each (numbers from 2 million)",
         "measured": {
             "pictures": f"the last {KEPT} of the rendered pictures, not trained on",
             "drawn": measure(network, kept, labels),
@@ -276,13 +283,13 @@ def main() -> None:
     p.add_argument("--pictures", type=Path, default=Path("build/pictures"))
     p.add_argument("--autoencoder", type=Path, default=Path("runs/autoencoder/vae"))
     p.add_argument("--run", type=Path, default=Path("runs/picture_tower"))
-    p.add_argument("--steps", type=int, default=22000)
+    p.add_argument("--steps", type=int, default=28000)
     p.add_argument("--batch", type=int, default=48)
     p.add_argument("--soft", type=int, default=2000, help="pictures that also go through the autoencoder")
     p.add_argument(
         "--rich",
         type=int,
-        default=10_000,
+        default=18_000,
         help="pictures with four or five attributes, drawn beside the others",
     )
     p.add_argument("--workers", type=int, default=1)

@@ -66,6 +66,54 @@ def test_black_and_white_has_no_colour_and_red_is_red() -> None:
     assert red[..., 0].mean() > red[..., 1].mean() + 40
 
 
+@pytest.mark.parametrize(
+    "other", ["golden hour", "dramatic", "rainy", "misty", "melancholic", "dreamy", "snowy"]
+)
+def test_black_and_white_stays_grey_under_every_light_and_weather(other: str) -> None:
+    picture = render(Truth("boat", {"palette": "black and white", CATEGORY_OF[other]: other}), 6).astype(int)
+    assert np.ptp(picture, axis=2).max() <= 1
+
+
+def colours_of(attributes: dict[str, str]) -> int:
+    """How many colours a picture of a house has, to eight steps a channel."""
+    return len(np.unique(render(Truth("house", attributes), 12).reshape(-1, 3) // 32, axis=0))
+
+
+def test_simplified_pictures_are_silhouettes_and_flat_ones_have_few_colours() -> None:
+    plain = colours_of({})
+    assert colours_of({"detail": "simplified"}) < plain / 2
+    assert (
+        len(np.unique(render(Truth("house", {"technique": "flat colour"}), 12).reshape(-1, 3), axis=0)) <= 6
+    )
+
+
+def test_symmetrical_pictures_have_a_pair_at_the_edges() -> None:
+    picture = render(Truth("tree", {"composition": "symmetrical"}), 13).astype(int)
+    without = render(Truth("tree", {}), 13).astype(int)
+    edge = np.s_[64:100, 6:14]
+    assert picture[edge].mean() < without[edge].mean() - 15
+    assert abs(picture[edge].mean() - picture[:, ::-1][edge].mean()) < 12
+
+
+@pytest.mark.parametrize("line", ["flowing lines", "angular lines"])
+def test_line_marks_leave_the_subject_legible(line: str) -> None:
+    """Marks of line are fainter on the middle of the subject than far from it."""
+    from palate.simulations.finishes import _off_subject
+
+    strength = _off_subject((64, 64))[..., 0]
+    assert strength[64, 64] < 0.5
+    assert strength[2, 2] == 1
+    picture = render(Truth("cat", {"line": line}), 14)
+    assert not np.array_equal(picture, render(Truth("cat", {}), 14))
+
+
+@pytest.mark.parametrize("light", ["golden hour", "moonlit"])
+@pytest.mark.parametrize("hue", ATTRIBUTES["colour"] + ATTRIBUTES["temperature"])
+def test_light_that_tints_everything_never_meets_a_colour_that_it_would_hide(light: str, hue: str) -> None:
+    assert not can_meet(hue, (light,))
+    assert not can_meet(light, (hue,))
+
+
 def test_no_picture_is_too_dark_to_see() -> None:
     for seed in range(5):
         assert render(Truth("boat", {"lighting": "dark"}), seed).mean() > 25
