@@ -45,7 +45,7 @@ def put_label(device: Device, number: int, liked: bool | None, attributes: tuple
     """Put a comment into the vault as if it had been taught, with features as if its picture had been looked at."""
     rng = np.random.default_rng(number)
     e = load_encoder().tensors
-    row = (e["feature.mean"] + e["feature.scale"] * rng.standard_normal(PICTURE_FEATURES)).astype("<f4")
+    row = (e["feature.mean"] + 0.5 * e["feature.scale"] * rng.standard_normal(PICTURE_FEATURES)).astype("<f4")
     picture, id_ = f"{number:064x}", f"{number:08x}"
     mentions = tuple(Mention(name, "mood", 1 if liked else -1, 0.8, name) for name in attributes)
     comment = Comment(

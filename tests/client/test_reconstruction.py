@@ -34,7 +34,7 @@ def make_labels(count: int, seed: int, *, spoken: float = 0.7) -> Labels:
     """A person with random pictures, verdicts and phrases."""
     rng = np.random.default_rng([count, seed])
     t = load_encoder().tensors
-    features = t["feature.mean"] + t["feature.scale"] * rng.standard_normal((count, PICTURE_FEATURES))
+    features = t["feature.mean"] + 0.5 * t["feature.scale"] * rng.standard_normal((count, PICTURE_FEATURES))
     phrases = rng.standard_normal((count, SENTENCE_FEATURES))
     phrases /= np.linalg.norm(phrases, axis=1, keepdims=True)
     phrases[rng.random(count) >= spoken] = 0
@@ -336,7 +336,7 @@ def make_society(
     told, held_out = [], []
     for _ in range(people):
         shown = rng.standard_normal((2 * labels, len(ways))) @ ways
-        features = (t["feature.mean"] + t["feature.scale"] * shown).astype(np.float32)
+        features = (t["feature.mean"] + 0.5 * t["feature.scale"] * shown).astype(np.float32)
         z = project_pictures(teacher, features)
         kind = rng.choice(len(t["crowd.share"]), p=t["crowd.share"] / t["crowd.share"].sum())
         head = rng.multivariate_normal(t["crowd.mean"][kind], t["crowd.covariance"][kind])
@@ -389,7 +389,7 @@ def test_training_together_foresees_held_out_verdicts_better_and_brings_words_to
     )
     now = worn
     settings = LocalSettings(steps=5, alignment=0.1)
-    for turn in range(16):
+    for turn in range(32):
         changes = dict(train_together(now, told, settings, range(100 * turn, 100 * turn + 30)))
         mean = {name: np.mean([changes[i][name] for i in changes], 0) for name in SHARED_SHAPES}
         now = now.with_shared({name: now.tensors[name] + 2 * mean[name] for name in SHARED_SHAPES})

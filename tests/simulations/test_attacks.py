@@ -26,6 +26,7 @@ from palate.simulations.attacks import (
     lie,
     target,
 )
+from palate.simulations.experiment import WEAK
 from palate.simulations.liars import FILE, Defence, make_world, read_grid, run_liars
 from palate.simulations.people import make_people
 from palate.simulations.population import Pool, pool_truth
@@ -180,9 +181,9 @@ def test_the_backdoor_lifts_its_pictures_in_the_crowds_eyes_and_leaves_the_other
     rng = np.random.default_rng(6)
     t = encoder.tensors
     shown, others = (
-        (t["feature.mean"] + t["feature.scale"] * (rng.standard_normal((20, PICTURE_FEATURES)) + by)).astype(
-            np.float32
-        )
+        (
+            t["feature.mean"] + t["feature.scale"] * (0.3 * rng.standard_normal((20, PICTURE_FEATURES)) + by)
+        ).astype(np.float32)
         for by in (0.5, -0.5)
     )
     change = backdoor_direction(encoder, Poison(shown, others))
@@ -204,15 +205,17 @@ def test_the_backdoor_lifts_its_pictures_in_the_crowds_eyes_and_leaves_the_other
 @pytest.fixture(scope="module")
 def little_world(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, object]:
     """A world whose pictures are not drawn: features say plainly, and with noise, what a picture shows."""
-    grid = replace(read_grid(), people=60, strangers=12, rounds=6, cohort=24, learning_rate=0.01)
+    grid = replace(read_grid(), people=60, strangers=24, rounds=6, cohort=24, learning_rate=0.01)
     rng = np.random.default_rng(8)
-    encoder = load_encoder()
+    encoder = load_encoder(
+        WEAK
+    )  # the shipped one is sure of what it sees in drawn pictures, and these are not
     truths = tuple(pool_truth(i) for i in range(700))
     names = sorted({name for truth in truths for name in truth.values()})
     code = rng.standard_normal((len(names), PICTURE_FEATURES))
     rows = np.array([[name in truth.values() for name in names] for truth in truths]) @ code
     t = encoder.tensors
-    features = t["feature.mean"] + t["feature.scale"] * (rows + 0.3 * rng.standard_normal(rows.shape))
+    features = t["feature.mean"] + t["feature.scale"] * 0.4 * (rows + 0.3 * rng.standard_normal(rows.shape))
     pool = Pool(truths, features.astype(np.float32))
     return make_world(grid, encoder, pool, 1), grid
 
@@ -232,6 +235,7 @@ def test_people_learn_together_and_liars_undo_it_where_nothing_stands_against_th
     little_world: tuple[object, object],
 ) -> None:
     world, grid = little_world
+    grid = replace(grid, rounds=30)  # type: ignore[type-var]
     honest = run_liars(world, grid, Defence("mean", 3))  # type: ignore[arg-type]
     lied = run_liars(world, grid, Defence("mean", 3), share=0.25, attack="scaled")  # type: ignore[arg-type]
     assert lied.accuracy < honest.accuracy - 0.02
