@@ -9,7 +9,6 @@ an hour on two quiet cores; they go on where they were ended. Where their result
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from dataclasses import replace
@@ -18,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.rows import Row, print_rows
+from benchmarks.rows import Row, print_run
 
 COMMAND = "python -m benchmarks.evidence"
 OUT = Path(__file__).parent.parent / "build"
@@ -93,11 +92,7 @@ def _results(name: str, quick: bool, out: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The command."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--quick", action="store_true")
-    p.add_argument("--out", type=Path, default=OUT)
-    a = p.parse_args()
-    print_rows(run(a.quick, a.out))
+    print_run(run, OUT, __doc__)
 
 
 if __name__ == "__main__":

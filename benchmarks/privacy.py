@@ -8,7 +8,6 @@ ended), or reads the results.json that it left in the folder. With --quick one s
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import Row, print_rows
+from benchmarks.rows import Row, print_run
 
 COMMAND = "python -m benchmarks.privacy"
 OUT = Path(__file__).parent.parent / "build" / "privacy"
@@ -73,11 +72,7 @@ def run(quick: bool = False, out: Path = OUT) -> list[Row]:
 
 def main() -> None:
     """The command."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--quick", action="store_true")
-    p.add_argument("--out", type=Path, default=OUT)
-    a = p.parse_args()
-    print_rows(run(a.quick, a.out))
+    print_run(run, OUT, __doc__)
 
 
 if __name__ == "__main__":

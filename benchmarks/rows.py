@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -57,3 +59,12 @@ def print_rows(rows: Sequence[Row], *, full: bool = True) -> None:
             style="dim",
             soft_wrap=True,
         )
+
+
+def print_run(run: Callable[[bool, Path], list[Row]], out: Path, about: str | None) -> None:
+    """The command of a benchmark that reads an experiment's results in a folder, `out` by default: run(quick, folder)."""
+    p = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--quick", action="store_true")
+    p.add_argument("--out", type=Path, default=out)
+    a = p.parse_args()
+    print_rows(run(a.quick, a.out))

@@ -211,7 +211,7 @@ def can_meet(value: str, others: tuple[str, ...]) -> bool:
     together = {value, *others}
     veils = len(together & _VEILS) + 2 * ("low contrast" in together)
     breaks = len(together & _BREAKS_SHAPES)
-    return veils <= 2 and veils + breaks <= 2
+    return veils + breaks <= 2
 
 
 def sample_truth(

@@ -185,9 +185,9 @@ def test_a_run_is_wanted_until_it_ended_or_was_dropped(home: Path) -> None:
     assert processes.wanted(folder) is None
 
 
-def test_a_masked_run_wants_four_in_five_and_says_when_devices_will_refuse(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[RunSettings]:
+    """The settings of all runs that were submitted, which go no further."""
     seen: list[RunSettings] = []
 
     def submit(folder: ServerFolder, settings: RunSettings) -> str:
@@ -195,6 +195,12 @@ def test_a_masked_run_wants_four_in_five_and_says_when_devices_will_refuse(
         return "7"
 
     monkeypatch.setattr("palate.server.processes.submit", submit)
+    return seen
+
+
+def test_a_masked_run_wants_four_in_five_and_says_when_devices_will_refuse(
+    home: Path, submitted: list[RunSettings]
+) -> None:
     few = palate("run", "--devices", "4", "--detach")
     assert "devices refuse below 10 unless they joined with --least-devices" in few.stderr
     assert "times as long as one device's longest change" in few.stderr
@@ -202,20 +208,13 @@ def test_a_masked_run_wants_four_in_five_and_says_when_devices_will_refuse(
     assert many.stderr == ""
     bare = palate("run", "--devices", "4", "--detach", "--unmasked")
     assert bare.stderr == ""
-    assert [one.quorum for one in seen] == [4, 720, 2]
-    assert [one.privacy is None for one in seen] == [False, False, True]
+    assert [one.quorum for one in submitted] == [4, 720, 2]
+    assert [one.privacy is None for one in submitted] == [False, False, True]
 
 
 def test_a_run_with_a_noise_plan_says_how_many_devices_it_takes_and_refuses_what_cannot_be(
-    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    home: Path, submitted: list[RunSettings], tmp_path: Path
 ) -> None:
-    seen: list[RunSettings] = []
-
-    def submit(folder: ServerFolder, settings: RunSettings) -> str:
-        seen.append(settings)
-        return "7"
-
-    monkeypatch.setattr("palate.server.processes.submit", submit)
     file = tmp_path / "planned.toml"
     text = (
         "devices = 900\n[privacy]\n{}\n[privacy.plan]\nsteps = 20\nseparation = 4\nnoise_multiplier = 2.0\n"
@@ -224,8 +223,8 @@ def test_a_run_with_a_noise_plan_says_how_many_devices_it_takes_and_refuses_what
     shown = palate("run", "--settings", str(file), "--detach").stderr
     assert "rests until 4 sums later, so it takes about 2,880 devices" in shown
     assert "this server sees sums without any" in shown
-    assert seen[0].privacy is not None
-    assert seen[0].privacy.plan is not None
+    assert submitted[0].privacy is not None
+    assert submitted[0].privacy.plan is not None
     for wrong, word in (
         ("clip_rate = 0.1", "clip_rate"),
         ("clip_rate = 0.0\nring_bits = 4", "4 bits are too few"),
@@ -234,7 +233,7 @@ def test_a_run_with_a_noise_plan_says_how_many_devices_it_takes_and_refuses_what
         refused = palate("run", "--settings", str(file), "--detach", status=1).stderr
         assert word in refused
         assert refused.count("\n") == 1
-    assert len(seen) == 1
+    assert len(submitted) == 1
 
 
 def test_what_a_noise_plan_has_spent_is_shown(home: Path) -> None:
