@@ -11,19 +11,78 @@ import random
 from palate.simulations.world import ATTRIBUTES, CATEGORY_OF, Truth
 
 SUBJECT_WORDS: dict[str, tuple[str, ...]] = {
-    "house": ("house", "little house", "home", "bungalow", "chalet", "farmhouse", "hut", "villa"),
-    "tree": ("tree", "big tree", "oak", "maple", "birch", "apple tree"),
-    "mountain": ("mountain", "mountains", "summit", "mountain range", "alps"),
-    "boat": ("boat", "sailing boat", "sailboat", "yacht", "vessel"),
-    "flower": ("flower", "single flower", "daisy", "tulip", "bloom"),
-    "fish": ("fish", "swimming fish", "trout", "carp", "tuna"),
-    "city": ("city", "city skyline", "town", "downtown", "tall buildings"),
-    "cat": ("cat", "sitting cat", "house cat", "tabby", "pussycat"),
-    "bird": ("bird", "small bird", "sparrow", "finch", "parrot"),
-    "lighthouse": ("lighthouse", "old lighthouse", "tall lighthouse", "lighthouse tower"),
-    "balloon": ("hot air balloon", "balloon", "flying balloon", "striped balloon"),
-    "mushroom": ("mushroom", "red mushroom", "forest mushroom", "fungus"),
-}
+    "house": (
+        "house", "little house", "home", "bungalow", "chalet", "farmhouse", "hut", "villa", "barn", "shed", "farm",
+        "homestead", "manor", "shack", "residence", "building with a roof", "country house", "wooden house",
+        "stone house", "old house", "small building", "family home", "ranch", "gatehouse", "townhouse",
+        "summer house", "hotel", "inn", "estate",
+    ),
+    "tree": (
+        "tree", "big tree", "oak", "maple", "birch", "apple tree", "beech", "ash tree", "cedar", "spruce", "fir",
+        "cypress", "chestnut tree", "cherry tree", "aspen", "alder", "sycamore", "olive tree", "lone tree", "old tree",
+        "young tree", "leafy tree", "walnut tree", "evergreen", "conifer", "acacia", "hazel", "seedling",
+        "shade tree",
+    ),
+    "mountain": (
+        "mountain", "mountains", "summit", "mountain range", "alps", "mount", "mountaintop", "mountainside",
+        "cliff", "rocky slope", "massif", "rocky mountain", "mount fuji", "matterhorn", "everest", "himalayas",
+        "steep rock", "bluff", "mountain slope", "highlands", "escarpment",
+        "rocky hill", "steep hill",
+    ),
+    "boat": (
+        "boat", "sailing boat", "sailboat", "yacht", "vessel", "rowing boat", "fishing boat", "ferry", "barge", "canoe",
+        "sloop", "ketch", "catamaran", "trawler", "clipper", "frigate", "caravel", "little boat", "wooden boat",
+        "boat with a sail", "boat on the water", "raft", "skiff", "gondola", "lifeboat", "brig", "cutter", "longboat",
+    ),
+    "flower": (
+        "flower", "single flower", "daisy", "tulip", "bloom", "daffodil", "violet", "orchid", "carnation", "marigold",
+        "iris", "primrose", "buttercup", "wild flower", "chrysanthemum", "dahlia", "peony", "flower with petals",
+        "crocus", "anemone", "garden flower", "lotus", "magnolia", "petals", "aster", "cornflower", "camellia",
+        "flowering plant", "hibiscus", "geranium",
+    ),
+    "fish": (
+        "fish", "swimming fish", "trout", "carp", "tuna", "perch", "pike", "mackerel", "sardine", "bass", "haddock",
+        "anchovy", "catfish", "halibut", "sea bream", "little fish", "tropical fish", "big fish",
+        "fish with fins", "fish under water", "koi", "guppy", "sole", "snapper", "barracuda", "piranha", "pilchard",
+        "cichlid",
+    ),
+    "city": (
+        "city", "city skyline", "town", "downtown", "tall buildings", "skyline", "cityscape", "tower blocks",
+        "big city", "urban scene", "city buildings", "new york", "london", "tokyo", "chicago", "streets and buildings",
+        "apartment blocks", "city centre", "high buildings", "office buildings", "hong kong", "paris", "urban skyline",
+        "capital city", "modern city", "megacity", "business district", "brooklyn", "shanghai", "the city",
+    ),
+    "cat": (
+        "cat", "sitting cat", "house cat", "tabby", "pussycat", "puss", "moggy", "siamese cat", "persian cat",
+        "little cat", "stray cat", "pet cat", "cat with whiskers", "young cat", "alley cat",
+        "furry cat", "cat sitting up", "meowing cat", "mouser", "old cat", "fluffy cat",
+        "purring cat", "cats",
+    ),
+    "bird": (
+        "bird", "small bird", "sparrow", "finch", "parrot", "dove", "blackbird", "thrush", "swallow", "magpie", "jay",
+        "starling", "nightingale", "wren", "raven", "gull", "warbler", "budgie", "bluebird", "little bird",
+        "singing bird", "bird with a beak", "perched bird", "lark", "hummingbird", "cuckoo", "oriole", "chick",
+        "woodpecker", "kingfisher",
+    ),
+    "lighthouse": (
+        "lighthouse", "old lighthouse", "tall lighthouse", "lighthouse tower", "lighthouse on the shore",
+        "striped lighthouse", "sea lighthouse", "harbour lighthouse",
+        "signal tower", "tower by the coast", "tower with a lamp", "warning light for sailors",
+        "pharos", "harbour light", "lighthouse keeper's tower", "signal light", "watchtower", "lantern tower",
+    ),
+    "balloon": (
+        "hot air balloon", "balloon", "flying balloon", "striped balloon", "gas balloon", "montgolfier", "zeppelin",
+        "balloon with a basket", "ballooning", "big balloon", "floating balloon",
+        "balloon in the sky", "balloon flight", "hot-air balloon", "weather balloon", "inflated balloon",
+        "passenger balloon", "lighter than air craft", "balloon ride",
+    ),
+    "mushroom": (
+        "mushroom", "red mushroom", "forest mushroom", "fungus", "champignon", "chanterelle", "porcini", "morel",
+        "shiitake", "portobello", "button mushroom", "mushrooms", "mushroom cap", "spotted mushroom", "wild mushroom",
+        "poisonous mushroom", "edible mushroom", "little mushroom", "boletus", "amanita", "oyster mushroom",
+        "death cap", "puffball", "mushroom with white spots", "enoki", "inkcap",
+    ),
+}  # fmt: skip
 
 UNSEEN_SUBJECT_WORDS: dict[str, tuple[str, ...]] = {
     "house": ("cottage", "cabin", "mansion", "dwelling", "lodge"),
@@ -105,14 +164,20 @@ ATTRIBUTE_PHRASES: dict[str, tuple[str, ...]] = {
     "dreamy": ("dreamy", "dreamlike", "ethereal", "magical glow"),
 }
 
+_WITHOUT_ARTICLE = {
+    "mountains", "alps", "himalayas", "highlands", "everest", "mount fuji", "petals", "the city", "downtown",
+    "tall buildings", "tower blocks", "city buildings", "new york", "london", "tokyo", "chicago", "hong kong",
+    "paris", "brooklyn", "shanghai", "cats", "mushrooms", "streets and buildings", "apartment blocks",
+    "high buildings", "office buildings", "ballooning",
+}  # fmt: skip
 _OPENINGS = ("", "", "", "a painting of ", "an image of ", "a picture of ", "an artwork showing ")
 
 
-def subject_phrase(rng: random.Random, truth: Truth, *, plain: float = 0.45) -> str:
+def subject_phrase(rng: random.Random, truth: Truth, *, plain: float = 0.4) -> str:
     """The subject with an article, and its setting most of the time: 'a cat', 'a home by the sea'."""
     words = SUBJECT_WORDS[truth.subject]
     word = words[0] if rng.random() < plain else rng.choice(words)
-    plural = word in ("mountains", "alps", "tall buildings", "downtown")
+    plural = word in _WITHOUT_ARTICLE
     article = "" if plural or rng.random() < 0.08 else "an " if word[0] in "aeiou" else "a "
     phrase = article + word
     if truth.setting is not None and rng.random() < 0.8:

@@ -27,7 +27,7 @@ from palate.simulations.world import CATEGORY_OF, SETTINGS, SUBJECTS, Truth
 WIDTH = 384
 LENGTH = 32  # states of a prompt
 SLOTS = 24  # states of attributes that follow it in the tokens form
-PROMPTS_EACH = 24  # wordings of each subject in each setting
+PROMPTS_EACH = 48  # wordings of each subject in each setting
 
 _OPENINGS = ("", "", "", "a painting of ", "an image of ", "a picture of ")
 
