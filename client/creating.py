@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
-LEAST_SHOWN = 0.10
+LEAST_SHOWN = 0.5
 """A picture in which the tower gives the prompt's subject a lower probability than this is drawn again, less personal."""
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from palate.client.drawable import MOST_LIKES, drawable_attributes
+from palate.client.drawable import BEARABLE, MOST_LIKES, VEILS, drawable_attributes
 from palate.client.profile import Evidence, Profile, build_profile
 from palate.shared.attributes import Mention, load_vocabulary
-from palate.simulations.world import CATEGORY_OF
+from palate.simulations.world import CATEGORY_OF, can_meet
 
 
 def profile_of(*tastes: tuple[str, int, float]) -> Profile:
@@ -57,3 +57,19 @@ def test_only_attributes_of_the_drawn_world_are_asked_for() -> None:
     every = profile_of(*((term.name, 1 if i % 2 else -1, 0.5) for i, term in enumerate(vocabulary.terms)))
     likes, dislikes = drawable_attributes(every)
     assert {name for name, _ in (*likes, *dislikes)} <= set(CATEGORY_OF)
+
+
+def test_many_veils_share_the_room_of_two_and_other_likes_keep_theirs() -> None:
+    tastes = [("misty", 1, 0.9), ("calm", 1, 0.9), ("watercolour", 1, 0.9), ("minimalist", 1, 0.9)]
+    alone, _ = drawable_attributes(profile_of(*tastes[:2], ("blue", 1, 0.9)))
+    together, _ = drawable_attributes(profile_of(*tastes, ("blue", 1, 0.9)))
+    assert dict(together)["blue"] == dict(alone)["blue"] == together[0][1]
+    assert dict(together)["misty"] < 0.7 * dict(alone)["misty"]
+    whole = sum(VEILS.get(name, 0) * weight for name, weight in together) / together[0][1]
+    assert whole <= BEARABLE + 1e-9
+
+
+def test_what_counts_as_a_veil_is_what_the_world_draws_two_of_at_most() -> None:
+    both = ("misty", "dreamy")
+    no_third = {name for name in CATEGORY_OF if name not in both and not can_meet(name, both)}
+    assert no_third >= set(VEILS) - {*both, "minimalist"}
