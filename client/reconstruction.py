@@ -41,7 +41,7 @@ MOST_LABELS = 60  # of more labels, so many are drawn anew in each round
 HEAD_NOISE = 4.0  # variance of a verdict, told as plus or minus `VERDICT`, around its logit
 VERDICT = 2.0
 SHAKEN = 0.1  # share of features that are dropped, and spread of noise on the others: labels are few, features many
-CHUNK = 24  # devices that are trained side by side; of more, what a step needs falls out of the cache
+CHUNK = 16  # devices that are trained side by side; of more, what a step needs falls out of the cache
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ def train_together(
     for first in range(0, len(order), chunk):
         places = order[first : first + chunk]
         batch = _prepare(encoder, [people[i] for i in places], settings, [seeds[i] for i in places])
-        changes = _descend(start, head, batch, settings)
+        changes = {name: change.numpy() for name, change in _descend(start, head, batch, settings).items()}
         for row, place in enumerate(places):
-            yield place, {name: changes[name][row].numpy() for name in SHARED_SHAPES}
+            yield place, {name: changes[name][row] for name in SHARED_SHAPES}
 
 
 @contextlib.contextmanager
@@ -128,7 +128,7 @@ def _head_prior(encoder: EncoderWeights) -> tuple[Tensor, Tensor]:
     )
     mean = share @ means
     away = means - mean
-    covariance = np.einsum("k,kij->ij", share, covariances) + np.einsum("k,ki,kj->ij", share, away, away)
+    covariance = np.einsum("k,kij->ij", share, covariances) + (share[:, None] * away).T @ away
     return torch.from_numpy(mean), torch.from_numpy(covariance)
 
 
@@ -226,8 +226,8 @@ def _descend(
     changes = {"picture.taste.weight": moved, "picture.taste.bias": moved_bias[:, 0]}
     for layer in first:
         changes |= layer.changes()
-    for name, shape in SHARED_SHAPES.items():  # the sentence side, where words do not count
-        changes.setdefault(name, torch.zeros(devices, *shape))
+    for name in SHARED_SHAPES.keys() - changes.keys():  # the sentence side, where words do not count
+        changes[name] = torch.zeros(devices, *SHARED_SHAPES[name])
     return changes
 
 
@@ -240,21 +240,18 @@ class _Followed:
         self._name, self._inputs, self._rate, self._keep = name, inputs, rate, keep
         self._begun = F.linear(inputs, start[f"{name}.weight"], start[f"{name}.bias"])
         self._reach = torch.baddbmm(torch.ones(()), inputs, inputs.mT)  # (devices, n, n)
-        self._total: Tensor | None = None  # slopes so far
+        self._total = torch.zeros(())  # slopes so far
         self.outputs = self._begun
 
     def move(self, slope: Tensor) -> None:
         """Take a step against the slope at the outputs, which is kept."""
-        self._total = slope if self._total is None else torch.add(slope, self._total, alpha=self._keep)
+        self._total = torch.add(slope, self._total, alpha=self._keep)
         self.outputs = torch.baddbmm(self._begun, self._reach, self._total, alpha=-self._rate)
 
     def changes(self) -> dict[str, Tensor]:
         """What changed in the weights and the bias."""
         slopes = self._total * -self._rate
-        return {
-            f"{self._name}.weight": torch.bmm(slopes.mT, self._inputs),
-            f"{self._name}.bias": slopes.sum(1),
-        }
+        return {f"{self._name}.weight": slopes.mT @ self._inputs, f"{self._name}.bias": slopes.sum(1)}
 
 
 def _verdict_slopes(
@@ -275,7 +272,9 @@ def _verdict_slopes(
     z = torch.sigmoid(tastes)
     inputs = F.pad(z.double(), (0, 1), value=1.0)  # (devices, n, 65)
     most = int(support.sum(1).max())
-    told, rows = support.topk(most, 1)  # (devices, supported): those with fewer are padded with rows that count 0
+    told, rows = support.topk(
+        most, 1
+    )  # (devices, supported): those with fewer are padded with rows that count 0
     told = told.double()[..., None]
     known = inputs.gather(1, rows[..., None].expand(-1, -1, inputs.shape[2])) * told
     spread = known @ covariance
@@ -295,7 +294,7 @@ def _verdict_slopes(
     factors = torch.stack((r, torch.zeros_like(r)), 2)
     factors.scatter_add_(1, rows[..., None].expand(-1, -1, 2), torch.cat((-b, a), 2))
     slope = factors.float() @ torch.cat((h, back), 1)[..., :-1].float()
-    return torch.ops.aten.sigmoid_backward(slope, z)
+    return slope.mul_(z).mul_(1 - z)
 
 
 def _word_slopes(said: Tensor, tastes: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
