@@ -9,8 +9,12 @@ go, and every usable update counts the same: a device cannot make itself heard l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -18,6 +22,9 @@ from palate.shared.encoder import SHARED_SHAPES, EncoderWeights
 from palate.shared.errors import UpdateError
 from palate.shared.update import EncoderUpdate, Floats
 from palate.shared.wire import decode_update
+
+MOST_THREADS = 4  # that check replies: hashing them is most of the work
+BATCH = 32  # replies that are taken from the network before they are checked
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,21 @@ def check_reply(reply: Reply, *, base: str, round: int, max_norm: float) -> Soun
     except UpdateError as error:
         return error.reason
     return Sound(update, reply.wire[-32:])
+
+
+def check_replies(
+    replies: Iterable[Reply],
+    *,
+    base: str,
+    round: int,  # noqa: A002
+    max_norm: float,
+) -> Iterator[tuple[Reply, Sound | str]]:
+    """Yields each reply with what `check_reply` says of it, in their order; on machines with several cores side by side."""
+    check = partial(check_reply, base=base, round=round, max_norm=max_norm)
+    waiting = iter(replies)
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        while some := list(islice(waiting, BATCH)):
+            yield from zip(some, pool.map(check, some) if len(some) > 1 else map(check, some), strict=True)
 
 
 def in_fixed_order(sound: Sequence[Sound]) -> list[EncoderUpdate]:

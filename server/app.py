@@ -122,10 +122,10 @@ def read_message(message: Message, question: str) -> Reply:
         known = _REASONS.get(message.error.code)
         return Reply(question, None, known or word_of(message.error.reason))
     content = message.content
-    if set(content) != {RECORD} or not isinstance(content[RECORD], ConfigRecord):
+    if set(content) != {RECORD}:
         return Reply(question, None, "content")
-    record = content.config_records[RECORD]
-    wire = record.get(VALUE)
+    record = content[RECORD]
+    wire = record.get(VALUE) if isinstance(record, ConfigRecord) else None
     if len(record) != 1 or not isinstance(wire, bytes):
         return Reply(question, None, "content")
     return Reply(question, wire)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from palate.server.aggregation import Sound, check_reply, in_fixed_order, moved
+from palate.server.aggregation import Sound, check_replies, in_fixed_order, moved
 from palate.server.checkpoints import Checkpoint
 from palate.server.exchange import Collected, Devices, Exchange, Now, Patience, Tell
 from palate.server.settings import RunSettings
@@ -268,13 +268,13 @@ def _collect(
     tell(Now("training", number, settings.rounds, 0, settings.devices))
     told = 0
     while waiting and len(sound) < settings.devices:
-        for reply in devices.replies(frozenset(waiting)):
+        there = devices.replies(frozenset(waiting))
+        for reply, found in check_replies(there, base=base, round=number, max_norm=settings.max_norm):
             if reply.question not in waiting:  # an answer to nothing we asked, or a second one
                 refused["unasked"] += 1
                 continue
             waiting.remove(reply.question)
             got.bytes_up += len(reply.wire) if isinstance(reply.wire, bytes) else 0
-            found = check_reply(reply, base=base, round=number, max_norm=settings.max_norm)
             if isinstance(found, str):
                 refused[found] += 1
             elif len(sound) < settings.devices:

@@ -107,10 +107,12 @@ def _aggregate(strategy: FedAvg, round: int, changes: Sequence[Floats]) -> Float
 
 def mean_change(updates: Sequence[EncoderUpdate]) -> Floats:
     """Returns the mean of at least one change as a vector, each counting the same, summed in float64 in the given order."""
-    total = np.zeros(sum(tensor.size for tensor in updates[0].tensors.values()))
+    total = {name: np.zeros_like(tensor, np.float64) for name, tensor in updates[0].tensors.items()}
     for update in updates:
-        total += flatten(update.tensors)
-    return np.asarray(total / len(updates), dtype=np.float32)
+        for name, sum_ in total.items():
+            sum_ += update.tensors[name]
+    vector = np.concatenate([sum_.ravel() for sum_ in total.values()])
+    return np.asarray(vector / len(updates), dtype=np.float32)
 
 
 def _rule(settings: RunSettings, count: int) -> FedAvg | None:

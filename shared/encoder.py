@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -228,6 +228,7 @@ def encoder_hash(weights: EncoderWeights) -> str:
     return digest.hexdigest()
 
 
+@cache
 def shapes_hash() -> str:
     """Returns the SHA-256 of the declared names and shapes: what both sides of a federation must agree on."""
     declared = [[name, list(shape)] for name, shape in (*SHARED_SHAPES.items(), *FIXED_SHAPES.items())]

@@ -85,7 +85,9 @@ class EncoderUpdate:
     def __post_init__(self) -> None:
         check_hash("base", self.base)
         check_number("round", self.round, 1, MAX_ROUND)
-        object.__setattr__(self, "tensors", check_tensors(self.tensors, "the update"))
+        tensors, norm = check_tensors(self.tensors, "the update")
+        object.__setattr__(self, "tensors", tensors)
+        self.__dict__["norm"] = norm  # which the check has found already
 
     @classmethod
     def difference(cls, before: EncoderWeights, after: EncoderWeights, round: int) -> EncoderUpdate:  # noqa: A002
@@ -146,11 +148,12 @@ def check_number(name: str, value: int, least: int, most: int) -> None:
         )
 
 
-def check_tensors(tensors: Mapping[str, Floats], whose: str) -> Mapping[str, Floats]:
-    """Returns read-only copies of the federated tensors in the declared order.
+def check_tensors(tensors: Mapping[str, Floats], whose: str) -> tuple[Mapping[str, Floats], float]:
+    """Returns read-only copies of the federated tensors in the declared order, and their length together (L2).
 
-    Raises UpdateError unless they are exactly those of `SHARED_SHAPES`, by name, shape and type, and finite. The error is
-    short and quick to make, however many tensors and however long their names.
+    What lies in `bytes` nobody can change; it is not copied. Raises UpdateError unless they are exactly those of
+    `SHARED_SHAPES`, by name, shape and type, and finite. The error is short and quick to make, however many tensors and
+    however long their names.
     """
     declared = ", ".join(SHARED_SHAPES)
     if not isinstance(tensors, Mapping):
@@ -161,16 +164,26 @@ def check_tensors(tensors: Mapping[str, Floats], whose: str) -> Mapping[str, Flo
     if len(tensors) != len(SHARED_SHAPES):
         unknown = next(name for name in tensors if name not in SHARED_SHAPES)
         raise UpdateError(f"{whose} has an unknown tensor {_cut(unknown)}; it has {declared}", "tensors")
-    kept = {}
+    kept, norms = {}, []
     for name, shape in SHARED_SHAPES.items():
         tensor = tensors[name]
         if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32 or tensor.shape != shape:
             raise UpdateError(f"{whose}'s {name!r} is not of float32 {shape}", "tensors")
-        if not np.isfinite(tensor).all():
+        with np.errstate(invalid="ignore"):  # a NaN that signals
+            norms.append(norm_of(tensor))
+        if not math.isfinite(norms[-1]):  # in float64 no finite values of float32 have an infinite length
             raise UpdateError(f"{whose}'s {name!r} holds values that are not finite", "finite")
-        kept[name] = np.array(tensor, dtype=np.float32, order="C")
+        kept[name] = tensor.view() if _in_bytes(tensor) else np.array(tensor, dtype=np.float32, order="C")
         kept[name].flags.writeable = False
-    return MappingProxyType(kept)
+    return MappingProxyType(kept), math.hypot(*norms)
+
+
+def _in_bytes(tensor: Floats) -> bool:
+    """Says whether a tensor is, row by row, a part of an object of type `bytes`."""
+    base: object = tensor
+    while type(base) is np.ndarray:
+        base = base.base
+    return type(base) is bytes and tensor.flags.c_contiguous and tensor.flags.aligned
 
 
 def _cut(value: object) -> str:

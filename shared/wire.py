@@ -78,7 +78,7 @@ class Task:
         check_number("release", self.release, 0, _MAX_RELEASE)
         check_number("seed", self.seed, 0, _MAX_SEED)
         check_hash("fixed", self.fixed)
-        object.__setattr__(self, "tensors", check_tensors(self.tensors, "the task"))
+        object.__setattr__(self, "tensors", check_tensors(self.tensors, "the task")[0])
 
     @classmethod
     def for_encoder(
@@ -192,7 +192,11 @@ def add_checksum(content: bytes) -> bytes:
 
 def _close(kind: int, header: bytes, tensors: Mapping[str, Floats]) -> bytes:
     weights = (np.ascontiguousarray(tensors[name], dtype="<f4").data for name in SHARED_SHAPES)
-    return add_checksum(b"".join((_START.pack(MAGIC, kind, VERSION), header, *weights)))
+    parts: list[bytes | memoryview] = [_START.pack(MAGIC, kind, VERSION), header, *weights]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return b"".join((*parts, digest.digest()))
 
 
 def _open(

@@ -157,12 +157,63 @@ def _slopes(
     now = {n: F.linear(batch[x], start[f"{n}.weight"], start[f"{n}.bias"]) for n, x in names.items()}
     for name in ("picture.taste.weight", "picture.taste.bias"):
         now[name] = start[name][None].clone().requires_grad_()
-    loss = reconstruction._losses(now, head, batch, batch["support"][0], alignment).sum()
+    loss = _losses(now, head, batch, batch["support"][0], alignment).sum()
     by = dict(zip(now, torch.autograd.grad(loss, list(now.values()), create_graph=True), strict=True))
     made = {name: by[name][0] for name in ("picture.taste.weight", "picture.taste.bias")}
     for name, x in names.items():
         made[f"{name}.weight"], made[f"{name}.bias"] = (by[name].mT @ batch[x])[0], by[name].sum(1)[0]
     return made
+
+
+def _losses(
+    now: Mapping[str, Tensor],
+    head: tuple[Tensor, Tensor],
+    batch: Mapping[str, Tensor],
+    support: Tensor,
+    alignment: float,
+) -> Tensor:
+    """What a device descends, as a loss: `reconstruction` has its slopes by hand, which cannot be searched through.
+
+    How badly each device's head, fitted on the supported labels, predicts the others, plus how badly words and pictures meet.
+    `now` holds the outputs of the first layers, (devices, n, 256) and (devices, n, 64), and the last layer's weights.
+    """
+    hidden = F.relu(now["picture.hidden"])
+    tastes = torch.baddbmm(now["picture.taste.bias"][:, None], hidden, now["picture.taste.weight"].mT)
+    loss = _verdict_losses(torch.sigmoid(tastes), head, batch["liked"], batch["valid"], support)
+    if alignment:
+        loss = loss + alignment * _word_losses(now["sentence.taste"], tastes, batch)
+    return loss
+
+
+def _verdict_losses(
+    z: Tensor, head: tuple[Tensor, Tensor], liked: Tensor, valid: Tensor, support: Tensor
+) -> Tensor:
+    """Cross-entropy of the queried verdicts under the head of the supported ones: Gaussian regression in kernel form.
+
+    In float64, which costs little here and keeps what the solution would make of rounding out of the weights.
+    """
+    mean, covariance = head
+    z, liked, valid, support = z.double(), liked.double(), valid.double(), support.double()
+    inputs = F.pad(z, (0, 1), value=1.0)  # (devices, n, 65)
+    usual = inputs @ mean
+    known = inputs * support[..., None]
+    target = (reconstruction.VERDICT * (2 * liked - 1) - usual) * support
+    spread = known @ covariance  # (devices, n, 65)
+    kernel = spread @ known.mT + reconstruction.HEAD_NOISE * torch.eye(z.shape[1], dtype=z.dtype)
+    learned = spread.mT @ torch.linalg.solve(kernel, target[..., None])  # (devices, 65, 1)
+    wrong = F.binary_cross_entropy_with_logits(usual + (inputs @ learned)[..., 0], liked, reduction="none")
+    asked = valid * (1 - support)
+    return ((wrong * asked).sum(1) / asked.sum(1)).float()
+
+
+def _word_losses(said: Tensor, tastes: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Cross-entropy of the picture that a comment's phrases were said of, among the person's pictures; 0 without phrases."""
+    said = said / (said.norm(dim=2, keepdim=True) + 1e-6)
+    near = (
+        said @ tastes.mT + (batch["valid"][:, None] - 1) * 1e4
+    )  # (devices, n, n): nothing is said of padding
+    missed = -torch.diagonal(F.log_softmax(near, 2), dim1=1, dim2=2)
+    return (missed * batch["spoken"]).sum(1) / (batch["spoken"].sum(1) + 1e-6)
 
 
 def _cosine(made: Mapping[str, Tensor], observed: Mapping[str, Tensor], names: list[str]) -> Tensor:

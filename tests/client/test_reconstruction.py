@@ -112,6 +112,15 @@ def test_nobody_hears_of_a_neighbour(encoder: EncoderWeights) -> None:
     assert all(np.array_equal(first[name], second[name]) for name in SHARED_SHAPES)
 
 
+def test_whose_training_diverges_costs_nobody_else(encoder: EncoderWeights) -> None:
+    wild = replace(PEOPLE[3], phrases=PEOPLE[3].phrases * np.float32(1e38))
+    settings = LocalSettings(steps=5, alignment=10.0)
+    alone = dict(train_together(encoder, [PEOPLE[2]], settings, [1]))[0]
+    beside = dict(train_together(encoder, [PEOPLE[2], wild], settings, [1, 1]))
+    assert distance(alone, beside[0]) <= 5e-6
+    assert not all(np.isfinite(array).all() for array in beside[1].values())
+
+
 # --- against the same descent, written plainly --------------------------------------------------------------------
 
 

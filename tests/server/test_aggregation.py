@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from server_fakes import SHIPPED, change, honest
 
-from palate.server.aggregation import Reply, Sound, check_reply, flatten, in_fixed_order, moved, unflatten
+from palate.server.aggregation import (
+    BATCH,
+    Reply,
+    Sound,
+    check_replies,
+    check_reply,
+    flatten,
+    in_fixed_order,
+    moved,
+    unflatten,
+)
 from palate.shared.encoder import SHARED_SHAPES, encoder_hash
 from palate.shared.errors import ModelError
 from palate.shared.update import EncoderUpdate, LocalSettings
@@ -77,6 +87,22 @@ def test_what_the_transport_says_of_a_lost_reply_is_kept() -> None:
 
 def test_something_that_is_not_bytes_is_refused_without_an_exception() -> None:
     assert checked("PALATE") == "size"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, BATCH, BATCH + 1])
+def test_replies_that_are_checked_side_by_side_come_out_as_one_by_one_and_in_their_order(count: int) -> None:
+    kinds = [
+        honest(TASK, 1),
+        b"",
+        honest(TASK, 2)[:-1],
+        with_first_weight(float("nan")),
+        None,
+        honest(TASK, 3),
+    ]
+    replies = [Reply(str(place), kinds[place % len(kinds)]) for place in range(count)]
+    how = {"base": encoder_hash(SHIPPED), "round": TASK.round, "max_norm": 25.0}
+    found = list(check_replies(iter(replies), **how))
+    assert found == [(reply, check_reply(reply, **how)) for reply in replies]
 
 
 def test_the_order_of_updates_depends_on_their_content_alone() -> None:

@@ -138,6 +138,23 @@ def test_an_update_cannot_be_changed_from_outside() -> None:
         update.tensors[FIRST][0, 0] = 1
 
 
+def test_what_lies_in_bytes_is_kept_as_it_is_and_what_merely_cannot_be_written_is_copied() -> None:
+    name, shape = next(iter(SHARED_SHAPES.items()))
+    in_bytes = np.frombuffer(bytes(4 * math.prod(shape)), np.float32).reshape(shape)
+    memory = np.zeros(shape, np.float32)
+    locked = memory.view()
+    locked.flags.writeable = False
+    kept = EncoderUpdate(BASE, 1, change() | {name: in_bytes}).tensors[name]
+    assert np.shares_memory(kept, in_bytes)
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        kept.flags.writeable = True
+    copied = EncoderUpdate(BASE, 1, change() | {name: locked}).tensors[name]
+    memory[:] = 1
+    assert not copied.any()
+    turned = np.frombuffer(bytes(4 * math.prod(shape)), np.float32).reshape(shape[::-1]).T
+    assert EncoderUpdate(BASE, 1, change() | {name: turned}).tensors[name].flags.c_contiguous
+
+
 def test_the_norm_is_the_length_of_all_weights_together() -> None:
     tensors = change()
     tensors["picture.hidden.bias"][0] = 3

@@ -4,16 +4,25 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 
+from palate.client import reconstruction
 from palate.client.reconstruction import Labels, train_locally
 from palate.client.shielding import shield
 from palate.server.aggregation import flatten
 from palate.shared.coding import finest_step, from_levels
-from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, load_encoder, standardize
+from palate.shared.encoder import (
+    PICTURE_FEATURES,
+    SENTENCE_FEATURES,
+    SHARED_SHAPES,
+    load_encoder,
+    standardize,
+)
 from palate.shared.masks import MaskSettings
 from palate.shared.noise import stream_of
 from palate.shared.ring import centred, mask_of, to_ring
 from palate.shared.update import EncoderUpdate, LocalSettings
+from palate.simulations import leaks
 from palate.simulations.leaks import best_cosines, infer_preferences, invert_layer, match_gradient
 
 ENCODER = load_encoder()
@@ -65,6 +74,21 @@ def test_the_layers_inputs_come_out_of_a_gradient_made_by_hand() -> None:
     slope = np.linspace(-1, 1, 256, dtype=np.float32)
     tensors["picture.hidden.weight"], tensors["picture.hidden.bias"] = slope[:, None] * x, slope
     assert np.allclose(invert_layer(flatten(tensors)), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [6, 24])
+def test_the_attackers_loss_is_the_one_that_a_device_descends(count: int) -> None:
+    given, settings = labels(count, 5), LocalSettings(learning_rate=0.5, alignment=0.3)
+    given.phrases[::3] = 0
+    start = {name: torch.from_numpy(ENCODER.tensors[name].copy()) for name in SHARED_SHAPES}
+    batch = reconstruction._prepare(ENCODER, [given], settings, [3])
+    for name in ("x", "phrases"):  # what the attacker searches
+        batch[name].requires_grad_()
+    slopes = leaks._slopes(start, reconstruction._head_prior(ENCODER), batch, settings.alignment)
+    change = train_locally(ENCODER, given, settings, round=1, seed=3).tensors
+    for name in SHARED_SHAPES:
+        expected = -settings.learning_rate * slopes[name].detach().numpy()
+        assert np.linalg.norm(change[name] - expected) <= 1e-5 * np.linalg.norm(expected), name
 
 
 def test_a_raw_change_gives_away_the_one_picture_that_was_labelled() -> None:
