@@ -18,9 +18,7 @@ _AUXILIARIES = frozenset({"has", "have", "does", "do", "did", "is", "are", "was"
 _AFTER_DENIAL = _AUXILIARIES | {"at", "all", "really", "quite"}
 _HOPING = frozenset({"hoped", "expected", "feared", "supposed"})
 _ASKERS = frozenset({"why", "who", "must", "since", "what"})
-_BEFORE_NOUN = frozenset(
-    {"a", "an", "the", "this", "that", "his", "her", "their", "my", "our", "of", "at", "hard", "is"}
-) - {"is", "that"}
+_BEFORE_NOUN = frozenset({"a", "an", "the", "this", "his", "her", "their", "my", "our", "of", "at", "hard"})
 _MIGHT_BE = frozenset(
     {"could have", "might have", "would have", "would be", "could be", "might be", "would ve", "could ve"}
 )
