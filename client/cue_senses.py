@@ -7,6 +7,7 @@ it counts one: whose opinion it is, whether it asks for anything, what it denies
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from palate.client.clauses import Clause
 from palate.client.cues import load_cues
@@ -15,8 +16,16 @@ from palate.client.words import Word
 
 _AUXILIARIES = frozenset({"has", "have", "does", "do", "did", "is", "are", "was", "were", "will"})
 _AFTER_DENIAL = _AUXILIARIES | {"at", "all", "really", "quite"}
+_HOPING = frozenset({"hoped", "expected", "feared", "supposed"})
+_ASKERS = frozenset({"why", "who", "must", "since", "what"})
+_BEFORE_NOUN = frozenset({"a", "an", "the", "this", "his", "her", "their", "my", "our", "of", "at", "hard"})
+_MIGHT_BE = frozenset(
+    {"could have", "might have", "would have", "would be", "could be", "might be", "would ve", "could ve"}
+)
+_MILD = frozenset({"fine", "okay", "ok", "solid", "decent", "alright", "sound", "competent"})
 _FEEL = frozenset(
     {"love", "like", "adore", "enjoy", "hate", "dislike", "prefer", "admire", "appreciate", "rave"}
+    | {"praise", "stand", "bear"}
 )
 _FEELS = frozenset(word + "s" for word in _FEEL)
 _BE_FOND = frozenset({"into", "keen", "fond", "mad", "crazy"})
@@ -211,3 +220,47 @@ def losing_side(sentence: Sequence[Word], clause: Clause) -> int | None:
         if keys & _PREFER and sentence[index].text == "to":
             return index
     return None
+
+
+def is_work_of_art(sentence: Sequence[Word], span: Span) -> bool:
+    """Says whether "work" is a noun, "out of work", "his work", and no praise as in "the colours work"."""
+    if span.end - span.start > 1 or sentence[span.start].key != "work" or not span.start:
+        return False
+    return sentence[span.start - 1].text in _BEFORE_NOUN
+
+
+def expects(sentence: Sequence[Word], clause: Clause, span: Span) -> bool:
+    """Says whether an opinion was no more than hoped for or feared: "I had hoped that it would win me over"."""
+    return any(word.text in _HOPING for word in sentence[clause.start : span.start])
+
+
+def opens_question(sentence: Sequence[Word], span: Span) -> bool:
+    """Says of a cue that asks what no answer is wanted to ("why is it so beige") whether it opens the sentence; else true."""
+    first = sentence[span.start].text
+    if span.end - span.start > 1 and sentence[span.start : span.end][-1].text == "be" and first == "have":
+        return sentence[0].text in ("do", "does", "did", "why")
+    return span.end - span.start == 1 or first not in _ASKERS or span.start == 0
+
+
+def sets_apart(sentence: Sequence[Word], span: Span) -> bool:
+    """Says whether "not just" tells what a thing is unlike: "an abstract that is not just beige rectangles"."""
+    words = [word.text for word in sentence[max(0, span.start - 2) : span.end]]
+    return words[-2:] in (["not", "just"], ["not", "merely"]) and words[:2] in (
+        ["that", "is"],
+        ["which", "is"],
+        ["that", "are"],
+    )
+
+
+def supposes_with(sentence: Sequence[Word], clause: Clause) -> bool:
+    """Says whether a clause supposes what is not: "with a bolder outline this could have been a poster"."""
+    if not clause.start or sentence[clause.start - 1].text != "with" or clause.start > 2:
+        return False
+    texts = [word.text for word in sentence[clause.start : clause.end]]
+    return any(f"{one} {other}" in _MIGHT_BE for one, other in pairwise(texts))
+
+
+def is_mild_praise(sentence: Sequence[Word], clause: Clause) -> bool:
+    """Says whether a clause is one word that grants: "the light? fine."."""
+    texts = [word.text for word in sentence[clause.start : clause.end] if not word.is_mark]
+    return len(texts) == 1 and texts[0] in _MILD

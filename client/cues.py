@@ -16,7 +16,7 @@ from palate.shared.attributes import phrase_key
 from palate.shared.errors import FileFormatError
 
 Key = tuple[str, ...]
-_SPOKEN = ("excess", "desire", "lack", "absence", "less", "more", "negators", "redeem")
+_SPOKEN = ("excess", "desire", "lack", "absence", "less", "more", "negators", "redeem", "untaken", "swaps")
 _LISTS = (
     *_SPOKEN, "against", "contrast", "concession", "respect", "joins", "strong", "faint", "verbs", "copulas", "ignored", "plain", "function",
     "doubtful", "others", "habit", "granted",

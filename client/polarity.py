@@ -128,6 +128,8 @@ def _mood(views: Sequence[View], index: int, course: _Course, context: Context) 
 def _inherited(view: View, index: int, course: _Course, context: Context) -> float:
     """Returns the feeling that a clause takes over from before it, turned round by "but" or after "although"."""
     opposed = view.reading.opposes and course.feeling != 0.0
+    if course.turned and _goes_on_with_and(view):
+        return course.feeling
     if (view.clause.join == "contrast" or course.turned) and not opposed:
         return -(course.feeling if index else context.before)
     return course.feeling
@@ -136,7 +138,7 @@ def _inherited(view: View, index: int, course: _Course, context: Context) -> flo
 def _go_on(views: Sequence[View], index: int, course: _Course, mood: _Mood) -> None:
     """Notes in the course what a judged clause leaves to the next one."""
     view, reading = views[index], views[index].reading
-    course.turned = view.clause.yields
+    course.turned = view.clause.yields or (course.turned and _goes_on_with_and(view))
     if reading.feeling or view.named:
         course.wishing = reading.wanted or reading.unwanted
         denied = _ends_in_absence(view) and is_before_either(views, index)
@@ -146,6 +148,12 @@ def _go_on(views: Sequence[View], index: int, course: _Course, mood: _Mood) -> N
         course.feeling = mood.valence
     elif any(span.sour for span in view.named) and not mood.context.verdict_given:
         course.feeling = -0.6
+
+
+def _goes_on_with_and(view: View) -> bool:
+    """Says whether a clause is hung by "and" on the one before it: "although it is bright and the greens are fresh, ..."."""
+    start = view.clause.start
+    return view.clause.join == "list" and start > 0 and view.sentence[start - 1].text == "and"
 
 
 def _ends_in_absence(view: View) -> bool:
@@ -178,6 +186,12 @@ def _judge(view: View, span: Span, mood: _Mood) -> Judged:
     base = _strength(view.sentence, view.clause)
     if reading.against is not None and span.start > reading.against:
         return _judge_loser(view, span, mood, reading.against)
+    if reading.swapped is not None:
+        limit, sign = reading.swapped
+        return Judged(span, sign if span.start > limit else -sign, _clamp(0.6 + base), span.start < limit)
+    untaken = _untaken(view, span, mood)
+    if untaken:
+        return Judged(span, untaken, _clamp(0.5 + base), False)
     absent = any(0 <= span.start - start <= _REACH for start in reading.absent_from) or mood.carries
     if reading.asks and not _is_subject_of_wish(view, span):
         return _judge_asked(reading, span, _clamp(0.6 + base), absent, mood.carries)
@@ -192,6 +206,23 @@ def _judge(view: View, span: Span, mood: _Mood) -> Judged:
     feeling, strength = _felt(view, span, mood, own, absent)
     polarity = (1 if feeling >= 0 else -1) * (-1 if absent and not _is_part_of_it(reading, span) else 1)
     return Judged(span, polarity, _clamp(strength + base), not absent)
+
+
+def _untaken(view: View, span: Span, mood: _Mood) -> int:
+    """Returns the sign of what the picture might have been and is not, 0 for what it is."""
+    before = [word.text for word in view.sentence[max(0, span.start - 3) : span.start]]
+    if view.sentence[span.start].text.endswith("er") and before[-1:] == ["any"]:
+        return -1  # "any brighter and ..."
+    after = [word.text for word in view.sentence[span.end : span.end + 2]]
+    mocked = (before[-2:] == ["all", "the"] and after in (["of", "a"], ["of", "an"])) or before[1:] == [
+        "about",
+        "as",
+    ]
+    if mocked and mood.context.verdict_given and mood.context.prior < 0:
+        return 1  # "all the warmth of a tax form", "about as romantic"
+    if view.reading.untaken is None or span.start <= view.reading.untaken:
+        return 0
+    return 1 if mood.context.verdict_given and mood.context.prior < 0 else -1
 
 
 def _judge_loser(view: View, span: Span, mood: _Mood, against: int) -> Judged:

@@ -17,20 +17,26 @@ from palate.client.cue_senses import (
     describes_degree,
     ends_affirming,
     ends_bare,
+    expects,
     falls_short,
     has_opinion,
     is_anothers,
     is_bare_no,
+    is_mild_praise,
     is_named,
     is_negated_after_wish,
     is_too_much,
+    is_work_of_art,
     losing_side,
     only_affirms,
     only_compares,
     only_grants,
     only_likens,
     only_strengthens,
+    opens_question,
     opens_with_not_the,
+    sets_apart,
+    supposes_with,
     wants_the_picture,
 )
 from palate.client.cues import load_cues
@@ -71,6 +77,10 @@ class Reading:
     """Where a wish or lack is said that speaks of what follows, not of its subject: "the red sky needs depth"."""
     against: int | None = None
     """Where what follows is set against what came before: "rather than", the "to" of "prefer"."""
+    untaken: int | None = None
+    """Where the clause begins to tell what the picture might have been and is not: "another painter would have ..."."""
+    swapped: tuple[int, int] | None = None
+    """Where the one ends that is given for the other, and the sign of the other: "I would trade the gloss for grain"."""
     settled: float = 0.0
     """The feeling of a clause that denies: the contrary of what was said before it, once that is known."""
 
@@ -113,7 +123,12 @@ class _Reader:
         span = self.clause.spans[place]
         match span.cue.kind if span.cue is not None else "":
             case "negators":
-                self.negated_at = span.end - 1
+                # A second one lifts the first: "it is not that I don't like it", "nothing about it that isn't lovely".
+                self.negated_at = span.end - 1 if self.negated_at is None else None
+            case "untaken":
+                self.reading.untaken = span.start
+            case "swaps":
+                self._swap(span)
             case "opinion" | "agent":
                 self._opinion(place)
             case "redeem":
@@ -145,6 +160,10 @@ class _Reader:
         elif not reading.opinions and not reading.asks:
             reading.affirms = ends_affirming(sentence, clause)
         reading.against = losing_side(sentence, clause)
+        if reading.untaken is None and supposes_with(sentence, clause) and not reading.opinions:
+            reading.untaken = clause.start - 1
+        if not clause.spans and is_mild_praise(sentence, clause):
+            reading.opinions.append((clause.start, 0.4))
         if reading.wanted and is_negated_after_wish(sentence, clause.spans):
             reading.unwanted = True
         enough = any(word.text == "enough" for word in self._words())
@@ -164,6 +183,13 @@ class _Reader:
         """Counts praise or blame, unless the words only liken or strengthen, or tell of somebody else's opinion."""
         span, spans, reading = self.clause.spans[place], self.clause.spans, self.reading
         weight = span.cue.weight if span.cue is not None else 0.0
+        if sets_apart(self.sentence, span):
+            reading.absent_from.append(span.end)
+            return
+        if is_work_of_art(self.sentence, span) or expects(self.sentence, self.clause, span):
+            return
+        if not opens_question(self.sentence, span):
+            return
         if not weight or only_likens(self.sentence, spans, place):
             return
         if only_strengthens(self.sentence, spans, place) or only_grants(self.sentence, self.clause):
@@ -235,6 +261,14 @@ class _Reader:
             self.reading.missed = True
             self.reading.asked_at = span.start
 
+    def _swap(self, span: Span) -> None:
+        """Notes what is given up and what is got for it; one who would not give it up likes it."""
+        sign = -1 if self._is_negated(span) else 1
+        limit = next((i for i in range(span.end, self.clause.end) if self.sentence[i].text == "for"), None)
+        if limit is not None:
+            self.reading.swapped = (limit, sign)
+            self.negated_at = None
+
     def _less(self, span: Span) -> None:
         """Asks for less of what follows, or tells that there is less of it."""
         if describes_degree(self.sentence, self.clause, span):
@@ -260,6 +294,8 @@ class _Reader:
         """Uses up a negation on the term or noun that it denies: as unwanted in a wish, else as not there."""
         if self.negated_at is None or not self._is_negated(span) or not is_named(span):
             return
+        if any(word.text == "about" for word in self.sentence[self.negated_at : span.start]):
+            return  # "nothing about the blue that ..." has not yet said what it denies
         if self.reading.wanted:
             self.reading.unwanted = True
         else:

@@ -16,6 +16,10 @@ from palate.client.mentions import Span
 from palate.client.readings import Reading, read_clause
 from palate.client.words import Word
 
+_THE_WHOLE = frozenset(
+    {"picture", "painting", "image", "photo", "whole", "thing", "result", "effect", "combination", "lot"}
+)
+_REST = frozenset({"rest", "else"})
 _POINTERS = frozenset({"it", "this", "that", "these", "those", "they", "them", "which"})
 
 
@@ -32,6 +36,8 @@ class View:
     def refers_back(self) -> bool:
         """Says whether it speaks of what was named before it: "which I like", "love it"."""
         words = [word.text for word in self.sentence[self.clause.start : self.clause.end] if not word.is_mark]
+        if words[:1] == ["the"] and words[1:2] and words[1] not in _THE_WHOLE:
+            return False  # "the door is great" speaks of the door
         return not self.named and (len(words) <= 4 or any(word in _POINTERS for word in words))
 
 
@@ -64,7 +70,14 @@ def settle_denials(views: Sequence[View]) -> None:
             denied = view.reading.denied
         if view.reading.denies:
             view.reading.settled = (-0.5 if before > 0 else 0.5) if before else view.reading.settled
-        before = view.reading.feeling or view.reading.reported or before
+        elif not (view.reading.unwanted and _ends_in_less_so(view)):
+            before = view.reading.feeling or view.reading.reported or before
+
+
+def _ends_in_less_so(view: View) -> bool:
+    """Says whether a clause turns round what was said before, as a bare "not" does: "the pink less so"."""
+    texts = [word.text for word in view.sentence[view.clause.start : view.clause.end] if not word.is_mark]
+    return texts[-2:] == ["less", "so"]
 
 
 def remark_on_last(following: Sequence[View]) -> float:
@@ -87,13 +100,16 @@ def feeling_ahead(views: Sequence[View], index: int, *, referring: bool) -> floa
             return 0.0
         if view.reading.feeling:
             fits = not view.named and (view.refers_back or not referring)
-            return view.reading.feeling if fits else 0.0
+            texts = {word.text for word in view.sentence[view.clause.start : view.clause.end]}
+            return (-view.reading.feeling if texts & _REST else view.reading.feeling) if fits else 0.0
     return 0.0
 
 
 def feeling_around(views: Sequence[View], index: int, context: Context) -> float:
     """Returns the feeling of a clause that has none, by what comes after it; 0 when that says nothing."""
     view = views[index]
+    if view.clause.yields and view.reading.reported:
+        return -0.5 if view.reading.reported > 0 else 0.5
     if view.clause.yields:
         answer = next((v.reading.feeling for v in views[index + 1 :] if v.reading.feeling), 0.0)
         return -0.85 * (answer or (context.prior if index + 1 < len(views) else 0.0))
@@ -104,6 +120,8 @@ def feeling_around(views: Sequence[View], index: int, context: Context) -> float
     if view.reading.habit:
         departs = later is not None and later.reading.feeling > 0 and (not later.named or _is_here(later))
         return abs(view.reading.habit) if departs else view.reading.habit
+    if later is None and _follows_grant(views, index):
+        return -0.6 if context.prior > 0 else 0.6
     if later is None:
         return context.after
     if later.clause.join == "contrast" and not later.clause.yields:
@@ -137,6 +155,15 @@ def _is_granted(views: Sequence[View], index: int) -> bool:
         if key in granted or (view is views[index] and key[:1] in granted):
             return True
     return False
+
+
+def _follows_grant(views: Sequence[View], index: int) -> bool:
+    """Says whether a sentence opens by granting what it says: "granted, it is crowded; ..."."""
+    if index != 1:
+        return False
+    first = views[0]
+    key = tuple(w.key for w in first.sentence[first.clause.start : first.clause.end] if not w.is_mark)
+    return key in load_cues().granted and key != ("yes",)
 
 
 def _is_doubtful(view: View) -> bool:
