@@ -125,7 +125,7 @@ def test_processes_end_with_the_bits_of_one_process_even_if_the_server_is_killed
     first = deployed.start()
     for number in (1, 2, 3):
         deployed.node(number, seconds=1.0)
-    deployed.palate("run", "--rounds", "4", "--detach")
+    deployed.palate("run", "--unmasked", "--rounds", "4", "--detach")
     deployed.until(lambda: deployed.round() >= 1)
     time.sleep(0.5)  # into the next round
     os.kill(first, signal.SIGKILL)
@@ -148,7 +148,7 @@ def test_a_node_that_is_killed_in_a_round_costs_its_update_and_comes_back(deploy
         deployed.node(number, seconds=0.2)
     deployed.node(3, seconds=5.0)
     deployed.until(lambda: len(list(deployed.home.glob("node-*.log"))) == 3)
-    deployed.palate("run", "--rounds", "4", "--deadline", "12", "--detach")
+    deployed.palate("run", "--unmasked", "--rounds", "4", "--deadline", "12", "--detach")
     deployed.until(lambda: deployed.palate("status")["now"].get("done") == 2)
     deployed.nodes[3].kill()
     deployed.nodes[3].wait()
@@ -166,7 +166,7 @@ def test_a_node_that_is_killed_in_a_round_costs_its_update_and_comes_back(deploy
 def test_too_few_devices_end_a_deployed_run_in_one_line(deployed: Deployment) -> None:
     deployed.start()
     deployed.node(1)
-    said = deployed.palate("run", "--wait", "3", status=1)
+    said = deployed.palate("run", "--unmasked", "--wait", "3", status=1)
     assert said.splitlines()[-1].startswith("palate: 1 of at least 2 devices were connected after 3 s")
     assert deployed.palate("status")["run_up_to"] is None
     again = deployed.palate("start", "--port", str(deployed.port), status=1)
@@ -175,8 +175,8 @@ def test_too_few_devices_end_a_deployed_run_in_one_line(deployed: Deployment) ->
 
 def test_a_second_run_waits_its_turn_and_a_run_can_be_dropped(deployed: Deployment) -> None:
     deployed.start()
-    deployed.palate("run", "--detach", "--wait", "300")
-    assert "is at work" in deployed.palate("run", "--detach", status=1)
+    deployed.palate("run", "--unmasked", "--detach", "--wait", "300")
+    assert "is at work" in deployed.palate("run", "--unmasked", "--detach", status=1)
     assert deployed.palate("stop", "--run") == {"stopped": True}
     assert deployed.palate("stop") == {"stopped": True}
     assert deployed.palate("status")["running"] is False
@@ -220,7 +220,7 @@ def test_a_server_with_certificates_runs_rounds_over_tls(deployed: Deployment, t
     deployed.start("--tls", str(tmp_path / "tls"))
     for number in (1, 2, 3):
         deployed.node(number, 0.0, str(tmp_path / "tls" / "ca.crt"))
-    assert deployed.palate("run", "--rounds", "1")["last"]["used"] == 3
+    assert deployed.palate("run", "--unmasked", "--rounds", "1")["last"]["used"] == 3
     assert hash_of(deployed) == in_one_process(tmp_path / "one", 1)
     with socket.create_connection(("127.0.0.1", deployed.port)) as plain:
         plain.settimeout(10)
