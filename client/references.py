@@ -120,7 +120,7 @@ def feeling_around(views: Sequence[View], index: int, context: Context) -> float
     if view.reading.habit:
         departs = later is not None and later.reading.feeling > 0 and (not later.named or _is_here(later))
         return abs(view.reading.habit) if departs else view.reading.habit
-    if later is None and _follows_grant(views, index):
+    if later is None and context.verdict_given and _follows_grant(views, index):
         return -0.6 if context.prior > 0 else 0.6
     if later is None:
         return context.after

@@ -172,7 +172,7 @@ def main() -> None:
         "--tower", type=Path, default=Path("client/weights/generator"), help="text_encoder/ and tokenizer/"
     )
     p.add_argument("--run", type=Path, default=Path("runs/generator"))
-    p.add_argument("--steps", type=int, default=7800)
+    p.add_argument("--steps", type=int, default=11400)
     p.add_argument("--decay", type=int, default=2400)
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--rate", type=float, default=9e-4)
