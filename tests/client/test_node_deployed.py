@@ -203,7 +203,7 @@ def test_a_bundle_with_code_is_refused_and_never_executed_and_the_node_survives(
 
     link = deployment.start_server()
     careful = deployment.join("careful", homes[0])
-    trusting = deployment.join("trusting", homes[1], JOIN_TRUSTING, trusted)
+    trusting = deployment.join("trusting", homes[1], JOIN_TRUSTING, "--allow-unmasked", trusted)
     for name in ("careful", "trusting"):
         wait_for(lambda name=name: "waiting for rounds" in deployment.said(name))
     assert listening_ports(careful.pid) == []
