@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from benchmarks.studio import Pictures, Studio, Words
 from palate.client.conditioning import TextStates, condition
-from palate.client.creating import LEAST_SHOWN
+from palate.client.creating import LEAST_SHOWN, worth
 from palate.client.drawable import likes_and_dislikes
 from palate.client.generator import (
     DEFAULT_GUIDANCE,
@@ -108,11 +108,11 @@ class Painter:
         return out
 
     def rank(
-        self, pictures: Pictures, profile: Profile, encoder: EncoderWeights | None = None
+        self, pictures: Pictures, prompt: str, profile: Profile, encoder: EncoderWeights | None = None
     ) -> NDArray[np.float32]:
-        """The evaluator's utilities of candidates, from the profile alone: no verdict was ever given, (n,)."""
+        """What the device ranks candidates by, from the profile alone: no verdict was ever given, (n,)."""
         from palate.client.evaluator import fit_evaluator
-        from palate.client.picture_tower import FEATURES, picture_features
+        from palate.client.picture_tower import FEATURES, load_tower, subject_of_prompt
         from palate.client.scoring import read_directions
         from palate.shared.encoder import load_encoder
 
@@ -121,7 +121,8 @@ class Painter:
         tastes = profile.signed()
         directions = read_directions(encoder, tastes)
         evaluator = fit_evaluator(encoder, nothing, nothing, tastes=tastes, directions=directions)
-        return evaluator.utilities(picture_features([Image.fromarray(p) for p in pictures]))
+        look = load_tower().look([Image.fromarray(p) for p in pictures])
+        return worth(evaluator, look, subject_of_prompt(prompt))
 
     @staticmethod
     def _is_faithful(prompt: str, picture: NDArray[np.uint8]) -> bool:

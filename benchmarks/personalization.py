@@ -128,7 +128,7 @@ class Measurement:
             picked = []
             for i, wish in enumerate(wishes):
                 mine = pictures[i * CANDIDATES : (i + 1) * CANDIDATES]
-                rank = self.painter.rank(mine, self.pupils[wish.pupil].profile, encoder)
+                rank = self.painter.rank(mine, wish.prompt, self.pupils[wish.pupil].profile, encoder)
                 picked.append(i * CANDIDATES + int(np.argmax(rank)))
             outcomes.append(self.compare([many[i] for i in picked], self.judge(pictures[picked])))
         return outcomes

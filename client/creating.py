@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -19,6 +22,9 @@ Progress = Callable[[str, int, int], None]
 
 LEAST_SHOWN = 0.5
 """A picture in which the tower gives the prompt's subject a lower probability than this is drawn again, less personal."""
+
+DOUBT = 100.0
+"""What a candidate loses, in logits of liking, for the probability that its subject is not shown: one for each percent."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,7 @@ def create_pictures(
     subject = subject_of_prompt(request.prompt) if generator.shipped else None
     pictures = generator.generate(
         request,
-        # Probabilities crowd at 1; what ranks candidates is the utility behind them.
-        score=eye.utility,
+        score=lambda image: eye.worth(image, subject),
         faithful=None if subject is None else lambda image: eye.shows(image, subject),
         progress=lambda done, total: progress("making pictures", done, total),
     )
@@ -83,6 +88,19 @@ def create_pictures(
     return made
 
 
+def worth(evaluator: "Evaluator", look: "Look", subject: str | None) -> NDArray[np.float32]:
+    """Return what ranks candidates, (n,): expected logits of liking, for probabilities crowd at 1, less doubts about the subject.
+
+    Whoever likes mist likes the picture best in which nothing else is left; the doubts keep it from being picked.
+    """
+    from palate.client.picture_tower import SUBJECTS
+
+    utilities = evaluator.utilities(look.features)
+    if subject is None:
+        return utilities
+    return utilities - np.float32(DOUBT) * (1 - look.subjects[:, SUBJECTS.index(subject)])
+
+
 class _Eye:
     """Looks at each picture once and remembers it, however often it is asked about; a look takes some 30 ms."""
 
@@ -92,9 +110,9 @@ class _Eye:
             int, tuple[Image.Image, Look]
         ] = {}  # the picture is kept, so that its id stays its own
 
-    def utility(self, image: "Image.Image") -> float:
-        """Return the evaluator's expected logit."""
-        return float(self._evaluator.utilities(self._look(image).features)[0])
+    def worth(self, image: "Image.Image", subject: str | None) -> float:
+        """Return what ranks candidates."""
+        return float(worth(self._evaluator, self._look(image), subject)[0])
 
     def probability(self, image: "Image.Image") -> float:
         """Return how likely the person likes the picture."""

@@ -399,7 +399,7 @@ def plot(results: Results, path: Path) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (by_round, by_labels, by_bytes) = plt.subplots(1, 3, figsize=(15, 4.6), sharey=True)
+    figure, (by_round, by_labels, by_bytes) = plt.subplots(1, 3, figsize=(15, 4.9), sharey=True)
     experiment = results.experiment
     colours = dict(zip(METHODS, plt.colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
     for name, outcomes in results.outcomes.items():
@@ -418,11 +418,11 @@ def plot(results: Results, path: Path) -> Path:
     by_round.set(xlabel="round", ylabel="pairwise accuracy, people not trained on")
     by_labels.set(xlabel="verdicts known of the person")
     by_bytes.set(xlabel="megabytes per device, both ways")
-    by_round.legend(fontsize=8)
     for axes in (by_round, by_labels, by_bytes):
         axes.grid(alpha=0.3)
     figure.suptitle(experiment.title, fontsize=10)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.legend(*by_round.get_legend_handles_labels(), loc="lower center", ncols=len(METHODS), fontsize=9)
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return path
