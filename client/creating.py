@@ -36,6 +36,8 @@ class Made:
     png: bytes
     impersonal_probability: float | None = None
     impersonal_png: bytes | None = None
+    personal: bool = True
+    """Whether a taste had a part in it: none does before anything was taught, or at strength 0."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what `palate create --json` prints about it, apart from the files."""
@@ -83,6 +85,7 @@ def create_pictures(
                 png_bytes(impersonal, provenance_of(generator, request, picture, impersonal=True))
                 if impersonal is not None
                 else None,
+                request.personal,
             )
         )
     return made

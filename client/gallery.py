@@ -53,7 +53,7 @@ def write_pictures(folder: Path, prompt: str, made: Sequence[Made]) -> Files:
 
 
 def draw_pictures(prompt: str, made: Sequence[Made], impersonal: Sequence[Image.Image | None]) -> Image.Image:
-    """Return the contact sheet: the personal pictures, and under each the impersonal one of the same seed."""
+    """Return the contact sheet: the pictures, and under each the impersonal one of the same seed."""
     blocks: list[Block] = [Words(prompt, size=40, strong=True, after=14)]
     rows: list[Row] = []
     for start in range(0, len(made), IN_A_ROW):
@@ -64,7 +64,7 @@ def draw_pictures(prompt: str, made: Sequence[Made], impersonal: Sequence[Image.
             )
             for i in part
         )
-        rows.append(Row((mine,), ("In your taste",)))
+        rows.append(Row((mine,), ("In your taste" if made[start].personal else "Without a taste",)))
         without = [(made[i].impersonal_probability, impersonal[i]) for i in part]
         if any(image is not None for _, image in without):
             plain = tuple(

@@ -1,12 +1,17 @@
-"""What candidates are ranked by when pictures are made."""
+"""What candidates are ranked by when pictures are made, and what a sheet says of them."""
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from palate.client.creating import worth
+from palate.client import gallery
+from palate.client.creating import Made, worth
 from palate.client.evaluator import Evaluator, fit_evaluator
+from palate.client.generator import Picture
 from palate.client.picture_tower import FEATURES, SUBJECTS, Look
 from palate.shared.encoder import ATTRIBUTE_NAMES, load_encoder
 
@@ -38,3 +43,21 @@ def test_a_percent_of_doubt_about_the_subject_costs_a_logit_of_liking(evaluator:
 def test_without_a_subject_that_the_eye_knows_liking_alone_ranks(evaluator: Evaluator) -> None:
     seen = look([1.0, 0.2])
     assert worth(evaluator, seen, None) == pytest.approx(evaluator.utilities(seen.features))
+
+
+def test_a_sheet_says_when_no_taste_had_a_part_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    real = gallery.draw_sheet
+
+    def draw(blocks: list[gallery.Block], width: int) -> Image.Image:
+        said.extend(label for block in blocks if isinstance(block, gallery.Row) for label in block.headings)
+        return real(blocks, width)
+
+    monkeypatch.setattr(gallery, "draw_sheet", draw)
+    image = Image.new("RGB", (128, 128), "red")
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    for personal in (True, False):
+        made = Made(Picture(image, 1, 0.4, 0.4), 0.5, png.getvalue(), personal=personal)
+        gallery.draw_pictures("a house", [made], [None])
+    assert said == ["In your taste", "Without a taste"]
