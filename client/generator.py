@@ -117,14 +117,12 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn picture: its seed, the strengths it was drawn with in the end, whether it shows what was asked (as far as one
-    knows), its score, and its impersonal sibling."""
+    """A drawn picture: its seed, the strengths it was drawn with in the end, its score, and its impersonal sibling."""
 
     image: Image
     seed: int
     strength: float
     dislike_strength: float
-    faithful: bool = True
     score: float | None = None
     impersonal: Image | None = None
 
@@ -168,8 +166,8 @@ class Generator:
 
         With `pick` = K, count · K candidates are drawn from as many seeds, and the `count` that `score` puts highest are
         kept, best first. When `faithful` says that a picture does not show what was asked, it is drawn again at half the
-        strengths, at most twice; of candidates one that never shows it comes after all that do. `progress` hears of the
-        steps done and of all steps to do (which grow when a picture is drawn again). Raises `OptionError`.
+        strengths, at most twice. `progress` hears of the steps done and of all steps to do (which grow when a picture is
+        drawn again). Raises `OptionError`.
         """
         if request.pick > 1 and score is None:
             raise OptionError(
@@ -184,7 +182,7 @@ class Generator:
             picture = self._draw_faithfully(request, seed, faithful, counter)
             drawn.append(picture if score is None else replace(picture, score=float(score(picture.image))))
         if request.pick > 1:
-            drawn = sorted(drawn, key=_rank_of, reverse=True)[: request.count]
+            drawn = sorted(drawn, key=_score_of, reverse=True)[: request.count]
         if request.beside:
             plain = replace(request, likes=(), dislikes=())
             drawn = [
@@ -197,17 +195,13 @@ class Generator:
     ) -> Picture:
         strengths = request.strengths
         image = self._draw(request, seed, strengths, counter)
-        if faithful is None or not request.personal:
-            return Picture(image, seed, *strengths)
-        shown = faithful(image)
-        for _ in range(MAX_HALVINGS):
-            if shown:
+        for _ in range(MAX_HALVINGS if faithful is not None and request.personal else 0):
+            if faithful is None or faithful(image):
                 break
             strengths = strengths[0] / 2, strengths[1] / 2
             counter.total += request.steps
             image = self._draw(request, seed, strengths, counter)
-            shown = faithful(image)
-        return Picture(image, seed, *strengths, faithful=shown)
+        return Picture(image, seed, *strengths)
 
     def _draw(self, request: Request, seed: int, strengths: tuple[float, float], counter: _Counter) -> Image:
         import torch
@@ -263,9 +257,8 @@ class _Counter:
             self._tell(self.done, self.total)
 
 
-def _rank_of(picture: Picture) -> tuple[bool, float]:
-    score = picture.score
-    return picture.faithful, -math.inf if score is None or math.isnan(score) else score
+def _score_of(picture: Picture) -> float:
+    return -math.inf if picture.score is None or math.isnan(picture.score) else picture.score
 
 
 @contextlib.contextmanager

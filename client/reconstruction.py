@@ -200,7 +200,7 @@ def _descend(
     the sum of the slopes at the end. A device has fewer labels than features, so this is the same descent with less than
     half the work, and devices side by side need no memory for weights that differ little.
 
-    The slopes are written out by hand (`_verdict_slopes`, `_word_slopes`): in half the time of autograd, and a test compares the two.
+    The slopes are written out by hand (`_verdict_slopes`, `_word_slopes`); a test compares them with autograd's.
     """
     rate, keep = settings.learning_rate, 1 - settings.learning_rate * settings.proximal
     first = [_Followed(start, "picture.hidden", batch["x"], rate, keep)]

@@ -185,18 +185,17 @@ def decode_update(data: bytes, *, base: str, round: int, max_norm: float = MAX_N
     return update
 
 
-def add_checksum(content: bytes) -> bytes:
-    """Returns the content followed by its SHA-256, the way every message ends."""
-    return content + hashlib.sha256(content).digest()
-
-
-def _close(kind: int, header: bytes, tensors: Mapping[str, Floats]) -> bytes:
-    weights = (np.ascontiguousarray(tensors[name], dtype="<f4").data for name in SHARED_SHAPES)
-    parts: list[bytes | memoryview] = [_START.pack(MAGIC, kind, VERSION), header, *weights]
+def add_checksum(*parts: bytes | memoryview) -> bytes:
+    """Returns the parts one after the other, followed by their SHA-256, the way every message ends."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
     return b"".join((*parts, digest.digest()))
+
+
+def _close(kind: int, header: bytes, tensors: Mapping[str, Floats]) -> bytes:
+    weights = (np.ascontiguousarray(tensors[name], dtype="<f4").data for name in SHARED_SHAPES)
+    return add_checksum(_START.pack(MAGIC, kind, VERSION), header, *weights)
 
 
 def _open(

@@ -261,17 +261,6 @@ def test_picking_keeps_the_pictures_with_the_highest_scores_best_first(bert: Gen
     assert [(p.seed, p.score) for p in drawn] == [(11, 0.9), (13, 0.5)]
 
 
-def test_a_candidate_that_lost_its_subject_comes_after_all_that_show_it(bert: Generator) -> None:
-    scores = iter([0.1, 0.9, 0.5, 0.7])
-    shown = iter([True, False, False, False, True, False, True])  # seed 11 never, seed 13 once less personal
-    drawn = bert.generate(
-        Request(PROMPT, count=2, pick=2, steps=1, seed=10, likes=LIKES),
-        score=lambda image: next(scores),
-        faithful=lambda image: next(shown),
-    )
-    assert [(p.seed, p.score, p.faithful) for p in drawn] == [(13, 0.7, True), (12, 0.5, True)]
-
-
 def test_scores_alone_do_not_change_the_order(bert: Generator) -> None:
     scores = iter([0.1, 0.9])
     drawn = bert.generate(Request(PROMPT, count=2, steps=1), score=lambda image: next(scores))

@@ -374,7 +374,6 @@ MANY = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-tried = {"damaged": 0, "rewritten": 0, "accepted": 0}
 
 
 def mutate(data: bytes, mutation: tuple[str, bool, int, bytes]) -> bytes:
@@ -399,7 +398,6 @@ def mutate(data: bytes, mutation: tuple[str, bool, int, bytes]) -> bytes:
 def test_a_damaged_message_is_refused(kind: str, mutations: list[tuple[str, bool, int, bytes]]) -> None:
     for mutation in mutations:
         data = mutate(valid(kind), mutation)
-        tried["damaged"] += 1
         if data != valid(kind):
             refusal(kind, data)
         else:
@@ -414,17 +412,18 @@ def test_a_rewritten_message_is_refused_or_says_exactly_what_its_bytes_say(
     """With a checksum that fits, as a hostile sender would make it."""
     for mutation in mutations:
         data = add_checksum(mutate(valid(kind)[:-32], mutation))
-        tried["rewritten"] += 1
         try:
             value = decode(kind, data)
         except UpdateError:
             continue
-        tried["accepted"] += 1
         assert encode(value) == data
 
 
-def test_ten_thousand_mutations_were_tried_and_some_were_other_messages() -> None:
-    if tried["damaged"] + tried["rewritten"] == 0:
-        pytest.skip("counts what the two tests before it did, and they were left out")
-    assert tried["damaged"] + tried["rewritten"] >= 10_000
-    assert tried["accepted"] > 100
+@pytest.mark.parametrize("kind", ["task", "update"])
+def test_a_message_with_other_weights_and_a_checksum_that_fits_is_another_message(kind: str) -> None:
+    """What the test above allows does happen."""
+    for number in range(1, 101):
+        last = len(valid(kind)) - 32 - 4 * number  # the lowest byte of a weight
+        data = patched(valid(kind), last, bytes([valid(kind)[last] ^ 1]))
+        assert data != valid(kind)
+        assert encode(decode(kind, data)) == data
