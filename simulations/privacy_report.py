@@ -85,14 +85,20 @@ def bytes_of(results: Mapping[str, Any], kind: str, value: float) -> tuple[float
 
 
 def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per kind of run: mean accuracy over seeds, and the paired difference to its baseline with a 95 % interval."""
+    """One row per kind of run: mean accuracy over seeds, and the paired difference to its baseline with a 95 % interval.
+
+    Runs with noise are set against the better of the runs that have none: open, and the same rounds without the noise.
+    """
     experiment, runs = results["experiment"], results["runs"]
     kinds: list[tuple[str, float]] = [("release", 0), ("open", 0), ("epsilon", math.inf)]
     kinds += [("epsilon", float(e)) for e in experiment["epsilons"]]
     kinds += [("bits", float(bits)) for bits in (32, *experiment["bits"])]
     rows = []
+    without_noise = max((("open", 0.0), ("epsilon", math.inf)), key=lambda one: _mean_accuracy(results, *one))
     for kind, value in kinds:
         baseline: tuple[str, float] = ("bits", 32.0) if kind == "bits" else ("open", 0)
+        if kind == "epsilon" and math.isfinite(value):
+            baseline = without_noise
         seeds = [
             s
             for s in experiment["seeds"]
@@ -120,6 +126,13 @@ def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             row["noise_multiplier"] = min(one["noise_multiplier"] for one in each)
         rows.append(row)
     return rows
+
+
+def _mean_accuracy(results: Mapping[str, Any], kind: str, value: float) -> float:
+    """The mean over the seeds that were run; below every accuracy where none was."""
+    names = (run_name(kind, value, seed) for seed in results["experiment"]["seeds"])
+    found = [results["runs"][name]["accuracy"] for name in names if name in results["runs"]]
+    return float(np.mean(found)) if found else -1.0
 
 
 def _half_width(values: np.ndarray[Any, Any]) -> float | None:
