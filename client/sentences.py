@@ -1,8 +1,8 @@
 """The sentence tower: texts to directions in a space of meaning.
 
-One BertModel serves the generator (which reads its last hidden state) and the sentence side (which reads the mean over words):
+One BERT serves the generator (which reads its last hidden state) and the sentence side (which reads the mean over words):
 all-MiniLM-L6-v2 (Reimers and Gurevych, "Sentence-BERT", EMNLP 2019) with a cut vocabulary, made by
-simulations/recipes/sentence_tower.py. Loading takes about a second, so it happens only when a text is embedded.
+simulations/recipes/sentence_tower.py. Loading takes a moment, so it happens only when a text is embedded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from palate.shared.attributes import Vocabulary, load_vocabulary
 from palate.shared.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import BertModel
+    from palate.client.sentence_network import SentenceNetwork
 
 Floats = npt.NDArray[np.float32]
 
@@ -50,33 +50,30 @@ class SentenceTower:
     folder: Path = SHIPPED
 
     @cached_property
-    def _loaded(self) -> tuple[BertModel, Any]:
-        """The model in float32 and its tokenizer. Raises ModelError when the folder holds no tower."""
-        encoder, tokenizer = self.folder / "text_encoder", self.folder / "tokenizer" / "tokenizer.json"
-        if not (encoder / "config.json").is_file() or not tokenizer.is_file():
+    def network(self) -> SentenceNetwork:
+        """The network, read when first asked for. Raises ModelError when the folder holds no tower."""
+        encoder = self.folder / "text_encoder"
+        if not (encoder / "config.json").is_file() or not self._tokenizer_file.is_file():
             raise ModelError(
                 f"folder={str(self.folder)!r}: holds no text_encoder/ and tokenizer/; name a generator's folder"
             )
-        import torch
-        from tokenizers import Tokenizer
-        from transformers import BertModel
-        from transformers.utils import logging
+        from palate.client.sentence_network import load_network
 
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
-            model: BertModel = BertModel.from_pretrained(encoder, dtype=torch.float32, local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(
-                f"folder={str(self.folder)!r}: text_encoder/ cannot be read ({str(error).splitlines()[0]})"
-            ) from error
-        finally:
-            if shown:
-                logging.enable_progress_bar()
-        fast = Tokenizer.from_file(str(tokenizer))
-        fast.enable_truncation(MAX_TOKENS)
-        fast.enable_padding(pad_id=fast.token_to_id("[PAD]") or 0, pad_token="[PAD]")  # noqa: S106
-        return model.eval(), fast
+        return load_network(encoder)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer; it cuts and pads nothing."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self._tokenizer_file))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    @property
+    def _tokenizer_file(self) -> Path:
+        return self.folder / "tokenizer" / "tokenizer.json"
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Returns one direction per text: the mean over its words' hidden states at unit length, (n, 384) float32.
@@ -87,14 +84,16 @@ class SentenceTower:
             return np.zeros((0, WIDTH), dtype=np.float32)
         import torch
 
-        model, tokenizer = self._loaded
+        network = self.network
         rows: list[Floats] = []
         for start in range(0, len(texts), _BATCH):
-            encoded = tokenizer.encode_batch(list(texts[start : start + _BATCH]))
-            ids = torch.tensor([one.ids for one in encoded])  # (batch, tokens)
-            mask = torch.tensor([one.attention_mask for one in encoded])
+            read = [one.ids for one in self.tokenizer.encode_batch(list(texts[start : start + _BATCH]))]
+            cut = [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]] for ids in read]
+            longest = max(map(len, cut))
+            ids = torch.tensor([[*one, *[0] * (longest - len(one))] for one in cut])  # (batch, tokens)
+            mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in cut])
             with torch.inference_mode():
-                hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state  # (batch, tokens, 384)
+                hidden = network(ids, mask)  # (batch, tokens, 384)
             weight = mask.unsqueeze(-1).to(hidden.dtype)
             mean = (hidden * weight).sum(1) / weight.sum(1)
             rows.append(torch.nn.functional.normalize(mean, dim=-1).numpy().astype(np.float32))
