@@ -157,7 +157,7 @@ def plot(grid: Grid, found: dict[str, Any], path: Path) -> Path:
     import matplotlib.pyplot as plt
 
     names = [one.name for one in grid.defences]
-    shares = list(found["points_lost"])
+    shares = sorted(found["points_lost"], key=float)
     figure, panels = plt.subplots(
         1, len(shares), figsize=(5.2 * len(shares) + 1, 0.42 * len(names) + 2), sharey=True, squeeze=False
     )
