@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.rows import Row, print_rows
 
 MODULES = (
-    "comments_read", "visible", "evaluator", "real_pictures", "speed", "personalization_cost",
+    "comments_read", "sentiment", "visible", "evaluator", "real_pictures", "speed", "personalization_cost",
     "generator", "unseen_words", "personalization", "engines", "masks", "ledger", "leaks", "evidence",
     "federated_pick", "deployed", "privacy",
 )  # fmt: skip

@@ -28,6 +28,7 @@ WEIGHTS = (
     ("palate.client", "generator/vae/diffusion_pytorch_model.safetensors"),
     ("palate.client", "generator/text_encoder/model.safetensors"),
     ("palate.client", "vocabulary.safetensors"),
+    ("palate.client", "sentiment.safetensors"),
     ("palate.client", "picture_tower.safetensors"),
     ("palate.shared", "encoder-0.safetensors"),
 )

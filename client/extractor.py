@@ -1,7 +1,9 @@
 """Turns a comment, and the picture it is about, into liked and disliked attributes.
 
-    comment ── words ── spans (client/mentions.py) ── clauses ── polarity ── mentions
-                                                                    picture ──┘  (only for "these colours", "the light")
+    comment ── words ── spans (client/mentions.py) ── clauses ── polarity ── sentiment ── mentions
+                                                                                 picture ──┘  (only for "these colours", "the light")
+
+Whether a look is liked, rules say (client/polarity.py) and a network that has read many comments (client/sentiment.py); they are weighed.
 
 The task is that of ViPer's preference extractor (Salehi et al., ECCV 2024): liked and disliked *looks*, never subject matter.
 Three back ends stand behind one function: the shipped one (offline, milliseconds), any vision-language model
@@ -10,8 +12,9 @@ Three back ends stand behind one function: the shipped one (offline, millisecond
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -20,10 +23,11 @@ from PIL import Image
 from palate.client.clauses import Clause, cut_clauses
 from palate.client.comments import check_comment
 from palate.client.looks import WhatIsShown, what_is_shown
-from palate.client.mentions import Likeness, find_spans
+from palate.client.mentions import Likeness, Span, find_spans
 from palate.client.open_words import OpenWords
 from palate.client.polarity import Judged, judge_comment
 from palate.client.sentences import SHIPPED, SentenceTower, known_words
+from palate.client.sentiment import Odds, Place, Sentiment, shipped_sentiment
 from palate.client.words import Word, read_sentences
 from palate.shared.attributes import Category, Mention, load_vocabulary
 from palate.shared.errors import OptionError
@@ -32,6 +36,10 @@ SHOWN = 0.5
 """Least probability at which the picture counts as showing what a vague mention refers to."""
 MOST_SHOWN = 2
 """How many attributes a vague mention may refer to, each of another category."""
+RULES = 3.0
+"""Log-odds that a look is liked which the rules add to the network's when they are sure of it."""
+JUDGED = -5.0
+"""Least log-odds that a single word judges a look at all, by the network, for it to count."""
 
 
 class Extractor(Protocol):
@@ -72,27 +80,29 @@ def _shipped_words() -> OpenWords:
 
 @dataclass(frozen=True)
 class ShippedExtractor:
-    """The default back end: lists, a small grammar of feeling, and the sentence tower for words that no list knows.
+    """The default back end: lists, a small grammar of feeling, a network of feeling, and the sentence tower for words that no list knows.
 
-    likeness None leaves out the tower (and torch); unknown describing words then yield nothing.
+    likeness None leaves unknown describing words unread, sentiment None leaves feeling to the rules; without both there is no torch.
     """
 
     shown: WhatIsShown = what_is_shown
     likeness: Likeness | None = field(default_factory=_shipped_words)
+    sentiment: Sentiment | None = field(default_factory=shipped_sentiment)
 
     def extract(self, comment: str, picture: Image.Image | None, liked: bool | None) -> list[Mention]:
         """Returns the comment's mentions; see `extract_attributes`."""
         comment = check_comment(comment)
-        known = known_words(SHIPPED)
-        sentences = read_sentences(comment)
-        parsed = []
-        for sentence in sentences:
-            spans = find_spans(sentence, self.likeness, known)
-            parsed.append((sentence, cut_clauses(sentence, spans)))
+        parsed = _parse(comment, self.likeness)
+        judged = [
+            _resolved(sentence, some, _clause_of(clauses))
+            for (sentence, clauses), some in zip(parsed, judge_comment(parsed, liked), strict=True)
+        ]
+        if self.sentiment is not None:
+            judged = _weighed(self.sentiment, comment, liked, [sentence for sentence, _ in parsed], judged)
         mentions: list[Mention] = []
         seen: Mapping[str, float] | None = None
-        for (sentence, clauses), judged in zip(parsed, judge_comment(parsed, liked), strict=True):
-            for one in _resolved(sentence, judged, _clause_of(clauses)):
+        for (sentence, _), some in zip(parsed, judged, strict=True):
+            for one in some:
                 if (
                     one.span.term is None
                     and one.span.noun is not None
@@ -115,6 +125,66 @@ class Given:
         """Returns the given mentions, whatever the comment says."""
         del comment, picture, liked
         return list(self.mentions)
+
+
+def _parse(comment: str, likeness: Likeness | None) -> list[tuple[list[Word], list[Clause]]]:
+    """Returns a comment's sentences, each with its clauses and the spans in them."""
+    known = known_words(SHIPPED)
+    return [
+        (sentence, cut_clauses(sentence, find_spans(sentence, likeness, known)))
+        for sentence in read_sentences(comment)
+    ]
+
+
+def find_places(comment: str) -> list[tuple[Place, str | None]]:
+    """Returns where a comment names terms of the vocabulary, as characters [start, end), and which; None is a vague noun's."""
+    spans = (
+        (sentence, span)
+        for sentence, clauses in _parse(comment, _shipped_words())
+        for clause in clauses
+        for span in clause.spans
+    )
+    return [
+        (_place(sentence, span), span.term.name if span.term else None)
+        for sentence, span in spans
+        if span.term is not None or span.noun is not None
+    ]
+
+
+def _place(sentence: Sequence[Word], span: Span) -> Place:
+    """Returns the characters of the comment that a span stands for."""
+    return sentence[span.start].start, sentence[span.end - 1].end
+
+
+def _weighed(
+    sentiment: Sentiment,
+    comment: str,
+    liked: bool | None,
+    sentences: Sequence[Sequence[Word]],
+    judged: Sequence[Sequence[Judged]],
+) -> list[list[Judged]]:
+    """Returns the judged spans of each sentence, with what the network says of each weighed against what the rules say."""
+    places = [
+        _place(sentence, one.span) for sentence, some in zip(sentences, judged, strict=True) for one in some
+    ]
+    odds = iter(sentiment.read(comment, liked, places))
+    weighed = ([_turned(one, next(odds)) for one in some] for some in judged)
+    return [[one for one in some if one is not None] for some in weighed]
+
+
+def _turned(one: Judged, odds: Odds | None) -> Judged | None:
+    """Returns what rules and network make of a span together, None where it judges no look.
+
+    Where they come to the contrary of the rules, that is as strong as they are sure.
+    """
+    if odds is None:
+        return one
+    if odds.judged < JUDGED and one.span.end - one.span.start == 1:
+        return None
+    total = odds.liked + RULES * one.polarity * one.strength
+    if total * one.polarity >= 0:
+        return one
+    return replace(one, polarity=-one.polarity, strength=round(max(0.1, math.tanh(abs(total) / 2)), 3))
 
 
 def _clause_of(clauses: Sequence[Clause]) -> Mapping[int, int]:
@@ -154,7 +224,7 @@ def _mentions(
 ) -> list[Mention]:
     """Returns the mentions of one judged span: its term's, or for a vague noun those that the picture shows."""
     vocabulary = load_vocabulary()
-    phrase = comment[sentence[one.span.start].start : sentence[one.span.end - 1].end]
+    phrase = comment[slice(*_place(sentence, one.span))]
     if one.span.term is not None:
         return [Mention(one.span.term.name, one.span.term.category, one.polarity, one.strength, phrase)]
     kind = vocabulary.categories[one.span.noun or ""]

@@ -14,7 +14,7 @@ from palate.client.extractor import ShippedExtractor, extract_attributes
 from palate.shared.attributes import load_vocabulary
 
 COMMENTS = Path(__file__).resolve().parent.parent / "data" / "comments_development.json"
-WITHOUT_TOWER = ShippedExtractor(likeness=None)
+WITHOUT_TOWER = ShippedExtractor(likeness=None, sentiment=None)
 
 
 def read(comment: str, liked: bool | None = None) -> dict[str, int]:

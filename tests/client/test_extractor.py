@@ -16,7 +16,7 @@ from palate.shared.attributes import Mention, load_vocabulary
 from palate.shared.errors import CommentError, OptionError
 
 ROOT = Path(__file__).parents[2]
-WITHOUT_TOWER = ShippedExtractor(likeness=None)
+WITHOUT_TOWER = ShippedExtractor(likeness=None, sentiment=None)
 
 
 def read(comment: str, liked: bool | None = None) -> dict[str, int]:
@@ -147,7 +147,9 @@ def test_typing_mistakes_are_forgiven() -> None:
 
 def test_a_vague_mention_is_what_the_picture_shows() -> None:
     picture = Image.new("RGB", (64, 64), (200, 30, 20))
-    mentions = extract_attributes("I adore these colours", picture, backend=ShippedExtractor(likeness=None))
+    mentions = extract_attributes(
+        "I adore these colours", picture, backend=ShippedExtractor(likeness=None, sentiment=None)
+    )
     assert {"red"} <= {m.attribute for m in mentions}
     assert all(m.polarity == 1 for m in mentions)
     seen: list[object] = []
@@ -156,7 +158,7 @@ def test_a_vague_mention_is_what_the_picture_shows() -> None:
         seen.append(image)
         return {"golden hour": 0.9, "spotlit": 0.2, "red": 0.99}
 
-    extractor = ShippedExtractor(shown=shown, likeness=None)
+    extractor = ShippedExtractor(shown=shown, likeness=None, sentiment=None)
     light = extractor.extract("The light is awful, the light ruins it.", picture, None)
     assert [(m.attribute, m.polarity) for m in light] == [("golden hour", -1)]
     assert len(seen) == 1

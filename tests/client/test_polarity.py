@@ -17,7 +17,7 @@ from palate.client.extractor import ShippedExtractor
 from palate.shared.attributes import load_vocabulary
 
 COMMENTS = Path(__file__).parents[1] / "data" / "polarity_comments.json"
-WITHOUT_TOWER = ShippedExtractor(likeness=None)
+WITHOUT_TOWER = ShippedExtractor(likeness=None, sentiment=None)
 
 
 def read(comment: str, liked: bool | None = None) -> dict[str, int]:

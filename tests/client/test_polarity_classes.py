@@ -6,7 +6,7 @@ import pytest
 
 from palate.client.extractor import ShippedExtractor
 
-WITHOUT_TOWER = ShippedExtractor(likeness=None)
+WITHOUT_TOWER = ShippedExtractor(likeness=None, sentiment=None)
 
 
 def read(comment: str, liked: bool | None = None) -> dict[str, int]:
