@@ -5,12 +5,11 @@
 Rules (client/polarity.py) know the turns of phrase that somebody thought of. This network has read some thousand comments and also
 follows idiom, irony and what is said two sentences later; the extractor weighs the two. The task is aspect-based sentiment analysis
 (Pontiki et al., SemEval 2014), the changes of the tower's weights are of low rank (LoRA, Hu et al., ICLR 2022).
-Made by simulations/recipes/sentiment.py; a few milliseconds a comment.
+Made by simulations/recipes/sentiment.py; a comment takes some hundredths of a second.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -133,9 +132,9 @@ class Sentiment:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from palate.client.sentence_network import LINEAR
+        from palate.client.sentence_network import LINEAR, load_network
 
-        network = copy.deepcopy(self.tower.network)
+        network = load_network(self.tower.folder / "text_encoder")
         try:
             tensors = {name: tensor.float() for name, tensor in load_file(str(self.weights)).items()}
             with torch.no_grad():
@@ -183,6 +182,3 @@ class Sentiment:
 def shipped_sentiment() -> Sentiment:
     """Returns the shipped network over the shipped tower, kept between comments."""
     return Sentiment(SentenceTower())
-
-
-__all__ = ["Sentiment", "shipped_sentiment"]
