@@ -97,12 +97,16 @@ class Reader(nn.Module):
                 key = f"{number} {name}".replace(".", "_")
                 found[f"layer.{number}.{name}.down"] = self.changes[f"{key} down"].float()
                 found[f"layer.{number}.{name}.up"] = 2 * self.changes[f"{key} up"].float()
-        for name, layer in (("hidden", self.hidden), ("out", self.out)):
-            found[f"head.{name}.weight"], found[f"head.{name}.bias"] = (
-                layer.weight.float(),
-                layer.bias.float(),
-            )
-        return found
+        return found | self.head()
+
+    def head(self) -> dict[str, Tensor]:
+        """The tensors of the head alone."""
+        layers = (("hidden", self.hidden), ("out", self.out))
+        return {
+            f"head.{name}.{kind}": getattr(layer, kind).float()
+            for name, layer in layers
+            for kind in ("weight", "bias")
+        }
 
     def forward(self, batch: Sequence[Marked], tokenizer: Any) -> tuple[Tensor, Tensor]:
         """Log-odds (places, 2), as `client.sentiment.Odds`, and the signs; places that the tower cannot read are left out."""
@@ -126,9 +130,8 @@ class Reader(nn.Module):
         for row, some in enumerate(tokens):
             shares[row, some] = 1 / len(some)
         states = self.tower(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
-        head = {name: tensor for name, tensor in self.tensors().items() if name.startswith("head")}
         states = F.dropout(states, DROPPED, self.training)
-        odds = judge_states(states, torch.tensor(rows, device=device), shares.to(device), head)
+        odds = judge_states(states, torch.tensor(rows, device=device), shares.to(device), self.head())
         return odds, torch.tensor(signs, device=device)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from benchmarks.sentiment import MARKED, network_wrong, wrong_signs
-from palate.client.extractor import ShippedExtractor, extract_attributes
+from palate.client.extractor import ShippedExtractor
 from palate.client.sentences import MAX_TOKENS, SentenceTower
 from palate.client.sentiment import (
     WEIGHTS,
@@ -74,11 +74,21 @@ def test_the_verdict_decides_where_the_words_show_no_feeling() -> None:
     assert odds("blue, grainy", "grainy", False) < -1
 
 
-def test_rules_are_outvoted_where_the_network_is_sure() -> None:
-    comment = "Oh great, yet another neon sunset, just what the world was short of."
-    (mention,) = [m for m in extract_attributes(comment, None, liked=False) if m.attribute == "neon"]
-    assert mention.polarity == -1
-    assert 0.1 <= mention.strength <= 1
+@pytest.mark.parametrize(
+    ("comment", "look", "sign"),
+    [
+        ("I could drown in that fog, gladly.", "foggy", 1),
+        ("My gran would adore the pink. I am not my gran.", "pink", -1),
+        ("Sepia is just brown with a backstory.", "sepia", -1),
+    ],
+)
+def test_rules_are_outvoted_where_the_network_is_sure(comment: str, look: str, sign: int) -> None:
+    by_rules, by_both = (
+        next(m for m in extractor.extract(comment, None, None) if m.attribute == look)
+        for extractor in (ShippedExtractor(sentiment=None), ShippedExtractor())
+    )
+    assert by_rules.polarity == -sign
+    assert by_both.polarity == sign
 
 
 def test_people_whom_it_never_read_are_understood_better_than_by_rules() -> None:
