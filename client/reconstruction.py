@@ -124,12 +124,12 @@ def one_thread() -> Iterator[None]:
 def _head_prior(encoder: EncoderWeights) -> tuple[Tensor, Tensor]:
     """Mean (65,) and covariance (65, 65) of heads in the crowd, float64: of the mixture, as one Gaussian."""
     share, means, covariances = (
-        encoder.tensors[f"crowd.{name}"].astype(np.float64) for name in ("share", "mean", "covariance")
+        torch.from_numpy(encoder.tensors[f"crowd.{name}"].astype(np.float64))
+        for name in ("share", "mean", "covariance")
     )
     mean = share @ means
     away = means - mean
-    covariance = np.einsum("k,kij->ij", share, covariances) + (share[:, None] * away).T @ away
-    return torch.from_numpy(mean), torch.from_numpy(covariance)
+    return mean, torch.tensordot(share, covariances, 1) + (share[:, None] * away).mT @ away
 
 
 def _prepare(

@@ -15,7 +15,6 @@ from typing import Protocol
 import numpy as np
 
 from palate.shared.coding import Levels, to_levels
-from palate.shared.encoder import SHARED_SHAPES
 from palate.shared.noise import Source, discrete_gaussian
 from palate.shared.subspace import Subspace
 from palate.shared.update import EncoderUpdate
@@ -51,7 +50,6 @@ def shield(
     stays here. Raises OptionError for a grid or noise outside its range.
     """
     rng = np.random.default_rng(int.from_bytes(source(32), "little"))
-    whole = np.concatenate([update.tensors[name].ravel() for name in SHARED_SHAPES])
-    vector = whole if subspace is None else subspace.coordinates(update.tensors)
+    vector = update.vector if subspace is None else subspace.coordinates(update.tensors)
     levels = to_levels(vector, step=settings.step, clip=settings.clip, seed=rotation, rng=rng)
     return levels + discrete_gaussian(settings.noise, len(levels), source)

@@ -33,7 +33,7 @@ from palate.server.exchange import Collected, Devices, Exchange, Now, Patience, 
 from palate.server.settings import RunSettings
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, ModelError
-from palate.shared.update import EncoderUpdate, Floats
+from palate.shared.update import EncoderUpdate, Floats, norm_of
 from palate.shared.wire import Task, encode_task
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def run_round(
         try:
             after = moved(before.encoder, vector)
             memory = {**memory_after, **got.memory}
-            change = float(np.linalg.norm(vector.astype(np.float64)))
+            change = norm_of(vector)
         except ModelError:
             counted = False
             got.refused["overflow"] += got.devices

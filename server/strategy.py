@@ -43,7 +43,6 @@ from flwr.serverapp.strategy import (
     MultiKrum,
 )
 
-from palate.server.aggregation import flatten
 from palate.server.settings import RunSettings
 from palate.shared.update import EncoderUpdate, Floats
 
@@ -71,7 +70,7 @@ def average(
         raise ValueError(
             f"{settings.strategy} needs {settings.updates_needed} updates; there are {len(updates)}"
         )
-    change = _aggregate(rule, round, [flatten(one.tensors) for one in updates])
+    change = _aggregate(rule, round, [one.vector for one in updates])
     return change * np.float32(settings.server_learning_rate), {}
 
 
@@ -107,12 +106,10 @@ def _aggregate(strategy: FedAvg, round: int, changes: Sequence[Floats]) -> Float
 
 def mean_change(updates: Sequence[EncoderUpdate]) -> Floats:
     """Returns the mean of at least one change as a vector, each counting the same, summed in float64 in the given order."""
-    total = {name: np.zeros_like(tensor, np.float64) for name, tensor in updates[0].tensors.items()}
+    total = np.zeros_like(updates[0].vector, np.float64)
     for update in updates:
-        for name, sum_ in total.items():
-            sum_ += update.tensors[name]
-    vector = np.concatenate([sum_.ravel() for sum_ in total.values()])
-    return np.asarray(vector / len(updates), dtype=np.float32)
+        total += update.vector
+    return np.asarray(total / len(updates), dtype=np.float32)
 
 
 def _rule(settings: RunSettings, count: int) -> FedAvg | None:

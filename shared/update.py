@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,8 @@ Floats = NDArray[np.float32]
 
 MAX_NORM: Final = 25.0
 """The longest change that a server takes unless told otherwise: L2 over all tensors. Honest ones are far shorter."""
+
+SHARED_WEIGHTS: Final = sum(math.prod(shape) for shape in SHARED_SHAPES.values())
 
 MAX_ROUND: Final = 2**32 - 1
 
@@ -69,6 +70,43 @@ class LocalSettings:
             object.__setattr__(self, name, float(value))
 
 
+class SharedTensors(Mapping[str, Floats]):
+    """The federated tensors as views of one vector, in declared order, all read-only from here on.
+
+    Raises ValueError for a vector of another length or type.
+    """
+
+    def __init__(self, vector: Floats) -> None:
+        """Take the vector, which nothing else may write to."""
+        if vector.shape != (SHARED_WEIGHTS,) or vector.dtype != np.float32:
+            raise ValueError(f"the vector is not of float32 ({SHARED_WEIGHTS},)")
+        vector.flags.writeable = False
+        self.vector = vector
+        self._views, start = dict[str, Floats](), 0
+        for name, shape in SHARED_SHAPES.items():
+            count = math.prod(shape)
+            self._views[name] = vector[start : start + count].reshape(shape)
+            start += count
+
+    def __getitem__(self, name: str) -> Floats:
+        """Return one tensor."""
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Name the tensors in declared order."""
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        """Return the number of tensors."""
+        return len(self._views)
+
+    @cached_property
+    def norm(self) -> float:
+        """The length of the vector (L2), summed in float64."""
+        with np.errstate(invalid="ignore"):  # a NaN that signals
+            return norm_of(self.vector)
+
+
 @dataclass(frozen=True, eq=False)
 class EncoderUpdate:
     """The change of the federated tensors, trained minus received: all of `SHARED_SHAPES`, float32, copied, read-only.
@@ -85,9 +123,17 @@ class EncoderUpdate:
     def __post_init__(self) -> None:
         check_hash("base", self.base)
         check_number("round", self.round, 1, MAX_ROUND)
-        tensors, norm = check_tensors(self.tensors, "the update")
-        object.__setattr__(self, "tensors", tensors)
-        self.__dict__["norm"] = norm  # which the check has found already
+        object.__setattr__(self, "tensors", check_tensors(self.tensors, "the update"))
+
+    @property
+    def vector(self) -> Floats:
+        """All tensors one after the other, (`SHARED_WEIGHTS`,)."""
+        return cast(SharedTensors, self.tensors).vector
+
+    @property
+    def norm(self) -> float:
+        """The length of the change: L2 over all tensors together, summed in float64."""
+        return cast(SharedTensors, self.tensors).norm
 
     @classmethod
     def difference(cls, before: EncoderWeights, after: EncoderWeights, round: int) -> EncoderUpdate:  # noqa: A002
@@ -97,11 +143,6 @@ class EncoderUpdate:
         with np.errstate(over="ignore"):  # becomes infinite, which is refused below
             change = {name: after.tensors[name] - before.tensors[name] for name in SHARED_SHAPES}
         return cls(encoder_hash(before), round, change)
-
-    @cached_property
-    def norm(self) -> float:
-        """The length of the change: L2 over all tensors together, summed in float64."""
-        return math.hypot(*(norm_of(tensor) for tensor in self.tensors.values()))
 
     def __eq__(self, other: object) -> bool:
         """Says whether the other is the same update, bit for bit."""
@@ -148,42 +189,32 @@ def check_number(name: str, value: int, least: int, most: int) -> None:
         )
 
 
-def check_tensors(tensors: Mapping[str, Floats], whose: str) -> tuple[Mapping[str, Floats], float]:
-    """Returns read-only copies of the federated tensors in the declared order, and their length together (L2).
+def check_tensors(tensors: Mapping[str, Floats], whose: str) -> SharedTensors:
+    """Returns the federated tensors, copied unless what they lie in cannot change.
 
-    What lies in `bytes` nobody can change; it is not copied. Raises UpdateError unless they are exactly those of
-    `SHARED_SHAPES`, by name, shape and type, and finite. The error is short and quick to make, however many tensors and
-    however long their names.
+    Raises UpdateError unless they are exactly those of `SHARED_SHAPES`, by name, shape and type, and finite. The error is short
+    and quick to make, however many tensors and however long their names.
     """
-    declared = ", ".join(SHARED_SHAPES)
-    if not isinstance(tensors, Mapping):
-        raise UpdateError(f"{whose} is no mapping of names to tensors; it has {declared}", "tensors")
-    missing = next((name for name in SHARED_SHAPES if name not in tensors), None)
-    if missing is not None:
-        raise UpdateError(f"{whose} lacks the tensor {missing!r}; it has {declared}", "tensors")
-    if len(tensors) != len(SHARED_SHAPES):
-        unknown = next(name for name in tensors if name not in SHARED_SHAPES)
-        raise UpdateError(f"{whose} has an unknown tensor {_cut(unknown)}; it has {declared}", "tensors")
-    kept, norms = {}, []
-    for name, shape in SHARED_SHAPES.items():
-        tensor = tensors[name]
-        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32 or tensor.shape != shape:
-            raise UpdateError(f"{whose}'s {name!r} is not of float32 {shape}", "tensors")
-        with np.errstate(invalid="ignore"):  # a NaN that signals
-            norms.append(norm_of(tensor))
-        if not math.isfinite(norms[-1]):  # in float64 no finite values of float32 have an infinite length
-            raise UpdateError(f"{whose}'s {name!r} holds values that are not finite", "finite")
-        kept[name] = tensor.view() if _in_bytes(tensor) else np.array(tensor, dtype=np.float32, order="C")
-        kept[name].flags.writeable = False
-    return MappingProxyType(kept), math.hypot(*norms)
-
-
-def _in_bytes(tensor: Floats) -> bool:
-    """Says whether a tensor is, row by row, a part of an object of type `bytes`."""
-    base: object = tensor
-    while type(base) is np.ndarray:
-        base = base.base
-    return type(base) is bytes and tensor.flags.c_contiguous and tensor.flags.aligned
+    kept = tensors
+    if not isinstance(kept, SharedTensors):
+        declared = ", ".join(SHARED_SHAPES)
+        if not isinstance(tensors, Mapping):
+            raise UpdateError(f"{whose} is no mapping of names to tensors; it has {declared}", "tensors")
+        missing = next((name for name in SHARED_SHAPES if name not in tensors), None)
+        if missing is not None:
+            raise UpdateError(f"{whose} lacks the tensor {missing!r}; it has {declared}", "tensors")
+        if len(tensors) != len(SHARED_SHAPES):
+            unknown = next(name for name in tensors if name not in SHARED_SHAPES)
+            raise UpdateError(f"{whose} has an unknown tensor {_cut(unknown)}; it has {declared}", "tensors")
+        for name, shape in SHARED_SHAPES.items():
+            tensor = tensors[name]
+            if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32 or tensor.shape != shape:
+                raise UpdateError(f"{whose}'s {name!r} is not of float32 {shape}", "tensors")
+        kept = SharedTensors(np.concatenate([tensors[name].ravel() for name in SHARED_SHAPES]))
+    if not math.isfinite(kept.norm):  # in float64 no finite values of float32 have an infinite length
+        name = next(name for name, tensor in kept.items() if not np.isfinite(tensor).all())
+        raise UpdateError(f"{whose}'s {name!r} holds values that are not finite", "finite")
+    return kept
 
 
 def _cut(value: object) -> str:

@@ -18,22 +18,23 @@ else is refused with an `UpdateError` whose `reason` is one word. `tests/data/wi
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
-from palate.shared.encoder import FIXED_SHAPES, SHARED_SHAPES, EncoderWeights, shapes_hash
+from palate.shared.encoder import FIXED_SHAPES, EncoderWeights, shapes_hash
 from palate.shared.errors import OptionError, UpdateError
 from palate.shared.update import (
     MAX_NORM,
     MAX_ROUND,
+    SHARED_WEIGHTS,
     EncoderUpdate,
     Floats,
     LocalSettings,
+    SharedTensors,
     check_hash,
     check_number,
     check_tensors,
@@ -51,7 +52,7 @@ _START = struct.Struct("<6sBB")
 _TASK = struct.Struct("<32s32sIIQIdddd")
 _UPDATE = struct.Struct("<32s32sI")
 _CHECKSUM_BYTES = 32
-_TENSOR_BYTES = sum(4 * math.prod(shape) for shape in SHARED_SHAPES.values())
+_TENSOR_BYTES = 4 * SHARED_WEIGHTS
 
 TASK_BYTES: Final = _START.size + _TASK.size + _TENSOR_BYTES + _CHECKSUM_BYTES
 UPDATE_BYTES: Final = _START.size + _UPDATE.size + _TENSOR_BYTES + _CHECKSUM_BYTES
@@ -78,7 +79,7 @@ class Task:
         check_number("release", self.release, 0, _MAX_RELEASE)
         check_number("seed", self.seed, 0, _MAX_SEED)
         check_hash("fixed", self.fixed)
-        object.__setattr__(self, "tensors", check_tensors(self.tensors, "the task")[0])
+        object.__setattr__(self, "tensors", check_tensors(self.tensors, "the task"))
 
     @classmethod
     def for_encoder(
@@ -142,7 +143,7 @@ def encode_task(task: Task) -> bytes:
     numbers = (task.release, task.round, task.seed)
     trained = (s.steps, s.learning_rate, s.proximal, s.query_share, s.alignment)
     header = _TASK.pack(bytes.fromhex(shapes_hash()), bytes.fromhex(task.fixed), *numbers, *trained)
-    return _close(TASK, header, task.tensors)
+    return _close(TASK, header, cast(SharedTensors, task.tensors).vector)
 
 
 def encode_update(update: EncoderUpdate) -> bytes:
@@ -151,7 +152,7 @@ def encode_update(update: EncoderUpdate) -> bytes:
     On a device only the outbox may call this.
     """
     header = _UPDATE.pack(bytes.fromhex(shapes_hash()), bytes.fromhex(update.base), update.round)
-    return _close(UPDATE, header, update.tensors)
+    return _close(UPDATE, header, update.vector)
 
 
 def decode_task(data: bytes) -> Task:
@@ -193,14 +194,13 @@ def add_checksum(*parts: bytes | memoryview) -> bytes:
     return b"".join((*parts, digest.digest()))
 
 
-def _close(kind: int, header: bytes, tensors: Mapping[str, Floats]) -> bytes:
-    weights = (np.ascontiguousarray(tensors[name], dtype="<f4").data for name in SHARED_SHAPES)
-    return add_checksum(_START.pack(MAGIC, kind, VERSION), header, *weights)
+def _close(kind: int, header: bytes, weights: Floats) -> bytes:
+    return add_checksum(
+        _START.pack(MAGIC, kind, VERSION), header, np.ascontiguousarray(weights, dtype="<f4").data
+    )
 
 
-def _open(
-    data: bytes, kind: int, layout: struct.Struct, size: int
-) -> tuple[tuple[Any, ...], dict[str, Floats]]:
+def _open(data: bytes, kind: int, layout: struct.Struct, size: int) -> tuple[tuple[Any, ...], SharedTensors]:
     """Returns header and tensors of a message, sound on the outside; the values are for the caller to check."""
     if not isinstance(data, bytes) or len(data) < _START.size:
         raise UpdateError(f"the message is not {_KINDS[kind]}; it must have {size:,} bytes", "size")
@@ -226,10 +226,5 @@ def _open(
             "the message is of an encoder with other tensors; use the same version of Palate on both sides",
             "shapes",
         )
-    weights = np.frombuffer(data, "<f4", _TENSOR_BYTES // 4, _START.size + layout.size)
-    tensors, start = {}, 0
-    for name, shape in SHARED_SHAPES.items():
-        count = math.prod(shape)
-        tensors[name] = weights[start : start + count].reshape(shape).astype(np.float32, copy=False)
-        start += count
-    return header, tensors
+    weights = np.frombuffer(data, "<f4", SHARED_WEIGHTS, _START.size + layout.size)
+    return header, SharedTensors(weights.astype(np.float32, copy=False))

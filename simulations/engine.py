@@ -155,7 +155,11 @@ class InProcessGrid(Grid):
         def train(places: Sequence[int]) -> dict[int, Message]:
             return self._train_chunk(task, encoder, base, {place: asked[place] for place in places})
 
-        with one_thread(), ThreadPoolExecutor(self._workers) as pool:
+        # Each thread has a number of its own, so each is told.
+        with (
+            one_thread(),
+            ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
             return {place: reply for replies in pool.map(train, chunks) for place, reply in replies.items()}
 
     def _train_chunk(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from palate.shared.encoder import FIXED_SHAPES, SHARED_SHAPES, EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import OptionError, PalateError, UpdateError
-from palate.shared.update import MAX_NORM, EncoderUpdate, LocalSettings
+from palate.shared.update import MAX_NORM, SHARED_WEIGHTS, EncoderUpdate, LocalSettings, SharedTensors
+from palate.shared.wire import decode_update, encode_update
 
 BASE = "0123456789abcdef" * 4
 HUGE = pytest.param(10**5000, id="huge")  # too long to be written out
@@ -138,21 +139,37 @@ def test_an_update_cannot_be_changed_from_outside() -> None:
         update.tensors[FIRST][0, 0] = 1
 
 
-def test_what_lies_in_bytes_is_kept_as_it_is_and_what_merely_cannot_be_written_is_copied() -> None:
-    name, shape = next(iter(SHARED_SHAPES.items()))
-    in_bytes = np.frombuffer(bytes(4 * math.prod(shape)), np.float32).reshape(shape)
-    memory = np.zeros(shape, np.float32)
+def test_what_is_read_from_a_message_is_not_copied_and_what_merely_cannot_be_written_is() -> None:
+    data = encode_update(EncoderUpdate(BASE, 1, change(0.01)))
+    for tensor in decode_update(data, base=BASE, round=1).tensors.values():
+        assert np.shares_memory(tensor, np.frombuffer(data, np.uint8))
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            tensor.flags.writeable = True
+    memory = np.zeros(SHARED_SHAPES[FIRST], np.float32)
     locked = memory.view()
     locked.flags.writeable = False
-    kept = EncoderUpdate(BASE, 1, change() | {name: in_bytes}).tensors[name]
-    assert np.shares_memory(kept, in_bytes)
-    with pytest.raises(ValueError, match="WRITEABLE"):
-        kept.flags.writeable = True
-    copied = EncoderUpdate(BASE, 1, change() | {name: locked}).tensors[name]
+    copied = EncoderUpdate(BASE, 1, change() | {FIRST: locked}).tensors[FIRST]
     memory[:] = 1
     assert not copied.any()
-    turned = np.frombuffer(bytes(4 * math.prod(shape)), np.float32).reshape(shape[::-1]).T
-    assert EncoderUpdate(BASE, 1, change() | {name: turned}).tensors[name].flags.c_contiguous
+    turned = np.zeros(SHARED_SHAPES[FIRST][::-1], np.float32).T
+    assert EncoderUpdate(BASE, 1, change() | {FIRST: turned}).tensors[FIRST].flags.c_contiguous
+
+
+def test_the_vector_is_all_tensors_one_after_the_other() -> None:
+    numbers = np.arange(SHARED_WEIGHTS, dtype=np.float32)
+    tensors = SharedTensors(numbers)
+    assert list(tensors) == list(SHARED_SHAPES)
+    assert len(tensors) == len(SHARED_SHAPES)
+    assert {name: tensor.shape for name, tensor in tensors.items()} == SHARED_SHAPES
+    assert np.array_equal(np.concatenate([t.ravel() for t in tensors.values()]), np.arange(SHARED_WEIGHTS))
+    update = EncoderUpdate(BASE, 1, tensors)
+    assert update.vector is numbers
+    assert update == EncoderUpdate(BASE, 1, dict(tensors))
+    with pytest.raises(ValueError, match="read-only"):
+        numbers[0] = 1
+    for wrong in (np.zeros(SHARED_WEIGHTS - 1, np.float32), np.zeros(SHARED_WEIGHTS)):
+        with pytest.raises(ValueError, match="float32"):
+            SharedTensors(wrong)
 
 
 def test_the_norm_is_the_length_of_all_weights_together() -> None:
