@@ -223,16 +223,20 @@ def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> Ma
     )
 
 
-def planned_masks(privacy: Privacy, *, least: int, most: int) -> tuple[MaskSettings, NoisePlan]:
+def planned_masks(
+    privacy: Privacy, *, least: int, most: int, count: int | None = None
+) -> tuple[MaskSettings, NoisePlan]:
     """Returns what the invitations of all rounds of a noise plan say about masks, and the plan on the grid of their levels.
 
     The ring holds the sum of `most` devices, their noise and the plan's, which is added before the sum is taken out of the
-    ring: what a sum that does not fit wraps around is then noised already, and costs no privacy. Raises OptionError when the ring
-    is too narrow, and ValueError without a plan.
+    ring: what a sum that does not fit wraps around is then noised already, and costs no privacy. `count` is how many numbers a
+    change has, where they are not those of the settings. Raises OptionError when the ring is too narrow, and ValueError without
+    a plan.
     """
-    plan, clip, count = privacy.plan, privacy.clip, privacy.count
+    plan, clip = privacy.plan, privacy.clip
     if plan is None:
         raise ValueError("there is no noise plan in the settings")
+    count = privacy.count if count is None else count
     unit = plan.over(1.0)
     shares = privacy.noise_multiplier * math.sqrt(most / least)
     step, _ = finest_step(

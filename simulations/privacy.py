@@ -4,11 +4,13 @@
 
 Devices train with the code that is deployed, make levels of their changes with it and add their own shares of noise; the sum goes
 through the ring as masks would leave it, and the server takes mean, clip and encoder from it with its own functions. Only the masks
-are left out: they cancel exactly (tests say so). Three kinds of runs are compared, on the same people:
+are left out: they cancel exactly (tests say so). Four kinds of runs are compared, on the same people:
 
     open       no masks, no noise, float32 both ways: Adam on all weights (`methods`)
     epsilon    Poisson sampling of devices; a public subspace of the last layer (`shared.subspace`), clipped, noised for epsilon after
                all rounds at delta = people^-1.1, counted by `shared.accounting`; "none" is the same without noise
+    plan       the same changes without sampling: everybody takes part in turn, and noise of the server's that cancels over the rounds
+               (`server.correlated`) for epsilon at the same delta
     bits       all weights, cohorts as small as they are deployed, levels in a ring of so many bits up
 
 Privacy is counted per device, one device being one person, for what the sums of all rounds tell together, with the cohort secret.
@@ -29,11 +31,14 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from palate.client.reconstruction import Labels, one_thread, train_together
 from palate.client.shielding import shield
 from palate.server.aggregation import moved, unflatten
 from palate.server.clipping import ClipRule, next_clip
+from palate.server.correlated import NoiseState, add_noise
+from palate.server.privacy import PlanSettings, Privacy, planned_masks
 from palate.server.rounds import choose_cohort, derive_seed
 from palate.server.sampling import poisson_cohort
 from palate.server.settings import RunSettings
@@ -102,6 +107,18 @@ class Private:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """Rounds with a noise plan; everybody takes part once in `separation` rounds. What is not said here is as in `Private`."""
+
+    epsilons: tuple[float, ...]
+    rounds: int
+    separation: int
+    clip: float
+    learning_rate: float
+    beta_1: float
+
+
+@dataclass(frozen=True)
 class Open:
     """Rounds as they are without masks."""
 
@@ -140,6 +157,7 @@ class Experiment:
     epsilons: tuple[float, ...]
     bits: tuple[int, ...]
     private: Private
+    plan: Planned
     open: Open
     few_bits: FewBits
 
@@ -156,7 +174,11 @@ class Experiment:
                 f"private.sample_rate is {self.private.sample_rate!r}; it must be above 0, below 1, and ask at most "
                 f"{MOST_DEVICES:,} devices"
             )
-        if not self.seeds or not all(epsilon > 0 for epsilon in self.epsilons):
+        if not 1 < self.people // max(1, self.plan.separation) <= MOST_DEVICES:
+            raise OptionError(
+                f"plan.separation is {self.plan.separation!r}; a round must have 2 to {MOST_DEVICES:,} of the {self.people:,} people"
+            )
+        if not self.seeds or not all(epsilon > 0 for epsilon in (*self.epsilons, *self.plan.epsilons)):
             raise OptionError("give at least one seed, and epsilons above 0")
 
     @property
@@ -178,12 +200,9 @@ def read_experiment(name: str) -> Experiment:
         raise FileFormatError(
             f"{name!r} is no experiment about privacy and no TOML file; take 'privacy'"
         ) from None
-    tables = {"private": Private, "open": Open, "few_bits": FewBits}
+    tables = {"private": Private, "plan": Planned, "open": Open, "few_bits": FewBits}
     for key, kind in tables.items():
         found[key] = _filled(kind, found.get(key), f"{path.name}: {key}")
-    for key in ("seeds", "epsilons", "bits"):
-        if isinstance(found.get(key), list):
-            found[key] = tuple(found[key])
     experiment: Experiment = _filled(Experiment, found, path.name)
     return experiment
 
@@ -193,7 +212,7 @@ def _filled(kind: type, found: Any, what: str) -> Any:
     if not isinstance(found, dict) or set(found) != set(names):
         odd = sorted(set(found) ^ set(names))[0] if isinstance(found, dict) else "everything"
         raise FileFormatError(f"{what}: {odd} is missing or unknown; the keys are {', '.join(names)}")
-    return kind(**found)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
 
 
 # --- one run ------------------------------------------------------------------------------------------------------
@@ -212,6 +231,7 @@ class Coded:
     agreement: float = 1.0
     multiplier: float = 0.0
     subspace: Subspace | None = None
+    plan: PlanSettings | None = None  # of the server's noise, beside that of the devices
 
     @property
     def count(self) -> int:
@@ -246,6 +266,7 @@ def learn(
     encoder, memory, kept_to = release, dict[str, Floats](), math.inf
     clip = coded.clip if coded else 0.0
     source = stream_of(hashlib.sha256(f"palate privacy noise {seed}".encode()).digest())
+    added = _PlannedNoise(coded, seed) if coded and coded.plan else None
     for number in range(1, settings(1).rounds + 1):
         cohort = cohorts(number)
         if coded and not coded.least <= len(cohort) <= coded.most:
@@ -256,28 +277,55 @@ def learn(
         if coded is None:
             updates = [EncoderUpdate(base, number, change) for _, change in changes]
         else:
-            masks = coded.masks(clip)
-            context = hashlib.sha256(f"palate privacy round {seed} {number}".encode()).digest()
+            masks = added.masks if added else coded.masks(clip)
+            context = hashlib.sha256(
+                f"palate privacy round {seed} {0 if added else number}".encode()
+            ).digest()
             total = np.zeros(coded.count + 1, np.int64)
             for _, change in changes:
                 update = EncoderUpdate(base, number, change)
                 total += shield(update, masks, context, source, coded.subspace)
+            if added:
+                total = added.add(total, cohort)
             total = centred(to_ring(total, coded.ring_bits), coded.ring_bits)  # as masks leave it
             mean, below = from_levels(total, len(cohort), step=masks.step, clip=clip, seed=context)
-            kept_to = min(
-                kept_to,
-                noise_multiplier(
-                    masks.noise,
-                    devices=coded.least,
-                    sensitivity=sensitivity_of(clip, masks.step, coded.count),
-                    dimension=coded.count + 1,
-                ),
-            )
+            if not added:
+                kept_to = min(
+                    kept_to,
+                    noise_multiplier(
+                        masks.noise,
+                        devices=coded.least,
+                        sensitivity=sensitivity_of(clip, masks.step, coded.count),
+                        dimension=coded.count + 1,
+                    ),
+                )
             clip = next_clip(clip, below, ClipRule(rate=coded.clip_rate))
             updates = [EncoderUpdate(base, number, _weights_of(mean, coded.subspace))]
         vector, memory = average(settings(number), number, updates, memory)
         encoder = moved(encoder, vector)
-    return encoder, kept_to
+    return encoder, kept_to if added is None else added.plan.noise_multiplier
+
+
+class _PlannedNoise:
+    """The server's noise of a plan, and the masks that leave room for it, as `server.planned` has them."""
+
+    def __init__(self, coded: Coded, seed: int) -> None:
+        privacy = Privacy(
+            clip=coded.clip,
+            clip_rate=0.0,
+            noise_multiplier=coded.multiplier,
+            ring_bits=coded.ring_bits,
+            model_bits=coded.model_bits,
+            plan=coded.plan,
+        )
+        self.masks, self.plan = planned_masks(privacy, least=coded.least, most=coded.most, count=coded.count)
+        self._state = NoiseState()
+        self._seed = hashlib.sha256(f"palate privacy plan {seed}".encode()).digest()
+
+    def add(self, total: NDArray[np.int64], cohort: Sequence[int]) -> NDArray[np.int64]:
+        """Returns a round's sum with its noise; raises OptionError for a person who should rest."""
+        noised, self._state = add_noise(self.plan, self._state, total, list(map(str, cohort)), self._seed)
+        return noised
 
 
 def _weights_of(mean: Floats, subspace: Subspace | None) -> dict[str, Floats]:
@@ -370,6 +418,48 @@ def learn_privately(
     return learn(release, people, lambda number: settings, cohorts, seed, coded)
 
 
+def learn_planned(
+    release: EncoderWeights,
+    people: Sequence[Labels],
+    plan: Planned,
+    like: Private,
+    subspace: Subspace,
+    multiplier: float,
+    seed: int,
+) -> tuple[EncoderWeights, float]:
+    """Rounds in which everybody takes part in turn, with a plan's noise; returns the encoder and the plan's noise multiplier."""
+    size = len(people) // plan.separation
+    coded = Coded(
+        like.ring_bits,
+        like.model_bits,
+        plan.clip,
+        0.0,
+        least=size,
+        most=size,
+        subspace=subspace,
+        plan=PlanSettings(plan.rounds, plan.separation, multiplier),
+    )
+    settings = RunSettings(
+        rounds=plan.rounds,
+        devices=size,
+        quorum=size,
+        seed=seed,
+        strategy="fedadam",
+        server_learning_rate=plan.learning_rate,
+        beta_1=plan.beta_1,
+        beta_2=0.0,  # plain momentum, as in `learn_privately`
+        tau=like.tau,
+        local=LocalSettings(alignment=like.alignment),
+    )
+    turns = choose_cohort(range(len(people)), len(people), seed, 0)
+
+    def cohorts(number: int) -> list[int]:
+        first = (number - 1) % plan.separation * size
+        return turns[first : first + size]
+
+    return learn(release, people, lambda number: settings, cohorts, seed, coded)
+
+
 def coins(seed: int, number: int) -> bytes:
     """Returns what decides who is drawn in a round: secret on a server, of the seed here, so that a run can be repeated."""
     return hashlib.sha256(f"palate privacy cohort {seed} {number}".encode()).digest()
@@ -406,6 +496,7 @@ def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = 
     }
     names: list[tuple[str, float]] = [("release", 0), ("open", 0), ("epsilon", math.inf)]
     names += [("epsilon", epsilon) for epsilon in experiment.epsilons]
+    names += [("plan", epsilon) for epsilon in experiment.plan.epsilons]
     names += [("bits", bits) for bits in (32, *experiment.bits)]
     for seed in experiment.seeds:
         missing = [one for one in names if run_name(*one, seed) not in results["runs"]]
@@ -426,14 +517,18 @@ def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = 
                 elif kind == "bits":
                     some = people[: experiment.few_bits.people]
                     encoder = learn_in_bits(release, some, experiment.few_bits, int(value), seed)
+                elif kind == "plan":
+                    multiplier = calibrate(Budget(value, delta), 1)
+                    encoder, kept_to = learn_planned(
+                        release, people, experiment.plan, plan, subspace, multiplier, seed
+                    )
+                    run = spent_by([(Cost(kept_to), 1)], delta)
                 elif kind == "epsilon":
                     multiplier = multipliers.get(value, 0.0)
                     encoder, kept_to = learn_privately(release, people, plan, subspace, multiplier, seed)
                     kept_to = min(kept_to, multiplier)  # where no round had enough devices, nothing was spent
                     if multiplier:
-                        spent = [(Cost(kept_to, plan.sample_rate), plan.rounds)]
-                        run = {"noise_multiplier": kept_to, "epsilon": epsilon_by_pld(spent, delta)}
-                        run["epsilon_by_rdp"] = epsilon_by_rdp(spent, delta)
+                        run = spent_by([(Cost(kept_to, plan.sample_rate), plan.rounds)], delta)
             run["accuracy"] = _accuracy(encoder, strangers)
             results["runs"][run_name(kind, value, seed)] = run
             part = path.with_suffix(".part")
@@ -441,6 +536,15 @@ def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = 
             part.replace(path)
             tell(f"{run_name(kind, value, seed)}: {run}")
     return results
+
+
+def spent_by(rounds: Sequence[tuple[Cost, int]], delta: float) -> dict[str, float]:
+    """Returns the noise multiplier of the first kind of rounds, and the epsilon of all by both accountants."""
+    return {
+        "noise_multiplier": rounds[0][0].noise_multiplier,
+        "epsilon": epsilon_by_pld(rounds, delta),
+        "epsilon_by_rdp": epsilon_by_rdp(rounds, delta),
+    }
 
 
 def _accuracy(encoder: EncoderWeights, strangers: Sequence[Stranger]) -> float:

@@ -67,7 +67,8 @@ def mask_overhead(devices: int) -> dict[str, float]:
 def cohorts_of(experiment: Mapping[str, Any]) -> dict[str, int]:
     """How many devices a masked round has, on average, by kind of run."""
     expected = round(experiment["private"]["sample_rate"] * experiment["people"])
-    return {"epsilon": expected, "bits": experiment["few_bits"]["cohort"]}
+    in_turn = experiment["people"] // experiment["plan"]["separation"]
+    return {"epsilon": expected, "plan": in_turn, "bits": experiment["few_bits"]["cohort"]}
 
 
 def bytes_of(results: Mapping[str, Any], kind: str, value: float) -> tuple[float, float]:
@@ -92,12 +93,14 @@ def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     experiment, runs = results["experiment"], results["runs"]
     kinds: list[tuple[str, float]] = [("release", 0), ("open", 0), ("epsilon", math.inf)]
     kinds += [("epsilon", float(e)) for e in experiment["epsilons"]]
+    kinds += [("plan", float(e)) for e in experiment["plan"]["epsilons"]]
     kinds += [("bits", float(bits)) for bits in (32, *experiment["bits"])]
     rows = []
     without_noise = max((("open", 0.0), ("epsilon", math.inf)), key=lambda one: _mean_accuracy(results, *one))
     for kind, value in kinds:
         baseline: tuple[str, float] = ("bits", 32.0) if kind == "bits" else ("open", 0)
-        if kind == "epsilon" and math.isfinite(value):
+        noised = kind == "plan" or (kind == "epsilon" and math.isfinite(value))
+        if noised:
             baseline = without_noise
         seeds = [
             s
@@ -120,7 +123,7 @@ def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             "half_width": _half_width(gap),
         }
         row |= {"bytes_down": down, "bytes_up": up, "times_fewer": (TASK_BYTES + UPDATE_BYTES) / (down + up)}
-        if kind == "epsilon" and math.isfinite(value):
+        if noised:
             each = [runs[run_name(kind, value, s)] for s in seeds]
             row |= {name: max(one[name] for one in each) for name in ("epsilon", "epsilon_by_rdp")}
             row["noise_multiplier"] = min(one["noise_multiplier"] for one in each)
@@ -152,7 +155,8 @@ def table_of(results: Mapping[str, Any]) -> Table:
     cohorts = cohorts_of(experiment)
     caption = (
         f"pairwise accuracy on people that nobody trained on; epsilon per device at delta = {experiment['people']:,}^-1.1; "
-        f"bytes with keys, shares and roster of cohorts of {cohorts['epsilon']} (epsilon) and {cohorts['bits']} (bits)"
+        f"bytes with keys, shares and roster of cohorts of {cohorts['epsilon']} (epsilon), {cohorts['plan']} (noise plan) and "
+        f"{cohorts['bits']} (bits)"
     )
     table = Table(title=experiment["title"], caption=caption)
     for title in (
@@ -170,6 +174,8 @@ def table_of(results: Mapping[str, Any]) -> Table:
         name = {"release": "the release", "open": "open, all weights", "bits": f"{value or 0:g} bits"}.get(
             row["kind"], "no noise" if value is None else f"epsilon {value:g}"
         )
+        if row["kind"] == "plan":
+            name += ", no sampling, noise plan"
         spread = "" if row["half_width"] is None else f" ± {100 * row['half_width']:.1f}"
         spent = f"{row['epsilon']:.3f}, {row['epsilon_by_rdp']:.3f}" if "epsilon" in row else ""
         table.add_row(
@@ -195,6 +201,14 @@ def plot(results: Mapping[str, Any], path: Path) -> Path:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
     noised = [row for row in rows if row["kind"] == "epsilon" and row["value"] is not None]
     left.plot([r["value"] for r in noised], [r["accuracy"] for r in noised], marker="o", label="with noise")
+    planned = [row for row in rows if row["kind"] == "plan"]
+    left.plot(
+        [r["value"] for r in planned],
+        [r["accuracy"] for r in planned],
+        marker="s",
+        color="C4",
+        label="noise plan, no sampling",
+    )
     lines = [
         ("no noise", "epsilon", "--"),
         ("open, all weights", "open", "-"),

@@ -1,6 +1,6 @@
 """Trains the network that says of each look in a comment whether the person judges it, and likes it (client/sentiment.py).
 
-    python -m palate.simulations.recipes.sentiment --run runs/sentiment [--steps 10000]
+    python -m palate.simulations.recipes.sentiment --run runs/sentiment [--steps 12000]
 
 From: the shipped sentence tower, whose weights stay, and marked comments of invented people (`simulations/marked.py`) with those of
 training people of the drawn world (seed 1001). Low-rank changes of all linear maps of the tower and a head are trained by
@@ -313,7 +313,7 @@ def main() -> None:
     p.add_argument(
         "--run", type=Path, required=True, help="folder for the checkpoint, losses, weights and card"
     )
-    p.add_argument("--steps", type=int, default=10000)
+    p.add_argument("--steps", type=int, default=12000)
     p.add_argument("--workers", type=int, default=1)
     a = p.parse_args()
     launch(work, a.run, a.workers, Plan(a.steps, 16, 1.5e-3, a.steps, weight_decay=0.05, ema=0.995))

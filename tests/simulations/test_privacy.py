@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from palate.client.reconstruction import Labels
+from palate.server.correlated import _inverse_column
+from palate.server.privacy import PlanSettings, Privacy, planned_masks
 from palate.server.sampling import poisson_cohort
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld
 from palate.shared.coding import encode_model, finest_step, sensitivity_of
@@ -27,8 +29,10 @@ from palate.simulations import privacy
 from palate.simulations.privacy import (
     Coded,
     FewBits,
+    Planned,
     Private,
     learn_in_bits,
+    learn_planned,
     learn_privately,
     read_experiment,
     run_experiment,
@@ -49,6 +53,8 @@ PRIVATE = Private(
     beta_1=0.8,
     tau=0.3,
 )
+
+PLANNED = Planned(epsilons=(2.0,), rounds=4, separation=2, clip=0.2, learning_rate=1.0, beta_1=0.0)
 
 
 def crowd(count: int) -> list[Labels]:
@@ -177,6 +183,31 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
     assert moved(one, other) > 0
 
 
+def test_a_plan_asks_everybody_in_turn_and_its_noise_takes_itself_back() -> None:
+    """What noise adds to the encoder has the size that the plan says of its sums, less than independent noise would."""
+    release, people, subspace = load_encoder(), crowd(40), directions()
+    like, multiplier = replace(PRIVATE, tau=1.0), 3.0
+
+    def learned(noise: float, rounds: int) -> np.ndarray:
+        plan = replace(PLANNED, rounds=rounds, separation=2)
+        after, kept_to = learn_planned(release, people, plan, like, subspace, noise, 5)
+        assert kept_to == noise
+        weights = [after.tensors[f"picture.taste.{kind}"] for kind in ("weight", "bias")]
+        both = np.concatenate([weights[0], weights[1][:, None]], axis=1)
+        return both @ np.linalg.pinv(subspace.directions.T.astype(np.float64))
+
+    added = learned(multiplier, 8) - learned(0.01, 8)
+    privacy_ = Privacy(clip=0.2, clip_rate=0.0, noise_multiplier=0.0, plan=PlanSettings(8, 2, multiplier))
+    masks, plan = planned_masks(privacy_, least=20, most=20, count=subspace.count)
+    each = plan.sigma * np.cumsum(
+        _inverse_column(plan)
+    )  # deviation of the parts of the eighth prefix sum, in levels
+    wanted = float(np.linalg.norm(each)) * masks.step / 20
+    assert added.std() == pytest.approx(wanted, rel=0.15)
+    alone = replace(plan, bands=1)
+    assert wanted < 0.8 * alone.sigma * math.sqrt(8) * masks.step / 20
+
+
 @pytest.mark.parametrize("bits", [8, 6])
 def test_few_bits_change_a_run_little(bits: int) -> None:
     release, people = load_encoder(), crowd(12)
@@ -206,12 +237,14 @@ def test_the_bytes_are_those_of_the_wire() -> None:
     experiment = {
         "people": 50,
         "private": {"rank": 64, "ring_bits": 16, "model_bits": 8, "sample_rate": 0.1},
+        "plan": {"separation": 10},
         "few_bits": {"model_bits": 6, "cohort": 5},
     }
     results = {"experiment": experiment, "overhead": {"5": over}}
     assert bytes_of(results, "open", 0) == (TASK_BYTES, UPDATE_BYTES)
     down, up = bytes_of(results, "bits", 6)
     assert (round(down - over["down"]), round(up - over["up"])) == (74_093, math.ceil(96_641 * 6 / 8))
+    assert bytes_of(results, "plan", 2.0) == bytes_of(results, "epsilon", 2.0)
     down, up = bytes_of(results, "epsilon", 2.0)
     assert round(down - over["down"]) == 65 + 4 * 387 + 64 * 257
     assert round(up - over["up"]) == 2 * 4097
@@ -251,6 +284,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> privacy.Experiment:
         epsilons=(2.0,),
         bits=(6,),
         private=PRIVATE,
+        plan=PLANNED,
         open=replace(shipped.open, rounds=2, cohort=6),
         few_bits=replace(shipped.few_bits, people=20, rounds=2, cohort=6, agreement=1.0),
     )
@@ -267,7 +301,7 @@ def test_an_experiment_that_was_ended_goes_on_where_it_was(
     results = run_experiment(small, tmp_path, tmp_path, told.append)
     assert results["runs"][run_name("epsilon", 2.0, 1)]["accuracy"] == 0.55
     assert not any(", seed 1:" in line for line in told)
-    assert sum(", seed 2:" in line for line in told) == 6
+    assert sum(", seed 2:" in line for line in told) == 7
     other = replace(small, private=replace(small.private, rank=3))
     again = run_experiment(replace(other, seeds=(1,)), tmp_path, tmp_path, lambda line: None)
     assert again["runs"][run_name("epsilon", 2.0, 1)]["accuracy"] == 0.6
@@ -286,6 +320,9 @@ def test_the_report_sets_each_run_against_its_baseline(small: privacy.Experiment
     )  # Student's t, one degree of freedom
     assert private["epsilon"] <= 2.0 < private["epsilon_by_rdp"] * 1.01
     assert rows["bits", 6.0]["difference"] == pytest.approx(-0.1)
+    planned = rows["plan", 2.0]
+    assert planned["epsilon"] <= 2.0 < planned["epsilon_by_rdp"] * 1.01
+    assert planned["noise_multiplier"] > private["noise_multiplier"]  # nothing is gained by sampling
     assert rows["open", 0]["times_fewer"] == 1.0
     assert rows["bits", 6.0]["times_fewer"] > 4
     assert len(table_of(results).rows) == len(rows)
