@@ -40,7 +40,8 @@ class Terms:
 
     `when` is "always" or conditions joined by "+", all of which must be met: "idle", "charging", or what a platform lends.
     `least_devices` is this device's own minimum for a cohort, whatever the server says. `epsilon` and `delta` are its privacy
-    budget over all rounds, which `client.ledger` keeps: one for the device, so the terms joined on last set it. With
+    budget over all rounds, which `client.ledger` keeps: one for the device, so the terms joined on last set it. `honest_share` is
+    the part of a sum's devices that are counted on to add their noise; the fewer, the more a round costs of the budget. With
     `allow_unmasked` the server may see this device's update alone, which neither the minimum nor the budget protects. `in_doubt`
     takes part although a condition cannot be read. `release_key` and `registrar` are pinned Ed25519 public keys, 64
     hexadecimal digits, empty if none is pinned here; `certificate` is what the registrar gave this device, 128 of them.
@@ -52,6 +53,7 @@ class Terms:
     least_devices: int = 10  # 2 to 1,000
     epsilon: float = DEFAULT_EPSILON  # above 0, at most 1,000,000
     delta: float = DEFAULT_DELTA  # above 0, at most 0.001
+    honest_share: float = 1.0  # 0 to 1
     allow_unmasked: bool = False
     in_doubt: bool = False
     release_key: str = ""
@@ -76,6 +78,10 @@ class Terms:
                     f"{name} is {value!r}; it must be a number above 0 and at most {ceiling:,g}"
                 )
             object.__setattr__(self, name, float(value))
+        share = self.honest_share
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise OptionError(f"honest share is {share!r}; it must be a number from 0 to 1")
+        object.__setattr__(self, "honest_share", float(share))
         for name in ("allow_unmasked", "in_doubt"):
             if type(getattr(self, name)) is not bool:
                 raise OptionError(f"{_spoken(name)} must be yes or no")
@@ -113,6 +119,8 @@ class Terms:
         lines = [f"{when}, at most {self.rounds_a_day} rounds a day"]
         masked = f"sums over at least {self.least_devices} devices, privacy budget epsilon {self.epsilon:g} at delta {self.delta:g}"
         lines.append(f"{masked}; {'or' if self.allow_unmasked else 'never'} this device's update alone")
+        if self.honest_share < 1:
+            lines.append(f"counting on the noise of {self.honest_share:.0%} of the devices in a sum")
         pinned = [
             f"{words} {key[:16]}..."
             for words, key in (("release key", self.release_key), ("registrar", self.registrar))

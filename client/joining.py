@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.client import records
-from palate.client.consent import Consent
+from palate.client.consent import Consent, Terms
 from palate.client.device import Device, no_notice, no_progress
 from palate.client.identity import own_identity
 from palate.client.ledger import book_round
@@ -155,6 +155,7 @@ class Member:
             log=vault,
             server=server,
             tell=tell,
+            honest_share=lambda: self._terms().honest_share,
         )
 
     def take_part(self, task: bytes, send: Send) -> None:
@@ -213,10 +214,14 @@ class Member:
         elif found.new:
             self._tell(f"release {found.release} is used from now on")
 
-    def _rules(self) -> MaskRules:
+    def _terms(self) -> Terms:
         terms = self._consent.terms()
         if terms is None:
             raise Declined(Reason.MASKS_REFUSED)
+        return terms
+
+    def _rules(self) -> MaskRules:
+        terms = self._terms()
         return MaskRules(
             terms.least_devices, terms.registrar_bytes(), terms.certificate_bytes() or NO_CERTIFICATE
         )

@@ -69,10 +69,12 @@ class MaskedAnswers:
         server: str,
         tell: Notice,
         budgeted: bool = True,
+        honest_share: Callable[[], float] = lambda: 1.0,
     ) -> None:
         """Take what the device has; nothing is asked of it before an invitation comes."""
         self._own, self._labels, self._identity, self._rules = own, labels, identity, rules
         self._log, self._server, self._tell, self._budgeted = log, server, tell, budgeted
+        self._honest_share = honest_share
         self._round: _Round | None = None
 
     @property
@@ -122,7 +124,7 @@ class MaskedAnswers:
         count = WEIGHTS if within is None else within.count
         if self._budgeted:
             try:
-                check_round(self._log, guaranteed(invitation.masks, count))
+                check_round(self._log, guaranteed(invitation.masks, count, share=self._honest_share()))
             except PrivacyError as error:
                 self._tell(f"stayed out of a round: {error}")
                 send(b"")
@@ -164,7 +166,9 @@ class MaskedAnswers:
         try:
             if self._budgeted:
                 # Of how few devices the sum may be is known since the roster came.
-                sure = guaranteed(invitation.masks, now.count, now.masked.smallest_sum)
+                sure = guaranteed(
+                    invitation.masks, now.count, now.masked.smallest_sum, share=self._honest_share()
+                )
                 book_round(self._log, sure, now=datetime.now(UTC))
             note = send_update(
                 self._log,
@@ -191,12 +195,14 @@ class MaskedAnswers:
         )
 
 
-def guaranteed(masks: MaskSettings, count: int, devices: int | None = None) -> float:
+def guaranteed(masks: MaskSettings, count: int, devices: int | None = None, *, share: float = 1.0) -> float:
     """Return the noise multiplier that is sure: the noise of the fewest devices of a sum over one device's longest change.
 
     `count` is how many numbers a change has. By default the fewest are those that the invitation names; `devices` is what the
-    roster makes sure of, if that is less.
+    roster makes sure of, if that is less. `share` is the part of them whose noise is counted on.
     """
     fewest = masks.least if devices is None else min(devices, masks.least)
     sensitivity = sensitivity_of(masks.clip, masks.step, count)
-    return noise_multiplier(masks.noise, devices=fewest, sensitivity=sensitivity, dimension=count + 1)
+    return noise_multiplier(
+        masks.noise, devices=fewest, sensitivity=sensitivity, dimension=count + 1, honest_share=share
+    )

@@ -269,7 +269,7 @@ def preview_update(
         ),  # one value more says whether it was clipped
         bytes_unmasked=UPDATE_BYTES if terms.allow_unmasked else None,
         tensors=tensors,
-        noise=measure_noise(keep * norm, masks, terms.least_devices, within.count),
+        noise=measure_noise(keep * norm, masks, terms.least_devices, within.count, terms.honest_share),
         chance=chance,
         influences=influences,
         unseen=what_is_unseen(),
@@ -277,12 +277,19 @@ def preview_update(
     )
 
 
-def measure_noise(signal: float, masks: MaskSettings, least_devices: int, count: int) -> Noise:
-    """Say how a part of `count` numbers and length `signal` stands against the noise, alone and in the smallest sum that the device agrees to."""
+def measure_noise(
+    signal: float, masks: MaskSettings, least_devices: int, count: int, honest_share: float = 1.0
+) -> Noise:
+    """Say how a part of `count` numbers and length `signal` stands against the noise, alone and in the smallest sum that the device agrees to.
+
+    What can be guessed is reckoned with the noise of `honest_share` of the devices in that sum.
+    """
     devices = max(least_devices, masks.least)
     own = masks.noise * masks.step * math.sqrt(count)
     reach = sensitivity_of(masks.clip, masks.step, count)
-    multiplier = noise_multiplier(masks.noise, devices=devices, sensitivity=reach, dimension=count + 1)
+    multiplier = noise_multiplier(
+        masks.noise, devices=devices, sensitivity=reach, dimension=count + 1, honest_share=honest_share
+    )
     guess = NormalDist().cdf(0.5 / multiplier) if multiplier else 1.0
     return Noise(devices, signal, own, own * math.sqrt(devices), multiplier, guess)
 
@@ -349,7 +356,12 @@ def what_is_not_protected(terms: Terms, *, release_key_pinned: bool = False) -> 
     open_ = [
         "that this device takes part or stays out of a round, when, and from which address",
         f"what the sum over at least {terms.least_devices} devices says of all of them together",
-        "devices that work with the server: if all others in a sum do, this device's noise alone stands before its change",
+        "devices that work with the server: if all others in a sum do, this device's noise alone stands before its change"
+        + (
+            "; the budget counts on all of them to add theirs, on fewer with --honest-share"
+            if terms.honest_share == 1
+            else f"; the budget counts on {terms.honest_share:.0%} of the devices to add theirs"
+        ),
     ]
     if not terms.registrar:
         open_.append(

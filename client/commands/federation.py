@@ -79,6 +79,15 @@ def join(
             "--epsilon", help="Privacy budget over all rounds.", rich_help_panel=TERMS, show_default="8"
         ),
     ] = None,
+    honest_share: Annotated[
+        float | None,
+        typer.Option(
+            "--honest-share",
+            help="Part of a sum's devices counted on to add noise; the fewer, the more a round costs.",
+            rich_help_panel=TERMS,
+            show_default="1",
+        ),
+    ] = None,
     allow_unmasked: Annotated[
         bool | None,
         typer.Option(
@@ -153,6 +162,7 @@ def join(
         rounds_a_day=rounds_a_day,
         least_devices=least_devices,
         epsilon=epsilon,
+        honest_share=honest_share,
         allow_unmasked=allow_unmasked,
     )
     if ask and not yes and not _is_terminal():

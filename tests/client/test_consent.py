@@ -153,6 +153,9 @@ def test_stricter_terms_never_allow_what_looser_ones_refuse(
         ({"epsilon": float("inf")}, "epsilon is inf"),
         ({"epsilon": True}, "epsilon is True"),
         ({"delta": 0.5}, "delta is 0.5"),
+        ({"honest_share": 1.1}, "honest share is 1.1; it must be a number from 0 to 1"),
+        ({"honest_share": float("nan")}, "honest share is nan"),
+        ({"honest_share": True}, "honest share is True"),
         ({"allow_unmasked": 1}, "allow unmasked must be yes or no"),
         ({"release_key": "ab"}, "release key must be an Ed25519 public key"),
         ({"registrar": "g" * 64}, "registrar must be an Ed25519 public key"),
@@ -339,7 +342,7 @@ def test_the_record_is_as_it_was_written_first() -> None:
     agree(log, TERMS, NOON)
     terms = {
         "server": SERVER, "when": "always", "rounds_a_day": 24, "least_devices": 10, "epsilon": 8.0, "delta": 1e-05,
-        "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "", "certificate": "",
+        "honest_share": 1.0, "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "", "certificate": "",
     }  # fmt: skip
     event = {"when": "2026-03-01T12:00:00.000000+00:00", "server": SERVER, "what": "agreed", "terms": terms}
     assert json.loads(log.get(CONSENT, ONLY)) == {
@@ -348,3 +351,9 @@ def test_the_record_is_as_it_was_written_first() -> None:
         "events": [event],
         "dropped": 0,
     }
+    del terms["honest_share"]  # as the first version wrote it
+    with log.transaction() as change:
+        change.put(
+            CONSENT, ONLY, json.dumps({"version": 1, "terms": [terms], "events": [], "dropped": 0}).encode()
+        )
+    assert read_terms(log, SERVER) == TERMS

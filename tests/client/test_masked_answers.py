@@ -124,6 +124,21 @@ def test_a_device_stays_out_of_a_round_beyond_its_budget(people: list[Person]) -
     assert people[0].member.rounds == 1
 
 
+def test_a_device_that_counts_on_fewer_to_add_noise_pays_more_for_a_round(people: list[Person]) -> None:
+    masks = mask_settings(Privacy(noise_multiplier=4.0, clip_rate=0.0), 0.15, least=100, most=100)
+    assert guaranteed(masks, COUNT, share=0.25) == pytest.approx(guaranteed(masks, COUNT) / 2, rel=0.01)
+    assert guaranteed(masks, COUNT, share=0.0) == pytest.approx(guaranteed(masks, COUNT) / 10, rel=0.05)
+    let(people[1].device, honest_share=0.5)
+    invitation = invite()
+    total = MaskedSum(invitation, MASKS, COUNT + 1)
+    roster, _ = total.adverts({place: one.answer(invitation) for place, one in enumerate(people)})
+    deliveries, _ = total.shares({place: one.answer(roster) for place, one in enumerate(people)})
+    for place, one in enumerate(people):
+        assert kind_of(one.answer(deliveries[place])) == MASKED
+    trusting, careful = (read_spent(one.device.vault).rho for one in people)
+    assert careful == pytest.approx(2 * trusting, rel=0.05)  # half of the noise's variance
+
+
 def test_with_a_noise_plan_a_device_counts_its_own_share_and_trusts_nobody_with_the_rest(
     people: list[Person],
 ) -> None:

@@ -150,6 +150,9 @@ def test_noise_is_what_one_computes_by_hand() -> None:
     assert 10 < reach < 10.5
     assert noise.multiplier == pytest.approx(5 / reach, rel=1e-6)
     assert noise.guess == pytest.approx(0.5 * (1 + math.erf(reach / 10 / math.sqrt(2))), abs=1e-6)
+    doubtful = measure_noise(4.0, masks, 25, 96_640, honest_share=0.16)
+    assert doubtful.multiplier == pytest.approx(2 / reach, rel=1e-6)
+    assert doubtful.guess > noise.guess
     assert measure_noise(4.0, masks, 2, 96_640).devices == 3  # the server opens no smaller sum
     assert measure_noise(4.0, replace(masks, noise=0.0), 25, 96_640).guess == 1.0
 

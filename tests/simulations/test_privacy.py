@@ -26,18 +26,19 @@ from palate.shared.masks import MOST_DEVICES
 from palate.shared.subspace import Subspace, subspace_of
 from palate.shared.wire import TASK_BYTES, UPDATE_BYTES
 from palate.simulations import privacy
-from palate.simulations.privacy import (
+from palate.simulations.privacy import read_experiment, run_experiment
+from palate.simulations.privacy_report import bytes_of, mask_overhead, plot, rows_of, run_name, table_of
+from palate.simulations.private_rounds import (
+    SURVIVORS,
     Coded,
     FewBits,
     Planned,
     Private,
+    coins,
     learn_in_bits,
     learn_planned,
     learn_privately,
-    read_experiment,
-    run_experiment,
 )
-from palate.simulations.privacy_report import bytes_of, mask_overhead, plot, rows_of, run_name, table_of
 
 SHIPPED = Path(privacy.__file__).parent / "experiments" / "privacy.toml"
 PRIVATE = Private(
@@ -125,7 +126,7 @@ def test_the_shipped_experiment_has_cohorts_that_one_sum_can_hold() -> None:
     shipped = read_experiment("privacy")
     expected = shipped.people * shipped.private.sample_rate
     assert expected + 3 * math.sqrt(expected) <= MOST_DEVICES
-    assert expected - 3 * math.sqrt(expected) >= privacy.SURVIVORS * expected
+    assert expected - 3 * math.sqrt(expected) >= SURVIVORS * expected
     assert shipped.delta == pytest.approx(10_000**-1.1)
 
 
@@ -153,7 +154,7 @@ def test_noise_does_to_the_encoder_what_its_size_says() -> None:
     """With the same people, seed and cohorts: what noise adds, in the subspace's coordinates, has the size of noise."""
     release, people, subspace = load_encoder(), crowd(40), directions()
     once = replace(PRIVATE, rounds=1, beta_1=0.0, tau=1.0, learning_rate=1.0)
-    sizes = {seed: len(poisson_cohort(range(40), 0.5, privacy.coins(seed, 1))) for seed in range(20)}
+    sizes = {seed: len(poisson_cohort(range(40), 0.5, coins(seed, 1))) for seed in range(20)}
     seed, survivors = next((s, n) for s, n in sizes.items() if 18 <= n <= 23)  # else the round does not count
     quiet, _ = learn_privately(release, people, once, subspace, 0.0, seed)
     noisy, _ = learn_privately(release, people, once, subspace, 2.0, seed)
@@ -165,7 +166,7 @@ def test_noise_does_to_the_encoder_what_its_size_says() -> None:
         axis=1,
     )
     coordinates = added @ np.linalg.pinv(subspace.directions.T.astype(np.float64))
-    least = math.floor(privacy.SURVIVORS * 20)
+    least = math.floor(SURVIVORS * 20)
     step, _ = finest_step(
         16, math.ceil(20 / 0.9), clip=0.2, noise_multiplier=2 * math.sqrt(23 / least), count=subspace.count
     )
