@@ -31,7 +31,10 @@ def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
     people = results["experiment"]["people"]
     noised = [one for one in found if one["kind"] == "epsilon" and one["value"] is not None]
     (at,) = (one for one in noised if one["value"] == EPSILON)
+    planned = [one for one in found if one["kind"] == "plan"]
+    (unsampled,) = (one for one in planned if one["value"] == EPSILON)
     lost = -100 * at["difference"]
+    steps = results["experiment"]["plan"]["rounds"]
     few = [one for one in found if one["kind"] == "bits" and -100 * one["difference"] <= 0.5]
     best = max(few, key=lambda one: one["times_fewer"])
     extra = {
@@ -47,6 +50,15 @@ def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
         Row(
             f"points of accuracy lost at epsilon {EPSILON:g} per device, {people:,} people", round(lost, 2), "at most 2",
             lost <= 2 and people >= 10_000, COMMAND, extra,
+        ),
+        Row(
+            f"the same where devices cannot be sampled, with a noise plan of {steps} rounds", round(-100 * unsampled["difference"], 2), "at most 2",
+            -100 * unsampled["difference"] <= 2 and people >= 10_000, COMMAND,
+            {
+                "half_width_points": None if unsampled["half_width"] is None else round(100 * unsampled["half_width"], 2),
+                "epsilon_by_pld": unsampled["epsilon"], "noise_multiplier": unsampled["noise_multiplier"],
+                "points_by_epsilon": {f"{one['value']:g}": round(100 * one["difference"], 2) for one in planned},
+            },
         ),
         Row(
             "bytes per device and round, masks on, times fewer than in fp32 at no more than 0.5 points lost",

@@ -1,13 +1,13 @@
 """Trains the network that says of each look in a comment whether the person judges it, and likes it (client/sentiment.py).
 
-    python -m palate.simulations.recipes.sentiment --run runs/sentiment [--steps 12000]
+    python -m palate.simulations.recipes.sentiment --run runs/sentiment [--steps 17000] [--workers 2]
 
 From: the shipped sentence tower, whose weights stay, and marked comments of invented people (`simulations/marked.py`) with those of
 training people of the drawn world (seed 1001). Low-rank changes of all linear maps of the tower and a head are trained by
 cross-entropy: of the signs, and of what is marked among all that the extractor takes for a look. Looks are swapped for others at
 random, so that what is said decides and not what it is said of; now and then the verdict is withheld and capitals are lost. Plain
 formulas (formulas.toml) come with any look and verdict, since people who write as they please seldom use the same one twice. One
-person in ten is left out and scored at the end. About an hour on one core.
+person in ten is left out and scored at the end. A good hour on two cores.
 """
 
 from __future__ import annotations
@@ -313,7 +313,7 @@ def main() -> None:
     p.add_argument(
         "--run", type=Path, required=True, help="folder for the checkpoint, losses, weights and card"
     )
-    p.add_argument("--steps", type=int, default=12000)
+    p.add_argument("--steps", type=int, default=17000)
     p.add_argument("--workers", type=int, default=1)
     a = p.parse_args()
     launch(work, a.run, a.workers, Plan(a.steps, 16, 1.5e-3, a.steps, weight_decay=0.05, ema=0.995))
