@@ -175,7 +175,7 @@ def table_of(results: Mapping[str, Any]) -> Table:
             row["kind"], "no noise" if value is None else f"epsilon {value:g}"
         )
         if row["kind"] == "plan":
-            name += ", no sampling, noise plan"
+            name = f"plan, epsilon {value:g}"
         spread = "" if row["half_width"] is None else f" ± {100 * row['half_width']:.1f}"
         spent = f"{row['epsilon']:.3f}, {row['epsilon_by_rdp']:.3f}" if "epsilon" in row else ""
         table.add_row(
@@ -200,14 +200,16 @@ def plot(results: Mapping[str, Any], path: Path) -> Path:
     rows = rows_of(results)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
     noised = [row for row in rows if row["kind"] == "epsilon" and row["value"] is not None]
-    left.plot([r["value"] for r in noised], [r["accuracy"] for r in noised], marker="o", label="with noise")
+    left.plot(
+        [r["value"] for r in noised], [r["accuracy"] for r in noised], marker="o", label="with noise, sampled"
+    )
     planned = [row for row in rows if row["kind"] == "plan"]
     left.plot(
         [r["value"] for r in planned],
         [r["accuracy"] for r in planned],
         marker="s",
         color="C4",
-        label="noise plan, no sampling",
+        label="with a noise plan, not sampled",
     )
     lines = [
         ("no noise", "epsilon", "--"),
