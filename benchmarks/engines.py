@@ -355,7 +355,7 @@ def run(quick: bool = False) -> list[Row]:
     about = machine()
     print(f"machine: {about}")
     rows = [time_rounds(1 if quick else 3, 3 if quick else 10)]
-    rows += race_pfl(1 if quick else 3, 2 if quick else 5)
+    rows += race_pfl(1 if quick else 9, 2 if quick else 5)
     rows += [] if quick else [race_ray(1, 6, RAY_PEOPLE)]
     rows += [measure_memory(500 if quick else CROWD), time_training(3 if quick else 15), *count_bytes()]
     return [Row(r.row, r.figure, r.bar, r.holds, r.command, {**r.extra, **about}) for r in rows]

@@ -208,16 +208,18 @@ def _descend(
         first.append(_Followed(start, "sentence.taste", batch["phrases"], rate, keep))
     devices, weights, bias = len(batch["x"]), start["picture.taste.weight"], start["picture.taste.bias"]
     moved, moved_bias = torch.zeros(devices, *weights.shape), torch.zeros(devices, 1, len(bias))
+    absent = (batch["valid"][:, None] - 1) * 1e4  # nothing is said of padding
+    spoken = (batch["spoken"] / (batch["spoken"].sum(1, keepdim=True) + 1e-6))[..., None]
     hidden = F.relu(first[0].outputs)
     tastes = F.linear(hidden, weights, bias)
-    for step, support in enumerate(batch["support"]):
+    for step, split in enumerate(_split(batch)):
         if step:
             hidden = F.relu(first[0].outputs)
             weights = start["picture.taste.weight"] + moved
             tastes = torch.baddbmm(bias + moved_bias, hidden, weights.mT)
-        slope = _verdict_slopes(tastes, head, batch["liked"], batch["valid"], support)
+        slope = _verdict_slopes(tastes, head, batch["liked"], split)
         if settings.alignment:
-            of_tastes, of_said = _word_slopes(first[1].outputs, tastes, batch)
+            of_tastes, of_said = _word_slopes(first[1].outputs, tastes, absent, spoken)
             slope.add_(of_tastes, alpha=settings.alignment)
             first[1].move(of_said.mul_(settings.alignment))
         moved.baddbmm_(slope.mT, hidden, beta=keep, alpha=-rate)
@@ -254,9 +256,35 @@ class _Followed:
         return {f"{self._name}.weight": slopes.mT @ self._inputs, f"{self._name}.bias": slopes.sum(1)}
 
 
-def _verdict_slopes(
-    tastes: Tensor, head: tuple[Tensor, Tensor], liked: Tensor, valid: Tensor, support: Tensor
-) -> Tensor:
+@dataclass(frozen=True)
+class _Split:
+    """Which labels the head is fitted on in a step, and which it is asked for."""
+
+    rows: Tensor  # (devices, supported): those with fewer are padded with rows that count 0
+    told: Tensor  # (devices, supported, 1): 1 for the rows that count, float64
+    verdicts: (
+        Tensor  # (devices, supported, 1): plus or minus `VERDICT`, 0 for those that do not count, float64
+    )
+    share: Tensor  # (devices, n): what each label counts in the loss, float64
+    noise: Tensor  # (supported, supported): of the verdicts
+
+
+def _split(batch: Mapping[str, Tensor]) -> Iterator[_Split]:
+    """The splits of all steps; made at once, since many small operations cost more than few larger ones."""
+    support = batch["support"]  # (steps, devices, n)
+    most = int(support.sum(2).max())
+    told, rows = support.topk(most, 2)
+    told = told.double()[..., None]
+    liked = batch["liked"].expand(len(support), -1, -1).gather(2, rows)
+    verdicts = (liked.double()[..., None] * (2 * VERDICT) - VERDICT) * told
+    asked = (batch["valid"] * (1 - support)).double()
+    share = asked / asked.sum(2, keepdim=True)
+    noise = torch.eye(most, dtype=told.dtype).mul_(HEAD_NOISE)
+    for step in zip(rows, told, verdicts, share, strict=True):
+        yield _Split(*step, noise)
+
+
+def _verdict_slopes(tastes: Tensor, head: tuple[Tensor, Tensor], liked: Tensor, split: _Split) -> Tensor:
     """Slopes at the tastes (devices, n, 64) of the cross-entropy of the queried verdicts under the head of the supported ones.
 
     With A = [sigmoid(tastes), 1], the crowd's mean m and covariance C, and S for the supported rows:
@@ -271,46 +299,36 @@ def _verdict_slopes(
     mean, covariance = head
     z = torch.sigmoid(tastes)
     inputs = F.pad(z.double(), (0, 1), value=1.0)  # (devices, n, 65)
-    most = int(support.sum(1).max())
-    told, rows = support.topk(
-        most, 1
-    )  # (devices, supported): those with fewer are padded with rows that count 0
-    told = told.double()[..., None]
-    known = inputs.gather(1, rows[..., None].expand(-1, -1, inputs.shape[2])) * told
+    rows = split.rows[..., None]
+    known = inputs.gather(1, rows.expand(-1, -1, inputs.shape[2])) * split.told
     spread = known @ covariance
-    noise = torch.eye(most, dtype=known.dtype).mul_(HEAD_NOISE)
-    root, failed = torch.linalg.cholesky_ex(torch.baddbmm(noise, spread, known.mT))
+    root, failed = torch.linalg.cholesky_ex(torch.baddbmm(split.noise, spread, known.mT))
     # Whose training has diverged gets no numbers at all, and the others beside get theirs.
     root.masked_fill_(failed.ne(0)[:, None, None], torch.nan)
-    verdicts = liked.gather(1, rows).double()[..., None] * (2 * VERDICT) - VERDICT
-    a = torch.cholesky_solve(verdicts * told - known @ mean[:, None], root)
+    a = torch.cholesky_solve(split.verdicts - known @ mean[:, None], root)
     h = torch.baddbmm(mean, a.mT, spread)  # (devices, 1, 65)
-    asked = (valid * (1 - support)).double()
-    share = asked / asked.sum(1, keepdim=True)
-    r = (torch.sigmoid(inputs @ h.mT)[..., 0] - liked) * share
+    r = (torch.sigmoid(inputs @ h.mT)[..., 0] - liked) * split.share
     pull = r[:, None] @ inputs  # (devices, 1, 65)
     b = torch.cholesky_solve(spread @ pull.mT, root)
     back = torch.baddbmm(pull, b.mT, known, alpha=-1) @ covariance
     factors = torch.stack((r, torch.zeros_like(r)), 2)
-    factors.scatter_add_(1, rows[..., None].expand(-1, -1, 2), torch.cat((-b, a), 2))
+    factors.scatter_add_(1, rows.expand(-1, -1, 2), torch.cat((-b, a), 2))
     slope = factors.float() @ torch.cat((h, back), 1)[..., :-1].float()
     return slope.mul_(z).mul_(1 - z)
 
 
-def _word_slopes(said: Tensor, tastes: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _word_slopes(said: Tensor, tastes: Tensor, absent: Tensor, spoken: Tensor) -> tuple[Tensor, Tensor]:
     """Slopes at tastes and at what is said, both (devices, n, 64), of a cross-entropy: of the picture that phrases were said of.
 
     Among the person's pictures; 0 without phrases. In logits, because the best logits for this loss are those of what a
     picture shows: how much likelier a comment is to speak of misty where it is misty does not depend on how often this
-    person speaks of it.
+    person speaks of it. `absent` (devices, 1, n) is far below 0 for padding, `spoken` (devices, n, 1) what each comment counts.
     """
     length = torch.linalg.vector_norm(said, dim=2, keepdim=True)
     unit = said / (length + 1e-6)
-    absent = (batch["valid"][:, None] - 1) * 1e4  # nothing is said of padding
-    share = batch["spoken"] / (batch["spoken"].sum(1, keepdim=True) + 1e-6)
     missed = torch.softmax(torch.baddbmm(absent, unit, tastes.mT), 2)  # (devices, n, n)
     missed.diagonal(dim1=1, dim2=2).sub_(1)
-    missed *= share[..., None]
+    missed *= spoken
     of_unit = missed @ tastes
     along = (of_unit * unit).sum(2, keepdim=True) * (1 + 1e-6 / length.clamp(min=1e-30))
     return missed.mT @ unit, of_unit.addcmul_(unit, along, value=-1).div_(length + 1e-6)
