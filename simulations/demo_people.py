@@ -93,11 +93,14 @@ def read_private(home: Path, passphrase: str, pictures: Path) -> Private:
     """Opens a device and returns what is private in it; `pictures` is the folder of those that were given.
 
     The evaluator is fitted and the adapter trained as `palate score` does it, and the vault keeps the adapter if it helps. Where it
-    does not, it is the one that was tried and thrown away.
+    does not, it is the one that was tried and thrown away. One thread computes, as in the devices' processes: on more of them
+    sums come out otherwise, and the last bits of a head would not be those that are looked for.
     """
+    from threadpoolctl import threadpool_limits
+
     from palate.client import adapter as adapters
 
-    with Device.open(home, passphrase) as device:
+    with threadpool_limits(1), Device.open(home, passphrase) as device:
         profile = device.profile()
         head = device.evaluator(adapt=True)
         verdicts = read_verdicts(device.vault, device.comments(), lambda *_: None)
