@@ -39,6 +39,7 @@ KILLED = 1  # the device that is, by its place
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 50  # the server is killed in the second, and what remains is to be resumed
 DEADLINE_SECONDS = 60
 LEARNING_RATE = 0.001
+OVER_SAMPLING = 1.5
 REPORT = "federation-demo.json"
 
 Step = Callable[[str], contextlib.AbstractContextManager[None]]
@@ -116,7 +117,10 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
         with step("round 1"):
             # The noise that protects one person drowns three; a small step keeps the encoder from following it.
             gentle = folder / "run.toml"
-            gentle.write_text(f"server_learning_rate = {LEARNING_RATE}\n", encoding="utf-8")
+            # A killed device's old node counts as connected until its heartbeats are missed; who asks more than all has no place to lose to it.
+            gentle.write_text(
+                f"server_learning_rate = {LEARNING_RATE}\nover_sampling = {OVER_SAMPLING}\n", encoding="utf-8"
+            )
             patience = (*_patience(len(nodes)), "--settings", str(gentle))
             stage.serve("run", "--rounds", "1", *patience)
         killed = nodes[KILLED]
