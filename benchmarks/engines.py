@@ -40,10 +40,9 @@ from benchmarks.rows import Row, print_rows
 from palate.client.joining import answer_task
 from palate.client.outbox import MemoryLog
 from palate.client.reconstruction import Labels
-from palate.server.aggregation import flatten
 from palate.server.checkpoints import Checkpoint
 from palate.server.settings import RunSettings
-from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
+from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, flatten, load_encoder
 from palate.shared.errors import FederationError
 from palate.shared.update import LocalSettings
 from palate.shared.wire import TASK_BYTES, UPDATE_BYTES, Task, encode_task

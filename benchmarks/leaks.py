@@ -25,9 +25,15 @@ from tqdm import tqdm
 from benchmarks.rows import Row, print_rows
 from palate.client.reconstruction import Labels, one_thread, train_locally, train_together
 from palate.client.shielding import shield
-from palate.server.aggregation import flatten
 from palate.shared.coding import finest_step, from_levels
-from palate.shared.encoder import ATTRIBUTE_NAMES, EncoderWeights, encoder_hash, load_encoder, standardize
+from palate.shared.encoder import (
+    ATTRIBUTE_NAMES,
+    EncoderWeights,
+    encoder_hash,
+    flatten,
+    load_encoder,
+    standardize,
+)
 from palate.shared.noise import stream_of
 from palate.shared.ring import centred, mask_of, to_ring
 from palate.shared.update import EncoderUpdate, LocalSettings
@@ -67,7 +73,7 @@ def train_all(encoder: EncoderWeights, people: Sequence[Labels]) -> Floats:
 
 def shield_all(encoder: EncoderWeights, changes: Floats, settings: Any) -> NDArray[np.int64]:
     """Everybody's levels by the device's own code, (people, d + 1), with noise from a key stream of their own."""
-    from palate.server.aggregation import unflatten
+    from palate.shared.encoder import unflatten
 
     base = encoder_hash(encoder)
     bar = tqdm(changes, desc="shielding", unit="device", mininterval=5, disable=None)

@@ -23,8 +23,8 @@ from palate.client.outbox import Log, send_handshake, send_update
 from palate.client.reasons import Declined, Notice, Send, check_encoder
 from palate.client.shielding import shield
 from palate.shared.accounting import noise_multiplier
-from palate.shared.coding import WEIGHTS, decode_model, sensitivity_of
-from palate.shared.encoder import EncoderWeights
+from palate.shared.coding import decode_model, sensitivity_of
+from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights
 from palate.shared.errors import MaskError, PrivacyError, StorageError, UpdateError, VaultError
 from palate.shared.masked_wire import DELIVERY, INVITATION, ROSTER, UNMASK, Invitation, decode_invitation
 from palate.shared.masks import MaskSettings
@@ -121,7 +121,7 @@ class MaskedAnswers:
         within = load_subspace() if invitation.subspace else None
         if within is not None and subspace_hash(within) != invitation.subspace:
             raise Declined(Reason.OTHER_ENCODER)
-        count = WEIGHTS if within is None else within.count
+        count = SHARED_WEIGHTS if within is None else within.count
         if self._budgeted:
             try:
                 check_round(self._log, guaranteed(invitation.masks, count, share=self._honest_share()))

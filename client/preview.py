@@ -42,7 +42,7 @@ from palate.shared.accounting import (
     rho_of,
 )
 from palate.shared.coding import finest_step, sensitivity_of
-from palate.shared.encoder import SHARED_SHAPES, EncoderWeights
+from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights, flatten
 from palate.shared.errors import OptionError
 from palate.shared.masks import MaskSettings
 from palate.shared.subspace import Subspace, load_subspace
@@ -60,7 +60,6 @@ LAST = 8
 
 DRAWS = 32
 CHANCES = 6  # means with all labels that are compared for what chance does
-WEIGHTS = sum(math.prod(shape) for shape in SHARED_SHAPES.values())
 
 NO_SERVER = "no server yet"
 
@@ -328,9 +327,9 @@ def _mean_change(
     from palate.client.reconstruction import train_together
 
     seeds = range(block * draws, (block + 1) * draws)
-    total = np.zeros(WEIGHTS)
+    total = np.zeros(SHARED_WEIGHTS)
     for _, change in train_together(encoder, [labels] * draws, settings, seeds):
-        total += np.concatenate([change[name].ravel() for name in SHARED_SHAPES])
+        total += flatten(change)
     return total / draws
 
 

@@ -10,7 +10,7 @@ go, and every usable update counts the same: a device cannot make itself heard l
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from itertools import islice
 
 import numpy as np
 
-from palate.shared.encoder import SHARED_SHAPES, EncoderWeights
+from palate.shared.encoder import SHARED_SHAPES, EncoderWeights, unflatten
 from palate.shared.errors import UpdateError
 from palate.shared.update import EncoderUpdate, Floats
 from palate.shared.wire import decode_update
@@ -88,21 +88,6 @@ def in_fixed_order(sound: Sequence[Sound]) -> list[EncoderUpdate]:
     decide it: the same updates must give the same encoder in one process, on many machines and after a restart.
     """
     return [one.update for one in sorted(sound, key=lambda one: one.checksum)]
-
-
-def flatten(tensors: Mapping[str, Floats]) -> Floats:
-    """Returns the federated tensors as one vector, in declared order."""
-    return np.concatenate([tensors[name].ravel() for name in SHARED_SHAPES])
-
-
-def unflatten(vector: Floats) -> dict[str, Floats]:
-    """Returns the federated tensors that a vector holds."""
-    tensors, start = {}, 0
-    for name, shape in SHARED_SHAPES.items():
-        count = int(np.prod(shape))
-        tensors[name] = vector[start : start + count].reshape(shape)
-        start += count
-    return tensors
 
 
 def moved(encoder: EncoderWeights, change: Floats) -> EncoderWeights:

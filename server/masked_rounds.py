@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from palate.server.aggregation import unflatten
 from palate.server.checkpoints import Checkpoint
 from palate.server.clipping import next_clip
 from palate.server.exchange import Collected, Exchange, Now, Tell
@@ -30,7 +29,7 @@ from palate.server.sampling import SEED_BYTES, poisson_cohort
 from palate.server.settings import RunSettings
 from palate.shared.accounting import noise_multiplier
 from palate.shared.coding import decode_model, encode_model, from_levels, sensitivity_of
-from palate.shared.encoder import EncoderWeights, encoder_hash
+from palate.shared.encoder import EncoderWeights, encoder_hash, unflatten
 from palate.shared.errors import MaskError
 from palate.shared.masked_wire import Invitation, encode_invitation
 from palate.shared.subspace import subspace_hash

@@ -15,7 +15,8 @@ from typing import Final
 from palate.server.clipping import ClipRule
 from palate.server.correlated import WIDEST, NoisePlan, best_bands, prefix_error, step_error
 from palate.server.robust import RULES, RobustRule
-from palate.shared.coding import WEIGHTS, finest_step, sensitivity_of
+from palate.shared.coding import finest_step, sensitivity_of
+from palate.shared.encoder import SHARED_WEIGHTS
 from palate.shared.errors import OptionError
 from palate.shared.masks import MOST_DEVICES, MaskSettings, smallest_sum
 from palate.shared.noise import check_sigma
@@ -169,7 +170,7 @@ class Privacy:
     @property
     def count(self) -> int:
         """How many numbers a change has."""
-        return WEIGHTS if self.directions is None else self.directions.count
+        return SHARED_WEIGHTS if self.directions is None else self.directions.count
 
     @property
     def robust_rule(self) -> RobustRule:

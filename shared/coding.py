@@ -36,7 +36,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.shared.encoder import SHARED_SHAPES, EncoderWeights, encoder_hash
+from palate.shared.encoder import (
+    SHARED_SHAPES,
+    SHARED_WEIGHTS,
+    EncoderWeights,
+    encoder_hash,
+    flatten,
+    unflatten,
+)
 from palate.shared.errors import OptionError, UpdateError
 from palate.shared.noise import MOST_SIGMA, check_sigma
 from palate.shared.ring import pack, ring_type, unpack
@@ -45,7 +52,6 @@ from palate.shared.rotation import rotated, rotated_back, window_of
 Floats = NDArray[np.float32]
 Levels = NDArray[np.int64]
 
-WEIGHTS: Final = sum(math.prod(shape) for shape in SHARED_SHAPES.values())
 VOTE: Final = 0.1  # in clips; the noise on the count of votes is then about 5 noise multipliers of devices
 FAILURE: Final = 1e-6  # chance per round that a coordinate of the sum does not fit the ring
 
@@ -101,7 +107,7 @@ def from_levels(
     return mean[:-1].astype(np.float32), float((mean[-1] / (VOTE * clip) + 1) / 2)
 
 
-def sensitivity_of(clip: float, step: float, count: int = WEIGHTS) -> float:
+def sensitivity_of(clip: float, step: float, count: int = SHARED_WEIGHTS) -> float:
     """Returns the longest that the levels of one device's change of `count` weights can be, in levels (L2).
 
     By Kairouz, Liu and Steinke (2021), with beta = exp(-1/2): a round of rounding stays below with a chance of 0.39 at least.
@@ -123,7 +129,7 @@ def ring_bits_needed(
     step: float,
     noise: float = 0.0,
     agreement: float = 1.0,
-    count: int = WEIGHTS,
+    count: int = SHARED_WEIGHTS,
     failure: float = FAILURE,
 ) -> int:
     """Returns how many bits a ring needs for the sum of so many devices' levels, each with `noise` levels of its own.
@@ -146,7 +152,7 @@ def finest_step(
     clip: float,
     noise_multiplier: float = 0.0,
     agreement: float = 1.0,
-    count: int = WEIGHTS,
+    count: int = SHARED_WEIGHTS,
     failure: float = FAILURE,
 ) -> tuple[float, float]:
     """Returns the smallest level that fits a ring and the noise's sampler, and the noise of each device in levels.
@@ -205,7 +211,7 @@ def _check_grid(clip: float, step: float) -> None:
 # --- the encoder as a difference ----------------------------------------------------------------------------------
 
 
-def model_bytes(bits: int, weights: int = WEIGHTS) -> int:
+def model_bytes(bits: int, weights: int = SHARED_WEIGHTS) -> int:
     """Returns how long an encoder of so many bits per weight is, when so many weights lie in rows that differ from the release.
 
     All of them take 98,253 bytes with 8 bits, 74,093 with 6 and 386,625 with 32. Raises OptionError for other bits.
@@ -213,7 +219,7 @@ def model_bytes(bits: int, weights: int = WEIGHTS) -> int:
     if bits not in _MODEL_BITS:
         raise OptionError(f"bits is {bits!r}; it must be one of {', '.join(map(str, _MODEL_BITS))}")
     if bits == 32:
-        return _HEAD_BYTES + 4 * WEIGHTS
+        return _HEAD_BYTES + 4 * SHARED_WEIGHTS
     return _HEAD_BYTES + 4 * len(_row_sizes()) + (weights * bits + 7) // 8
 
 
@@ -231,13 +237,13 @@ def encode_model(encoder: EncoderWeights, base: EncoderWeights, bits: int = 8) -
         return _head(bits, base, base.with_shared(encoder.shared())) + body
     limit = _limit(bits)
     with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite, which the encoder refuses
-        difference = _flat(encoder) - _flat(base)
+        difference = flatten(encoder.tensors) - flatten(base.tensors)
         scales = (np.maximum.reduceat(np.abs(difference), _row_starts()) / limit).astype(np.float32)
         scales[scales < _SMALLEST] = 0
         spread = np.repeat(scales, _row_sizes())
         nearest = np.rint(np.divide(difference, spread, out=np.zeros_like(difference), where=spread > 0))
         codes = np.clip(nearest, -limit, limit).astype(np.int64)
-        result = base.with_shared(_shaped(_moved(base, scales, codes)))
+        result = base.with_shared(unflatten(_moved(base, scales, codes)))
     packed = pack((codes + limit)[spread > 0].astype(ring_type(bits)), bits)
     return _head(bits, base, result) + scales.astype("<f4").tobytes() + packed
 
@@ -260,10 +266,10 @@ def decode_model(data: bytes, base: EncoderWeights) -> EncoderWeights:
             "base",
         )
     if bits == 32:
-        weights = np.frombuffer(data, "<f4", WEIGHTS, _HEAD_BYTES).astype(np.float32)
+        weights = np.frombuffer(data, "<f4", SHARED_WEIGHTS, _HEAD_BYTES).astype(np.float32)
         if not np.isfinite(weights).all():
             raise UpdateError("the encoder holds values that are not finite", "finite")
-        result = base.with_shared(_shaped(weights))
+        result = base.with_shared(unflatten(weights))
     else:
         result = _read_difference(data, base, bits)
     if data[33:65].hex() != encoder_hash(result):
@@ -288,7 +294,7 @@ def _read_difference(data: bytes, base: EncoderWeights, bits: int) -> EncoderWei
     count = int(differing.sum())
     _check_size(data, bits, model_bytes(bits, count), model_bytes(bits, count))
     packed = data[_HEAD_BYTES + 4 * rows :]
-    codes = np.zeros(WEIGHTS, np.int64)
+    codes = np.zeros(SHARED_WEIGHTS, np.int64)
     codes[differing] = unpack(packed, count, bits).astype(np.int64) - limit
     largest = np.maximum.reduceat(np.abs(codes), _row_starts())
     whole = np.where(scales > 0, (largest == limit) & (scales >= _SMALLEST), largest == 0)
@@ -299,12 +305,12 @@ def _read_difference(data: bytes, base: EncoderWeights, bits: int) -> EncoderWei
     weights = _moved(base, scales, codes)
     if not np.isfinite(weights).all():
         raise UpdateError("the encoder holds values that are not finite", "finite")
-    return base.with_shared(_shaped(weights))
+    return base.with_shared(unflatten(weights))
 
 
 def _moved(base: EncoderWeights, scales: Floats, codes: Levels) -> Floats:
     """The weights of the result; where the code is 0 they are the release's own, the sign of a zero included."""
-    start = _flat(base)
+    start = flatten(base.tensors)
     with np.errstate(over="ignore"):  # becomes infinite, which is refused
         return np.where(codes == 0, start, start + np.repeat(scales, _row_sizes()) * codes.astype(np.float32))
 
@@ -326,15 +332,3 @@ def _row_sizes() -> NDArray[np.int64]:
 def _row_starts() -> NDArray[np.int64]:
     sizes = _row_sizes()
     return np.cumsum(sizes) - sizes
-
-
-def _flat(encoder: EncoderWeights) -> Floats:
-    return np.concatenate([encoder.tensors[name].ravel() for name in SHARED_SHAPES])
-
-
-def _shaped(weights: Floats) -> dict[str, Floats]:
-    ends = np.cumsum([math.prod(shape) for shape in SHARED_SHAPES.values()])[:-1]
-    parts = np.split(weights, ends)
-    return {
-        name: part.reshape(shape) for part, (name, shape) in zip(parts, SHARED_SHAPES.items(), strict=True)
-    }

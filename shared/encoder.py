@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +74,10 @@ SHARED_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "sentence.taste.bias": (TASTE,),
     }
 )
-"""The federated tensors: about 97,000 weights."""
+"""The federated tensors."""
+
+SHARED_WEIGHTS: Final = sum(math.prod(shape) for shape in SHARED_SHAPES.values())
+"""How many numbers they hold together: about 97,000."""
 
 FIXED_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
@@ -132,6 +137,21 @@ class EncoderWeights:
     def with_shared(self, shared: Mapping[str, Floats], release: int | None = None) -> EncoderWeights:
         """Returns an encoder with other federated tensors and everything else as here."""
         return EncoderWeights(self.release if release is None else release, {**self.tensors, **shared})
+
+
+def flatten(tensors: Mapping[str, Floats]) -> Floats:
+    """Returns the federated tensors one after the other, in declared order: (`SHARED_WEIGHTS`,)."""
+    return np.concatenate([tensors[name].ravel() for name in SHARED_SHAPES])
+
+
+def unflatten(vector: Floats) -> dict[str, Floats]:
+    """Returns the federated tensors that a vector (`SHARED_WEIGHTS`,) holds, as views of it."""
+    tensors, start = {}, 0
+    for name, shape in SHARED_SHAPES.items():
+        count = math.prod(shape)
+        tensors[name] = vector[start : start + count].reshape(shape)
+        start += count
+    return tensors
 
 
 def standardize(weights: EncoderWeights, features: Floats) -> Floats:

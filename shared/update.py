@@ -19,15 +19,21 @@ from typing import Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.shared.encoder import FIXED_SHAPES, SHARED_SHAPES, EncoderWeights, encoder_hash
+from palate.shared.encoder import (
+    FIXED_SHAPES,
+    SHARED_SHAPES,
+    SHARED_WEIGHTS,
+    EncoderWeights,
+    encoder_hash,
+    flatten,
+    unflatten,
+)
 from palate.shared.errors import OptionError, UpdateError
 
 Floats = NDArray[np.float32]
 
 MAX_NORM: Final = 25.0
 """The longest change that a server takes unless told otherwise: L2 over all tensors. Honest ones are far shorter."""
-
-SHARED_WEIGHTS: Final = sum(math.prod(shape) for shape in SHARED_SHAPES.values())
 
 MAX_ROUND: Final = 2**32 - 1
 
@@ -82,11 +88,7 @@ class SharedTensors(Mapping[str, Floats]):
             raise ValueError(f"the vector is not of float32 ({SHARED_WEIGHTS},)")
         vector.flags.writeable = False
         self.vector = vector
-        self._views, start = dict[str, Floats](), 0
-        for name, shape in SHARED_SHAPES.items():
-            count = math.prod(shape)
-            self._views[name] = vector[start : start + count].reshape(shape)
-            start += count
+        self._views = unflatten(vector)
 
     def __getitem__(self, name: str) -> Floats:
         """Return one tensor."""
@@ -210,7 +212,7 @@ def check_tensors(tensors: Mapping[str, Floats], whose: str) -> SharedTensors:
             tensor = tensors[name]
             if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32 or tensor.shape != shape:
                 raise UpdateError(f"{whose}'s {name!r} is not of float32 {shape}", "tensors")
-        kept = SharedTensors(np.concatenate([tensors[name].ravel() for name in SHARED_SHAPES]))
+        kept = SharedTensors(flatten(tensors))
     if not math.isfinite(kept.norm):  # in float64 no finite values of float32 have an infinite length
         name = next(name for name, tensor in kept.items() if not np.isfinite(tensor).all())
         raise UpdateError(f"{whose}'s {name!r} holds values that are not finite", "finite")

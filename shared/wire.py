@@ -25,12 +25,11 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from palate.shared.encoder import FIXED_SHAPES, EncoderWeights, shapes_hash
+from palate.shared.encoder import FIXED_SHAPES, SHARED_WEIGHTS, EncoderWeights, shapes_hash
 from palate.shared.errors import OptionError, UpdateError
 from palate.shared.update import (
     MAX_NORM,
     MAX_ROUND,
-    SHARED_WEIGHTS,
     EncoderUpdate,
     Floats,
     LocalSettings,

@@ -30,8 +30,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from palate.client.reconstruction import Labels
-from palate.server.aggregation import flatten
-from palate.shared.encoder import SHARED_SHAPES, TASTE, EncoderWeights, standardize
+from palate.shared.encoder import SHARED_SHAPES, TASTE, EncoderWeights, flatten, standardize
 
 Floats = NDArray[np.float32]
 

@@ -28,8 +28,7 @@ from torch import Tensor
 
 from palate.client import reconstruction
 from palate.client.reconstruction import Labels
-from palate.server.aggregation import unflatten
-from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, EncoderWeights
+from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, EncoderWeights, unflatten
 from palate.shared.update import LocalSettings
 
 Floats = NDArray[np.float32]

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from palate.client.evaluator import fit_evaluator
 from palate.client.reconstruction import Labels, one_thread, train_together
-from palate.server.aggregation import flatten, moved, unflatten
+from palate.server.aggregation import moved
 from palate.server.robust import RULES, RobustRule, combine, drop_long, make_groups
 from palate.server.rounds import choose_cohort, derive_seed
 from palate.server.settings import RunSettings
 from palate.server.strategy import average, server_step
-from palate.shared.encoder import EncoderWeights, encoder_hash
+from palate.shared.encoder import EncoderWeights, encoder_hash, flatten, unflatten
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.simulations.attacks import (

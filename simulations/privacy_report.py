@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from palate.server.privacy import Privacy
-from palate.shared.coding import WEIGHTS, model_bytes
-from palate.shared.encoder import HIDDEN, TASTE
+from palate.shared.coding import model_bytes
+from palate.shared.encoder import HIDDEN, SHARED_WEIGHTS, TASTE
 from palate.shared.masks import MaskSettings
 from palate.shared.ring import packed_bytes
 from palate.shared.update import LocalSettings
@@ -80,7 +80,7 @@ def bytes_of(results: Mapping[str, Any], kind: str, value: float) -> tuple[float
     private = experiment["private"]
     if kind == "bits":
         down = model_bytes(experiment["few_bits"]["model_bits"])
-        return down + over["down"], packed_bytes(WEIGHTS + 1, int(value)) + over["up"]
+        return down + over["down"], packed_bytes(SHARED_WEIGHTS + 1, int(value)) + over["up"]
     down = model_bytes(private["model_bits"], TASTE * (HIDDEN + 1))  # the other rows stay as in the release
     return down + over["down"], packed_bytes(TASTE * private["rank"] + 1, private["ring_bits"]) + over["up"]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from palate.client.reconstruction import Labels, train_together
 from palate.client.shielding import shield
-from palate.server.aggregation import moved, unflatten
+from palate.server.aggregation import moved
 from palate.server.clipping import ClipRule, next_clip
 from palate.server.correlated import NoiseState, add_noise
 from palate.server.privacy import PlanSettings, Privacy, planned_masks
@@ -27,15 +27,8 @@ from palate.server.sampling import poisson_cohort
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.accounting import noise_multiplier
-from palate.shared.coding import (
-    WEIGHTS,
-    decode_model,
-    encode_model,
-    finest_step,
-    from_levels,
-    sensitivity_of,
-)
-from palate.shared.encoder import EncoderWeights, encoder_hash
+from palate.shared.coding import decode_model, encode_model, finest_step, from_levels, sensitivity_of
+from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights, encoder_hash, unflatten
 from palate.shared.masks import MOST_DEVICES, MaskSettings
 from palate.shared.noise import stream_of
 from palate.shared.ring import centred, to_ring
@@ -120,7 +113,7 @@ class Coded:
     @property
     def count(self) -> int:
         """How many coordinates a change has."""
-        return WEIGHTS if self.subspace is None else self.subspace.count
+        return SHARED_WEIGHTS if self.subspace is None else self.subspace.count
 
     def masks(self, clip: float) -> MaskSettings:
         """The settings of a round with this clip."""

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from palate.client.shielding import shield
-from palate.shared.coding import WEIGHTS, from_levels, sensitivity_of, to_levels
-from palate.shared.encoder import SHARED_SHAPES
+from palate.shared.coding import from_levels, sensitivity_of, to_levels
+from palate.shared.encoder import SHARED_SHAPES, SHARED_WEIGHTS
 from palate.shared.errors import OptionError
 from palate.shared.noise import stream_of
 from palate.shared.subspace import Subspace
@@ -55,11 +55,11 @@ def test_a_grid_outside_its_range_is_refused(step: float, clip: float) -> None:
 
 def test_without_noise_the_levels_are_the_clipped_change_within_the_sensitivity() -> None:
     levels = shield(update(), Settings(0.001, 1.0, 0.0), CONTEXT)
-    assert levels.shape == (WEIGHTS + 1,)
+    assert levels.shape == (SHARED_WEIGHTS + 1,)
     assert math.sqrt(int(levels @ levels)) <= sensitivity_of(1.0, 0.001)
     mean, _ = from_levels(levels, 1, step=0.001, clip=1.0, seed=CONTEXT)
     wanted = flat() / np.linalg.norm(flat())
-    assert np.linalg.norm(mean - wanted) < 0.5 * 0.001 * math.sqrt(WEIGHTS)
+    assert np.linalg.norm(mean - wanted) < 0.5 * 0.001 * math.sqrt(SHARED_WEIGHTS)
 
 
 def test_the_noise_has_the_size_that_was_asked_for_and_is_not_the_rounding() -> None:

@@ -7,18 +7,8 @@ import numpy as np
 import pytest
 from server_fakes import SHIPPED, change, honest
 
-from palate.server.aggregation import (
-    BATCH,
-    Reply,
-    Sound,
-    check_replies,
-    check_reply,
-    flatten,
-    in_fixed_order,
-    moved,
-    unflatten,
-)
-from palate.shared.encoder import SHARED_SHAPES, encoder_hash
+from palate.server.aggregation import BATCH, Reply, Sound, check_replies, check_reply, in_fixed_order, moved
+from palate.shared.encoder import SHARED_SHAPES, encoder_hash, flatten, unflatten
 from palate.shared.errors import ModelError
 from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.shared.wire import UPDATE_BYTES, Task, add_checksum, encode_task, encode_update

@@ -9,7 +9,8 @@ import pytest
 from palate.server.privacy import PlanSettings, Privacy, mask_settings, noise_over_clip, sum_that_is_sure
 from palate.server.settings import RunSettings
 from palate.shared.accounting import noise_multiplier
-from palate.shared.coding import WEIGHTS, ring_bits_needed, sensitivity_of
+from palate.shared.coding import ring_bits_needed, sensitivity_of
+from palate.shared.encoder import SHARED_WEIGHTS
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.subspace import load_subspace
 
@@ -89,7 +90,7 @@ def test_the_fewest_have_the_noise_that_was_asked_for_and_the_most_fit_the_ring(
 ) -> None:
     privacy = Privacy(noise_multiplier=2.0, subspace=subspace, ring_bits=20)
     masks = mask_settings(privacy, 0.5, least=least, most=most)
-    count = load_subspace().count if subspace else WEIGHTS
+    count = load_subspace().count if subspace else SHARED_WEIGHTS
     reach = sensitivity_of(masks.clip, masks.step, count)
     sure = noise_multiplier(masks.noise, devices=least, sensitivity=reach, dimension=count + 1)
     assert sure == pytest.approx(2.0, rel=0.01)

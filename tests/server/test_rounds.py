@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from server_fakes import SHIPPED, Clock, FakeDevices, change, honest, settings
 
-from palate.server.aggregation import Reply, flatten
+from palate.server.aggregation import Reply
 from palate.server.checkpoints import Checkpoint
 from palate.server.exchange import Now
 from palate.server.rounds import choose_cohort, derive_seed, run_rounds
 from palate.server.strategy import average
-from palate.shared.encoder import encoder_hash
+from palate.shared.encoder import encoder_hash, flatten
 from palate.shared.errors import FederationError
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import Task, encode_update

@@ -5,9 +5,9 @@ import pytest
 from flwr.serverapp.strategy import FedAdam, FedAvg
 from server_fakes import SHIPPED, change, settings
 
-from palate.server.aggregation import flatten
 from palate.server.settings import RunSettings
 from palate.server.strategy import as_reply, average, server_step
+from palate.shared.encoder import flatten
 from palate.shared.errors import OptionError
 from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.shared.wire import Task

@@ -13,7 +13,6 @@ import pytest
 from palate.shared import coding
 from palate.shared.coding import (
     VOTE,
-    WEIGHTS,
     decode_model,
     encode_model,
     finest_step,
@@ -23,7 +22,15 @@ from palate.shared.coding import (
     sensitivity_of,
     to_levels,
 )
-from palate.shared.encoder import SHARED_SHAPES, EncoderWeights, encoder_hash, load_encoder
+from palate.shared.encoder import (
+    SHARED_SHAPES,
+    SHARED_WEIGHTS,
+    EncoderWeights,
+    encoder_hash,
+    flatten,
+    load_encoder,
+    unflatten,
+)
 from palate.shared.errors import ModelError, OptionError, UpdateError
 from palate.shared.rotation import rotated, rotated_back, window_of
 
@@ -43,9 +50,9 @@ def base() -> EncoderWeights:
 @cache
 def trained() -> EncoderWeights:
     """The release with a change that is a whole number over a power of two in every weight, some rows without any."""
-    flat = (((40503 * np.arange(WEIGHTS) + 7) % 65536 - 32768) / 2**21).astype(np.float32)
+    flat = (((40503 * np.arange(SHARED_WEIGHTS) + 7) % 65536 - 32768) / 2**21).astype(np.float32)
     flat[:432] = 0
-    return base().with_shared(coding._shaped(coding._flat(base()) + flat))
+    return base().with_shared(unflatten(flatten(base().tensors) + flat))
 
 
 def reason_of(data: bytes, release: EncoderWeights | None = None) -> str:
@@ -143,10 +150,10 @@ def test_other_bits_per_weight_are_refused(bits: int) -> None:
 )
 def test_a_coded_encoder_is_short_and_near(bits: int, size: int, error: float) -> None:
     data = encode_model(trained(), base(), bits)
-    assert len(data) == model_bytes(bits, WEIGHTS - 432) == size  # two rows are as in the release
+    assert len(data) == model_bytes(bits, SHARED_WEIGHTS - 432) == size  # two rows are as in the release
     found = decode_model(data, base())
-    wanted = coding._flat(trained()) - coding._flat(base())
-    missed = coding._flat(found) - coding._flat(trained())
+    wanted = flatten(trained().tensors) - flatten(base().tensors)
+    missed = flatten(found.tensors) - flatten(trained().tensors)
     assert np.linalg.norm(missed) <= error * np.linalg.norm(wanted)
     assert found.release == base().release
     assert data[33:65].hex() == encoder_hash(found)
@@ -248,7 +255,7 @@ def test_rounding_that_is_always_too_long_ends_and_stays_within_the_bound() -> N
 # --- levels -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 100, 4096, 70_000, WEIGHTS + 1])
+@pytest.mark.parametrize("count", [1, 2, 3, 100, 4096, 70_000, SHARED_WEIGHTS + 1])
 def test_a_rotation_keeps_lengths_and_can_be_turned_back(count: int) -> None:
     vectors = np.random.default_rng(count).normal(size=(2, count))
     turned = rotated(vectors, SEED)
@@ -258,18 +265,18 @@ def test_a_rotation_keeps_lengths_and_can_be_turned_back(count: int) -> None:
     assert count == 1 or not np.allclose(turned, rotated(vectors, b"round 2"))
 
 
-@pytest.mark.parametrize("place", [0, 31_104, 31_105, 50_000, 65_535, 65_536, WEIGHTS])
+@pytest.mark.parametrize("place", [0, 31_104, 31_105, 50_000, 65_535, 65_536, SHARED_WEIGHTS])
 def test_one_weight_alone_is_spread_over_all(place: int) -> None:
-    spike = np.zeros(WEIGHTS + 1)
+    spike = np.zeros(SHARED_WEIGHTS + 1)
     spike[place] = 1.0
-    turned = rotated(spike, SEED) * math.sqrt(WEIGHTS + 1)
+    turned = rotated(spike, SEED) * math.sqrt(SHARED_WEIGHTS + 1)
     assert np.abs(turned).max() < 6.5
     for part in np.array_split(turned, 20):
         assert 0.5 < np.square(part).mean() < 1.6
 
 
 @pytest.mark.parametrize(
-    ("count", "window"), [(1, 1), (2, 2), (3, 2), (WEIGHTS + 1, 65_536), (65_536, 65_536)]
+    ("count", "window"), [(1, 1), (2, 2), (3, 2), (SHARED_WEIGHTS + 1, 65_536), (65_536, 65_536)]
 )
 def test_the_window_is_the_largest_power_of_two_that_fits(count: int, window: int) -> None:
     assert window_of(count) == window
@@ -305,8 +312,8 @@ def test_the_share_of_votes_is_the_share_of_short_changes() -> None:
 
 def test_the_sum_taken_in_a_ring_gives_the_mean_of_the_clipped_changes() -> None:
     rng = np.random.default_rng(6)
-    common = rng.normal(size=WEIGHTS)
-    vectors = [common + 2 * rng.normal(size=WEIGHTS) for _ in range(20)]
+    common = rng.normal(size=SHARED_WEIGHTS)
+    vectors = [common + 2 * rng.normal(size=SHARED_WEIGHTS) for _ in range(20)]
     step, _ = finest_step(10, 20, clip=600.0)
     levels = [to_levels(v, step=step, clip=600.0, seed=SEED, rng=rng) for v in vectors]
     ring = np.mod(np.sum(levels, 0), 2**10)  # what masks leave of the sum
@@ -337,8 +344,8 @@ def test_sensitivities_are_those_of_the_paper() -> None:
 def test_sums_of_changes_that_all_agree_stay_within_the_ring(devices: int, noise: float) -> None:
     rng = np.random.default_rng(7)
     for trial in range(5):
-        vector = np.zeros(WEIGHTS)
-        vector[rng.integers(WEIGHTS, size=1 + 1000 * trial)] = 1.0  # worst: few weights hold all
+        vector = np.zeros(SHARED_WEIGHTS)
+        vector[rng.integers(SHARED_WEIGHTS, size=1 + 1000 * trial)] = 1.0  # worst: few weights hold all
         vector /= np.linalg.norm(vector)
         seed = rng.bytes(32)
         one = to_levels(vector, step=1 / 300, clip=1.0, seed=seed, rng=rng)
@@ -349,7 +356,7 @@ def test_sums_of_changes_that_all_agree_stay_within_the_ring(devices: int, noise
 
 def test_a_ring_is_not_much_wider_than_it_must_be() -> None:
     rng = np.random.default_rng(8)
-    vector = rng.normal(size=WEIGHTS)
+    vector = rng.normal(size=SHARED_WEIGHTS)
     levels = 50 * to_levels(vector, step=1 / 300, clip=1.0, seed=SEED, rng=rng)
     bits = ring_bits_needed(50, clip=1.0, step=1 / 300)
     assert np.abs(levels).max() >= 2 ** (bits - 3)

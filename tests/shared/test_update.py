@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.shared.encoder import FIXED_SHAPES, SHARED_SHAPES, EncoderWeights, encoder_hash, load_encoder
+from palate.shared.encoder import (
+    FIXED_SHAPES,
+    SHARED_SHAPES,
+    SHARED_WEIGHTS,
+    EncoderWeights,
+    encoder_hash,
+    load_encoder,
+)
 from palate.shared.errors import OptionError, PalateError, UpdateError
-from palate.shared.update import MAX_NORM, SHARED_WEIGHTS, EncoderUpdate, LocalSettings, SharedTensors
+from palate.shared.update import MAX_NORM, EncoderUpdate, LocalSettings, SharedTensors
 from palate.shared.wire import decode_update, encode_update
 
 BASE = "0123456789abcdef" * 4

@@ -9,10 +9,10 @@ import pytest
 
 from palate.client.reconstruction import Labels
 from palate.client.shielding import shield
-from palate.server.aggregation import flatten, moved
+from palate.server.aggregation import moved
 from palate.server.robust import drop_long
 from palate.shared.coding import finest_step, from_levels
-from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, load_encoder, project_pictures
+from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, flatten, load_encoder, project_pictures
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.masks import MaskSettings
 from palate.shared.noise import stream_of

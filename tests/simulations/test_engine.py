@@ -17,7 +17,6 @@ from palate.client import app as node
 from palate.client.joining import answer_task
 from palate.client.outbox import MemoryLog
 from palate.client.reconstruction import Labels
-from palate.server.aggregation import flatten
 from palate.server.app import HOME_VARIABLE, grid_devices
 from palate.server.app import app as server_app
 from palate.server.checkpoints import Checkpoint, read_checkpoint
@@ -33,6 +32,7 @@ from palate.shared.encoder import (
     SENTENCE_FEATURES,
     EncoderWeights,
     encoder_hash,
+    flatten,
     load_encoder,
 )
 from palate.shared.errors import FederationError

@@ -9,12 +9,12 @@ import torch
 from palate.client import reconstruction
 from palate.client.reconstruction import Labels, train_locally
 from palate.client.shielding import shield
-from palate.server.aggregation import flatten
 from palate.shared.coding import finest_step, from_levels
 from palate.shared.encoder import (
     PICTURE_FEATURES,
     SENTENCE_FEATURES,
     SHARED_SHAPES,
+    flatten,
     load_encoder,
     standardize,
 )

@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("flwr")
 
 from palate.client.reconstruction import Labels
-from palate.server.aggregation import flatten
 from palate.server.federation import federate
 from palate.server.settings import RunSettings
 from palate.shared.encoder import (
@@ -20,6 +19,7 @@ from palate.shared.encoder import (
     TASTE,
     EncoderWeights,
     encoder_hash,
+    flatten,
     load_encoder,
     project_pictures,
 )

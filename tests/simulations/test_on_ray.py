@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("ray")
 
 from palate.client.reconstruction import Labels
-from palate.server.aggregation import flatten
 from palate.server.app import grid_devices
 from palate.server.checkpoints import Checkpoint
 from palate.server.exchange import Patience
@@ -20,6 +19,7 @@ from palate.shared.encoder import (
     SENTENCE_FEATURES,
     EncoderWeights,
     encoder_hash,
+    flatten,
     load_encoder,
 )
 from palate.shared.errors import FederationError, OptionError
