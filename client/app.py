@@ -53,6 +53,10 @@ RECORD, WIRE = "palate", "wire"
 POLL_SECONDS = ((3.0, 0.05), (30.0, 0.2), (math.inf, 1.0))
 """For how long after a message how often is asked for the next: quickly within a round, seldom by a thousand idle devices."""
 
+LEISURE = (
+    3.0  # so many times as long as a question took a device waits with the next: a busy server is asked less
+)
+
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)  # between attempts to find a lost server; the last is repeated
 
 Finder = Callable[[Context], Participant | None]
@@ -165,6 +169,7 @@ def run_node(
                     _enter_patiently(fleet, tell, wait)
                     tell(f"found {server.address} again; waiting for rounds")
                     lost, idle_since = 0, time.monotonic()
+                asked = time.monotonic()
                 if node.answer_next():
                     idle_since = time.monotonic()
                     continue
@@ -176,8 +181,9 @@ def run_node(
                 wait(RETRY_SECONDS[min(lost, len(RETRY_SECONDS) - 1)])
                 lost += 1
                 continue
-            idle = time.monotonic() - idle_since
-            wait(next(pause for until, pause in POLL_SECONDS if idle < until))
+            idle = (now := time.monotonic()) - idle_since
+            pause = next(pause for until, pause in POLL_SECONDS if idle < until)
+            wait(max(pause, min(LEISURE * (now - asked), POLL_SECONDS[-1][1])))
 
 
 def _enter_patiently(fleet: Fleet, tell: Callable[[str], None], wait: Callable[[float], None]) -> None:
@@ -294,9 +300,8 @@ class Fleet:
         where = self._server.address
         try:
             if self._server.key is None:
-                if (
-                    self.node_id
-                ):  # the server has forgotten this device; its old key might still be in its books
+                # Where the server has forgotten this device its old key might still be in its books.
+                if self.node_id:
                     self._client.close()
                     self._client, self._public = _connect(self._server)
                 register = fleet_pb2.RegisterNodeFleetRequest(public_key=self._public)
@@ -428,9 +433,8 @@ class Fleet:
                 with self._sense():
                     return call(request)
             except LostError:
-                if (
-                    pause is None or not self.node_id
-                ):  # somebody who has just typed an address is answered at once
+                # Somebody who has just typed an address is answered at once.
+                if pause is None or not self.node_id:
                     raise
                 time.sleep(pause)
         raise AssertionError("unreachable")

@@ -461,6 +461,16 @@ def test_an_idle_node_asks_less_often_after_a_while(
         lambda: monkeypatch.setattr(node, "POLL_SECONDS", ((0.0, 0.05), (0.0, 0.2), (math.inf, 1.0))),
         lambda: None,
     ]
+    monkeypatch.setattr(node, "LEISURE", 0.0)
+    watch.run(Echo())
+    assert watch.waits == [0.05, 0.05, 1.0]
+
+
+def test_a_slow_server_is_asked_less_often_but_not_for_ever(
+    link: SuperLink, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.events += [lambda: None, lambda: monkeypatch.setattr(node, "LEISURE", 1e9), lambda: None]
+    monkeypatch.setattr(node, "LEISURE", 0.0)
     watch.run(Echo())
     assert watch.waits == [0.05, 0.05, 1.0]
 
