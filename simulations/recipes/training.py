@@ -191,13 +191,19 @@ def launch(work: Callable[..., None], folder: Path, workers: int, *arguments: ob
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
+    # numpy's threads would spin against those of the other processes; torch is told in each.
+    os.environ.setdefault("OMP_NUM_THREADS", str(_threads(workers)))
     spawn(_process, (work, folder, workers, port, arguments), nprocs=workers)  # type: ignore[no-untyped-call]
+
+
+def _threads(world: int) -> int:
+    return max(1, (os.cpu_count() or 1) // world)
 
 
 def _process(
     rank: int, work: Callable[..., None], folder: Path, world: int, port: int, arguments: tuple[object, ...]
 ) -> None:
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+    torch.set_num_threads(_threads(world))
     if world > 1:
         dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     work(Worker(rank, world, torch.device("cpu"), folder, torch.Generator().manual_seed(rank)), *arguments)
