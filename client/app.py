@@ -53,9 +53,7 @@ RECORD, WIRE = "palate", "wire"
 POLL_SECONDS = ((3.0, 0.05), (30.0, 0.2), (math.inf, 1.0))
 """For how long after a message how often is asked for the next: quickly within a round, seldom by a thousand idle devices."""
 
-LEISURE = (
-    3.0  # so many times as long as a question took a device waits with the next: a busy server is asked less
-)
+LEISURE = 3.0  # a pause lasts at least so many times as long as the question before it
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)  # between attempts to find a lost server; the last is repeated
 

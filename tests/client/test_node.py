@@ -453,24 +453,14 @@ def test_a_key_that_is_not_registered_or_no_longer_ends_the_node(
     assert 20 < sum(waits) < 30
 
 
-def test_an_idle_node_asks_less_often_after_a_while(
-    link: SuperLink, watch: Watch, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "value"), [("POLL_SECONDS", ((0.0, 0.05), (0.0, 0.2), (math.inf, 1.0))), ("LEISURE", 1e9)]
+)
+def test_an_idle_node_asks_less_often_and_so_does_that_of_a_slow_server(
+    link: SuperLink, watch: Watch, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
 ) -> None:
-    watch.events += [
-        lambda: None,
-        lambda: monkeypatch.setattr(node, "POLL_SECONDS", ((0.0, 0.05), (0.0, 0.2), (math.inf, 1.0))),
-        lambda: None,
-    ]
     monkeypatch.setattr(node, "LEISURE", 0.0)
-    watch.run(Echo())
-    assert watch.waits == [0.05, 0.05, 1.0]
-
-
-def test_a_slow_server_is_asked_less_often_but_not_for_ever(
-    link: SuperLink, watch: Watch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watch.events += [lambda: None, lambda: monkeypatch.setattr(node, "LEISURE", 1e9), lambda: None]
-    monkeypatch.setattr(node, "LEISURE", 0.0)
+    watch.events += [lambda: None, lambda: monkeypatch.setattr(node, name, value), lambda: None]
     watch.run(Echo())
     assert watch.waits == [0.05, 0.05, 1.0]
 
