@@ -13,7 +13,7 @@ the same process. Everything that a server has lies in one folder:
     now.json                 what a run is doing at this moment, for progress bars
     ended.json               how the last run ended
     run.json, server.json    the run that was submitted, the server that was started    (processes)
-    flower/, logs/           Flower's database, configuration and work folder; every log
+    flower/, logs/           Flower's books, configuration and work folder; every log
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Where it stands in the flow: the commands of `cli` call this; Flower is reached through its own programs, never imported. What
 is right, learned by trying Flower 1.41: the work folder is empty, or code that lies in it would be taken for the app's; nothing
-is installed at run time; no telemetry and no question about updates leaves; the database is a file, so registrations and runs
-outlive a kill; Flower's own files lie in the server's folder, not in the home folder; passphrases are not handed on.
+is installed at run time; no telemetry and no question about updates leaves; Flower's own files lie in the server's folder, not in
+the home folder; passphrases are not handed on. Flower's books lie in memory, which halves the time of a masked round: what must outlive
+a kill lies in the server's folder, and devices join anew. Only keys that were admitted need books on disk.
 
 Whether the server runs is asked of the operating system: the SuperLink inherits a lock, which ends with it, however it ends.
 
@@ -37,6 +38,7 @@ from palate.shared.bundle import write_bundle
 from palate.shared.errors import FederationError, OptionError
 
 CONNECTION: Final = "palate"  # the name of our server in Flower's configuration
+IN_MEMORY: Final = ":flwr-in-memory:"
 START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 10.0
 CALL_SECONDS: Final = 90.0  # for one of Flower's commands
@@ -152,7 +154,7 @@ def start(folder: Folder, address: Address) -> Running:
     command = [program, "--host", address.host, "--port", str(address.port)]
     command += [
         "--database",
-        str(folder.home / "flower" / "state.db"),
+        str(folder.home / "flower" / "state.db") if address.admitted_only else IN_MEMORY,
         "--disable-runtime-dependency-installation",
     ]
     if address.encrypted:
@@ -236,7 +238,7 @@ def resume(folder: Folder) -> str | None:
     if settings is None:
         return None
     number = read_note(folder.home / "run.json").get("run", "")
-    if number:  # what is left of it in Flower's database would keep devices busy
+    if number:  # what is left of it in Flower's books would keep devices busy
         call_flower(folder, "stop", number, CONNECTION, may_fail=True)
     return _submit(folder, settings)
 
