@@ -149,34 +149,61 @@ class _PlainReader:
 
 
 class _SuperLinkReader:
-    """Fetches replies from a SuperLink, object by object, never waiting for a device."""
+    """Fetches replies from a SuperLink, object by object, never waiting for a device.
+
+    What a round did not wait for would lie in the SuperLink until the run ends, so it is asked for once more beside the questions of
+    later rounds, and dropped without being read.
+    """
 
     def __init__(self, grid: Any) -> None:
         self._client, self._node, self._grid = grid._runtime_client, grid.node, grid
         self._announced: dict[str, tuple[str, list[str]]] = {}  # question: message id, object ids
         self._here: dict[str, dict[str, bytes]] = {}  # question: objects that were uploaded
+        self._waiting: set[str] = set()  # questions without an answer so far
+        self._late: set[str] = set()  # those of them that nobody asks about any more
 
     def __call__(self, questions: Collection[str]) -> Iterator[Reply]:
-        for over in set(self._announced) - set(questions):  # of a round that did not wait for it
-            del self._announced[over], self._here[over]
-        asked = set(questions) - set(self._announced)
+        self._late |= self._waiting - set(questions)
+        self._waiting |= set(questions)
+        for over in set(self._announced) & self._late:
+            self._drop(over, self._announced.pop(over)[0])
+            del self._here[over]
+        asked = self._waiting - set(self._announced)
         if asked:
             answer = self._client.PullMessages(PullAppMessagesRequest(message_ids=sorted(asked)))
             for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-                question = proto.metadata.reply_to_message_id
+                question, message_id = proto.metadata.reply_to_message_id, proto.metadata.message_id
                 objects = _first(iterate_object_tree(tree), MOST_OBJECTS + 1)
                 if question not in asked:
                     continue
-                if len(objects) > MOST_OBJECTS:
-                    yield Reply(question, None, "content")
+                if question in self._late or len(objects) > MOST_OBJECTS:
+                    wanted = question not in self._late
+                    self._drop(question, message_id)
+                    if wanted:
+                        yield Reply(question, None, "content")
                     continue
-                self._announced[question] = (proto.metadata.message_id, [one.object_id for one in objects])
+                self._announced[question] = (message_id, [one.object_id for one in objects])
                 self._here[question] = {}
         for question in sorted(set(questions) & set(self._announced)):
             reply = self._fetch(question)
             if reply is not None:
                 del self._announced[question], self._here[question]
+                self._waiting.discard(question)
                 yield reply
+
+    def _drop(self, question: str, message_id: str) -> None:
+        """Have the SuperLink forget a reply, and its question, which a device may never have fetched."""
+        self._waiting.discard(question)
+        self._late.discard(question)
+        for one in (message_id, question):
+            self._confirm(one)
+
+    def _confirm(self, message_id: str) -> None:
+        self._client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(
+                node=self._node, run_id=self._grid.run.run_id, message_object_id=message_id
+            )
+        )
 
     def _fetch(self, question: str) -> Reply | None:
         """Returns the reply if all of it was uploaded by now."""
@@ -196,12 +223,10 @@ class _SuperLinkReader:
                 here[one] = answer.object_content
                 if sum(map(len, here.values())) > MOST_BYTES:
                     return Reply(question, None, "size")
-            self._client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(
-                    node=self._node, run_id=self._grid.run.run_id, message_object_id=message_id
-                )
-            )
+            self._confirm(message_id)
             message = inflate_object_from_contents(message_id, here)
+            if isinstance(message, Message) and message.has_error():
+                self._confirm(question)  # a device that is gone does not
         except Exception:  # noqa: BLE001 - as above
             return Reply(question, None, "unreadable")
         return (

@@ -336,10 +336,18 @@ def test_an_answer_to_another_question_is_left_alone() -> None:
     assert reasons(link, "q1") == {}
 
 
-def test_what_a_round_did_not_wait_for_is_forgotten() -> None:
+def test_what_a_round_did_not_wait_for_is_forgotten_here_and_on_the_link() -> None:
     link = Link()
     link.add("q1", record(wire=b"slow"), missing=1)
     devices = grid_devices(LinkedGrid(link))
-    assert list(devices.replies(["q1"])) == []
-    assert list(devices.replies(["q2"])) == []
+    assert list(devices.replies(["q1", "q2"])) == []
+    link.PullObject = lambda request: pytest.fail("an object was fetched")  # type: ignore[assignment, method-assign]
+    assert list(devices.replies(["q3"])) == []
     assert devices._read._announced == {}  # type: ignore[attr-defined]
+    assert link.confirmed[1:] == ["q1"]  # the reply, and its question
+    link.add("q2", record(wire=b"later"))
+    assert list(devices.replies(["q3"])) == []
+    assert link.confirmed[3:] == ["q2"]
+    link.add("q2", record(wire=b"a second one"))
+    assert list(devices.replies(["q3"])) == []
+    assert len(link.confirmed) == 4
