@@ -36,7 +36,7 @@ SHOWN = 0.5
 """Least probability at which the picture counts as showing what a vague mention refers to."""
 MOST_SHOWN = 2
 """How many attributes a vague mention may refer to, each of another category."""
-RULES = 3.0
+RULES = 1.0
 """Log-odds that a look is liked which the rules add to the network's when they are sure of it."""
 JUDGED = -5.0
 """Least log-odds that a single word judges a look at all, by the network, for it to count."""

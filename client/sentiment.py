@@ -2,8 +2,11 @@
 
     comment, verdict ── sentence tower with low-rank changes ── mean over the words of a look ── log-odds: judged, liked
 
-Rules (client/polarity.py) know the turns of phrase that somebody thought of. This network has read some thousand comments and also
-follows idiom, irony and what is said two sentences later; the extractor weighs the two. The task is aspect-based sentiment analysis
+Two networks that were trained apart read each comment, and their log-odds are averaged (deep ensembles, Lakshminarayanan et al.,
+NeurIPS 2017): where one of them errs, it is often less sure than the other.
+
+Rules (client/polarity.py) know the turns of phrase that somebody thought of. These networks have read some thousand comments and also
+follow idiom, irony and what is said two sentences later; the extractor weighs the two. The task is aspect-based sentiment analysis
 (Pontiki et al., SemEval 2014), the changes of the tower's weights are of low rank (LoRA, Hu et al., ICLR 2022).
 Made by simulations/recipes/sentiment.py; a comment takes some hundredths of a second.
 """
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights" / "sentiment.safetensors"
 VERDICTS = {True: "liked", False: "disliked", None: "unknown"}
 """How the person's verdict on the picture is told to the network: a word before the comment."""
+HEAD = ("head.hidden.weight", "head.hidden.bias", "head.out.weight", "head.out.bias")
 _BATCH = 16
 
 
@@ -120,36 +124,45 @@ def judge_states(
 
 @dataclass(frozen=True)
 class Sentiment:
-    """The shipped network. Build it once and keep it; weights are read when first used."""
+    """The shipped networks. Build it once and keep it; weights are read when first used."""
 
     tower: SentenceTower
     weights: Path = WEIGHTS
 
     @cached_property
-    def _loaded(self) -> tuple[SentenceNetwork, dict[str, torch.Tensor]]:
-        """The tower's network with the changes added, and the head. Raises ModelError when a file is missing or of another tower."""
+    def _members(self) -> list[tuple[SentenceNetwork, dict[str, torch.Tensor]]]:
+        """The tower's network with each member's changes added, and its head.
+
+        Raises ModelError when a file is missing or of another tower.
+        """
         import torch
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         from palate.client.sentence_network import LINEAR, load_network
 
-        network = load_network(self.tower.folder / "text_encoder")
+        members = []
         try:
             tensors = {name: tensor.float() for name, tensor in load_file(str(self.weights)).items()}
-            with torch.no_grad():
-                for number in range(len(network.encoder.layers)):
-                    for name in LINEAR:
-                        down, up = (tensors[f"layer.{number}.{name}.{side}"] for side in ("down", "up"))
-                        network.linear(number, name).add_(up @ down)
+            for member in sorted({name.partition(".")[0] for name in tensors}):
+                network = load_network(self.tower.folder / "text_encoder")
+                head = {name: tensors[f"{member}.{name}"] for name in HEAD}
+                with torch.no_grad():
+                    for number in range(len(network.encoder.layers)):
+                        for name in LINEAR:
+                            down, up = (
+                                tensors[f"{member}.layer.{number}.{name}.{side}"] for side in ("down", "up")
+                            )
+                            network.linear(number, name).add_(up @ down)
+                members.append((network, head))
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise ModelError(
                 f"{self.weights.name}: cannot be read, or is of another sentence tower ({str(error).splitlines()[0]})"
             ) from error
-        return network, tensors
+        return members
 
     def read(self, comment: str, liked: bool | None, places: Sequence[Place]) -> list[Odds | None]:
-        """Returns for each place what the network says of the look that it names; None where the tower reads nothing.
+        """Returns for each place what the networks say of the look that it names; None where the tower reads nothing.
 
         liked is the verdict on the picture, None when not given. Raises ModelError when there are no weights.
         """
@@ -157,7 +170,7 @@ class Sentiment:
 
         if not places:
             return []
-        network, head = self._loaded
+        members = self._members
         windows = cut_windows(self.tower.tokenizer, comment, liked)
         where = [best_window(windows, place) for place in places]
         found: list[Odds | None] = [None] * len(places)
@@ -172,13 +185,15 @@ class Sentiment:
                 shares[row, tokens] = 1 / len(tokens)
             rows = torch.tensor([some.index(where[i] or 0) for i in asked])
             with torch.inference_mode():
-                odds = judge_states(network(ids, mask, types), rows, shares, head)
-            for i, one in zip(asked, odds.tolist(), strict=True):
+                odds = [
+                    judge_states(network(ids, mask, types), rows, shares, head) for network, head in members
+                ]
+            for i, one in zip(asked, torch.stack(odds).mean(0).tolist(), strict=True):
                 found[i] = Odds(*one)
         return found
 
 
 @lru_cache(maxsize=1)
 def shipped_sentiment() -> Sentiment:
-    """Returns the shipped network over the shipped tower, kept between comments."""
+    """Returns the shipped networks over the shipped tower, kept between comments."""
     return Sentiment(SentenceTower())

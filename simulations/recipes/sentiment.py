@@ -1,13 +1,14 @@
 """Trains the network that says of each look in a comment whether the person judges it, and likes it (client/sentiment.py).
 
-    python -m palate.simulations.recipes.sentiment --run runs/sentiment [--steps 17000] [--workers 2]
+    python -m palate.simulations.recipes.sentiment --run runs/sentiment [--seed 0] [--steps 17000] [--workers 2]
+    python -m palate.simulations.recipes.sentiment --join runs/first runs/second --run runs/both
 
 From: the shipped sentence tower, whose weights stay, and marked comments of invented people (`simulations/marked.py`) with those of
 training people of the drawn world (seed 1001). Low-rank changes of all linear maps of the tower and a head are trained by
 cross-entropy: of the signs, and of what is marked among all that the extractor takes for a look. Looks are swapped for others at
 random, so that what is said decides and not what it is said of; now and then the verdict is withheld and capitals are lost. Plain
 formulas (formulas.toml) come with any look and verdict, since people who write as they please seldom use the same one twice. One
-person in ten is left out and scored at the end. A good hour on two cores.
+person in ten is left out and scored at the end. A good hour on two cores. What is shipped are two such networks, joined.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import BertModel
 
@@ -64,13 +65,13 @@ LEFT_OUT = 10  # one person in so many
 class Reader(nn.Module):
     """The tower with changes of rank `RANK`, and the head of `judge_states`."""
 
-    def __init__(self, tower: SentenceTower) -> None:
+    def __init__(self, tower: SentenceTower, seed: int = 0) -> None:
         super().__init__()
         folder = tower.folder / "text_encoder"
         self.tower = BertModel.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True
         ).requires_grad_(False)
-        g = torch.Generator().manual_seed(0)
+        g = torch.Generator().manual_seed(seed)
         self.changes = nn.ParameterDict()
         for number, layer in enumerate(self.tower.encoder.layer):
             for name in LINEAR:
@@ -220,7 +221,7 @@ def batches(lessons: Sequence[Marked], size: int, turn: int) -> list[list[Marked
     return cut
 
 
-def work(worker: Worker, plan: Plan) -> None:
+def work(worker: Worker, plan: Plan, seed: int) -> None:
     """Trains, and writes weights and card into the run's folder."""
     tower = SentenceTower()
     tokenizer = tower.tokenizer
@@ -229,7 +230,7 @@ def work(worker: Worker, plan: Plan) -> None:
     lessons = [one for one in spoken if not is_left_out(one)]
     vocabulary = load_vocabulary()
     looks = [term.name for term in vocabulary.terms if not vocabulary.is_sour(tuple(term.name.split()))]
-    model = Reader(tower).to(worker.device)
+    model = Reader(tower, seed).to(worker.device)
     turns: dict[int, list[list[Marked]]] = {}
     formulas = round(FORMULA_SHARE * len(lessons))
     in_turn = math.ceil((len(lessons) + formulas) / plan.batch)
@@ -289,7 +290,9 @@ def score(model: Reader, spoken: Sequence[Marked], tokenizer: Any) -> dict[str, 
 
 def write(model: Reader, folder: Path, plan: Plan, lessons: int, measured: dict[str, Any]) -> None:
     """Writes `sentiment.safetensors` (fp16) and its card."""
-    tensors = {name: tensor.detach().half().contiguous().cpu() for name, tensor in model.tensors().items()}
+    tensors = {
+        f"0.{name}": tensor.detach().half().contiguous().cpu() for name, tensor in model.tensors().items()
+    }
     save_file(tensors, str(folder / shipped.WEIGHTS.name))
     card = {
         "name": "sentiment of looks in comments",
@@ -307,6 +310,25 @@ def write(model: Reader, folder: Path, plan: Plan, lessons: int, measured: dict[
     print(text)
 
 
+def join(runs: Sequence[Path], folder: Path) -> None:
+    """Writes the networks of several runs into one file, and their cards into one."""
+    tensors, cards = {}, []
+    for number, run in enumerate(runs):
+        for name, tensor in load_file(str(run / shipped.WEIGHTS.name)).items():
+            tensors[f"{number}.{name.partition('.')[2]}"] = tensor
+        cards.append(
+            json.loads((run / shipped.WEIGHTS.with_suffix(".json").name).read_text(encoding="utf-8"))
+        )
+    same = {key: cards[0].pop(key) for key in ("name", "recipe", "limits")}
+    for card in cards:
+        for key in same:
+            card.pop(key, None)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(folder / shipped.WEIGHTS.name))
+    text = json.dumps({**same, "networks": cards}, indent=2, ensure_ascii=False)
+    (folder / shipped.WEIGHTS.with_suffix(".json").name).write_text(f"{text}\n", encoding="utf-8")
+
+
 def main() -> None:
     """The command."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -315,8 +337,19 @@ def main() -> None:
     )
     p.add_argument("--steps", type=int, default=17000)
     p.add_argument("--workers", type=int, default=1)
+    p.add_argument("--seed", type=int, default=0, help="another network from the same comments")
+    p.add_argument(
+        "--join",
+        type=Path,
+        nargs="+",
+        help="runs whose networks are to be shipped together; nothing is trained",
+    )
     a = p.parse_args()
-    launch(work, a.run, a.workers, Plan(a.steps, 16, 1.5e-3, a.steps, weight_decay=0.05, ema=0.995))
+    if a.join:
+        join(a.join, a.run)
+    else:
+        plan = Plan(a.steps, 16, 1.5e-3, a.steps, weight_decay=0.05, ema=0.995)
+        launch(work, a.run, a.workers, plan, a.seed)
 
 
 if __name__ == "__main__":

@@ -81,18 +81,25 @@ def test_the_recipe_writes_weights_that_the_device_reads_alike_and_resumes(
     monkeypatch.setattr(recipe, "drawn_comments", list)
     models: list[recipe.Reader] = []
     monkeypatch.setattr(
-        recipe, "Reader", lambda tower, made=recipe.Reader: models.append(made(tower)) or models[-1]
+        recipe,
+        "Reader",
+        lambda tower, seed, made=recipe.Reader: models.append(made(tower, seed)) or models[-1],
     )
 
     def train(steps: int) -> None:
         plan = Plan(steps, 8, 1e-2, 100, every=2, warmup=1, ema=0.5)
-        recipe.work(Worker(0, 1, torch.device("cpu"), tmp_path, torch.Generator().manual_seed(0)), plan)
+        recipe.work(Worker(0, 1, torch.device("cpu"), tmp_path, torch.Generator().manual_seed(0)), plan, 0)
 
     train(2)
     train(6)
     assert [json.loads((tmp_path / "sentiment.json").read_text(encoding="utf-8"))["steps"]] == [6]
     shapes = {name: tensor.shape for name, tensor in load_file(str(WEIGHTS)).items()}
-    assert {name: tensor.shape for name, tensor in load_file(str(tmp_path / WEIGHTS.name)).items()} == shapes
+    recipe.join([tmp_path, tmp_path], tmp_path / "both")
+    joined = load_file(str(tmp_path / "both" / WEIGHTS.name))
+    assert {name: tensor.shape for name, tensor in joined.items()} == shapes
+    assert (
+        len(json.loads((tmp_path / "both" / "sentiment.json").read_text(encoding="utf-8"))["networks"]) == 2
+    )
     tower = SentenceTower()
     told = parse_marked("Ada", True, "I love the [+fog], and the [-neon] I hate. No [-glare]!")
     with torch.no_grad():
@@ -101,3 +108,6 @@ def test_the_recipe_writes_weights_that_the_device_reads_alike_and_resumes(
     read = Sentiment(tower, tmp_path / WEIGHTS.name).read(told.comment, told.liked, told.places)
     assert [list(one or ()) for one in read] == [pytest.approx(row, abs=0.02) for row in odds.tolist()]
     assert abs(odds).max() > 0.1
+    assert (
+        Sentiment(tower, tmp_path / "both" / WEIGHTS.name).read(told.comment, told.liked, told.places) == read
+    )
