@@ -62,6 +62,13 @@ def start(
     admitted_only: Annotated[
         bool, typer.Option("--admitted-only", help="Take only devices admitted with palate server admit.")
     ] = False,
+    keep_books: Annotated[
+        bool,
+        typer.Option(
+            "--keep-books",
+            help="Keep Flower's books on disk, so that a noise plan knows devices again after a kill. Rounds take longer.",
+        ),
+    ] = False,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay until the server ends or Ctrl-C.")
     ] = False,
@@ -87,6 +94,7 @@ def start(
         certificate=_place(certificate),
         key=_place(key),
         admitted_only=admitted_only,
+        keep_books=keep_books,
     )
     with shell.dots(f"starting the server on {folder.home}"):
         server = processes.start(folder, address)

@@ -4,7 +4,7 @@ Where it stands in the flow: the commands of `cli` call this; Flower is reached 
 is right, learned by trying Flower 1.41: the work folder is empty, or code that lies in it would be taken for the app's; nothing
 is installed at run time; no telemetry and no question about updates leaves; Flower's own files lie in the server's folder, not in
 the home folder; passphrases are not handed on. Flower's books lie in memory, which halves the time of a masked round: what must outlive
-a kill lies in the server's folder, and devices join anew. Only keys that were admitted need books on disk.
+a kill lies in the server's folder, and devices join anew. Admitted keys need books on disk, and noise plans are better off with them.
 
 Whether the server runs is asked of the operating system: the SuperLink inherits a lock, which ends with it, however it ends.
 
@@ -53,8 +53,9 @@ class Address:
     """Where a server listens, how it proves itself (TLS), and whether devices must prove themselves.
 
     `tls` is a folder with ca.crt, server.pem and server.key; each of these can be named by itself as well. Without any of them it is
-    plain HTTP. With `admitted_only` no device joins whose key was not admitted (`admission`). Raises OptionError for a port out of
-    range, for files that are missing, and for what needs TLS without it.
+    plain HTTP. With `admitted_only` no device joins whose key was not admitted (`admission`). With `keep_books`, and where keys are
+    admitted, Flower's books lie on disk: devices keep their numbers over a kill, by which a noise plan knows at once who rests.
+    Raises OptionError for a port out of range, for files that are missing, and for what needs TLS without it.
     """
 
     host: str = "127.0.0.1"
@@ -64,6 +65,7 @@ class Address:
     certificate: str = ""
     key: str = ""
     admitted_only: bool = False
+    keep_books: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65_535:
@@ -154,7 +156,9 @@ def start(folder: Folder, address: Address) -> Running:
     command = [program, "--host", address.host, "--port", str(address.port)]
     command += [
         "--database",
-        str(folder.home / "flower" / "state.db") if address.admitted_only else IN_MEMORY,
+        str(folder.home / "flower" / "state.db")
+        if address.admitted_only or address.keep_books
+        else IN_MEMORY,
         "--disable-runtime-dependency-installation",
     ]
     if address.encrypted:

@@ -157,7 +157,9 @@ def test_weights_of_another_tower_missing_or_damaged_are_refused(tmp_path: Path)
         },
         str(other),
     )
-    save_file({name: tensor for name, tensor in tensors.items() if not name.startswith("1.layer.3")}, str(cut))
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if not name.startswith("1.layer.3")}, str(cut)
+    )
     damaged.write_bytes(WEIGHTS.read_bytes()[:5000])
     for path in (other, cut, damaged, tmp_path / "none.safetensors"):
         with pytest.raises(ModelError, match=path.name):
