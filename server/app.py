@@ -160,12 +160,11 @@ class _SuperLinkReader:
         self._announced: dict[str, tuple[str, list[str]]] = {}  # question: message id, object ids
         self._here: dict[str, dict[str, bytes]] = {}  # question: objects that were uploaded
         self._waiting: set[str] = set()  # questions without an answer so far
-        self._late: set[str] = set()  # those of them that nobody asks about any more
 
     def __call__(self, questions: Collection[str]) -> Iterator[Reply]:
-        self._late |= self._waiting - set(questions)
+        late = self._waiting - set(questions)  # nobody asks about them any more
         self._waiting |= set(questions)
-        for over in set(self._announced) & self._late:
+        for over in late & set(self._announced):
             self._drop(over, self._announced.pop(over)[0])
             del self._here[over]
         asked = self._waiting - set(self._announced)
@@ -176,10 +175,9 @@ class _SuperLinkReader:
                 objects = _first(iterate_object_tree(tree), MOST_OBJECTS + 1)
                 if question not in asked:
                     continue
-                if question in self._late or len(objects) > MOST_OBJECTS:
-                    wanted = question not in self._late
+                if question in late or len(objects) > MOST_OBJECTS:
                     self._drop(question, message_id)
-                    if wanted:
+                    if question not in late:
                         yield Reply(question, None, "content")
                     continue
                 self._announced[question] = (message_id, [one.object_id for one in objects])
@@ -194,7 +192,6 @@ class _SuperLinkReader:
     def _drop(self, question: str, message_id: str) -> None:
         """Have the SuperLink forget a reply, and its question, which a device may never have fetched."""
         self._waiting.discard(question)
-        self._late.discard(question)
         for one in (message_id, question):
             self._confirm(one)
 
