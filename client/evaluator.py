@@ -27,7 +27,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,10 +76,11 @@ DEFAULT = Settings()
 
 @dataclass(frozen=True)
 class Reason:
-    """What one attribute adds to the logit of a picture, compared with an average picture."""
+    """What one attribute adds to the logit of a picture that shows more or less of it than an average picture."""
 
     attribute: str
     weight: float
+    more: bool
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,6 @@ class Score:
     low: float
     high: float
     because: tuple[Reason, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the score as `palate score --json` prints it."""
-        return {
-            "probability": round(self.probability, 4),
-            "low": round(self.low, 4),
-            "high": round(self.high, 4),
-            "because": [{"attribute": one.attribute, "weight": round(one.weight, 3)} for one in self.because],
-        }
 
 
 @dataclass(frozen=True)
@@ -154,18 +145,24 @@ class Evaluator:
         x = _inputs(self.encoder, features, self.centre, self.scale)
         head = self.share @ self.mean
         n = len(ATTRIBUTE_NAMES)
-        parts = (x[:, :n] - self.encoder.tensors["taste.usual"][:n]) * head[:n]
+        seen = x[:, :n] - self.encoder.tensors["taste.usual"][:n]
         # Statistics speak through the attributes that they make up: s is nearly a sum of attributes' typical steps.
         steps = (
             self.encoder.tensors["attribute.statistics"].astype(np.float64) / self.scale
         )  # (55, statistics)
         mix = np.linalg.solve(steps @ steps.T + 4.0 * np.eye(n), steps)
-        parts = parts + (x[:, BIAS + 1 :] @ mix.T) * (steps @ head[BIAS + 1 :])
+        told = x[:, BIAS + 1 :] @ mix.T
+        by_sight, by_statistics = seen * head[:n], told * (steps @ head[BIAS + 1 :])
+        more = np.where(np.abs(by_sight) >= np.abs(by_statistics), seen, told) > 0
         found = []
-        for row in parts:
+        for row, shown in zip(by_sight + by_statistics, more, strict=True):
             strongest = np.argsort(-np.abs(row), kind="stable")[:LARGEST_REASONS]
             found.append(
-                tuple(Reason(ATTRIBUTE_NAMES[i], float(row[i])) for i in strongest if abs(row[i]) > 0.02)
+                tuple(
+                    Reason(ATTRIBUTE_NAMES[i], float(row[i]), bool(shown[i]))
+                    for i in strongest
+                    if abs(row[i]) > 0.02
+                )
             )
         return found
 

@@ -42,14 +42,18 @@ class PictureScore:
     because: "tuple[Reason, ...]"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the score as `palate score --json` prints it."""
+        """Return the score as `palate score --json` prints it.
+
+        A reason's weight is in logits; more: the picture shows more of the attribute than an average one.
+        """
         return {
             "image": self.image,
             "probability": round(self.probability, 4),
             "low": round(self.low, 4),
             "high": round(self.high, 4),
             "because": [
-                {"attribute": reason.attribute, "weight": round(reason.weight, 4)} for reason in self.because
+                {"attribute": reason.attribute, "weight": round(reason.weight, 4), "more": reason.more}
+                for reason in self.because
             ],
         }
 

@@ -129,8 +129,9 @@ def view_scores(scores: Sequence["PictureScore"]) -> Table:
     for one in scores:
         because = Text()
         for reason in one.because:
-            sign = "+" if reason.weight > 0 else "−"
-            because += plain(f"{sign}{reason.attribute}  ", LIKE if reason.weight > 0 else DISLIKE)
+            sign, style = ("+", LIKE) if reason.weight > 0 else ("−", DISLIKE)
+            amount = "" if reason.more else "little "
+            because += plain(f"{sign}{amount}{reason.attribute}  ", style)
         table.add_row(
             plain(one.image),
             f"{one.probability:.0%}",

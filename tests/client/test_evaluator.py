@@ -70,8 +70,16 @@ def test_scores_are_probabilities_inside_their_interval(encoder: EncoderWeights)
     )
     for one in fitted.score(pictures(encoder, 20, 3)):
         assert 0 <= one.low <= one.probability <= one.high <= 1
-        assert set(one.to_json()) == {"probability", "low", "high", "because"}
         assert all(reason.attribute in ATTRIBUTE_NAMES for reason in one.because)
+
+
+def test_a_reason_says_whether_the_picture_shows_more_or_less_of_it(encoder: EncoderWeights) -> None:
+    nothing = np.zeros((0, PICTURE_FEATURES), np.float32)
+    fitted = fit_evaluator(encoder, nothing, nothing, tastes={"blue": -0.9})
+    scores = fitted.score(drawn_pictures(24, "blue or not"))
+    blue = [reason for one in scores for reason in one.because if reason.attribute == "blue"]
+    assert {reason.more for reason in blue} == {True, False}
+    assert all((reason.weight < 0) == reason.more for reason in blue)
 
 
 def test_nothing_known_is_said_to_be_unsure_and_pictures_make_it_surer(encoder: EncoderWeights) -> None:
