@@ -42,7 +42,8 @@ from palate.shared.errors import (
     VaultMissingError,
     WrongPassphraseError,
 )
-from palate.shared.masked_wire import INVITATION, NO_CERTIFICATE
+from palate.shared.masked_frame import INVITATION
+from palate.shared.masked_wire import NO_CERTIFICATE
 from palate.shared.reasons import Reason
 from palate.shared.release import RELEASE
 from palate.shared.update import MAX_NORM

@@ -26,7 +26,8 @@ from palate.shared.accounting import noise_multiplier
 from palate.shared.coding import decode_model, sensitivity_of
 from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights
 from palate.shared.errors import MaskError, PrivacyError, StorageError, UpdateError, VaultError
-from palate.shared.masked_wire import DELIVERY, INVITATION, ROSTER, UNMASK, Invitation, decode_invitation
+from palate.shared.masked_frame import AGREEMENT, DELIVERY, INVITATION, ROSTER, UNMASK
+from palate.shared.masked_wire import Invitation, decode_invitation
 from palate.shared.masks import MaskSettings
 from palate.shared.reasons import Reason
 from palate.shared.subspace import Subspace, load_subspace, subspace_hash
@@ -36,7 +37,7 @@ from palate.shared.wire import fixed_hash
 if TYPE_CHECKING:
     from palate.client.reconstruction import Labels
 
-KINDS = (INVITATION, ROSTER, DELIVERY, UNMASK)
+KINDS = (INVITATION, ROSTER, DELIVERY, UNMASK, AGREEMENT)
 
 
 @dataclass
@@ -94,6 +95,8 @@ class MaskedAnswers:
                 send_handshake(self._round.masked.shares(wire), send)
             elif kind == DELIVERY:
                 self._contribute(self._round, wire, send)
+            elif kind == UNMASK and self._round.masked.sparse:
+                send_handshake(self._round.masked.endorsed(wire), send)
             else:
                 send_handshake(self._round.masked.revealed(wire), send)
                 self._round = None

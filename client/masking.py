@@ -7,6 +7,7 @@ hides them under masks that cancel in the sum over all devices (`shared.masks` s
     shares(roster)              its secrets, split among its neighbours  -> server delivers them, says who is alive
     accept_delivery(delivery)   checks; now it is worth training
     mask(levels)                the masked vector                        -> server adds up, asks to unmask
+    endorsed(unmask)            that this was asked; sparse cohorts only -> server shows that others were asked the same
     revealed(unmask)            one share for each neighbour             -> server has the sum, and nothing else
 
 Each step is done once. What is refused raises a `MaskError` and changes nothing: no share or mask has left, and the
@@ -26,11 +27,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from palate.shared import masks
+from palate.shared.agreement import decode_agreement, encode_endorsement
 from palate.shared.errors import MaskError, OptionError
 from palate.shared.masked_wire import (
     NO_CERTIFICATE,
     Invitation,
     Shares,
+    Unmask,
     context_of,
     decode_delivery,
     decode_invitation,
@@ -79,7 +82,8 @@ class _Due(IntEnum):
     DELIVERY = 2
     LEVELS = 3
     UNMASK = 4
-    NOTHING = 5
+    AGREEMENT = 5
+    NOTHING = 6
 
 
 class MaskedRound:
@@ -99,8 +103,10 @@ class MaskedRound:
         self.smallest_sum: int = 0
         """Over how few devices a server that lies can get a sum, known once `shares` is done: noise is reckoned for these.
 
-        It can be below the settings' `least` (`masks.smallest_sum`), and in a sparse graph it supposes a server that does not lie.
+        It can be below the settings' `least` (`masks.smallest_sum`).
         """
+        self.sparse: bool = False
+        """Whether a request to unmask is endorsed before anything is revealed, known once `shares` is done."""
         self._settings = self.invitation.masks
         self._identity = identity
         self._name = identity.public_key().public_bytes_raw()
@@ -147,6 +153,7 @@ class MaskedRound:
         self._holders = masks.holders_of(found.hash, len(found), share)[place]
         self._threshold = masks.threshold_of(len(self._holders), share)
         self._roster, self._place, self.smallest_sum = found, place, surely
+        self.sparse = masks.is_sparse(len(found), share)
         message = self._split()
         self._due = _Due.DELIVERY
         return message
@@ -209,26 +216,37 @@ class MaskedRound:
         self.accept_delivery(delivery)
         return self.mask(levels)
 
-    def revealed(self, unmask: bytes) -> bytes:
+    def endorsed(self, unmask: bytes) -> bytes:
+        """Returns this device's endorsement of a request to unmask, in a sparse cohort; refuses what `revealed` refuses."""
+        self._expect(_Due.UNMASK)
+        if not self.sparse:
+            raise MaskError("in this cohort requests are not endorsed", "order")
+        self._asked = self._read_request(unmask)
+        self._due = _Due.AGREEMENT
+        return encode_endorsement(self._asked.hash, self._identity)
+
+    def revealed(self, message: bytes) -> bytes:
         """Returns one share for each neighbour: of the seed of one that stayed, of the key of one that dropped out.
 
-        Refuses a request in which survivors and drop-outs are not all the living, each once, that counts this device out, or
-        that names too few survivors; and every second one, so that nobody's both shares come from here.
+        The message is the request to unmask; in a sparse cohort the agreement to the request that was endorsed here. Refuses a
+        request in which survivors and drop-outs are not all the living, each once, that counts this device out, or that names
+        too few survivors; an agreement to another request, or of too few; and every second one, so that nobody's both
+        shares come from here.
         """
-        self._expect(_Due.UNMASK)
-        count = len(self._roster)
-        asked = decode_unmask(unmask, session=self._session, alive=self._alive, count=count)
-        if self._place not in asked.survivors:
-            raise MaskError("this device is named a drop-out, and it is here", "absent")
-        self._check_enough(len(asked.survivors), "survivors are")
-        self._check_holders(asked.survivors)
+        if self.sparse:
+            self._expect(_Due.AGREEMENT)
+            asked = self._asked
+            self._check_agreement(message)
+        else:
+            self._expect(_Due.UNMASK)
+            asked = self._read_request(message)
         self._due = _Due.NOTHING
         shares = {
             owner: seed_share if owner in asked.survivors else key_share
             for owner, (key_share, seed_share) in self._held.items()
         }
         self._held = {}
-        return encode_revealed(asked.hash, self._identity, shares, count)
+        return encode_revealed(asked.hash, self._identity, shares, len(self._roster))
 
     # --- inside ---
 
@@ -236,6 +254,22 @@ class MaskedRound:
         if self._due != due:
             when = "too late, or a second time" if self._due > due else "too early"
             raise MaskError(f"a message of this round comes {when}", "order")
+
+    def _read_request(self, unmask: bytes) -> Unmask:
+        asked = decode_unmask(unmask, session=self._session, alive=self._alive, count=len(self._roster))
+        if self._place not in asked.survivors:
+            raise MaskError("this device is named a drop-out, and it is here", "absent")
+        self._check_enough(len(asked.survivors), "survivors are")
+        self._check_holders(asked.survivors)
+        return asked
+
+    def _check_agreement(self, message: bytes) -> None:
+        signatures = decode_agreement(message, request=self._asked.hash, roster=self._roster)
+        if not self._asked.survivors.issuperset(signatures):
+            raise MaskError("drop-outs have endorsed the request", "sets")
+        needed = masks.threshold_of(len(self._roster), self._settings.threshold_share)
+        if len(signatures) < needed:
+            raise MaskError(f"{len(signatures)} devices were asked the same; it takes {needed}", "few")
 
     def _check_enough(self, devices: int, what: str) -> None:
         if devices < self._least:

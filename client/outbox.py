@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from palate.client.records import ONLY
 from palate.shared.errors import OptionError, VaultDamagedError
-from palate.shared.masked_wire import ADVERT, REVEALED, SHARES
+from palate.shared.masked_frame import ADVERT, ENDORSEMENT, REVEALED, SHARES
 from palate.shared.update import EncoderUpdate, norm_of
 from palate.shared.wire import MAGIC, encode_update
 
@@ -33,7 +33,7 @@ OUTBOX, OUTBOX_BEFORE = "outbox", "outbox before"  # types of records
 KEPT = 1_000
 """Notes kept one by one. Each costs room in the vault's head, which every change rewrites, so older ones become a sum."""
 
-HANDSHAKE = (ADVERT, SHARES, REVEALED)
+HANDSHAKE = (ADVERT, SHARES, ENDORSEMENT, REVEALED)
 MAX_SERVER_CHARACTERS = 200
 _VERSION = 1
 

@@ -1,6 +1,6 @@
 """A round in which the server sees nothing but noised sums: invitation, roster, deliveries, masks, and what was revealed.
 
-Where it stands in the flow: `rounds` chooses this way when the run's settings hold a `Privacy`. The four exchanges are those of secure
+Where it stands in the flow: `rounds` chooses this way when the run's settings hold a `Privacy`. The exchanges are those of secure
 aggregation (`masking`, after Bonawitz et al., CCS 2017); between them devices may drop out, and as long as enough come to the end
 the sum is that of those who sent their vector. With fewer the round fails whole: there is no partial sum.
 
@@ -8,6 +8,8 @@ the sum is that of those who sent their vector. With fewer the round fails whole
     roster of all keys                                       ->   shares of secrets, encrypted for the neighbours
     the shares that are for a device, and who is alive       ->   trained, clipped, rounded, noised, masked
     who stayed and who dropped out                           ->   a share for each of them
+
+In a sparse cohort devices first endorse the last question, and are shown that the others were asked the same (`shared.agreement`).
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ from palate.shared.wire import fixed_hash
 if TYPE_CHECKING:
     from palate.server.planned import PlannedNoise
 
-SHARES = (0.2, 0.15, 0.5, 0.15)
-"""Which part of a round's deadline each exchange may take; training is in the third."""
+SHARES = (0.2, 0.15, 0.5, 0.0, 0.15)
+SPARSE_SHARES = (0.2, 0.15, 0.4, 0.1, 0.15)
+"""Which part of a round's deadline each exchange may take; training is in the third, and the fourth is of sparse cohorts only."""
 
 
 def choose_masked_cohort(connected: Sequence[int], settings: RunSettings) -> tuple[list[int], float | None]:
@@ -125,15 +128,19 @@ def collect_masked(
         group = _Group(masked, exchange)
         if group.begin({device: adverts[device] for device in members}):
             sums.append(group)
-    for share, step in zip(SHARES[1:], (_Group.share, _Group.mask, _Group.reveal), strict=True):
+    parts = SPARSE_SHARES if any(group.sparse for group in sums) else SHARES
+    steps = (_Group.share, _Group.mask, _Group.endorse, _Group.reveal)
+    for part, step in zip(parts[1:], steps, strict=True):
         if step is _Group.reveal and sums:
             got.told["ledger"] = book()
-        wires = {device: wire for group in sums for device, wire in group.wires.items()}
-        answers = exchange.ask(wires, share * settings.deadline_seconds, heard) if wires else {}
+        now = [group for group in sums if step is not _Group.endorse or group.sparse]
+        wires = {device: wire for group in now for device, wire in group.wires.items()}
+        answers = exchange.ask(wires, part * settings.deadline_seconds, heard) if wires else {}
         sums = [
             group
             for group in sums
-            if step(group, {device: answers[device] for device in group.wires if device in answers})
+            if group not in now
+            or step(group, {device: answers[device] for device in group.wires if device in answers})
         ]
     got.bytes_down, got.bytes_up = exchange.bytes_down, exchange.bytes_up
     if noise is not None:
@@ -204,11 +211,23 @@ class _Group:
 
         return self._try(step)
 
+    def endorse(self, answers: dict[int, bytes]) -> bool:
+        def step() -> None:
+            agreement, refused = self._masked.endorsed(answers)
+            self._count(refused)
+            self.wires = {device: agreement for device in answers if device not in refused}
+
+        return self._try(step)
+
     def reveal(self, answers: dict[int, bytes]) -> bool:
         def step() -> None:
             self.total, self.survivors = self._masked.revealed(answers)
 
         return self._try(step)
+
+    @property
+    def sparse(self) -> bool:
+        return self._masked.sparse
 
     def took_part(self) -> dict[int, bytes]:
         """The devices in the sum, with their identities."""

@@ -7,6 +7,7 @@ has dropped out. In order, each once:
     adverts(those that came)    -> roster, for all in it
     shares(those that came)     -> a delivery for each that is alive
     masked(those that came)     -> an unmask request, for all survivors
+    endorsed(those that came)   -> an agreement, for those that endorsed the request; sparse cohorts only
     revealed(those that came)   -> the sum of the survivors' levels
 
 Each message is checked alone, before anything is made of it, and a bad one costs the device that sent it. When too few devices or
@@ -24,6 +25,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from palate.shared import masks
+from palate.shared.agreement import decode_endorsement, encode_agreement
 from palate.shared.errors import MaskError, MaskReason
 from palate.shared.masked_wire import (
     Advert,
@@ -81,6 +83,8 @@ class MaskedSum:
         self._resting = frozenset(resting)
         self._due = 1
         self._places: dict[int, int] = {}  # of devices in the roster
+        self.sparse: bool = False
+        """Whether devices endorse the request to unmask, known once `adverts` is done."""
 
     def adverts(self, messages: Messages) -> tuple[bytes, Refused]:
         """Returns the roster of the devices whose advert is good, and why others are not in it.
@@ -113,6 +117,7 @@ class MaskedSum:
             order = {advert.identity: place for place, advert in enumerate(self._roster.adverts)}
             self._places = {device: order[advert.identity] for device, advert in found.items()}
             share = self._settings.threshold_share
+            self.sparse = masks.is_sparse(len(found), share)
             self._holders = masks.holders_of(self._roster.hash, len(found), share)
             self._thresholds = [masks.threshold_of(len(one), share) for one in self._holders]
             return data, refused
@@ -160,8 +165,8 @@ class MaskedSum:
     def masked(self, messages: Messages) -> tuple[bytes, Refused]:
         """Returns the request to unmask the sum of the vectors that came, and why others are not in it.
 
-        Raises MaskError (`few`) when fewer vectors came than the settings' `least`, or too few to recover what must be known
-        of one of the devices.
+        Raises MaskError (`few`) when fewer vectors came than the settings' `least`, too few to recover what must be known of
+        one of the devices, or in a sparse cohort too few to agree.
         """
         with _Step(self, 3):
             refused = Refused()
@@ -183,6 +188,8 @@ class MaskedSum:
                 np.add(self._total, vector, out=self._total)
                 came.add(place)
             self._check_enough(len(came))
+            if self.sparse:
+                self._check_agreed(len(came))
             self._survivors = frozenset(came)
             self._dropouts = self._alive - self._survivors
             for place in self._needed():
@@ -190,7 +197,27 @@ class MaskedSum:
                     raise MaskError("too few neighbours of a device are left to unmask the sum", "few")
             data = encode_unmask(self._session, self._survivors, self._dropouts, len(self._roster))
             self._request = masks.digest_of(data)
-            return data, refused
+        if not self.sparse:
+            self._due = 5
+        return data, refused
+
+    def endorsed(self, messages: Messages) -> tuple[bytes, Refused]:
+        """Returns the agreement of a sparse cohort to the request, and why endorsements are refused.
+
+        It shows no more endorsements than it takes. Raises MaskError (`few`) when too few came.
+        """
+        with _Step(self, 4):
+            refused, signatures = Refused(), dict[int, bytes]()
+            for device, place, data in self._from_known(messages, self._staying(), refused):
+                try:
+                    signatures[place] = decode_endorsement(
+                        data, request=self._request, identity=self._roster.identity(place)
+                    )
+                except MaskError as error:
+                    refused[device] = error.reason
+            needed = self._check_agreed(len(signatures))
+            shown = {place: signatures[place] for place in sorted(signatures)[:needed]}
+            return encode_agreement(self._request, shown, len(self._roster)), refused
 
     def revealed(self, messages: Messages) -> tuple[Levels, int]:
         """Returns the sum (count,) of the survivors' levels, from -2^(ring_bits - 1) up, and how many survivors there are.
@@ -198,11 +225,10 @@ class MaskedSum:
         Who is refused here stands in `refused`. Raises MaskError (`few`) when too few shares of a device came, and (`shares`)
         when they do not give the secret that was shared.
         """
-        with _Step(self, 4):
+        with _Step(self, 5):
             self.refused: Refused = {}
-            staying = {device: place for device, place in self._places.items() if place in self._survivors}
             shares: dict[int, dict[int, int]] = {place: {} for place in self._needed()}
-            for device, place, data in self._from_known(messages, staying, self.refused):
+            for device, place, data in self._from_known(messages, self._staying(), self.refused):
                 try:
                     found = decode_revealed(
                         data,
@@ -230,13 +256,20 @@ class MaskedSum:
 
     def took_part(self) -> dict[int, bytes]:
         """Returns the devices whose vectors are in the sum, with their identities; to be asked after `masked`."""
-        return {
-            device: self._roster.identity(place)
-            for device, place in self._places.items()
-            if place in self._survivors
-        }
+        return {device: self._roster.identity(place) for device, place in self._staying().items()}
 
     # --- inside ---
+
+    def _staying(self) -> dict[int, int]:
+        """The survivors with their places."""
+        return {device: place for device, place in self._places.items() if place in self._survivors}
+
+    def _check_agreed(self, devices: int) -> int:
+        """Returns how many devices it takes to agree, if so many are there."""
+        needed = masks.threshold_of(len(self._roster), self._settings.threshold_share)
+        if devices < needed:
+            raise MaskError(f"{devices} devices are there to agree; it takes {needed}", "few")
+        return needed
 
     def _check_enough(self, devices: int) -> None:
         if devices < self._settings.least:

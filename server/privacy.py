@@ -29,7 +29,7 @@ _NUMBERS: Final = {
     "clip_rate": (0.0, 2.0),
     "noise_multiplier": (0.0, 1_000.0),
     "agreement": (0.01, 1.0),
-    "threshold_share": (0.5, 0.9),
+    "threshold_share": (0.51, 0.9),
     "epsilon": (1e-3, 1e6),
     "delta": (1e-15, 0.1),
 }

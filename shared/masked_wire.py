@@ -13,12 +13,11 @@
     unmask      start 9 | session 32 | survivors | drop-outs | checksum 32
     revealed    start 10 | request 32 | identity 32 | owners | for each owner: share 33 | signature 64
 
-`start` is "PALATE", the kind and the version 1. Numbers are little endian, as in `wire`, whose messages these extend: whole
-ones unsigned, others IEEE 754 of 8 bytes; shares alone are big endian. `alive`, `survivors`, `drop-outs` and `owners` are
+`start` is that of `masked_frame`; two more messages, of sparse cohorts only, stand in `agreement`. Numbers are little endian: whole ones
+unsigned, others IEEE 754 of 8 bytes; shares alone are big endian. `alive`, `survivors`, `drop-outs` and `owners` are
 bitmaps over the roster (`masks.bitmap`), which is sorted by identity; whatever is there for each of several devices stands in
 that order. `context` is the SHA-256 of the invitation, `roster` and `request` that of the roster and of the unmask message.
-`certified` is 1 if some certificate is not zeros. The server's messages end with the SHA-256 of what is before it, which finds
-damage; the devices' with a signature by the identity they name, over what is before it.
+`certified` is 1 if some certificate is not zeros.
 
 Reading is strict: what decodes is encoded to the very same bytes again, all else is refused with a `MaskError` whose `reason` is
 one word. `tests/data/mask_vectors.json` holds test vectors.
@@ -26,52 +25,54 @@ one word. `tests/data/mask_vectors.json` holds test vectors.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.shared import masks
 from palate.shared.encoder import shapes_hash
 from palate.shared.errors import MaskError, OptionError, UpdateError
-from palate.shared.masks import KEY_BYTES, MOST_DEVICES, SIGNATURE_BYTES, MaskSettings
+from palate.shared.masked_frame import (
+    ADVERT,
+    DELIVERY,
+    HASH_BYTES,
+    INVITATION,
+    MASKED,
+    REVEALED,
+    ROSTER,
+    SHARES,
+    START_BYTES,
+    UNMASK,
+    check_sender,
+    open_checked,
+    open_signed,
+    pieces,
+    signed,
+    start_of,
+)
+from palate.shared.masks import MOST_DEVICES, SIGNATURE_BYTES, MaskSettings
 from palate.shared.ring import Ring, pack, packed_bytes, unpack
 from palate.shared.shamir import SHARE_BYTES, decode_share, encode_share
 from palate.shared.update import MAX_ROUND, LocalSettings, check_hash, check_number
-from palate.shared.wire import MAGIC, VERSION, add_checksum
-
-INVITATION, ADVERT, ROSTER, SHARES, DELIVERY, MASKED, UNMASK, REVEALED = range(3, 11)
-_KINDS: Final = {
-    INVITATION: "an invitation",
-    ADVERT: "an advert",
-    ROSTER: "a roster",
-    SHARES: "a message of shares",
-    DELIVERY: "a delivery",
-    MASKED: "a masked vector",
-    UNMASK: "an unmask request",
-    REVEALED: "a message of revealed shares",
-}
+from palate.shared.wire import add_checksum
 
 SEALED_BYTES: Final = 2 * SHARE_BYTES + 16  # both shares and the tag of AES-GCM
 MOST_MODEL_BYTES: Final = 4_000_000
 NO_SUBSPACE: Final = bytes(32)
 NO_CERTIFICATE: Final = bytes(SIGNATURE_BYTES)
-_HASH_BYTES = 32
-_CHECKSUM_BYTES = 32
 _MAX_RELEASE = 2**32 - 1
 _MAX_SEED = 2**64 - 1
 
-_START = struct.Struct("<6sBB")
 _INVITATION = struct.Struct("<32s32sIIQIddddIIdddd32sI")
 _ADVERT = struct.Struct("<32s32s32s32s64s")
 _ROSTER = struct.Struct("<32sHB")
 _KEYS = struct.Struct("<32s32s32s")
 
-ADVERT_BYTES: Final = _START.size + _ADVERT.size + SIGNATURE_BYTES
+ADVERT_BYTES: Final = START_BYTES + _ADVERT.size + SIGNATURE_BYTES
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class Invitation:
             raise MaskError(f"the invitation's {error}", reason) from None  # type: ignore[arg-type]
         if not isinstance(self.model, bytes) or len(self.model) > MOST_MODEL_BYTES:
             raise MaskError(f"the invitation's model must be at most {MOST_MODEL_BYTES:,} bytes", "size")
-        if not isinstance(self.rotation, bytes) or len(self.rotation) not in (0, _HASH_BYTES):
-            raise MaskError(f"the invitation's rotation must have {_HASH_BYTES} bytes, or none", "size")
+        if not isinstance(self.rotation, bytes) or len(self.rotation) not in (0, HASH_BYTES):
+            raise MaskError(f"the invitation's rotation must have {HASH_BYTES} bytes, or none", "size")
 
 
 @dataclass(frozen=True)
@@ -178,16 +179,16 @@ def encode_invitation(invitation: Invitation) -> bytes:
         bytes.fromhex(invitation.subspace) or NO_SUBSPACE,
         len(invitation.model),
     )
-    return add_checksum(_start(INVITATION) + header + invitation.model + invitation.rotation)
+    return add_checksum(start_of(INVITATION) + header + invitation.model + invitation.rotation)
 
 
 def decode_invitation(data: bytes) -> Invitation:
     """Returns the invitation of these bytes; raises MaskError unless they are what `encode_invitation` returns for one."""
-    most = _INVITATION.size + MOST_MODEL_BYTES + _HASH_BYTES
-    body = _open(data, INVITATION, least=_INVITATION.size, most=most)
+    most = _INVITATION.size + MOST_MODEL_BYTES + HASH_BYTES
+    body = open_checked(data, INVITATION, least=_INVITATION.size, most=most)
     shapes, fixed, release, round_, seed, *numbers, subspace, length = _INVITATION.unpack_from(body)
     end = _INVITATION.size + length
-    if len(body) - end not in (0, _HASH_BYTES):
+    if len(body) - end not in (0, HASH_BYTES):
         raise MaskError("the invitation's model is not as long as it says", "size")
     if shapes != bytes.fromhex(shapes_hash()):
         raise MaskError(
@@ -214,7 +215,7 @@ def encode_roster(adverts: Collection[Advert]) -> bytes:
         for one in ordered
     ]
     header = _ROSTER.pack(ordered[0].context, len(ordered), certified)
-    return add_checksum(b"".join((_start(ROSTER), header, *entries)))
+    return add_checksum(b"".join((start_of(ROSTER), header, *entries)))
 
 
 def decode_roster(
@@ -225,7 +226,7 @@ def decode_roster(
     Raises MaskError: for another context, more than 1,000 devices, devices out of order, a key that is there twice or is not
     usable, an advert that its identity did not sign, and, where a registrar is given, one that it has not certified.
     """
-    body = _open(data, ROSTER, least=_ROSTER.size)
+    body = open_checked(data, ROSTER, least=_ROSTER.size)
     found, count, certified = _ROSTER.unpack_from(body)
     if found != context:
         raise MaskError("the roster is of another invitation", "context")
@@ -260,7 +261,7 @@ def decode_roster(
 def encode_delivery(roster: Roster, receiver: int, alive: Collection[int], sealed: Sequence[bytes]) -> bytes:
     """Returns the bytes of a delivery to the device at a place in the roster."""
     header = roster.hash + roster.identity(receiver) + masks.bitmap(alive, len(roster))
-    return add_checksum(b"".join((_start(DELIVERY), header, *sealed)))
+    return add_checksum(b"".join((start_of(DELIVERY), header, *sealed)))
 
 
 def decode_delivery(data: bytes, roster: Roster, receiver: int) -> Delivery:
@@ -268,29 +269,29 @@ def decode_delivery(data: bytes, roster: Roster, receiver: int) -> Delivery:
 
     Raises MaskError for another roster or receiver, and for bytes that `encode_delivery` does not return.
     """
-    fixed = 2 * _HASH_BYTES + -(-len(roster) // 8)
-    body = _open(data, DELIVERY, least=fixed)
+    fixed = 2 * HASH_BYTES + -(-len(roster) // 8)
+    body = open_checked(data, DELIVERY, least=fixed)
     _check_roster(body, roster)
-    if body[_HASH_BYTES : 2 * _HASH_BYTES] != roster.identity(receiver):
+    if body[HASH_BYTES : 2 * HASH_BYTES] != roster.identity(receiver):
         raise MaskError("the delivery is for another device", "identity")
-    alive = masks.read_bitmap(bytes(body[2 * _HASH_BYTES : fixed]), len(roster))
-    return Delivery(alive, _pieces(body[fixed:], SEALED_BYTES))
+    alive = masks.read_bitmap(bytes(body[2 * HASH_BYTES : fixed]), len(roster))
+    return Delivery(alive, pieces(body[fixed:], SEALED_BYTES))
 
 
 def encode_unmask(session: bytes, survivors: Collection[int], dropouts: Collection[int], count: int) -> bytes:
     """Returns the bytes of a request to unmask."""
     sets = masks.bitmap(survivors, count) + masks.bitmap(dropouts, count)
-    return add_checksum(_start(UNMASK) + session + sets)
+    return add_checksum(start_of(UNMASK) + session + sets)
 
 
 def decode_unmask(data: bytes, *, session: bytes, alive: frozenset[int], count: int) -> Unmask:
     """Returns the request of these bytes; raises MaskError unless survivors and drop-outs make up the living exactly once."""
     width = -(-count // 8)
-    body = _open(data, UNMASK, least=_HASH_BYTES + 2 * width, most=_HASH_BYTES + 2 * width)
-    if body[:_HASH_BYTES] != session:
+    body = open_checked(data, UNMASK, least=HASH_BYTES + 2 * width, most=HASH_BYTES + 2 * width)
+    if body[:HASH_BYTES] != session:
         raise MaskError("the unmask request is of another round, roster or set of the living", "roster")
-    survivors = masks.read_bitmap(bytes(body[_HASH_BYTES : _HASH_BYTES + width]), count)
-    dropouts = masks.read_bitmap(bytes(body[_HASH_BYTES + width :]), count)
+    survivors = masks.read_bitmap(bytes(body[HASH_BYTES : HASH_BYTES + width]), count)
+    dropouts = masks.read_bitmap(bytes(body[HASH_BYTES + width :]), count)
     if survivors & dropouts or survivors | dropouts != alive:
         raise MaskError("survivors and drop-outs are not all the living, each named once", "sets")
     return Unmask(survivors, dropouts, masks.digest_of(data))
@@ -308,12 +309,12 @@ def encode_advert(
 ) -> bytes:
     """Returns the bytes of a device's advert, signed."""
     public = identity.public_key().public_bytes_raw()
-    return _signed(ADVERT, _ADVERT.pack(context, public, mask_key, share_key, certificate), identity)
+    return signed(ADVERT, _ADVERT.pack(context, public, mask_key, share_key, certificate), identity)
 
 
 def decode_advert(data: bytes, *, context: bytes, registrar: bytes | None = None) -> Advert:
     """Returns the advert of these bytes; raises MaskError unless it is of this context and its keys and signatures are good."""
-    body, signature = _open_signed(data, ADVERT, _ADVERT.size)
+    body, signature = open_signed(data, ADVERT, _ADVERT.size)
     found, identity, mask_key, share_key, certificate = _ADVERT.unpack(body)
     advert = Advert(found, identity, mask_key, share_key, certificate, signature)
     if advert.context != context:
@@ -328,7 +329,7 @@ def check_advert(advert: Advert, registrar: bytes | None) -> None:
     masks.check_exchange_key(advert.mask_key)
     masks.check_exchange_key(advert.share_key)
     keys = (advert.identity, advert.mask_key, advert.share_key)
-    content = _start(ADVERT) + _ADVERT.pack(advert.context, *keys, advert.certificate)
+    content = start_of(ADVERT) + _ADVERT.pack(advert.context, *keys, advert.certificate)
     masks.verify(advert.signature, content, advert.identity, "an advert")
     if registrar is not None:
         masks.check_certificate(advert.certificate, advert.identity, registrar)
@@ -337,59 +338,57 @@ def check_advert(advert: Advert, registrar: bytes | None) -> None:
 def encode_shares(roster: Roster, identity: Ed25519PrivateKey, shares: Shares) -> bytes:
     """Returns the bytes of a device's shares, signed."""
     header = roster.hash + identity.public_key().public_bytes_raw() + shares.commitment
-    return _signed(SHARES, b"".join((header, *shares.sealed)), identity)
+    return signed(SHARES, b"".join((header, *shares.sealed)), identity)
 
 
 def decode_shares(data: bytes, roster: Roster, sender: int, neighbours: int) -> Shares:
     """Returns what the device at this place of the roster shares with so many neighbours; raises MaskError."""
-    body, signature = _open_signed(data, SHARES, 3 * _HASH_BYTES + neighbours * SEALED_BYTES)
+    body, signature = open_signed(data, SHARES, 3 * HASH_BYTES + neighbours * SEALED_BYTES)
     _check_roster(body, roster)
-    _check_sender(data, body, signature, roster.identity(sender))
-    return Shares(
-        bytes(body[2 * _HASH_BYTES : 3 * _HASH_BYTES]), _pieces(body[3 * _HASH_BYTES :], SEALED_BYTES)
-    )
+    check_sender(data, body, signature, roster.identity(sender))
+    return Shares(bytes(body[2 * HASH_BYTES : 3 * HASH_BYTES]), pieces(body[3 * HASH_BYTES :], SEALED_BYTES))
 
 
 def encode_masked(session: bytes, identity: Ed25519PrivateKey, values: Ring, ring_bits: int) -> bytes:
     """Returns the bytes of a masked vector, signed."""
     header = session + identity.public_key().public_bytes_raw()
-    return _signed(MASKED, header + pack(values, ring_bits), identity)
+    return signed(MASKED, header + pack(values, ring_bits), identity)
 
 
 def masked_bytes(count: int, ring_bits: int) -> int:
     """Returns how long a masked vector of `count` values is on the wire."""
-    return _START.size + 2 * _HASH_BYTES + packed_bytes(count, ring_bits) + SIGNATURE_BYTES
+    return START_BYTES + 2 * HASH_BYTES + packed_bytes(count, ring_bits) + SIGNATURE_BYTES
 
 
 def decode_masked(data: bytes, *, session: bytes, identity: bytes, count: int, ring_bits: int) -> Ring:
     """Returns the masked vector (count,) that this identity sent in this session; raises MaskError."""
-    body, signature = _open_signed(data, MASKED, 2 * _HASH_BYTES + packed_bytes(count, ring_bits))
-    if body[:_HASH_BYTES] != session:
+    body, signature = open_signed(data, MASKED, 2 * HASH_BYTES + packed_bytes(count, ring_bits))
+    if body[:HASH_BYTES] != session:
         raise MaskError("the vector was masked for another round, roster or set of the living", "roster")
-    _check_sender(data, body, signature, identity)
-    return unpack(bytes(body[2 * _HASH_BYTES :]), count, ring_bits)
+    check_sender(data, body, signature, identity)
+    return unpack(bytes(body[2 * HASH_BYTES :]), count, ring_bits)
 
 
 def encode_revealed(request: bytes, identity: Ed25519PrivateKey, shares: dict[int, int], count: int) -> bytes:
     """Returns the bytes of the shares that a device reveals, by the place of their owner, signed."""
     header = request + identity.public_key().public_bytes_raw() + masks.bitmap(shares, count)
-    return _signed(
+    return signed(
         REVEALED, header + b"".join(encode_share(shares[place]) for place in sorted(shares)), identity
     )
 
 
 def decode_revealed(data: bytes, *, request: bytes, identity: bytes, count: int) -> dict[int, int]:
     """Returns the shares by the place of their owner; raises MaskError. Whose they may be is for the caller to check."""
-    fixed = 2 * _HASH_BYTES + -(-count // 8)
-    body, signature = _open_signed(data, REVEALED, fixed, at_least=True)
-    if body[:_HASH_BYTES] != request:
+    fixed = 2 * HASH_BYTES + -(-count // 8)
+    body, signature = open_signed(data, REVEALED, fixed, at_least=True)
+    if body[:HASH_BYTES] != request:
         raise MaskError("the shares were revealed for another request", "roster")
-    _check_sender(data, body, signature, identity)
-    owners = sorted(masks.read_bitmap(bytes(body[2 * _HASH_BYTES : fixed]), count))
-    pieces = _pieces(body[fixed:], SHARE_BYTES)
-    if len(pieces) != len(owners):
-        raise MaskError(f"{len(pieces)} shares are revealed of {len(owners)} devices", "size")
-    return {owner: decode_share(piece) for owner, piece in zip(owners, pieces, strict=True)}
+    check_sender(data, body, signature, identity)
+    owners = sorted(masks.read_bitmap(bytes(body[2 * HASH_BYTES : fixed]), count))
+    found = pieces(body[fixed:], SHARE_BYTES)
+    if len(found) != len(owners):
+        raise MaskError(f"{len(found)} shares are revealed of {len(owners)} devices", "size")
+    return {owner: decode_share(piece) for owner, piece in zip(owners, found, strict=True)}
 
 
 def context_of(invitation: bytes) -> bytes:
@@ -397,69 +396,6 @@ def context_of(invitation: bytes) -> bytes:
     return masks.digest_of(invitation)
 
 
-# --- the frame --------------------------------------------------------------------------------------------------------
-
-
-def _start(kind: int) -> bytes:
-    return _START.pack(MAGIC, kind, VERSION)
-
-
-def _signed(kind: int, body: bytes, identity: Ed25519PrivateKey) -> bytes:
-    content = _start(kind) + body
-    return content + masks.sign(content, identity)
-
-
-def _check_start(data: Any, kind: int) -> None:
-    if not isinstance(data, bytes) or len(data) < _START.size:
-        raise MaskError(f"the message is too short for {_KINDS[kind]}", "size")
-    magic, found, version = _START.unpack_from(data)
-    if magic != MAGIC:
-        raise MaskError("the message is not of Palate's federation; it must begin with PALATE", "magic")
-    if found != kind:
-        raise MaskError(
-            f"the message is {_KINDS.get(found, f'of kind {found}')}; due is {_KINDS[kind]}", "kind"
-        )
-    if version != VERSION:
-        raise MaskError(
-            f"the message has version {version} of the wire form; this Palate reads version {VERSION}",
-            "version",
-        )
-
-
-def _open(data: bytes, kind: int, least: int, most: int | None = None) -> memoryview:
-    """Returns what is between start and checksum of a server's message."""
-    _check_start(data, kind)
-    size = len(data) - _START.size - _CHECKSUM_BYTES
-    if size < least or (most is not None and size > most):
-        raise MaskError(f"{_KINDS[kind]} of {len(data):,} bytes is too short or too long", "size")
-    view = memoryview(data)
-    if hashlib.sha256(view[:-_CHECKSUM_BYTES]).digest() != view[-_CHECKSUM_BYTES:]:
-        raise MaskError("the message was damaged on its way; its checksum does not fit", "damaged")
-    return view[_START.size : -_CHECKSUM_BYTES]
-
-
-def _open_signed(data: bytes, kind: int, size: int, *, at_least: bool = False) -> tuple[memoryview, bytes]:
-    """Returns what is between start and signature of a device's message, and the signature, which is not checked yet."""
-    _check_start(data, kind)
-    found = len(data) - _START.size - SIGNATURE_BYTES
-    if found < size or (found > size and not at_least):
-        raise MaskError(f"{_KINDS[kind]} of {len(data):,} bytes is too short or too long", "size")
-    view = memoryview(data)
-    return view[_START.size : -SIGNATURE_BYTES], bytes(view[-SIGNATURE_BYTES:])
-
-
 def _check_roster(body: memoryview, roster: Roster) -> None:
-    if body[:_HASH_BYTES] != roster.hash:
+    if body[:HASH_BYTES] != roster.hash:
         raise MaskError("the message is for another roster", "roster")
-
-
-def _check_sender(data: bytes, body: memoryview, signature: bytes, identity: bytes) -> None:
-    if body[_HASH_BYTES : _HASH_BYTES + KEY_BYTES] != identity:
-        raise MaskError("the message is from another device", "identity")
-    masks.verify(signature, data[:-SIGNATURE_BYTES], identity, "a message")
-
-
-def _pieces(body: memoryview, each: int) -> tuple[bytes, ...]:
-    if len(body) % each:
-        raise MaskError(f"what is shared comes in pieces of {each} bytes", "size")
-    return tuple(bytes(body[start : start + each]) for start in range(0, len(body), each))

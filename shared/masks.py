@@ -13,11 +13,10 @@ Pasquini et al., CCS 2022). The keys are new in every round.
 
 **What it withstands.** Fewer than `threshold` of the holders of a secret learn nothing of it, whoever they are. Each honest holder
 reveals one share of a device, so a server that tells some that a device stayed and others that it dropped out needs twice the
-threshold: with t of h holders it takes at least 2t - h colluding ones. In a cohort where everyone is everyone's neighbour
-(up to 64 devices) `smallest_sum` is the least number of devices whose sum such a server can get at all without colluders. In a
-sparse graph no such number is claimed: there a server that tells each device something else about who dropped out may cut off
-a few from the rest, and the minimum of devices is sure only against one that tells all the same. A server that makes up
-devices counts as colluding with them: that is what the registrar's certificates are against.
+threshold: with t of h holders it takes at least 2t - h colluding ones. `smallest_sum` is the least number of devices whose sum such
+a server can get at all without colluders. In a sparse graph it is the round's minimum, because there devices first make sure
+that all were told the same (`agreement`). A server that makes up devices counts as colluding with them: that is what the
+registrar's certificates are against.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ _NUMBERS: Final = {
     "step": (1e-12, 1e6),
     "clip": (1e-6, 1e6),
     "noise": (0.0, 16_384.0),
-    "threshold_share": (0.5, 0.9),
+    "threshold_share": (0.51, 0.9),
 }
 
 
@@ -86,7 +85,7 @@ class MaskSettings:
     clip: float = 1.0  # above 0
     noise: float = 0.0  # from 0
     least: int = 2  # 2 to 1,000
-    threshold_share: float = 0.66  # 0.5 to 0.9
+    threshold_share: float = 0.66  # 0.51 to 0.9
 
     def __post_init__(self) -> None:
         for name, low, high in (("ring_bits", LEAST_BITS, MOST_BITS), ("least", 2, MOST_DEVICES)):
@@ -111,7 +110,8 @@ def degree(count: int, threshold_share: float) -> int:
     """Returns how many neighbours each of `count` devices has: all others up to 64 devices, of more about log(count).
 
     So many that, when a fifth drops out by chance, in one of 1,000 rounds at most some device is left with fewer holders than
-    the threshold; by Hoeffding's bound (1963), which holds for draws without replacement too.
+    the threshold; by Hoeffding's bound (1963), which holds for draws without replacement too. A threshold share from 0.51 is more
+    than a device has left of its holders beside a gap that cuts the ring.
     """
     if count <= COMPLETE or threshold_share >= _STAY:
         return count - 1
@@ -119,8 +119,13 @@ def degree(count: int, threshold_share: float) -> int:
     return min(count - 1, 2 * half)
 
 
+def is_sparse(count: int, threshold_share: float) -> bool:
+    """Says whether some of `count` devices are not each other's neighbours."""
+    return degree(count, threshold_share) < count - 1
+
+
 def threshold_of(holders: int, threshold_share: float) -> int:
-    """Returns how many of the holders of a secret are needed: more than this share, so always more than half."""
+    """Returns how many of the holders of a secret, or of a roster, are needed: more than this share, so always more than half."""
     return math.floor(threshold_share * holders) + 1
 
 
@@ -144,10 +149,10 @@ def smallest_sum(count: int, settings: MaskSettings) -> int:
     """Returns over how few of `count` devices a server can get a sum, if it tells every device something else.
 
     No device reveals more mask keys than leave t of its holders, and `least` of all, as survivors. A key takes t of them. So a
-    server can have no more than count * (what one reveals) / t devices dropped out; the rest are in the sum. This is proven for
-    complete graphs without colluders; in a sparse one the answer is `least`, which a server reaches that lies to no one.
+    server can have no more than count * (what one reveals) / t devices dropped out; the rest are in the sum. In a sparse graph
+    it can tell but one thing (`agreement`), so the answer is `least`. Both hold without colluders.
     """
-    if degree(count, settings.threshold_share) < count - 1:
+    if is_sparse(count, settings.threshold_share):
         return min(count, settings.least)
     threshold = threshold_of(count, settings.threshold_share)
     each = max(0, min(count - threshold, count - settings.least))

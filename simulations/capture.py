@@ -26,7 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from palate.shared.masked_wire import MASKED, masked_bytes
+from palate.shared.masked_frame import MASKED
+from palate.shared.masked_wire import masked_bytes
 from palate.shared.subspace import load_subspace
 from palate.shared.wire import MAGIC, UPDATE, UPDATE_BYTES, VERSION
 

@@ -31,7 +31,7 @@ def run_name(kind: str, value: float, seed: int) -> str:
 
 
 def mask_overhead(devices: int) -> dict[str, float]:
-    """Bytes per device that keys, shares and the roster of a masked round take, by running one over a vector of nothing."""
+    """Bytes per device that all of a masked round but the vector takes, by running one over a vector of nothing."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from palate.client.masking import MaskedRound
@@ -49,16 +49,21 @@ def mask_overhead(devices: int) -> dict[str, float]:
     zeros = np.zeros(count, np.int64)
     masked = {n: one.masked(deliveries[n], zeros) for n, one in enumerate(ours)}
     unmask, _ = server.masked(masked)
-    revealed = {n: one.revealed(unmask) for n, one in enumerate(ours)}
+    asked, endorsed = [unmask], dict[int, bytes]()
+    if server.sparse:
+        endorsed = {n: one.endorsed(unmask) for n, one in enumerate(ours)}
+        asked.append(server.endorsed(endorsed)[0])
+    revealed = {n: one.revealed(asked[-1]) for n, one in enumerate(ours)}
     total, survivors = server.revealed(revealed)
     if survivors != devices or total.any():
         raise RuntimeError("the masks of a round over nothing did not cancel")
     vector = packed_bytes(count, masks.ring_bits)
     up = (
-        sum(len(data) for sent in (adverts, shares, masked, revealed) for data in sent.values()) / devices
+        sum(len(data) for sent in (adverts, shares, masked, endorsed, revealed) for data in sent.values())
+        / devices
         - vector
     )
-    down = len(invitation) + len(roster) + sum(map(len, deliveries.values())) / devices + len(unmask)
+    down = len(invitation) + len(roster) + sum(map(len, deliveries.values())) / devices + sum(map(len, asked))
     if masked_bytes(count, masks.ring_bits) < vector:
         raise RuntimeError("a masked vector is shorter than its ring values")
     return {"devices": devices, "up": up, "down": down}

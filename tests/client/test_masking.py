@@ -121,7 +121,7 @@ def test_a_roster_of_too_few_devices_is_refused() -> None:
 def test_a_roster_in_which_a_server_could_get_a_smaller_sum_is_refused() -> None:
     """Ten devices are enough for a minimum of six, but not if a server that lies could split them."""
     rules = MaskRules(least_devices=6)
-    assert refusal(begun(10, rules=rules, mask_settings=settings(threshold_share=0.5)).share) == "few"
+    assert refusal(begun(10, rules=rules, mask_settings=settings(threshold_share=0.51)).share) == "few"
     r = shared(10, rules=rules, mask_settings=settings(threshold_share=0.66))
     assert r.of[0].smallest_sum == 6
 

@@ -95,8 +95,14 @@ class Round:
         self.unmask, self.refused["masked"] = self.server.masked(self.masked)  # type: ignore[assignment]
         return self.unmask
 
+    def endorse(self, gone: Collection[int] = ()) -> bytes:
+        self.endorsed = {n: self.of[n].endorsed(self.unmask) for n in self.masked if n not in gone}
+        self.agreement, self.refused["endorsed"] = self.server.endorsed(self.endorsed)  # type: ignore[assignment]
+        return self.agreement
+
     def reveal(self, gone: Collection[int] = ()) -> tuple[NDArray[np.int64], int]:
-        self.revealed = {n: self.of[n].revealed(self.unmask) for n in self.masked if n not in gone}
+        request = self.endorse() if self.server.sparse else self.unmask
+        self.revealed = {n: self.of[n].revealed(request) for n in self.masked if n not in gone}
         return self.server.revealed(self.revealed)
 
     def go(self, *gone: Collection[int]) -> tuple[NDArray[np.int64], int]:

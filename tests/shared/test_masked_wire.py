@@ -13,8 +13,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from palate.shared import agreement, masks
 from palate.shared import masked_wire as wire
-from palate.shared import masks
 from palate.shared.errors import MaskError, MaskReason
 from palate.shared.masked_wire import Advert, Invitation
 from palate.shared.ring import mask_of, pack, unpack
@@ -26,8 +26,8 @@ from tests.shared.mask_cases import Round, identity, invitation, settings, strea
 VECTORS = json.loads(
     (Path(__file__).parent.parent / "data" / "mask_vectors.json").read_text(encoding="utf-8")
 )
-SERVERS = ("invitation", "roster", "delivery", "unmask")
-DEVICES = ("advert", "shares", "masked", "revealed")
+SERVERS = ("invitation", "roster", "delivery", "unmask", "agreement")
+DEVICES = ("advert", "shares", "masked", "revealed", "endorsement")
 MUTATIONS = 10_000
 
 
@@ -49,6 +49,15 @@ def place(device: int) -> int:
     return next(i for i, one in enumerate(roster().adverts) if one.identity == name)
 
 
+def request() -> bytes:
+    return hashlib.sha256(vector_round().unmask).digest()
+
+
+def endorsed_by(*devices: int) -> dict[int, bytes]:
+    """Signatures under the request, by place."""
+    return {place(n): agreement.encode_endorsement(request(), identity(n))[-64:] for n in devices}
+
+
 @cache
 def valid(kind: str) -> bytes:
     r = vector_round()
@@ -61,6 +70,8 @@ def valid(kind: str) -> bytes:
         "masked": r.masked[0],
         "unmask": r.unmask,
         "revealed": r.revealed[0],
+        "endorsement": agreement.encode_endorsement(request(), identity(0)),
+        "agreement": agreement.encode_agreement(request(), endorsed_by(0, 1, 3), 4),
     }[kind]
 
 
@@ -68,7 +79,6 @@ def reader(kind: str) -> Callable[[Any], Any]:
     """Reads a message of device 0, or to it, as the receiver would."""
     context, session = vector_round().of[0].context, bytes.fromhex(VECTORS["session"])
     name = identity(0).public_key().public_bytes_raw()
-    request = hashlib.sha256(valid("unmask")).digest()
     return {
         "invitation": wire.decode_invitation,
         "advert": lambda data: wire.decode_advert(data, context=context),
@@ -79,14 +89,15 @@ def reader(kind: str) -> Callable[[Any], Any]:
             data, session=session, identity=name, count=21, ring_bits=13
         ),
         "unmask": lambda data: wire.decode_unmask(data, session=session, alive=frozenset(range(4)), count=4),
-        "revealed": lambda data: wire.decode_revealed(data, request=request, identity=name, count=4),
+        "revealed": lambda data: wire.decode_revealed(data, request=request(), identity=name, count=4),
+        "endorsement": lambda data: agreement.decode_endorsement(data, request=request(), identity=name),
+        "agreement": lambda data: agreement.decode_agreement(data, request=request(), roster=roster()),
     }[kind]
 
 
 def writer(kind: str) -> Callable[[Any], bytes]:
     """Writes what the reader read."""
     session, me = bytes.fromhex(VECTORS["session"]), identity(0)
-    request = hashlib.sha256(valid("unmask")).digest()
     return {
         "invitation": wire.encode_invitation,
         "advert": lambda a: wire.encode_advert(a.context, me, a.mask_key, a.share_key, a.certificate),
@@ -95,7 +106,9 @@ def writer(kind: str) -> Callable[[Any], bytes]:
         "delivery": lambda found: wire.encode_delivery(roster(), place(0), found.alive, found.sealed),
         "masked": lambda values: wire.encode_masked(session, me, values, 13),
         "unmask": lambda found: wire.encode_unmask(session, found.survivors, found.dropouts, 4),
-        "revealed": lambda shares: wire.encode_revealed(request, me, shares, 4),
+        "revealed": lambda shares: wire.encode_revealed(request(), me, shares, 4),
+        "endorsement": lambda signature: agreement.encode_endorsement(request(), me)[:-64] + signature,
+        "agreement": lambda found: agreement.encode_agreement(request(), found, 4),
     }[kind]
 
 
@@ -132,6 +145,9 @@ def test_a_round_gives_the_bytes_of_the_vectors() -> None:
     assert {str(n): data.hex() for n, data in r.masked.items()} == VECTORS["masked"]
     assert r.unmask.hex() == VECTORS["unmask"]
     assert {str(n): data.hex() for n, data in r.revealed.items()} == VECTORS["revealed"]
+    for n in range(4):
+        assert agreement.encode_endorsement(request(), identity(n)).hex() == VECTORS["endorsements"][n]
+    assert valid("agreement").hex() == VECTORS["agreement"]
     assert r.total.tolist() == VECTORS["sum"]  # type: ignore[attr-defined]
 
 
@@ -165,6 +181,22 @@ def test_an_advert_packed_by_hand_is_the_same() -> None:
     content = b"PALATE\4\1" + bytes.fromhex(VECTORS["context"]) + name + keys + bytes(64)
     signed = identity(1).sign(hashlib.sha256(b"palate signed 1\0" + content).digest())
     assert vector_round().adverts[1] == content + signed
+
+
+def test_an_agreement_packed_by_hand_is_the_same() -> None:
+    signatures = {}
+    for n in (0, 1, 3):
+        content = b"PALATE\13\1" + request() + identity(n).public_key().public_bytes_raw()
+        signatures[place(n)] = identity(n).sign(hashlib.sha256(b"palate signed 1\0" + content).digest())
+    bits = sum(1 << at for at in signatures)
+    data = b"PALATE\14\1" + request() + bytes([bits]) + b"".join(signatures[at] for at in sorted(signatures))
+    assert valid("agreement") == data + hashlib.sha256(data).digest()
+
+
+def test_an_agreement_with_one_signature_for_another_request_is_refused() -> None:
+    other = agreement.encode_endorsement(bytes(32), identity(3))[-64:]
+    data = agreement.encode_agreement(request(), endorsed_by(0, 1) | {place(3): other}, 4)
+    assert refusal("agreement", data) == "signature"
 
 
 def test_the_masked_vectors_undone_by_hand_give_the_levels() -> None:

@@ -20,6 +20,7 @@ from palate.server.strategy import average
 from palate.shared.coding import decode_model, encode_model
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
 from palate.shared.errors import OptionError, PrivacyBudgetError
+from palate.shared.masked_frame import AGREEMENT, ENDORSEMENT, MASKED, REVEALED, UNMASK
 from palate.shared.subspace import load_subspace
 from palate.shared.update import LocalSettings
 from palate.shared.wire import kind_of
@@ -109,6 +110,19 @@ def test_a_masked_round_moves_the_encoder_by_the_mean_of_all_changes() -> None:
     wanted = mean_of(PEOPLE)
     assert state.metrics["used"] == 6
     assert np.linalg.norm(moved_by(state) - wanted) < 0.02 * np.linalg.norm(wanted)
+
+
+def test_a_sparse_cohort_agrees_first_and_loses_nothing_by_those_who_leave_meanwhile() -> None:
+    people = [PEOPLE[n % 6] for n in range(70)]
+    grid = Grid(people, quiet={3: UNMASK, 5: AGREEMENT})
+    run = settings(plain(threshold_share=0.51), devices=70, quorum=60)
+    state = one_round(grid, run)
+    wanted = mean_of(people)
+    assert state.metrics["used"] == 70
+    assert state.metrics["refused"] == {"late": 2}
+    assert np.linalg.norm(moved_by(state) - wanted) < 0.02 * np.linalg.norm(wanted)
+    kinds = [kind_of(wire) for wire in grid.up]
+    assert [kinds.count(kind) for kind in (MASKED, ENDORSEMENT, REVEALED)] == [70, 69, 68]
 
 
 def test_in_the_subspace_the_encoder_moves_by_what_of_the_mean_lies_there() -> None:

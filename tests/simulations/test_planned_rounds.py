@@ -24,7 +24,8 @@ from palate.shared.accounting import Cost, epsilon_by_pld
 from palate.shared.coding import from_levels
 from palate.shared.encoder import SHARED_SHAPES, load_encoder
 from palate.shared.errors import FederationError, PrivacyBudgetError
-from palate.shared.masked_wire import INVITATION, decode_invitation
+from palate.shared.masked_frame import INVITATION
+from palate.shared.masked_wire import decode_invitation
 from palate.shared.ring import centred, to_ring
 from palate.shared.subspace import load_subspace
 from palate.shared.wire import kind_of
