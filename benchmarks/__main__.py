@@ -1,4 +1,4 @@
-"""Runs every row of the benchmark table and writes benchmarks/results.json.
+"""Runs every row of the benchmark table and writes benchmarks/results.json, and from it the table in README.md.
 
     python -m benchmarks [--quick] [--only NAME ...] [--out FILE]
 
@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.readme import README, RESULTS, write_table
 from benchmarks.rows import Row, print_rows
 
 MODULES = (
@@ -27,11 +28,10 @@ MODULES = (
     "generator", "unseen_words", "personalization", "engines", "masks", "ledger", "leaks", "evidence",
     "federated_pick", "deployed", "privacy",
 )  # fmt: skip
-RESULTS = Path(__file__).parent / "results.json"
 
 
 def commit_of(folder: Path) -> str:
-    """The commit that is checked out in a folder, with "+" when files differ from it; "unknown" outside a repository."""
+    """The commit that is checked out in a folder, with "+" when files that count differ from it; "unknown" outside a repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -40,7 +40,9 @@ def commit_of(folder: Path) -> str:
 
     try:
         changed = [
-            line for line in git("status", "--porcelain").splitlines() if not line.endswith(RESULTS.name)
+            line
+            for line in git("status", "--porcelain").splitlines()
+            if not line.endswith((RESULTS.name, README.name))
         ]
         return git("rev-parse", "--short=12", "HEAD").strip() + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
@@ -97,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = merge(results, [to_result(row, commit, seconds) for row in done])
         if not a.quick:
             write_results(a.out, results)
+            if a.out == RESULTS:
+                write_table(results)
     if len(a.only) > 1:
         print("\nAll rows:")
         print_rows(rows)

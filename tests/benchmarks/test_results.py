@@ -10,6 +10,7 @@ import pytest
 from benchmarks import __main__ as bench
 from benchmarks.generator import ask
 from benchmarks.pupils import Pupil, draw_wishes
+from benchmarks.readme import README, RESULTS, TITLE, table_of, write_table
 from benchmarks.rows import Row, print_rows
 from benchmarks.unseen_words import find_used, phrase, training_texts
 from palate.client.profile import Profile
@@ -48,6 +49,26 @@ def test_new_rows_replace_old_ones_of_the_same_name_and_keep_the_rest() -> None:
         {"row": "b", "figure": 3},
         {"row": "c", "figure": 4},
     ]
+
+
+def test_the_readmes_table_is_that_of_the_results() -> None:
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert table_of(results) in README.read_text(encoding="utf-8")
+
+
+def test_the_table_is_put_in_the_place_of_the_old_one(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    row = {"row": "a", "figure": 0.12345, "bar": "b", "holds": False, "command": r"c \1"}
+    readme.write_text(f"before\n\n{TITLE}| old | 1 | | | |\n\nafter\n", encoding="utf-8")
+    write_table([row, {**row, "figure": 123.456, "holds": True}, {**row, "figure": "1/2"}], readme)
+    assert readme.read_text(encoding="utf-8") == (
+        f"before\n\n{TITLE}| a | 0.123 | b | **no** | `c \\1` |\n| a | 123.5 | b | yes | `c \\1` |\n"
+        "| a | 1/2 | b | **no** | `c \\1` |\n\nafter\n"
+    )
+    for text in ("no table\n", readme.read_text(encoding="utf-8") * 2):
+        readme.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match="must have one"):
+            write_table([row], readme)
 
 
 def test_a_result_is_plain_json_with_the_commit() -> None:
