@@ -26,14 +26,15 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, node_pb2, run_pb2
-from flwr.supercore.inflatable import inflatable_object, inflatable_utils
-from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
+from flwr.supercore.inflatable import inflatable_object
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
@@ -254,7 +255,6 @@ GLITCH_SECONDS = (0.2, 0.6, 1.5)  # waits between attempts, before a server coun
 UPLOAD_SECONDS, UPLOAD_POLL_SECONDS = 10.0, 0.05
 LARGEST_ANSWER_BYTES = 4_000_000
 OBJECTS = 3  # of a task: the message, its content, the one record in it
-_PARTS = {"Message", "RecordDict", "ConfigRecord"}
 
 
 class NotTakenError(FederationError):
@@ -336,31 +336,28 @@ class Fleet:
         )
 
     def fetch(self, message: Message, tree: message_pb2.ObjectTree) -> Message:
-        """Return a message with its content; raises `Declined` for content of another form than a task's, and `RunOver`."""
+        """Return a message with its content; raises `Declined` for content of another form than a task's, and `RunOver`.
+
+        Of its parts only the record is asked for: a busy server answers what it is asked one after the other.
+        """
         run = message.metadata.run_id
-        ids = [part.object_id for part in inflatable_object.iterate_object_tree(tree)]
-        if len(ids) != OBJECTS or tree.object_id != message.metadata.message_id:
+        parts = [
+            part.object_id for part in inflatable_object.iterate_object_tree(tree)
+        ]  # the innermost first
+        if len(parts) != OBJECTS or tree.object_id != message.metadata.message_id:
             raise Declined(Reason.UNREADABLE_TASK)
-        parts: dict[str, bytes] = {}
-        for part in ids:
-            asked = message_pb2.PullObjectRequest(node=self._node(), run_id=run, object_id=part)
+        asked = message_pb2.PullObjectRequest(node=self._node(), run_id=run, object_id=parts[0])
+        answer = self._ask(self._client.PullObject, asked)
+        until = time.monotonic() + UPLOAD_SECONDS  # a task is announced before all of it was uploaded
+        while answer.object_found and not answer.object_available and time.monotonic() < until:
+            time.sleep(UPLOAD_POLL_SECONDS)
             answer = self._ask(self._client.PullObject, asked)
-            until = time.monotonic() + UPLOAD_SECONDS  # a task is announced before all of it was uploaded
-            while answer.object_found and not answer.object_available and time.monotonic() < until:
-                time.sleep(UPLOAD_POLL_SECONDS)
-                answer = self._ask(self._client.PullObject, asked)
-            if not (answer.object_found and answer.object_available):
-                raise RunOver
-            parts[part] = answer.object_content
+        if not (answer.object_found and answer.object_available):
+            raise RunOver
         try:
-            if {
-                inflatable_object.get_object_type_from_object_content(part) for part in parts.values()
-            } != _PARTS:
+            if inflatable_object.get_object_id(answer.object_content) != parts[0]:
                 raise Declined(Reason.UNREADABLE_TASK)
-            whole = inflatable_utils.inflate_object_from_contents(message.metadata.message_id, parts)
-            if not isinstance(whole, Message):
-                raise Declined(Reason.UNREADABLE_TASK)
-            message.content = whole.content
+            message.content = RecordDict({RECORD: ConfigRecord.inflate(answer.object_content)})
         except Exception:  # noqa: BLE001 - the bytes are somebody else's, and the parsers raise many kinds
             raise Declined(Reason.UNREADABLE_TASK) from None
         done = message_pb2.ConfirmMessageReceivedRequest(
@@ -387,7 +384,9 @@ class Fleet:
         )
         answer = self._ask(self._client.PushMessages, asked)
         wanted, session = set(answer.objects_to_push), answer.session_id
-        for name, part in parts.items():  # parts before wholes
+        for name, part in reversed(
+            parts.items()
+        ):  # the record last: the server takes it for all of the reply
             if name in wanted:
                 one = message_pb2.PushObjectRequest(
                     node=self._node(), run_id=run, object_id=name, object_content=part, session_id=session
@@ -462,7 +461,7 @@ class LostError(FederationError):
 
 def _connect(server: Server) -> tuple[FleetHttpClient, bytes]:
     """Return a client that signs with the server's key for this device or a fresh one, and the public half of it in PEM."""
-    key = server.key or generate_key_pairs()[0]
+    key = server.key or ec.generate_private_key(ec.SECP256R1())  # cheaper to check than P-384
     scheme = "http" if server.insecure else "https"
     signed = (NodeAuthHttpInterceptor(key, key.public_key()),)
     client = FleetHttpClient(f"{scheme}://{server.address}", interceptors=signed, verify=False)

@@ -98,7 +98,7 @@ def read_server(address: str, certificates: Path | None, key: Path | None, insec
             found = None
         if not isinstance(found, ec.EllipticCurvePrivateKey):
             raise OptionError(
-                f"{key} is no private key for --key; make one with: ssh-keygen -t ecdsa -b 384 -N '' -f {key}"
+                f"{key} is no private key for --key; make one with: ssh-keygen -t ecdsa -b 256 -N '' -f {key}"
             )
         private = found
     return Server(address, insecure, text, private)

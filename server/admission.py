@@ -96,6 +96,6 @@ def read_device_key(path: Path) -> bytes:
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
         raise OptionError(
-            f"{path} is no public key for a device; make one there with: ssh-keygen -t ecdsa -b 384 -N '' -f palate-key"
+            f"{path} is no public key for a device; make one there with: ssh-keygen -t ecdsa -b 256 -N '' -f palate-key"
         )
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n"

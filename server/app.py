@@ -4,9 +4,10 @@ Where it stands in the flow: the bundle names `app`; Flower starts it in a proce
 the environment (`PALATE_SERVER_HOME`), so that no path travels with the run. The same app runs in one process, on Ray, and on a
 SuperLink. One message type, `train`, one record, `palate`, one value in it, `wire`: bytes both ways (see `shared.wire`).
 
-Deployed, replies are fetched with the parts that Flower's own `HttpGrid.pull_messages` is made of, because that method waits up to
+Deployed, messages are sent and replies fetched with the parts that Flower's own `HttpGrid` is made of. Its `pull_messages` waits up to
 minutes for a device that announces a reply and does not upload it, takes any number of objects, and loses all replies of a call
-when one of them cannot be read. Those parts are internal to Flower 1.41, which is pinned; tests run them against a SuperLink.
+when one of them cannot be read; and both it and a device would ask for three objects where one, the record, says all. Those
+parts are internal to Flower 1.41, which is pinned; tests run them against a SuperLink.
 """
 
 from __future__ import annotations
@@ -16,16 +17,24 @@ import os
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.app.message import remove_content_from_message
 from flwr.common.constant import ErrorCode
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_id,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
 
 from palate.server.aggregation import Reply
 from palate.server.checkpoints import Checkpoint
@@ -40,7 +49,7 @@ from palate.shared.wire import UPDATE_BYTES
 HOME_VARIABLE: Final = "PALATE_SERVER_HOME"
 RECORD: Final = "palate"
 VALUE: Final = "wire"
-MOST_OBJECTS: Final = 8  # a reply is a message, a record dictionary and a record
+OBJECTS: Final = 3  # of a reply: a message, its content, and the one record in it
 MOST_BYTES: Final = UPDATE_BYTES + 65_536
 
 _REASONS: Final = {
@@ -79,19 +88,24 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def grid_devices(grid: Grid) -> GridDevices:
-    """Returns the devices behind a Grid: fetched with care from a SuperLink, with the Grid's own method elsewhere."""
-    return GridDevices(
-        grid, _SuperLinkReader(grid) if hasattr(grid, "_runtime_client") else _PlainReader(grid)
-    )
+    """Returns the devices behind a Grid: reached with care over a SuperLink, with the Grid's own methods elsewhere."""
+    if hasattr(grid, "_runtime_client"):
+        link = _SuperLink(grid)
+        return GridDevices(grid, link.send, link.replies)
+    return GridDevices(grid, grid.push_messages, _PlainReader(grid))
 
 
 class GridDevices:
     """The devices of a federation, reached through Flower's Grid."""
 
-    def __init__(self, grid: Grid, read: Callable[[Collection[str]], Iterable[Reply]]) -> None:
-        """Take a Grid and what fetches replies from it."""
-        self._grid = grid
-        self._read = read
+    def __init__(
+        self,
+        grid: Grid,
+        send: Callable[[list[Message]], Iterable[str | None]],
+        read: Callable[[Collection[str]], Iterable[Reply]],
+    ) -> None:
+        """Take a Grid, what sends messages over it, and what fetches replies from it."""
+        self._grid, self._send, self._read = grid, send, read
 
     def connected(self) -> Sequence[int]:
         """Returns the numbers of the nodes that are connected now."""
@@ -104,12 +118,10 @@ class GridDevices:
             Message(contents[wire], device, MessageType.TRAIN, ttl=seconds, group_id=str(round))
             for device, wire in wires.items()
         ]
-        sent = list(self._grid.push_messages(messages))
+        sent = list(self._send(messages))
         if len(sent) != len(messages):
             return {}
-        return {
-            question: device for question, device in zip(sent, wires, strict=True) if question is not None
-        }
+        return {question: device for question, device in zip(sent, wires, strict=True) if question}
 
     def replies(self, questions: Collection[str]) -> Iterable[Reply]:
         """Returns the replies that are there by now."""
@@ -124,11 +136,12 @@ def read_message(message: Message, question: str) -> Reply:
     content = message.content
     if set(content) != {RECORD}:
         return Reply(question, None, "content")
-    record = content[RECORD]
-    wire = record.get(VALUE) if isinstance(record, ConfigRecord) else None
-    if len(record) != 1 or not isinstance(wire, bytes):
-        return Reply(question, None, "content")
-    return Reply(question, wire)
+    return _read_record(content[RECORD], question)
+
+
+def _read_record(record: Any, question: str) -> Reply:
+    wire = record.get(VALUE) if isinstance(record, ConfigRecord) and len(record) == 1 else None
+    return Reply(question, wire) if isinstance(wire, bytes) else Reply(question, None, "content")
 
 
 class _PlainReader:
@@ -148,8 +161,8 @@ class _PlainReader:
                 yield read_message(message, question)
 
 
-class _SuperLinkReader:
-    """Fetches replies from a SuperLink, object by object, never waiting for a device.
+class _SuperLink:
+    """Sends messages over a SuperLink, and fetches replies, of each its one record, never waiting for a device.
 
     What a round did not wait for would lie in the SuperLink until the run ends, so it is asked for once more beside the questions of
     later rounds, and dropped without being read.
@@ -157,35 +170,66 @@ class _SuperLinkReader:
 
     def __init__(self, grid: Any) -> None:
         self._client, self._node, self._grid = grid._runtime_client, grid.node, grid
-        self._announced: dict[str, tuple[str, list[str]]] = {}  # question: message id, object ids
-        self._here: dict[str, dict[str, bytes]] = {}  # question: objects that were uploaded
+        self._announced: dict[str, tuple[str, str]] = {}  # question: message id, its record's
         self._waiting: set[str] = set()  # questions without an answer so far
 
-    def __call__(self, questions: Collection[str]) -> Iterator[Reply]:
+    def send(self, messages: list[Message]) -> list[str]:
+        """Sends messages and returns their ids, empty for one that was not taken."""
+        objects: dict[str, Any] = {}
+        with no_object_id_recompute():
+            for message in messages:
+                message.metadata.__dict__["_message_id"] = message.object_id
+                objects |= get_all_nested_objects(message)
+            answer = self._client.PushMessages(
+                PushAppMessagesRequest(
+                    messages_list=[message_to_proto(remove_content_from_message(m)) for m in messages],
+                    message_object_trees=[get_object_tree(message) for message in messages],
+                )
+            )
+            wanted = set(answer.objects_to_push)
+            # Records last: a device takes its record for all of the message, and has the message forgotten.
+            for name, part in sorted(objects.items(), key=lambda one: isinstance(one[1], ConfigRecord)):
+                if name in wanted:
+                    self._client.PushObject(
+                        PushObjectRequest(
+                            node=self._node,
+                            run_id=self._grid.run.run_id,
+                            object_id=name,
+                            object_content=part.deflate(),
+                            session_id=answer.session_id,
+                        )
+                    )
+        return list(answer.message_ids)
+
+    def replies(self, questions: Collection[str]) -> Iterator[Reply]:
+        """Returns the replies to these questions that are there by now."""
         late = self._waiting - set(questions)  # nobody asks about them any more
         self._waiting |= set(questions)
         for over in late & set(self._announced):
             self._drop(over, self._announced.pop(over)[0])
-            del self._here[over]
         asked = self._waiting - set(self._announced)
         if asked:
             answer = self._client.PullMessages(PullAppMessagesRequest(message_ids=sorted(asked)))
             for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
                 question, message_id = proto.metadata.reply_to_message_id, proto.metadata.message_id
-                objects = _first(iterate_object_tree(tree), MOST_OBJECTS + 1)
                 if question not in asked:
                     continue
-                if question in late or len(objects) > MOST_OBJECTS:
+                objects = list(islice(iterate_object_tree(tree), OBJECTS + 1))  # the innermost first
+                failed = proto.HasField("error")
+                if question in late or failed or len(objects) != OBJECTS:
                     self._drop(question, message_id)
                     if question not in late:
-                        yield Reply(question, None, "content")
+                        yield (
+                            read_message(message_from_proto(proto), question)
+                            if failed
+                            else Reply(question, None, "content")
+                        )
                     continue
-                self._announced[question] = (message_id, [one.object_id for one in objects])
-                self._here[question] = {}
+                self._announced[question] = (message_id, objects[0].object_id)
         for question in sorted(set(questions) & set(self._announced)):
             reply = self._fetch(question)
             if reply is not None:
-                del self._announced[question], self._here[question]
+                del self._announced[question]
                 self._waiting.discard(question)
                 yield reply
 
@@ -203,38 +247,24 @@ class _SuperLinkReader:
         )
 
     def _fetch(self, question: str) -> Reply | None:
-        """Returns the reply if all of it was uploaded by now."""
-        message_id, objects = self._announced[question]
-        here = self._here[question]
+        """Returns the reply if its record was uploaded by now."""
+        message_id, record = self._announced[question]
         try:
-            for one in objects:
-                if one in here:
-                    continue
-                answer = self._client.PullObject(
-                    PullObjectRequest(node=self._node, run_id=self._grid.run.run_id, object_id=one)
-                )
-                if not answer.object_found:
-                    return Reply(question, None, "unreadable")
-                if not answer.object_available:
-                    return None
-                here[one] = answer.object_content
-                if sum(map(len, here.values())) > MOST_BYTES:
-                    return Reply(question, None, "size")
+            answer = self._client.PullObject(
+                PullObjectRequest(node=self._node, run_id=self._grid.run.run_id, object_id=record)
+            )
+            if not answer.object_found:
+                return Reply(question, None, "unreadable")
+            if not answer.object_available:
+                return None
             self._confirm(message_id)
-            message = inflate_object_from_contents(message_id, here)
-            if isinstance(message, Message) and message.has_error():
-                self._confirm(question)  # a device that is gone does not
+            if len(answer.object_content) > MOST_BYTES:
+                return Reply(question, None, "size")
+            if get_object_id(answer.object_content) != record:
+                return Reply(question, None, "unreadable")
+            return _read_record(ConfigRecord.inflate(answer.object_content), question)
         except Exception:  # noqa: BLE001 - as above
             return Reply(question, None, "unreadable")
-        return (
-            read_message(message, question)
-            if isinstance(message, Message)
-            else Reply(question, None, "content")
-        )
-
-
-def _first(things: Iterable[Any], count: int) -> list[Any]:
-    return [one for one, _ in zip(things, range(count), strict=False)]
 
 
 def _line(state: Checkpoint) -> str:

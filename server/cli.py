@@ -123,7 +123,7 @@ def admit(
 ) -> None:
     """Let a device join a server that was started with --admitted-only; it is known from then on, restarts included.
 
-    The device's owner makes the key with ssh-keygen -t ecdsa -b 384 -N "" -f palate-key, sends you palate-key.pub,
+    The device's owner makes the key with ssh-keygen -t ecdsa -b 256 -N "" -f palate-key, sends you palate-key.pub,
     and joins with palate join SERVER --key palate-key.
 
     Example:

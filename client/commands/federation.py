@@ -137,7 +137,7 @@ def join(
 
     Runs until Ctrl-C or `palate leave`. In each round this device trains the shared encoder on its labels and sends the
     change; comments, pictures, profile and your own model stay here. Other palate commands work meanwhile. A key for
-    --key is made with: ssh-keygen -t ecdsa -b 384 -N "" -f palate-key
+    --key is made with: ssh-keygen -t ecdsa -b 256 -N "" -f palate-key
 
     Joining is agreeing to the terms that are shown. They are kept in the vault for this server; terms that are not given again
     stay as they were. palate outbox --preview shows what would leave, palate outbox --terms what was agreed to and when.

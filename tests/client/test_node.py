@@ -179,15 +179,14 @@ class SuperLink:
         self._root = asked.message_object_trees[0].object_id
         if self._reply.has_error():
             self.replies.append(self._reply)
-        names = [
-            part.object_id for part in inflatable_object.iterate_object_tree(asked.message_object_trees[0])
-        ]
-        return fleet_pb2.PushMessagesResponse(objects_to_push=names, session_id="s")
+        parts = inflatable_object.iterate_object_tree(asked.message_object_trees[0])
+        self._names = [part.object_id for part in parts]  # the record first
+        return fleet_pb2.PushMessagesResponse(objects_to_push=self._names, session_id="s")
 
     def push_object(self, body: bytes) -> Any:
         asked = message_pb2.PushObjectRequest.FromString(body)
         self.objects[asked.object_id] = asked.object_content
-        if asked.object_id == self._root and not self._reply.has_error():
+        if asked.object_id == self._names[0] and not self._reply.has_error():  # it must come last
             whole = inflatable_utils.inflate_object_from_contents(
                 self._root, self.objects, keep_object_contents=True
             )

@@ -1,5 +1,6 @@
 """The server's Flower app against Grids: in one process, and against the answers of a SuperLink in every state."""
 
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
+from flwr.common.constant import ErrorCode
+from flwr.proto.error_pb2 import Error as ProtoError
 from flwr.proto.message_pb2 import PullObjectResponse
-from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse, PushAppMessagesResponse
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable import inflatable_object
 from flwr.supercore.run import Run
@@ -231,8 +234,8 @@ class Link:
         self.objects: dict[str, bytes | None] = {}
         self.confirmed: list[str] = []
 
-    def add(self, question: str, content: RecordDict, *, missing: int = 0) -> None:
-        """A reply of which the last `missing` objects are not uploaded yet."""
+    def add(self, question: str, content: RecordDict, *, missing: bool = False) -> None:
+        """A reply of which the record may be `missing`: not uploaded yet."""
         from flwr.common.serde import message_to_proto
 
         asked = Message(RecordDict(), 101, "train", ttl=60.0)
@@ -247,7 +250,7 @@ class Link:
             bare = message_to_proto(Message(RecordDict(), metadata=reply.metadata))  # type: ignore[call-overload]
         self.announced[question] = (bare, tree)
         for number, (name, data) in enumerate(parts.items()):
-            self.objects[name] = data if number < len(parts) - missing else None
+            self.objects[name] = data if number or not missing else None
         self.parts = parts
 
     def PullMessages(self, request: Any) -> PullAppMessagesResponse:  # noqa: N802
@@ -286,16 +289,60 @@ def reasons(link: Link, *questions: str) -> dict[str, str | bytes | None]:
     }
 
 
-def test_a_reply_is_fetched_object_by_object() -> None:
+def test_of_a_reply_the_record_alone_is_fetched() -> None:
     link = Link()
     link.add("q1", record(wire=b"bytes"))
+    for name, part in link.parts.items():
+        if not part.startswith(b"ConfigRecord"):
+            del link.objects[name]
     assert reasons(link, "q1", "q2") == {"q1": b"bytes"}
     assert len(link.confirmed) == 1
 
 
+def test_what_the_link_says_for_a_device_is_not_fetched_and_both_messages_are_forgotten() -> None:
+    link = Link()
+    link.add("q1", RecordDict())
+    bare, _ = link.announced["q1"]
+    bare.ClearField("content")
+    bare.error.CopyFrom(ProtoError(code=ErrorCode.NODE_UNAVAILABLE))
+    link.PullObject = lambda request: pytest.fail("an object was fetched")  # type: ignore[assignment, method-assign]
+    assert reasons(link, "q1") == {"q1": "gone"}
+    assert link.confirmed == [bare.metadata.message_id, "q1"]
+
+
+def test_messages_are_sent_with_their_records_last_and_what_is_there_already_is_not_sent_again() -> None:
+    sent: list[Any] = []
+
+    class Taking(Link):
+        def PushMessages(self, request: Any) -> PushAppMessagesResponse:  # noqa: N802
+            ids = [one.metadata.message_id for one in request.messages_list]
+            parts = [
+                p.object_id
+                for t in request.message_object_trees
+                for p in inflatable_object.iterate_object_tree(t)
+            ]
+            self.wanted = [one for one in parts if one != parts[-1]]
+            return PushAppMessagesResponse(
+                message_ids=[*ids[:2], ""], objects_to_push=self.wanted, session_id="s"
+            )
+
+        def PushObject(self, request: Any) -> None:  # noqa: N802
+            assert request.session_id == "s"
+            sent.append((request.object_id, request.object_content))
+
+    link = Taking()
+    asked = grid_devices(LinkedGrid(link)).ask({101: b"one", 102: b"one", 103: b"two"}, 4, 60.0)
+    assert sorted(asked.values()) == [101, 102]
+    assert all(hashlib.sha256(content).hexdigest() == name for name, content in sent)
+    assert sorted(name for name, _ in sent) == sorted(set(link.wanted))
+    kinds = [content.partition(b" ")[0].decode() for _, content in sent]
+    assert kinds.count("ConfigRecord") == 2
+    assert set(kinds[-2:]) == {"ConfigRecord"}
+
+
 def test_a_reply_that_is_announced_and_not_uploaded_holds_nobody_up() -> None:
     link = Link()
-    link.add("q1", record(wire=b"slow"), missing=1)
+    link.add("q1", record(wire=b"slow"), missing=True)
     parts = dict(link.parts)
     link.add("q2", record(wire=b"quick"))
     devices = grid_devices(LinkedGrid(link))
@@ -338,12 +385,12 @@ def test_an_answer_to_another_question_is_left_alone() -> None:
 
 def test_what_a_round_did_not_wait_for_is_forgotten_here_and_on_the_link() -> None:
     link = Link()
-    link.add("q1", record(wire=b"slow"), missing=1)
+    link.add("q1", record(wire=b"slow"), missing=True)
     devices = grid_devices(LinkedGrid(link))
     assert list(devices.replies(["q1", "q2"])) == []
     link.PullObject = lambda request: pytest.fail("an object was fetched")  # type: ignore[assignment, method-assign]
     assert list(devices.replies(["q3"])) == []
-    assert devices._read._announced == {}  # type: ignore[attr-defined]
+    assert devices._read.__self__._announced == {}  # type: ignore[attr-defined]
     assert link.confirmed[1:] == ["q1"]  # the reply, and its question
     link.add("q2", record(wire=b"later"))
     assert list(devices.replies(["q3"])) == []
