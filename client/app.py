@@ -341,9 +341,8 @@ class Fleet:
         Of its parts only the record is asked for: a busy server answers what it is asked one after the other.
         """
         run = message.metadata.run_id
-        parts = [
-            part.object_id for part in inflatable_object.iterate_object_tree(tree)
-        ]  # the innermost first
+        # The innermost comes first.
+        parts = [part.object_id for part in inflatable_object.iterate_object_tree(tree)]
         if len(parts) != OBJECTS or tree.object_id != message.metadata.message_id:
             raise Declined(Reason.UNREADABLE_TASK)
         asked = message_pb2.PullObjectRequest(node=self._node(), run_id=run, object_id=parts[0])
@@ -384,9 +383,8 @@ class Fleet:
         )
         answer = self._ask(self._client.PushMessages, asked)
         wanted, session = set(answer.objects_to_push), answer.session_id
-        for name, part in reversed(
-            parts.items()
-        ):  # the record last: the server takes it for all of the reply
+        # The record goes last: the server takes it for all of the reply.
+        for name, part in reversed(parts.items()):
             if name in wanted:
                 one = message_pb2.PushObjectRequest(
                     node=self._node(), run_id=run, object_id=name, object_content=part, session_id=session
