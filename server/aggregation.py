@@ -23,7 +23,7 @@ from palate.shared.errors import UpdateError
 from palate.shared.update import EncoderUpdate, Floats
 from palate.shared.wire import decode_update
 
-MOST_THREADS = 4  # that check replies: hashing them is most of the work
+MOST_THREADS = 4  # that check replies
 BATCH = 32  # replies that are taken from the network before they are checked
 
 
@@ -42,10 +42,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Sound:
-    """A reply that passed every check, with the checksum of its bytes."""
+    """A reply that passed every check."""
 
     update: EncoderUpdate
-    checksum: bytes
+    wire: bytes
 
 
 def check_reply(reply: Reply, *, base: str, round: int, max_norm: float) -> Sound | str:  # noqa: A002
@@ -63,7 +63,7 @@ def check_reply(reply: Reply, *, base: str, round: int, max_norm: float) -> Soun
         update = decode_update(reply.wire, base=base, round=round, max_norm=max_norm)
     except UpdateError as error:
         return error.reason
-    return Sound(update, reply.wire[-32:])
+    return Sound(update, reply.wire)
 
 
 def check_replies(
@@ -87,7 +87,7 @@ def in_fixed_order(sound: Sequence[Sound]) -> list[EncoderUpdate]:
     Sums of floats depend on their order. Arrival depends on the network and device numbers on the run, so neither may
     decide it: the same updates must give the same encoder in one process, on many machines and after a restart.
     """
-    return [one.update for one in sorted(sound, key=lambda one: one.checksum)]
+    return [one.update for one in sorted(sound, key=lambda one: one.wire)]
 
 
 def moved(encoder: EncoderWeights, change: Floats) -> EncoderWeights:

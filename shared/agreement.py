@@ -11,7 +11,7 @@ the ring be cut in two by what all are told: a survivor at the edge of the cut k
 more are needed to recover its seed.
 
     endorsement  start 11 | request 32 | identity 32 | signature 64
-    agreement    start 12 | request 32 | endorsers | for each endorser: signature 64 | checksum 32
+    agreement    start 12 | request 32 | endorsers | for each endorser: signature 64 | checksum 4
 
 As in `masked_wire`: `request` is the SHA-256 of the unmask request, `endorsers` a bitmap over the roster, whose order signatures have.
 """

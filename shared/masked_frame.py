@@ -1,13 +1,12 @@
 """How each message of a masked round begins and ends, and how it is opened: kind, version, length, checksum or signature.
 
 Where it stands in the flow: `masked_wire` and `agreement` say what stands between. `start` is "PALATE", the kind and the version 1, as in
-`wire`, whose messages these extend. The server's messages end with the SHA-256 of what is before it, which finds damage; the
+`wire`, whose messages these extend. The server's messages end with the checksum of `wire`, the
 devices' with a signature over what is before it, by the identity that they name.
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.shared import masks
 from palate.shared.errors import MaskError
 from palate.shared.masks import KEY_BYTES, SIGNATURE_BYTES
-from palate.shared.wire import MAGIC, VERSION
+from palate.shared.wire import CHECKSUM_BYTES, MAGIC, VERSION, checksum_fits
 
 INVITATION, ADVERT, ROSTER, SHARES, DELIVERY, MASKED, UNMASK, REVEALED, ENDORSEMENT, AGREEMENT = range(3, 13)
 _KINDS: Final = {
@@ -68,13 +67,12 @@ def _check_start(data: Any, kind: int) -> None:
 def open_checked(data: bytes, kind: int, least: int, most: int | None = None) -> memoryview:
     """Returns what is between start and checksum of a server's message, of `least` to `most` bytes; raises MaskError."""
     _check_start(data, kind)
-    size = len(data) - START_BYTES - HASH_BYTES
+    size = len(data) - START_BYTES - CHECKSUM_BYTES
     if size < least or (most is not None and size > most):
         raise MaskError(f"{_KINDS[kind]} of {len(data):,} bytes is too short or too long", "size")
-    view = memoryview(data)
-    if hashlib.sha256(view[:-HASH_BYTES]).digest() != view[-HASH_BYTES:]:
+    if not checksum_fits(data):
         raise MaskError("the message was damaged on its way; its checksum does not fit", "damaged")
-    return view[START_BYTES:-HASH_BYTES]
+    return memoryview(data)[START_BYTES:-CHECKSUM_BYTES]
 
 
 def open_signed(data: bytes, kind: int, size: int, *, at_least: bool = False) -> tuple[memoryview, bytes]:

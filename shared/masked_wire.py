@@ -3,14 +3,14 @@
     invitation  start 3 | shapes 32 | fixed 32 | release 4 | round 4 | seed 8
                 | steps 4 | learning rate 8 | proximal 8 | query share 8 | alignment 8
                 | ring bits 4 | least 4 | step 8 | clip 8 | noise 8 | threshold share 8 | subspace 32 | length 4 | model
-                | rotation, 32 or nothing | checksum 32
+                | rotation, 32 or nothing | checksum 4
     advert      start 4 | context 32 | identity 32 | mask key 32 | share key 32 | certificate 64 | signature 64
     roster      start 5 | context 32 | count 2 | certified 1
-                | for each device: identity 32, mask key 32, share key 32, certificate 64 if certified, signature 64 | checksum 32
+                | for each device: identity 32, mask key 32, share key 32, certificate 64 if certified, signature 64 | checksum 4
     shares      start 6 | roster 32 | identity 32 | commitment 32 | for each neighbour: sealed shares 82 | signature 64
-    delivery    start 7 | roster 32 | identity 32 | alive | for each neighbour that is alive: sealed shares 82 | checksum 32
+    delivery    start 7 | roster 32 | identity 32 | alive | for each neighbour that is alive: sealed shares 82 | checksum 4
     masked      start 8 | session 32 | identity 32 | packed ring vector | signature 64
-    unmask      start 9 | session 32 | survivors | drop-outs | checksum 32
+    unmask      start 9 | session 32 | survivors | drop-outs | checksum 4
     revealed    start 10 | request 32 | identity 32 | owners | for each owner: share 33 | signature 64
 
 `start` is that of `masked_frame`; two more messages, of sparse cohorts only, stand in `agreement`. Numbers are little endian: whole ones

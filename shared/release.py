@@ -8,7 +8,7 @@ checks log and encoder against what it saw before (`release_check`) and keeps th
      release  (kind 1)  release 4 | round 4 | updates 8 | hash 32 | parent 32 | shapes 32 | fixed 32 | backbone 32 | sha256 32
               | epsilon 8 | delta 8 | mechanism 32
      rotation (kind 2)  key 32
-    message   magic "PALATE" | kind 11 | version 1 | size of the log 4 | log | size of the encoder 4 | encoder | checksum 32
+    message   magic "PALATE" | kind 11 | version 1 | size of the log 4 | log | size of the encoder 4 | encoder | checksum 4
 
 Numbers are little endian, whole ones unsigned, others IEEE 754 of 8 bytes; `when` is seconds since 1970 UTC; a mechanism is a
 word filled up with zero bytes. Entries are numbered from 1. `previous` is the SHA-256 of the whole entry before, signatures
@@ -37,7 +37,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.shared.encoder import MAX_BYTES
 from palate.shared.errors import ReleaseError
-from palate.shared.wire import MAGIC, add_checksum
+from palate.shared.wire import CHECKSUM_BYTES, MAGIC, add_checksum, checksum_fits
 
 SHIPPED_HASH: Final = "1dd439a57c8d224ee8b2bc3049f05c547bf26612610329a8bc9041808d5689af"
 """`encoder_hash` of release 0, which ships with Palate and needs no signature: whoever changes it has changed this line too."""
@@ -63,12 +63,11 @@ _LOG = struct.Struct("<32s32sI")
 _ENTRY = struct.Struct("<BI32sQ")
 _CARD = struct.Struct("<IIQ32s32s32s32s32s32sdd32s")
 _SIZE = struct.Struct("<I")
-_CHECKSUM_BYTES = 32
 
 MOST_LOG_BYTES: Final = (
     _START.size + _LOG.size + MOST_ENTRIES * (_ENTRY.size + _CARD.size + 2 * SIGNATURE_BYTES)
 )
-MOST_BYTES: Final = _START.size + 2 * _SIZE.size + MOST_LOG_BYTES + MAX_BYTES + _CHECKSUM_BYTES
+MOST_BYTES: Final = _START.size + 2 * _SIZE.size + MOST_LOG_BYTES + MAX_BYTES + CHECKSUM_BYTES
 """The longest message of kind 11."""
 
 _LAST_SECOND = 253_402_300_799  # of the year 9999
@@ -277,9 +276,9 @@ def decode_release(data: bytes) -> SignedRelease:
     Only the form is checked here: who signed, and whether the encoder is the log's, is for `release_check`.
     """
     _open(data, RELEASE, MOST_BYTES, "a release")
-    if hashlib.sha256(memoryview(data)[:-_CHECKSUM_BYTES]).digest() != data[-_CHECKSUM_BYTES:]:
+    if not checksum_fits(data):
         raise ReleaseError("the release was damaged on its way; its checksum does not fit", "damaged")
-    reader = _Reader(data[:-_CHECKSUM_BYTES], _START.size, "the release")
+    reader = _Reader(data[:-CHECKSUM_BYTES], _START.size, "the release")
     log = decode_log(reader.take(reader.read(_SIZE)[0]))
     (size,) = reader.read(_SIZE)
     if size > MAX_BYTES:
@@ -343,7 +342,7 @@ class _Reader:
 
 
 def _open(data: bytes, kind: int, most: int, what: str) -> None:
-    if not isinstance(data, bytes) or not _START.size + _CHECKSUM_BYTES <= len(data) <= most:
+    if not isinstance(data, bytes) or not _START.size + CHECKSUM_BYTES <= len(data) <= most:
         raise ReleaseError(f"this is not {what}: its size is out of bounds", "size")
     magic, found, version = _START.unpack_from(data)
     if magic != MAGIC:

@@ -1,14 +1,14 @@
 """The bytes between server and device: a task goes out, an update comes back. Nothing else has a form.
 
     task    magic "PALATE" | kind 1 | version 1 | shapes 32 | fixed 32 | release 4 | round 4 | seed 8
-            | steps 4 | learning rate 8 | proximal 8 | query share 8 | alignment 8 | tensors | checksum 32
-    update  magic "PALATE" | kind 2 | version 1 | shapes 32 | base 32 | round 4 | tensors | checksum 32
+            | steps 4 | learning rate 8 | proximal 8 | query share 8 | alignment 8 | tensors | checksum 4
+    update  magic "PALATE" | kind 2 | version 1 | shapes 32 | base 32 | round 4 | tensors | checksum 4
 
 Numbers are little endian, whole ones unsigned, others IEEE 754 of 8 bytes. `shapes` is `encoder_hash`'s twin `shapes_hash`, `base`
 the `encoder_hash` of the encoder that was trained, `fixed` the `fixed_hash` of the tensors that come with a release. The tensors
 are those of `SHARED_SHAPES` in declared order, each row by row in little-endian float32, with nothing between and no
-compression. The checksum is the SHA-256 of everything before it: it finds damage; that a message comes from whom it should
-is the transport's business (Flower's node authentication and TLS).
+compression. The checksum is the CRC-32 of everything before it (RFC 1952): it finds damage. That a message comes from whom it
+should is the transport's business (Flower's node authentication and TLS), which names each by its SHA-256 besides.
 
 So every task has the same length, and every update, known before anything is read. Reading is strict: each value is
 checked, one way of writing a value is the only one, and what decodes is encoded to the very same bytes again. Everything
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -50,11 +51,11 @@ _MAX_SEED = 2**64 - 1
 _START = struct.Struct("<6sBB")
 _TASK = struct.Struct("<32s32sIIQIdddd")
 _UPDATE = struct.Struct("<32s32sI")
-_CHECKSUM_BYTES = 32
+CHECKSUM_BYTES: Final = 4
 _TENSOR_BYTES = 4 * SHARED_WEIGHTS
 
-TASK_BYTES: Final = _START.size + _TASK.size + _TENSOR_BYTES + _CHECKSUM_BYTES
-UPDATE_BYTES: Final = _START.size + _UPDATE.size + _TENSOR_BYTES + _CHECKSUM_BYTES
+TASK_BYTES: Final = _START.size + _TASK.size + _TENSOR_BYTES + CHECKSUM_BYTES
+UPDATE_BYTES: Final = _START.size + _UPDATE.size + _TENSOR_BYTES + CHECKSUM_BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,11 +187,17 @@ def decode_update(data: bytes, *, base: str, round: int, max_norm: float = MAX_N
 
 
 def add_checksum(*parts: bytes | memoryview) -> bytes:
-    """Returns the parts one after the other, followed by their SHA-256, the way every message ends."""
-    digest = hashlib.sha256()
+    """Returns the parts one after the other, followed by their CRC-32, the way every unsigned message ends."""
+    checksum = 0
     for part in parts:
-        digest.update(part)
-    return b"".join((*parts, digest.digest()))
+        checksum = zlib.crc32(part, checksum)
+    return b"".join((*parts, checksum.to_bytes(CHECKSUM_BYTES, "little")))
+
+
+def checksum_fits(data: bytes) -> bool:
+    """Says whether a message ends with the checksum of what is before it."""
+    content = memoryview(data)[:-CHECKSUM_BYTES]
+    return zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little") == data[-CHECKSUM_BYTES:]
 
 
 def _close(kind: int, header: bytes, weights: Floats) -> bytes:
@@ -216,8 +223,7 @@ def _open(data: bytes, kind: int, layout: struct.Struct, size: int) -> tuple[tup
         )
     if len(data) != size:
         raise UpdateError(f"the message has {len(data):,} bytes; {_KINDS[kind]} has {size:,}", "size")
-    content = memoryview(data)[:-_CHECKSUM_BYTES]
-    if hashlib.sha256(content).digest() != data[-_CHECKSUM_BYTES:]:
+    if not checksum_fits(data):
         raise UpdateError("the message was damaged on its way; its checksum does not fit", "damaged")
     header = layout.unpack_from(data, _START.size)
     if header[0] != bytes.fromhex(shapes_hash()):

@@ -28,7 +28,7 @@ from palate.shared.encoder import PICTURE_FEATURES, SHARED_SHAPES, EncoderWeight
 from palate.shared.errors import FederationError, StorageError, WrongPassphraseError
 from palate.shared.reasons import Reason
 from palate.shared.update import EncoderUpdate, LocalSettings
-from palate.shared.wire import Task, decode_update, encode_task
+from palate.shared.wire import CHECKSUM_BYTES, Task, add_checksum, decode_update, encode_task
 
 NEEDLE = "Grandmother Ottilie"
 PASSPHRASE = "correct horse"
@@ -309,19 +309,15 @@ def test_bytes_that_are_no_task_are_declined() -> None:
 
 
 def test_a_task_with_nan_is_declined() -> None:
-    from hashlib import sha256
-
-    data = bytearray(make_task()[:-32])
+    data = bytearray(make_task()[:-CHECKSUM_BYTES])
     data[-4:] = np.array([np.nan], "<f4").tobytes()
-    assert declined(bytes(data) + sha256(data).digest()) is Reason.UNREADABLE_TASK
+    assert declined(add_checksum(bytes(data))) is Reason.UNREADABLE_TASK
 
 
 def test_a_task_with_other_shapes_is_declined() -> None:
-    from hashlib import sha256
-
-    data = bytearray(make_task()[:-32])
+    data = bytearray(make_task()[:-CHECKSUM_BYTES])
     data[8:40] = bytes(32)
-    assert declined(bytes(data) + sha256(data).digest()) is Reason.OTHER_ENCODER
+    assert declined(add_checksum(bytes(data))) is Reason.OTHER_ENCODER
 
 
 def test_a_task_for_other_fixed_tensors_is_declined() -> None:

@@ -15,7 +15,7 @@ from palate.shared.errors import MaskError, OptionError
 from palate.shared.masked_wire import decode_roster
 from palate.shared.ring import centred, mask_of, unpack
 from palate.shared.shamir import recover_secret
-from palate.shared.wire import add_checksum
+from palate.shared.wire import CHECKSUM_BYTES, add_checksum
 from tests.shared.mask_cases import COUNT, Round, identity, invitation, settings, stream
 
 LEVELS = np.zeros(COUNT, np.int64)
@@ -216,8 +216,8 @@ def test_sealed_shares_that_do_not_open_are_as_good_as_none() -> None:
     """One neighbour's, tampered with on the way: the round goes on, since others hold shares too."""
     r = shared()
     data = r.deliveries[0]
-    at = len(data) - 32 - 10  # in the last neighbour's pair
-    r.deliveries[0] = add_checksum(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 : -32])
+    at = len(data) - CHECKSUM_BYTES - 10  # in the last neighbour's pair
+    r.deliveries[0] = add_checksum(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 : -CHECKSUM_BYTES])
     r.mask()
     total, count = r.reveal()
     assert count == 5
@@ -485,7 +485,7 @@ def test_mutated_messages_never_break_a_device() -> None:
                 (device.accept_delivery, getattr(r, "deliveries", {0: b""})[0]),
                 (device.revealed, getattr(r, "unmask", b"")),
             )[step]
-            changed = bytearray(data[:-32])
+            changed = bytearray(data[:-CHECKSUM_BYTES])
             for _ in range(rng.choice((1, 2, 8))):
                 changed[rng.randrange(len(changed))] = rng.randrange(256)
             try:

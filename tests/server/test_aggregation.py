@@ -11,11 +11,11 @@ from palate.server.aggregation import BATCH, Reply, Sound, check_replies, check_
 from palate.shared.encoder import SHARED_SHAPES, encoder_hash, flatten, unflatten
 from palate.shared.errors import ModelError
 from palate.shared.update import EncoderUpdate, LocalSettings
-from palate.shared.wire import UPDATE_BYTES, Task, add_checksum, encode_task, encode_update
+from palate.shared.wire import CHECKSUM_BYTES, UPDATE_BYTES, Task, add_checksum, encode_task, encode_update
 
 TASK = Task.for_encoder(SHIPPED, round=5, settings=LocalSettings(), seed=9)
 BASE = encoder_hash(SHIPPED)
-HEADER = UPDATE_BYTES - 32 - 4 * sum(int(np.prod(shape)) for shape in SHARED_SHAPES.values())
+HEADER = UPDATE_BYTES - CHECKSUM_BYTES - 4 * sum(int(np.prod(shape)) for shape in SHARED_SHAPES.values())
 
 
 def checked(wire: bytes | None, **how: object) -> Sound | str:
@@ -25,7 +25,7 @@ def checked(wire: bytes | None, **how: object) -> Sound | str:
 
 def with_first_weight(value: float) -> bytes:
     """An honest update whose first weight is another, with a checksum that fits."""
-    content = bytearray(honest(TASK, 1)[:-32])
+    content = bytearray(honest(TASK, 1)[:-CHECKSUM_BYTES])
     struct.pack_into("<f", content, HEADER, value)
     return add_checksum(bytes(content))
 
@@ -66,7 +66,7 @@ def test_the_reply_to_another_encoder_is_named_so() -> None:
 
 
 def test_a_reply_of_other_shapes_is_named_so() -> None:
-    content = bytearray(honest(TASK, 1)[:-32])
+    content = bytearray(honest(TASK, 1)[:-CHECKSUM_BYTES])
     content[8:40] = bytes(32)  # the hash of the shapes that the device has
     assert checked(add_checksum(bytes(content))) == "shapes"
 

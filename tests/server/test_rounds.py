@@ -15,7 +15,7 @@ from palate.server.strategy import average
 from palate.shared.encoder import encoder_hash, flatten
 from palate.shared.errors import FederationError
 from palate.shared.update import EncoderUpdate
-from palate.shared.wire import Task, encode_update
+from palate.shared.wire import CHECKSUM_BYTES, Task, add_checksum, encode_update
 
 
 def rounds(who: FakeDevices, /, told: list[Now] | None = None, **changed: object) -> list[Checkpoint]:
@@ -37,10 +37,8 @@ def scaled(factor: float):
 
 
 def nan(task: Task, device: int) -> bytes:
-    wire = bytearray(honest(task, device)[:-32])
+    wire = bytearray(honest(task, device)[:-CHECKSUM_BYTES])
     wire[-4:] = np.float32("nan").tobytes()
-    from palate.shared.wire import add_checksum
-
     return add_checksum(bytes(wire))
 
 

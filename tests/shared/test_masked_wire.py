@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import struct
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from palate.shared.masked_wire import Advert, Invitation
 from palate.shared.ring import mask_of, pack, unpack
 from palate.shared.shamir import encode_share, split_secret
 from palate.shared.update import LocalSettings
-from palate.shared.wire import add_checksum
+from palate.shared.wire import CHECKSUM_BYTES, add_checksum
 from tests.shared.mask_cases import Round, identity, invitation, settings, stream
 
 VECTORS = json.loads(
@@ -118,7 +119,7 @@ def close(kind: str, content: bytes) -> bytes:
 
 
 def opened(kind: str, data: bytes) -> bytes:
-    return data[:-32] if kind in SERVERS else data[:-64]
+    return data[:-CHECKSUM_BYTES] if kind in SERVERS else data[:-64]
 
 
 def refusal(kind: str, data: Any, **_: Any) -> str:
@@ -190,7 +191,7 @@ def test_an_agreement_packed_by_hand_is_the_same() -> None:
         signatures[place(n)] = identity(n).sign(hashlib.sha256(b"palate signed 1\0" + content).digest())
     bits = sum(1 << at for at in signatures)
     data = b"PALATE\14\1" + request() + bytes([bits]) + b"".join(signatures[at] for at in sorted(signatures))
-    assert valid("agreement") == data + hashlib.sha256(data).digest()
+    assert valid("agreement") == data + zlib.crc32(data).to_bytes(4, "little")
 
 
 def test_an_agreement_with_one_signature_for_another_request_is_refused() -> None:
@@ -430,13 +431,13 @@ def test_a_roster_with_a_forged_advert_is_refused() -> None:
 
 
 def test_a_roster_out_of_order_is_refused() -> None:
-    body = valid("roster")[:43], valid("roster")[43:-32]
+    body = valid("roster")[:43], valid("roster")[43:-CHECKSUM_BYTES]
     entries = [body[1][i : i + 160] for i in range(0, len(body[1]), 160)]
     assert refusal("roster", add_checksum(body[0] + b"".join(reversed(entries)))) == "sorted"
 
 
 def test_a_roster_that_says_more_or_fewer_devices_is_refused() -> None:
-    content = valid("roster")[:-32]
+    content = valid("roster")[:-CHECKSUM_BYTES]
     for count, reason in ((0, "many"), (3, "size"), (5, "size"), (1_001, "many"), (65_535, "many")):
         assert (
             refusal("roster", add_checksum(content[:40] + struct.pack("<H", count) + content[42:])) == reason

@@ -32,7 +32,7 @@ from palate.shared.release import (
     write_key,
 )
 from palate.shared.release_check import backbone_hash
-from palate.shared.wire import add_checksum
+from palate.shared.wire import CHECKSUM_BYTES, add_checksum
 
 VECTORS = json.loads((Path(__file__).parent.parent / "data" / "release_vectors.json").read_text("utf-8"))
 OLD, NEW = (Ed25519PrivateKey.from_private_bytes(bytes.fromhex(key["private"])) for key in VECTORS["keys"])
@@ -117,7 +117,7 @@ def test_the_hostile_vectors_are_refused_for_their_reason(case: dict[str, Any]) 
     for offset, new in case["patches"]:
         data = data[:offset] + bytes.fromhex(new) + data[offset + len(new) // 2 :]
     if case["checksum"]:
-        data = add_checksum(data[:-32])
+        data = add_checksum(data[:-CHECKSUM_BYTES])
     assert refusal(decode_log if of_log else decode_release, data).reason == case["reason"]
 
 
@@ -267,7 +267,7 @@ def test_ten_thousand_mutations_are_refused_or_read_as_what_they_are(of: str) ->
     for number in range(10_000):
         other = mutated(data, rng)
         if of == "message" and number % 4:
-            other = add_checksum(mutated(data[:-32], rng))
+            other = add_checksum(mutated(data[:-CHECKSUM_BYTES], rng))
         try:
             found: Any = decode_log(other) if of == "log" else decode_release(other)
         except ReleaseError as error:

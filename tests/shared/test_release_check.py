@@ -26,7 +26,7 @@ from palate.shared.release import (
     encode_release,
 )
 from palate.shared.release_check import Pinned, Trust, check_log, check_release, read_encoder
-from palate.shared.wire import add_checksum, fixed_hash
+from palate.shared.wire import CHECKSUM_BYTES, add_checksum, fixed_hash
 
 KEY, OTHER, THIRD = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3))
 PUBLIC, OTHER_PUBLIC, THIRD_PUBLIC = (key.public_key().public_bytes_raw() for key in (KEY, OTHER, THIRD))
@@ -356,7 +356,7 @@ def test_no_mutated_message_makes_a_device_take_anything_else(count: int) -> Non
     wanted = check_release(decode_release(data), FRESH, PINNED)
     rng, passed = np.random.default_rng(6), 0
     for number in range(count):
-        other = mutated(data[:-32], len(data) - len(file) + 2_000, number, rng)
+        other = mutated(data[:-CHECKSUM_BYTES], len(data) - len(file) + 2_000, number, rng)
         other, trust = add_checksum(other), TRUSTS[number // 5 % 4]
         try:
             found = check_release(decode_release(other), trust, PINNED)
