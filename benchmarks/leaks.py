@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.rows import Row, print_rows
-from palate.client.reconstruction import Labels, one_thread, train_locally, train_together
+from palate.client.reconstruction import Labels, train_locally, train_together
 from palate.client.shielding import shield
+from palate.client.threads import one_thread
 from palate.shared.coding import finest_step, from_levels
 from palate.shared.encoder import (
     ATTRIBUTE_NAMES,

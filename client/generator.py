@@ -4,23 +4,26 @@ Where it stands: profile ──▶ conditioning ──▶ **generator** ──�
 reaches the pipeline as states in place of words (`conditioning`); the pipeline itself is the stock class of diffusers.
 
 Every picture is drawn by itself and from a seed of its own, so picture i of a request is the same whether two pictures
-are asked for or ten, and the impersonal picture beside it differs in the taste alone. Drawing several at once would save
-little on a few processor cores, and the last bits of each would depend on its neighbours.
+are asked for or ten, and the impersonal picture beside it differs in the taste alone. (In a batch the last bits of each
+would depend on its neighbours.) A small model draws several side by side, each on one thread (`threads`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from palate.client.conditioning import MODES as _MODES
 from palate.client.conditioning import Conditioning, TextStates, Weighted, condition
 from palate.client.pipelines import LoadedPipeline, load_pipeline
+from palate.client.threads import side_by_side
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
@@ -35,11 +38,14 @@ DEFAULT_GUIDANCE = 3.0  # of the shipped generator and of models that its recipe
 FOREIGN_GUIDANCE = 7.5  # what the stock pipeline takes
 MAX_STRENGTH = 2.0
 MAX_HALVINGS = 2
+SMALL = 50_000_000  # weights of a U-Net for which one thread is enough; the shipped one has 11 million
 
 _MAX_PROMPT = 10_000  # characters
 _MAX_COUNT = 1000
 _MAX_STEPS = 200
 _MAX_SEED = 2**62
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,9 @@ class Generator:
         self.weights_sha256 = loaded.weights_sha256
         self.shipped = loaded.shipped
         self.text = TextStates(loaded.pipeline.tokenizer, loaded.pipeline.text_encoder)
+        self._conditioning = threading.Lock()
+        unet = loaded.pipeline.unet
+        self._small = unet.device.type == "cpu" and sum(one.numel() for one in unet.parameters()) <= SMALL
 
     @property
     def size(self) -> tuple[int, int]:
@@ -167,7 +176,7 @@ class Generator:
         With `pick` = K, count · K candidates are drawn from as many seeds, and the `count` that `score` puts highest are
         kept, best first. When `faithful` says that a picture does not show what was asked, it is drawn again at half the
         strengths, at most twice. `progress` hears of the steps done and of all steps to do (which grow when a picture is
-        drawn again). Raises `OptionError`.
+        drawn again). The three may be called from several threads, `progress` from one at a time. Raises `OptionError`.
         """
         if request.pick > 1 and score is None:
             raise OptionError(
@@ -177,18 +186,33 @@ class Generator:
             raise OptionError("mode = 'guidance' needs a guidance scale above 1; take mode 'embedding'")
         candidates = request.count * request.pick
         counter = _Counter((candidates + request.count * request.beside) * request.steps, progress)
-        drawn = []
-        for seed in range(request.seed, request.seed + candidates):
+        plain = replace(request, likes=(), dislikes=())
+
+        def draw(seed: int) -> Picture:
             picture = self._draw_faithfully(request, seed, faithful, counter)
-            drawn.append(picture if score is None else replace(picture, score=float(score(picture.image))))
-        if request.pick > 1:
-            drawn = sorted(drawn, key=_score_of, reverse=True)[: request.count]
-        if request.beside:
-            plain = replace(request, likes=(), dislikes=())
-            drawn = [
-                replace(p, impersonal=self._draw(plain, p.seed, plain.strengths, counter)) for p in drawn
-            ]
-        return drawn
+            return picture if score is None else replace(picture, score=float(score(picture.image)))
+
+        def draw_beside(picture: Picture) -> Picture:
+            return replace(picture, impersonal=self._draw(plain, picture.seed, plain.strengths, counter))
+
+        with warnings.catch_warnings():
+            # The schedulers of diffusers use numpy in a way that it is about to drop; nobody here can change that.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            drawn = self._for_each(draw, range(request.seed, request.seed + candidates), request)
+            if request.pick > 1:
+                drawn = sorted(drawn, key=_score_of, reverse=True)[: request.count]
+            return self._for_each(draw_beside, drawn, plain) if request.beside else drawn
+
+    def _for_each(
+        self, draw: Callable[[_Item], Picture], items: Sequence[_Item], request: Request
+    ) -> list[Picture]:
+        """Draw for each item: one after the other, or, with a small model, side by side."""
+        import torch
+
+        if not self._small:
+            return [draw(item) for item in items]
+        # Further terms hang on the U-Net, which all share.
+        return side_by_side(draw, items, 1 if request.mode == "guidance" else torch.get_num_threads())
 
     def _draw_faithfully(
         self, request: Request, seed: int, faithful: Callable[[Image], bool] | None, counter: _Counter
@@ -199,31 +223,33 @@ class Generator:
             if faithful is None or faithful(image):
                 break
             strengths = strengths[0] / 2, strengths[1] / 2
-            counter.total += request.steps
+            counter.expect(request.steps)
             image = self._draw(request, seed, strengths, counter)
         return Picture(image, seed, *strengths)
 
     def _draw(self, request: Request, seed: int, strengths: tuple[float, float], counter: _Counter) -> Image:
         import torch
 
-        told = condition(
-            self.text,
-            request.mode,
-            request.prompt,
-            request.negative,
-            request.likes,
-            request.dislikes,
-            *strengths,
-        )
+        with self._conditioning:  # a tokenizer is for one thread at a time
+            told = condition(
+                self.text,
+                request.mode,
+                request.prompt,
+                request.negative,
+                request.likes,
+                request.dislikes,
+                *strengths,
+            )
 
         def stepped(pipeline: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             counter.step()
             return tensors
 
-        with warnings.catch_warnings(), _further_terms(self.pipeline.unet, told):
-            # The schedulers of diffusers use numpy in a way that it is about to drop; nobody here can change that.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            (image,) = self.pipeline(
+        # The same weights, and progress of its own, since others may be drawing.
+        pipeline = copy.copy(self.pipeline)
+        pipeline.scheduler = self.pipeline.scheduler.from_config(self.pipeline.scheduler.config)
+        with _further_terms(pipeline.unet, told):
+            (image,) = pipeline(
                 prompt_embeds=told.prompt_embeds,
                 negative_prompt_embeds=told.negative_prompt_embeds,
                 # The noise is drawn on the CPU, so a seed means the same picture on every device.
@@ -250,11 +276,17 @@ class _Counter:
 
     def __init__(self, total: int, tell: Callable[[int, int], None] | None) -> None:
         self.done, self.total, self._tell = 0, total, tell
+        self._lock = threading.Lock()
 
     def step(self) -> None:
-        self.done += 1
-        if self._tell is not None:
-            self._tell(self.done, self.total)
+        with self._lock:
+            self.done += 1
+            if self._tell is not None:
+                self._tell(self.done, self.total)
+
+    def expect(self, steps: int) -> None:
+        with self._lock:
+            self.total += steps
 
 
 def _score_of(picture: Picture) -> float:

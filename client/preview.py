@@ -302,7 +302,8 @@ def _leave_out(
     draws: int,
 ) -> tuple[float, tuple[Influence, ...]]:
     """What chance does to the change, and what each of the newest comments does, the strongest first."""
-    from palate.client.reconstruction import LEAST_LABELS, Labels, one_thread
+    from palate.client.reconstruction import LEAST_LABELS, Labels
+    from palate.client.threads import one_thread
 
     with one_thread():
         whole = _mean_change(encoder, labels, settings, 0, draws)

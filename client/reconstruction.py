@@ -13,7 +13,6 @@ a device is the case of one. Labels are padded to a common number; padding chang
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from palate.client.threads import one_thread
 from palate.shared.encoder import (
     PICTURE_FEATURES,
     SENTENCE_FEATURES,
@@ -108,17 +108,6 @@ def train_together(
         changes = {name: change.numpy() for name, change in _descend(start, head, batch, settings).items()}
         for row, place in enumerate(places):
             yield place, {name: changes[name][row] for name in SHARED_SHAPES}
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Has torch compute on one thread inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _head_prior(encoder: EncoderWeights) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import uuid4
 
@@ -31,7 +30,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from palate.client.app import RECORD, TRAIN, WIRE, make_app, refusal
 from palate.client.joining import read_task
 from palate.client.reasons import Declined
-from palate.client.reconstruction import CHUNK, LEAST_LABELS, Labels, one_thread, train_together
+from palate.client.reconstruction import CHUNK, LEAST_LABELS, Labels, train_together
+from palate.client.threads import side_by_side
 from palate.server.settings import RunSettings
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import UpdateError
@@ -155,12 +155,8 @@ class InProcessGrid(Grid):
         def train(places: Sequence[int]) -> dict[int, Message]:
             return self._train_chunk(task, encoder, base, {place: asked[place] for place in places})
 
-        # Each thread has a number of its own, so each is told.
-        with (
-            one_thread(),
-            ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        ):
-            return {place: reply for replies in pool.map(train, chunks) for place, reply in replies.items()}
+        replies = side_by_side(train, chunks, self._workers)
+        return {place: reply for some in replies for place, reply in some.items()}
 
     def _train_chunk(
         self, task: Task, encoder: EncoderWeights, base: str, asked: Mapping[int, Message]

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.client.evaluator import fit_evaluator
-from palate.client.reconstruction import Labels, one_thread, train_together
+from palate.client.reconstruction import Labels, train_together
+from palate.client.threads import one_thread
 from palate.server.aggregation import moved
 from palate.server.robust import RULES, RobustRule, combine, drop_long, make_groups
 from palate.server.rounds import choose_cohort, derive_seed

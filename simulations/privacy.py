@@ -28,7 +28,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from palate.client.reconstruction import one_thread
+from palate.client.threads import one_thread
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld, epsilon_by_rdp
 from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.shared.errors import FileFormatError, OptionError

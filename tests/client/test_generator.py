@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL.Image import Image
 from palate.client.conditioning import condition
 from palate.client.generator import MODES, Generator, Request, _further_terms, load_generator
 from palate.client.pipelines import SHIPPED_GENERATOR, quiet
+from palate.client.threads import one_thread
 from palate.shared.errors import ModelError, OptionError
 
 LIKES = (("misty", 0.4), ("golden hour", 0.8))
@@ -174,9 +175,33 @@ def test_a_picture_is_the_same_whatever_the_count(generator: Generator) -> None:
     assert three[0].image.tobytes() != second.image.tobytes()
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_picture_is_the_same_on_any_number_of_threads(generator: Generator, mode: str) -> None:
+    """Guarded, so that pictures of several strengths are drawn at once, and others beside them."""
+    asked = Request(PROMPT, count=5, steps=2, mode=mode, likes=LIKES, dislikes=DISLIKES, beside=True, seed=7)
+
+    def faithful(image: Image) -> bool:
+        return pixels(image).sum() % 2 == 0
+
+    before, drawn = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            drawn.append(generator.generate(asked, faithful=faithful))
+    finally:
+        torch.set_num_threads(before)
+    one, *others = [
+        [(p.seed, p.strength, pixels(p.image).tolist(), pixels(p.impersonal).tolist()) for p in pictures]
+        for pictures in drawn
+    ]
+    assert [seed for seed, *_ in one] == [7, 8, 9, 10, 11]
+    assert len({strength for _, strength, *_ in one}) > 1
+    assert others == [one, one]
+
+
 def test_a_picture_without_a_taste_is_that_of_the_stock_pipeline(generator: Generator) -> None:
     (mine,) = generator.generate(Request(PROMPT, seed=3, steps=2, negative="neon", guidance_scale=4.0))
-    with quiet():
+    with quiet(), one_thread():
         (stock,) = generator.pipeline(
             PROMPT,
             negative_prompt="neon",
@@ -253,17 +278,23 @@ def test_an_interrupted_picture_leaves_no_hook_behind(bert: Generator) -> None:
 # --- ranking, guard, progress -------------------------------------------------------------------------------
 
 
+def scores_of(generator: Generator, first: int, *scores: float) -> Callable[[Image], float]:
+    """A score that knows the pictures of the seeds from `first` on."""
+    pictures = generator.generate(Request(PROMPT, count=len(scores), steps=1, seed=first))
+    known = {one.image.tobytes(): score for one, score in zip(pictures, scores, strict=True)}
+    assert len(known) == len(scores)
+    return lambda image: known[image.tobytes()]
+
+
 def test_picking_keeps_the_pictures_with_the_highest_scores_best_first(bert: Generator) -> None:
-    scores: Iterator[float] = iter([0.1, 0.9, float("nan"), 0.5])
-    drawn = bert.generate(
-        Request(PROMPT, count=2, pick=2, steps=1, seed=10), score=lambda image: next(scores)
-    )
+    score = scores_of(bert, 10, 0.1, 0.9, float("nan"), 0.5)
+    drawn = bert.generate(Request(PROMPT, count=2, pick=2, steps=1, seed=10), score=score)
     assert [(p.seed, p.score) for p in drawn] == [(11, 0.9), (13, 0.5)]
 
 
 def test_scores_alone_do_not_change_the_order(bert: Generator) -> None:
-    scores = iter([0.1, 0.9])
-    drawn = bert.generate(Request(PROMPT, count=2, steps=1), score=lambda image: next(scores))
+    score = scores_of(bert, 0, 0.1, 0.9)
+    drawn = bert.generate(Request(PROMPT, count=2, steps=1), score=score)
     assert [(p.seed, p.score) for p in drawn] == [(0, 0.1), (1, 0.9)]
 
 
