@@ -4,12 +4,13 @@ Stands between `device` and `generator`. What comes out are finished PNG files a
 and nothing personal: no prompt, no attribute, only a keyed name of the profile's version.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from palate.client.progress import Progress
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from palate.client.evaluator import Evaluator
     from palate.client.generator import Generator, Picture, Request
     from palate.client.picture_tower import Look
-
-Progress = Callable[[str, int, int], None]
 
 LEAST_SHOWN = 0.5
 """A picture in which the tower gives the prompt's subject a lower probability than this is drawn again, less personal."""

@@ -20,6 +20,7 @@ from palate.client import profile as profiles
 from palate.client import records, vault_folder, vault_format
 from palate.client.comments import Lesson, new_comment, read_lessons
 from palate.client.profile import Edit, Preference, Profile, build_profile
+from palate.client.progress import Notice, Progress, no_notice, no_progress
 from palate.client.records import COMMENT, EDITS, KEY, ONLY, PICTURE, Taught
 from palate.client.vault import Vault
 from palate.shared.attributes import load_vocabulary
@@ -33,22 +34,8 @@ if TYPE_CHECKING:
     from palate.client.keyrings import KeyStore
     from palate.client.scoring import PictureScore
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many steps are done, and how many there are."""
-
-Notice = Callable[[str], None]
-"""Called with one line that the person should see."""
-
 ENOUGH_LIKED, ENOUGH_DISLIKED = 8, 8
 """After so many verdicts of each kind more of them help little; ViPer (ECCV 2024) asks for as many."""
-
-
-def no_progress(what: str, done: int, total: int) -> None:
-    """Report progress to nobody."""
-
-
-def no_notice(line: str) -> None:
-    """Tell nobody."""
 
 
 class Device:
@@ -334,7 +321,7 @@ class Device:
         )
         if not (profile.likes or profile.dislikes):
             notice("your profile is empty, so these pictures are not personal yet; teach some comments first")
-        generator = model if isinstance(model, Generator) else load_generator(model)
+        generator = model if isinstance(model, Generator) else load_generator(model, progress=progress)
         if not generator.reads_whole(prompt):
             notice("the prompt is longer than the model reads; what stands at its end has no effect")
         evaluator = self.evaluator(progress=progress, notice=notice)

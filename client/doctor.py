@@ -13,6 +13,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+from palate.client.progress import Progress, no_progress
 from palate.shared.errors import ModelError, PalateError
 
 PACKAGES = (
@@ -73,7 +74,7 @@ class Health:
         return asdict(self) | {"healthy": not self.troubles}
 
 
-def examine(home: Path, *, measure: bool = True) -> Health:
+def examine(home: Path, *, measure: bool = True, progress: Progress = no_progress) -> Health:
     """Return what was found; with `measure` two pictures are made to see how fast that goes (some seconds)."""
     troubles: list[str] = []
     packages = {name: _version(name) for name in PACKAGES}
@@ -89,7 +90,7 @@ def examine(home: Path, *, measure: bool = True) -> Health:
         runs_on = _best(processor)
     if measure and not lacking:
         try:
-            speed = _measure()
+            speed = _measure(progress)
         except PalateError as error:
             troubles.append(str(error))
     return Health(
@@ -150,11 +151,11 @@ def _best(processor: dict[str, Any]) -> str:
     return "mps" if processor["mps"] else "cpu"
 
 
-def _measure() -> Speed:
+def _measure(progress: Progress) -> Speed:
     from palate.client.generator import Request, load_generator
 
     start = time.perf_counter()
-    generator = load_generator()
+    generator = load_generator(progress=progress)
     loaded = time.perf_counter()
     request = Request("a lighthouse", count=1, steps=MEASURED_STEPS)
     generator.generate(request)

@@ -8,7 +8,7 @@ time, so forgetting one comment gives exactly the models that would be there had
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.client.profile import Profile
+from palate.client.progress import Notice, Progress
 from palate.client.records import ADAPTER, FEATURES, ONLY, PICTURE, Taught
 from palate.client.releases import own_encoder
 from palate.client.scoring import look_at, read_directions
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from palate.client.evaluator import Evaluator
 
 Features = NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
-Notice = Callable[[str], None]
 
 LEAST_VERDICTS = 6  # fewer cannot say whether an adapter helps
 ADAPTER_SEED = 0  # the same comments give the same adapter, whoever taught them

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from palate.client.conditioning import MODES as _MODES
 from palate.client.conditioning import Conditioning, TextStates, Weighted, condition
 from palate.client.pipelines import LoadedPipeline, load_pipeline
+from palate.client.progress import Progress, no_progress
 from palate.client.threads import side_by_side
 from palate.shared.errors import OptionError
 
@@ -266,9 +267,20 @@ class Generator:
         return drawn
 
 
-def load_generator(model: str | Path | None = None, *, device: str | None = None) -> Generator:
-    """Load the shipped generator (None), a folder in the format of diffusers, or a model of the hub; `ModelError`."""
-    return Generator(load_pipeline(model, device=device))
+def load_generator(
+    model: str | Path | None = None,
+    *,
+    device: str | None = None,
+    progress: Progress = no_progress,
+) -> Generator:
+    """Load the shipped generator (None), a folder in the format of diffusers, or a model of the hub; `ModelError`.
+
+    `progress` hears of the beginning and of the end: the libraries alone take seconds.
+    """
+    progress("loading the generator", 0, 1)
+    generator = Generator(load_pipeline(model, device=device))
+    progress("loading the generator", 1, 1)
+    return generator
 
 
 class _Counter:

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 from palate.client import records
 from palate.client.consent import Consent, Terms
-from palate.client.device import Device, no_notice, no_progress
+from palate.client.device import Device
 from palate.client.identity import own_identity
 from palate.client.ledger import book_round
 from palate.client.masked_answers import KINDS, MaskedAnswers
 from palate.client.masking import MaskRules
 from palate.client.outbox import Log, send_update
+from palate.client.progress import no_notice, no_progress
 from palate.client.reasons import Declined, Notice, Send, check_encoder
 from palate.client.releases import offer, own_encoder
 from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights

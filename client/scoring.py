@@ -6,12 +6,13 @@ the same features whether it was taught or is asked about. Nothing is changed by
 the same answers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palate.client.pictures import KEPT_SIDE_PIXELS, read_picture, shrink_picture
+from palate.client.progress import Progress
 from palate.shared.errors import OptionError, PictureError
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 MAX_PICTURES = 10_000
 BATCH = 32  # pictures that the tower looks at together
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

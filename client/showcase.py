@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata, resources
 from pathlib import Path
@@ -27,14 +27,13 @@ from palate.client.creating import Made
 from palate.client.device import Device
 from palate.client.pictures import hash_picture
 from palate.client.profile import Profile
+from palate.client.progress import Progress
 from palate.client.records import Taught
 from palate.client.scoring import look_at
 from palate.shared.errors import PalateError
 
 if TYPE_CHECKING:
     from palate.client.generator import Generator
-
-Progress = Callable[[str, int, int], None]
 
 COUNT = 2  # pictures for each prompt and person
 STEPS = 20
@@ -135,7 +134,9 @@ def run_showcase(
     start = time.perf_counter()
     script = tomllib.loads(demo_folder().joinpath("people.toml").read_text(encoding="utf-8"))
     prompts = tuple(Prompt(**one) for one in script.pop("prompts"))
-    drawer = _Drawer(load_generator(), prompts, count, steps, best_of, progress, runs=len(script))
+    drawer = _Drawer(
+        load_generator(progress=progress), prompts, count, steps, best_of, progress, runs=len(script)
+    )
     folder = Path(tempfile.mkdtemp(prefix="palate-demo-"))  # for its owner's eyes only
     try:
         people = [drawer.draw_for(folder / key, key, script[key]["name"]) for key in script]

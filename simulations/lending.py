@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.client.device import no_notice
 from palate.client.joining import Participant, answer_task
 from palate.client.masked_answers import KINDS, MaskedAnswers
 from palate.client.masking import MaskRules
 from palate.client.outbox import MemoryLog
+from palate.client.progress import no_notice
 from palate.client.reasons import Send
 from palate.client.reconstruction import LEAST_LABELS, Labels
 from palate.shared.encoder import (

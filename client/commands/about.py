@@ -56,7 +56,8 @@ def doctor(
     """
     from palate.client.doctor import examine
 
-    health = examine(shell.home_of(home), measure=measure)
+    with shell.progress_bar() as progress:
+        health = examine(shell.home_of(home), measure=measure, progress=progress)
     if json:
         shell.print_json(health.to_json())
     else:

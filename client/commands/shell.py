@@ -11,13 +11,14 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from palate.client.progress import Progress
 from palate.shared.errors import OptionError, PalateError, StorageError, WrongPassphraseError
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
 PASSPHRASE_VARIABLE = "PALATE_PASSPHRASE"  # noqa: S105 - a name, not a passphrase
 STOPPED = 130  # what shells report for a program that Ctrl-C ended
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many steps are done, and how many there are."""
 
 Home = Annotated[
     Path | None,
@@ -158,11 +156,12 @@ def plain(words: str, style: str = "") -> "Text":
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Show on stderr how far a longer job is, if there is a terminal and it takes longer than a moment."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     console = err()
     bars = Bars(
+        SpinnerColumn(finished_text=" "),  # a bar may stand still for seconds
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),

@@ -129,6 +129,12 @@ def test_guidance_mode_needs_guidance(bert: Generator) -> None:
 # --- loading ------------------------------------------------------------------------------------------------
 
 
+def test_loading_says_when_it_begins_and_ends(tiny_pipelines: dict[str, Path]) -> None:
+    heard: list[tuple[str, int, int]] = []
+    load_generator(tiny_pipelines["bert"], device="cpu", progress=lambda *now: heard.append(now))
+    assert heard == [("loading the generator", 0, 1), ("loading the generator", 1, 1)]
+
+
 def test_loading_and_drawing_leave_the_terminal_alone(
     tiny_pipelines: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
