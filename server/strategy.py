@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord, RecordDict
@@ -107,8 +108,14 @@ def _aggregate(strategy: FedAvg, round: int, changes: Sequence[Floats]) -> Float
 def mean_change(updates: Sequence[EncoderUpdate]) -> Floats:
     """Returns the mean of at least one change as a vector, each counting the same, summed in float64 in the given order."""
     total = np.zeros_like(updates[0].vector, np.float64)
-    for update in updates:
-        total += update.vector
+
+    def add(part: slice) -> None:
+        for update in updates:
+            total[part] += update.vector[part]
+
+    half = len(total) // 2
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(add, (slice(half), slice(half, None))))
     return np.asarray(total / len(updates), dtype=np.float32)
 
 

@@ -38,6 +38,8 @@ MAX_NORM: Final = 25.0
 MAX_ROUND: Final = 2**32 - 1
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+_PIECE = 4_096  # values; of far more, BLAS would take threads that wait for each other
+_LEAST_SQUARE, _MOST_SQUARE = 1e-20, 1e30  # sums between them are told well in float32
 _SHOWN = 60  # characters of a name that is not ours, in an error
 
 
@@ -104,9 +106,8 @@ class SharedTensors(Mapping[str, Floats]):
 
     @cached_property
     def norm(self) -> float:
-        """The length of the vector (L2), summed in float64."""
-        with np.errstate(invalid="ignore"):  # a NaN that signals
-            return norm_of(self.vector)
+        """The length of the vector (L2), as `norm_of` tells it."""
+        return norm_of(self.vector)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +135,7 @@ class EncoderUpdate:
 
     @property
     def norm(self) -> float:
-        """The length of the change: L2 over all tensors together, summed in float64."""
+        """The length of the change: L2 over all tensors together."""
         return cast(SharedTensors, self.tensors).norm
 
     @classmethod
@@ -160,8 +161,17 @@ class EncoderUpdate:
 
 
 def norm_of(tensor: Floats) -> float:
-    """Returns the L2 length of one tensor, summed in float64 (which float32 squares cannot overflow)."""
-    return math.sqrt(float(np.square(tensor, dtype=np.float64).sum()))
+    """Returns the L2 length of one tensor, to about six digits, and not finite if and only if a value is not.
+
+    Squares are summed in float32 piece by piece, and the pieces in float64; all in float64 where float32 has not the range.
+    """
+    values = tensor.ravel()
+    with np.errstate(all="ignore"):
+        pieces = (values[first : first + _PIECE] for first in range(0, values.size, _PIECE))
+        total = sum(float(piece @ piece) for piece in pieces)
+        if not _LEAST_SQUARE < total < _MOST_SQUARE:
+            total = float(np.square(values, dtype=np.float64).sum())
+    return math.sqrt(total)
 
 
 def same_bits(one: Floats, other: Floats) -> bool:

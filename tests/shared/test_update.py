@@ -18,7 +18,7 @@ from palate.shared.encoder import (
     load_encoder,
 )
 from palate.shared.errors import OptionError, PalateError, UpdateError
-from palate.shared.update import MAX_NORM, EncoderUpdate, LocalSettings, SharedTensors
+from palate.shared.update import MAX_NORM, EncoderUpdate, LocalSettings, SharedTensors, norm_of
 from palate.shared.wire import decode_update, encode_update
 
 BASE = "0123456789abcdef" * 4
@@ -179,13 +179,33 @@ def test_the_vector_is_all_tensors_one_after_the_other() -> None:
             SharedTensors(wrong)
 
 
+@pytest.mark.parametrize("scale", [1e-45, 1e-30, 1e-12, 1e-9, 1.0, 1e12, 1e16, 1e30, 3e37])
+@pytest.mark.parametrize("size", [1, 4_095, 4_096, 4_097, 96_640])
+def test_a_norm_is_that_of_float64_for_values_of_any_size(scale: float, size: int) -> None:
+    values = np.random.default_rng(size).standard_normal(size).astype(np.float64)
+    values[-1] = 5.0  # in the last piece
+    tensor = (values * scale).astype(np.float32)
+    wanted = math.sqrt(math.fsum(float(one) ** 2 for one in tensor))
+    assert norm_of(tensor) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("place", [0, 4_096, -1])
+@pytest.mark.parametrize("bits", [0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001])
+def test_a_norm_is_not_finite_if_one_value_is_not(place: int, bits: int) -> None:
+    """Also for a NaN that signals, of which no warning is made."""
+    tensor = np.ones(10_000, np.float32)
+    tensor.view(np.uint32)[place] = bits
+    assert not math.isfinite(norm_of(tensor))
+    assert norm_of(np.zeros(10_000, np.float32)) == 0
+
+
 def test_the_norm_is_the_length_of_all_weights_together() -> None:
     tensors = change()
     tensors["picture.hidden.bias"][0] = 3
     tensors["sentence.taste.weight"][5, 7] = -4
     assert EncoderUpdate(BASE, 1, tensors).norm == 5
     count = sum(math.prod(shape) for shape in SHARED_SHAPES.values())
-    assert EncoderUpdate(BASE, 1, change(0.5)).norm == pytest.approx(0.5 * math.sqrt(count), rel=1e-12)
+    assert EncoderUpdate(BASE, 1, change(0.5)).norm == pytest.approx(0.5 * math.sqrt(count), rel=1e-6)
     # Squares of these would overflow in float32.
     assert EncoderUpdate(BASE, 1, change(1e30)).norm == pytest.approx(
         float(np.float32(1e30)) * math.sqrt(count)
