@@ -39,7 +39,7 @@ DEFAULT_GUIDANCE = 3.0  # of the shipped generator and of models that its recipe
 FOREIGN_GUIDANCE = 7.5  # what the stock pipeline takes
 MAX_STRENGTH = 2.0
 MAX_HALVINGS = 2
-SMALL = 50_000_000  # weights of a U-Net for which one thread is enough; the shipped one has 11 million
+SMALL = 50_000_000  # weights of a U-Net up to which a picture is drawn on one thread; the shipped one has 11 million
 
 _MAX_PROMPT = 10_000  # characters
 _MAX_COUNT = 1000

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,25 @@ def test_a_picture_is_the_same_on_any_number_of_threads(generator: Generator, mo
     assert [seed for seed, *_ in one] == [7, 8, 9, 10, 11]
     assert len({strength for _, strength, *_ in one}) > 1
     assert others == [one, one]
+
+
+def test_pictures_are_drawn_at_once_each_on_one_thread(bert: Generator) -> None:
+    """Each waits for the other when it is scored, so one after the other would break the barrier."""
+    both, threads = threading.Barrier(2, timeout=30), []
+
+    def score(image: Image) -> float:
+        threads.append(torch.get_num_threads())
+        both.wait()
+        return 0.0
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        bert.generate(Request(PROMPT, count=2, steps=1), score=score)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1, 1]
 
 
 def test_a_picture_without_a_taste_is_that_of_the_stock_pipeline(generator: Generator) -> None:
