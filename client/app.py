@@ -9,7 +9,7 @@ only for the *hash* of a run's bundle and refuses a run whose bundle it does not
 is nothing of it to execute, and what it executes is what its owner installed. (A server that lies about the hash gains
 nothing by it: the hash decides about talking, not about code.)
 
-The lower half, `Fleet`, is all that knows the inside of Flower 1.41: the client under `flwr.supernode.fleet_http_connection`.
+The lower half, `Fleet`, is all that knows the inside of Flower 1.42: the client under `flwr.supernode.fleet_http_connection`.
 The function there of that name is not used, because it ends the process from a timer when it cannot connect, sends the
 process an interrupt when a restarted server does not know the node, and logs what the server says.
 """

@@ -7,7 +7,7 @@ SuperLink. One message type, `train`, one record, `palate`, one value in it, `wi
 Deployed, messages are sent and replies fetched with the parts that Flower's own `HttpGrid` is made of. Its `pull_messages` waits up to
 minutes for a device that announces a reply and does not upload it, takes any number of objects, and loses all replies of a call
 when one of them cannot be read; and both it and a device would ask for three objects where one, the record, says all. Those
-parts are internal to Flower 1.41, which is pinned; tests run them against a SuperLink.
+parts are internal to Flower 1.42, which is pinned; tests run them against a SuperLink.
 """
 
 from __future__ import annotations

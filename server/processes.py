@@ -1,7 +1,7 @@
 """The deployed server: starts and stops Flower's SuperLink the right way, submits runs, and takes up what a kill left undone.
 
 Where it stands in the flow: the commands of `cli` call this; Flower is reached through its own programs, never imported. What
-is right, learned by trying Flower 1.41: the work folder is empty, or code that lies in it would be taken for the app's; nothing
+is right, learned by trying Flower 1.42: the work folder is empty, or code that lies in it would be taken for the app's; nothing
 is installed at run time; no telemetry and no question about updates leaves; Flower's own files lie in the server's folder, not in
 the home folder; passphrases are not handed on. Flower's books lie in memory, which halves the time of a masked round: what must outlive
 a kill lies in the server's folder, and devices join anew. Admitted keys need books on disk, and noise plans are better off with them.

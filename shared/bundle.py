@@ -7,7 +7,7 @@ holds nothing else. Its one setting, `settings`, is empty in the bundle and fill
 concerns them in the task.
 
 Flower identifies a bundle by the SHA-256 of the archive. `bundle_bytes` writes the archive byte for byte as `flwr run` of
-Flower 1.41 does (stored, not deflated; fixed dates; sorted; a list of contents at the end), so both sides know the hash
+Flower 1.42 does (stored, not deflated; fixed dates; sorted; a list of contents at the end), so both sides know the hash
 without asking each other. A test compares it with Flower's own.
 """
 

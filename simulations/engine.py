@@ -8,7 +8,7 @@ ways to answer a round, and both give the same updates (a test says so):
   device trains with (`client.reconstruction.train_together`), in threads. Virtual people keep no outbox, so nothing is noted.
 
 `simulate_on_ray` runs the same two apps under Flower's own simulation engine, which can use many machines; on one it is far
-slower (`benchmarks/engines.py`). The parts of a Grid that Flower calls internal are pinned with flwr 1.41 and tested.
+slower (`benchmarks/engines.py`). The parts of a Grid that Flower calls internal are pinned with flwr 1.42 and tested.
 """
 
 from __future__ import annotations

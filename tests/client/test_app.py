@@ -133,7 +133,7 @@ def test_a_message_of_another_form_is_declined_unread(content: RecordDict) -> No
 
 
 def test_flowers_inside_is_what_the_connection_takes_it_for() -> None:
-    assert flwr.__version__.startswith("1.41.")
+    assert flwr.__version__.startswith("1.42.")
     calls = (
         "RegisterNode ActivateNode DeactivateNode UnregisterNode SendNodeHeartbeat PullMessages PushMessages"
     )

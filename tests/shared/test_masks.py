@@ -275,7 +275,7 @@ def stock_mask(key: bytes, count: int) -> NDArray[np.int64]:
 
 
 def test_stock_32_bit_masks_are_opened_by_trying_seeds() -> None:
-    """A device's update is recovered from its mask by Flower 1.41, though the key under it has 256 bits.
+    """A device's update is recovered from its mask by Flower 1.42, though the key under it has 256 bits.
 
     Stock SecAgg+ folds the agreed key to 32 bits and seeds a Mersenne twister with them. To take a second, not days, the
     search is told the upper 20 of the 32 bits and tries the other 12; without them the same loop has 2^20 times as much to
