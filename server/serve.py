@@ -64,12 +64,13 @@ class _Guarded(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         if self._timer is not None:
             self._head_bytes += len(data)
             # A body may come with the end of the head: one read more is let through.
             if self._head_bytes - len(data) > MOST_HEAD_BYTES:
-                self._head_is_over()
-                self.transport.close()
+                self.transport.abort()
                 return
         super().data_received(data)
 
@@ -93,7 +94,7 @@ class _Guarded(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         if not self.transport.is_closing():
-            self.transport.close()
+            self.transport.abort()
 
 
 class Server:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -91,6 +92,7 @@ REQUESTS: Final[Mapping[str, Any]] = {
 }
 """The calls of a device: those of Flower's Fleet API, and two of ours that do the work of several in one."""
 
+_NAME = re.compile(r"[0-9a-f]{64}")
 _ACCOUNT = AccountInfo(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME)
 _REASONS: Final = {
     ErrorCode.MESSAGE_UNAVAILABLE: "late",
@@ -317,20 +319,22 @@ class SuperLink:
             raise RefusedError(403, "not a reply of this node")
         if self._asked.get(question) != request.node.node_id:
             raise RefusedError(403, "nobody waits for this")
-        failed = request.messages_list[0].HasField("error")
-        parts = list(islice(iterate_object_tree(request.message_object_trees[0]), OBJECTS + 1))
-        if len(parts) not in (1, OBJECTS) or (failed and len(parts) != 1):
+        names = _chain(request.message_object_trees[0])
+        if len(names) not in (1, OBJECTS) or names[-1] != metadata.message_id:
             raise RefusedError(400, "not the form of a reply")
-        if any(part.object_id in self._store for part in parts[-1:]):
+        if names[-1] in self._store or question in self._books.message_ins_id_to_message_res_id:
             raise RefusedError(403, "answered already")
-        return fleet.push_messages(request, self._books)
+        try:
+            return fleet.push_messages(request, self._books)
+        except (ValueError, TypeError, KeyError):  # what Flower's readers raise for metadata that are none
+            raise RefusedError(400, "not the form of a reply") from None
 
     def give(self, request: Any, parts: list[bytes]) -> None:
         """Take a reply with all its parts, the innermost last."""
         answer = self.push(request)
         run = request.messages_list[0].metadata.run_id
         wanted = set(answer.objects_to_push)
-        names = [one.object_id for one in iterate_object_tree(request.message_object_trees[0])][::-1]
+        names = _chain(request.message_object_trees[0])[::-1]
         if len(parts) != len(names):
             raise RefusedError(400, "not the parts of this reply")
         for name, part in zip(names, parts, strict=True):
@@ -534,6 +538,21 @@ def read_record(content: bytes, name: str, question: str) -> Reply:
         return Reply(question, None, "unreadable")
     wire = record.get(VALUE) if len(record) == 1 else None
     return Reply(question, wire) if isinstance(wire, bytes) else Reply(question, None, "content")
+
+
+def _chain(tree: Any) -> list[str]:
+    """Return the names of the parts of a message, the innermost first; none for a tree that branches, or is too deep, or names oddly."""
+    names: list[str] = []
+    while len(names) < OBJECTS:
+        if not _NAME.fullmatch(tree.object_id):
+            return []
+        names.append(tree.object_id)
+        if not tree.children:
+            return names[::-1] if len(set(names)) == len(names) else []
+        if len(tree.children) > 1:
+            return []
+        tree = tree.children[0]
+    return []
 
 
 def _seconds(text: str) -> float:
