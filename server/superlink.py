@@ -200,6 +200,7 @@ class SuperLink:
         self._task: int | None = None
         self._asked: dict[str, int] = {}  # questions that are open, with the node that was asked
         self._answered: set[str] = set()  # of these, those with a whole answer
+        self._records: dict[str, str] = {}  # the names of the records in their answers
         self._open: dict[int, tuple[str, ...]] = {}  # objects of the message that a node took last
         self._taken: dict[
             int, tuple[str, Any, bytes]
@@ -325,9 +326,14 @@ class SuperLink:
         if names[-1] in self._store or question in self._books.message_ins_id_to_message_res_id:
             raise RefusedError(403, "answered already")
         try:
-            return fleet.push_messages(request, self._books)
+            answer = fleet.push_messages(request, self._books)
         except (ValueError, TypeError, KeyError):  # what Flower's readers raise for metadata that are none
             raise RefusedError(400, "not the form of a reply") from None
+        if question not in self._books.message_ins_id_to_message_res_id:  # too late: Flower says nothing
+            raise RefusedError(403, "nobody waits for this")
+        # The store knows one tree for each name, and another device may have made that up before.
+        self._records[question] = names[0] if len(names) == OBJECTS else ""
+        return answer
 
     def give(self, request: Any, parts: list[bytes]) -> None:
         """Take a reply with all its parts, the innermost last."""
@@ -414,7 +420,8 @@ class SuperLink:
         self._books.finish_task(self._task, how, "")
         self._books.cleanup_run(self._run)
         self._run = self._task = None
-        self._asked, self._answered, self._open, self._taken = {}, set(), {}, {}
+        self._asked, self._answered, self._records = {}, set(), {}
+        self._open, self._taken = {}, {}
 
     def connected(self) -> list[int]:
         """Return the numbers of the nodes that are connected now."""
@@ -451,7 +458,10 @@ class SuperLink:
 
     def replies(self, *, all_of_them: bool = False) -> Iterator[Reply]:
         """Yield the answers that are here, each once; with `all_of_them` also who is gone, or too late, in Flower's words."""
-        questions = set(self._asked) if all_of_them else set(self._answered)
+        questions = set(self._answered)
+        if all_of_them:  # but for answers that are still uploaded: Flower would count them as handed out
+            known = self._books.message_ins_id_to_message_res_id
+            questions |= {one for one in self._asked if one not in known}
         if not questions or self._run is None:
             return
         for message in self._books.get_message_res(questions, self._run):
@@ -467,17 +477,10 @@ class SuperLink:
     def _read(self, message: Message, question: str) -> Reply:
         if message.has_error():
             return Reply(question, None, _REASONS.get(message.error.code) or word_of(message.error.reason))
-        try:
-            tree = self._store.get_object_tree(message.metadata.message_id)
-            names = [part.object_id for part in islice(iterate_object_tree(tree), OBJECTS + 1)]
-            content = self._books.get_object(message.metadata.run_id, names[0]) or b""
-        except NoObjectInStoreError:
-            return Reply(question, None, "unreadable")
-        return (
-            read_record(content, names[0], question)
-            if len(names) == OBJECTS
-            else Reply(question, None, "content")
-        )
+        name = self._records.get(question)
+        if not name:
+            return Reply(question, None, "content")
+        return read_record(self._books.get_object(message.metadata.run_id, name) or b"", name, question)
 
     def _metadata(self, node: int, round: int, seconds: float) -> Metadata:  # noqa: A002
         return Metadata(
@@ -509,6 +512,7 @@ class SuperLink:
         if node is not None and self._taken.get(node, ("",))[0] == question:
             del self._taken[node]
         self._answered.discard(question)
+        self._records.pop(question, None)
         known = self._books.message_ins_id_to_message_res_id.get(question)
         for name in {question, *answers, *([known] if known else [])}:
             self._store.delete(name)
