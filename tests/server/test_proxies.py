@@ -76,7 +76,7 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[in
             time.sleep(0.1)
         yield port, tls
     finally:
-        process.terminate()
+        process.kill()
         process.wait(20)
         palate("stop", home=tmp_path / "server")
 
