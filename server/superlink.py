@@ -24,7 +24,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from itertools import islice
 from typing import Any, Final
 
 from flwr.app import ConfigRecord, Message, MessageType, Metadata, RecordDict

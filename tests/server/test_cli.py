@@ -1,7 +1,6 @@
 """`palate server`: what it prints where and how it ends, without a SuperLink."""
 
 import json
-import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -139,32 +138,34 @@ def test_a_port_that_is_taken_is_one_line(home: Path) -> None:
         Address(port=0)
 
 
-def test_without_flower_the_line_says_what_to_install(
-    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(processes.sys, "executable", str(tmp_path / "python"))
+def test_without_flower_the_line_says_what_to_install(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "palate[federate]" in palate("start", status=1).stderr
 
 
-def test_a_work_folder_that_is_not_empty_is_refused(home: Path) -> None:
-    # Code that lies there would be taken for the app's.
-    (home / "flower" / "work" / "client").mkdir(parents=True)
-    assert "is to be empty" in palate("start", "--port", "18990", status=1).stderr
-    shutil.rmtree(home / "flower")
+def test_certificates_that_are_none_are_one_line_before_anything_is_started(
+    home: Path, tmp_path: Path
+) -> None:
+    for name in ("ca.crt", "server.pem", "server.key"):
+        (tmp_path / name).write_text("nothing of the kind")
+    done = palate("start", "--port", "21790", "--tls", str(tmp_path), status=1)
+    assert "are no certificate and its private key" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not home.exists()
 
 
-def test_no_secret_and_no_switch_of_ours_reaches_flowers_programs(
+def test_no_secret_and_no_switch_of_ours_reaches_the_servers_process(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PALATE_PASSPHRASE", "correct horse")
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    monkeypatch.setenv("PYTHONSTARTUP", "/somewhere/else.py")
     monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
     found = processes.environment(ServerFolder(home))
     assert "correct horse" not in found.values()
-    assert "PYTHONPATH" not in found
+    assert not {"PYTHONPATH", "PYTHONSTARTUP"} & set(found)
     assert found["FLWR_TELEMETRY_ENABLED"] == "0"
     assert found["FLWR_DISABLE_UPDATE_CHECK"] == "1"
-    assert found["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
     assert found["FLWR_HOME"] == str(home / "flower")
 
 
