@@ -40,7 +40,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from palate.server.superlink import MOST_RECORD, FlowerError, RefusedError, SuperLink, parse, status_of
+from palate.server.fleet_calls import MOST_RECORD, FlowerError, RefusedError, parse, status_of
+from palate.server.superlink import SuperLink
 from palate.shared.frames import join_frames, split_frames
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Front:
     _keys: OrderedDict[bytes, _Key] = field(default_factory=OrderedDict)
     _failures: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
     _waiting: dict[int, asyncio.Future[None]] = field(default_factory=dict)
+    _peers: dict[Any, int] = field(default_factory=dict)  # which node last called on a connection
     _buffered: int = 0
     _room: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -290,6 +292,12 @@ class Front:
         woken = self._waiting.get(node)
         if woken is not None and not woken.done():
             woken.set_result(None)
+
+    def connection_lost(self, client: Any) -> None:
+        """Be told that a connection ended: a device of ours keeps one open, so it has left, or will be back at once."""
+        node = self._peers.pop(client, None)
+        if node is not None:
+            self.link.hung_up(node)
 
     def keep_waiting_alive(self) -> None:
         """Note that all devices that wait are alive; to be called every few seconds."""

@@ -61,6 +61,7 @@ class _Guarded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_over()
+        self.app.connection_lost(self.client)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -1,16 +1,11 @@
 """Flower's SuperLink inside this process: who is connected, what waits for whom, and what was answered.
 
 Where it stands in the flow: `front` puts devices' calls to it, `control` puts the round loop's questions to it, `serve` makes one. All
-that the server uses of Flower's inside stands in this file: the books in memory (`InMemoryLinkState`), the object store, and the
-handlers of the Fleet API. Those parts are internal to Flower 1.42, which is pinned; `tests/server/test_flower_inside.py` names
-what changed when another version is installed.
+that the server uses of Flower's inside stands here, in `books` and in `fleet_calls`. Those parts are internal to Flower 1.42,
+which is pinned; `tests/server/test_flower_inside.py` names what changed when another version is installed.
 
 Flower's own server offers three APIs on one port, and two of them (Control and Runtime) run code for whoever reaches them. Here
 only the Fleet API exists. A run begins through `start_run`, which takes settings and no code: the bundle is always our own.
-
-Three things differ from Flower's books. A node's number follows from its public key, so that a device keeps it over a restart
-of the server without books on disk. What waits for a node lies in a queue of that node, where Flower walks through all messages
-at each call. And nodes that have been away for long are forgotten.
 
 Everything here runs in one thread, the one of the event loop.
 """
@@ -18,10 +13,8 @@ Everything here runs in one thread, the one of the event loop.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -30,15 +23,11 @@ from flwr.app import ConfigRecord, Message, MessageType, Metadata, RecordDict
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID, ErrorCode, SubStatus
 from flwr.common.serde import message_to_proto, user_config_to_proto
-from flwr.proto import control_pb2, fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
-from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+from flwr.proto import control_pb2, fab_pb2, fleet_pb2, message_pb2
 from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
-from flwr.supercore.error import FlowerError
-from flwr.supercore.error.catalog import API_ERROR_MAP
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
-    get_object_id,
     get_object_tree,
     iterate_object_tree,
     no_object_id_recompute,
@@ -49,132 +38,22 @@ from flwr.superlink.servicer.control import control_handlers
 from flwr.superlink.servicer.fleet import fleet_handlers as fleet
 
 from palate.server.aggregation import Reply
+from palate.server.books import Books
+from palate.server.fleet_calls import OBJECTS, RECORD, VALUE, RefusedError, names_of_parts, read_record
 from palate.shared.bundle import bundle_bytes, known_hashes
 from palate.shared.reasons import word_of
-from palate.shared.wire import UPDATE_BYTES
 
-__all__ = [
-    "MOST_RECORD",
-    "FlowerError",
-    "RefusedError",
-    "SuperLink",
-    "number_of",
-    "parse",
-    "read_record",
-    "status_of",
-]
-
-RECORD: Final = "palate"
-VALUE: Final = "wire"
-OBJECTS: Final = 3  # of a message with content: the message, its content, and the one record in it
-MOST_RECORD: Final = UPDATE_BYTES + 65_536
 FORGET_SECONDS: Final = 900.0  # a node that was away for so long is no longer known
 GONE_SECONDS: Final = 3.0  # after a device hung up, it has so long to call again before it counts as gone
 ALIVE_SECONDS: Final = 2.0  # between two notes that a node is alive
 MOST_NODES: Final = 20_000
 
-REQUESTS: Final[Mapping[str, Any]] = {
-    "register-node": fleet_pb2.RegisterNodeFleetRequest,
-    "activate-node": fleet_pb2.ActivateNodeRequest,
-    "deactivate-node": fleet_pb2.DeactivateNodeRequest,
-    "unregister-node": fleet_pb2.UnregisterNodeFleetRequest,
-    "send-node-heartbeat": heartbeat_pb2.SendNodeHeartbeatRequest,
-    "pull-messages": fleet_pb2.PullMessagesRequest,
-    "push-messages": fleet_pb2.PushMessagesRequest,
-    "get-run": run_pb2.GetRunRequest,
-    "get-fab": fab_pb2.GetFabRequest,
-    "push-object": message_pb2.PushObjectRequest,
-    "pull-object": message_pb2.PullObjectRequest,
-    "confirm-message-received": message_pb2.ConfirmMessageReceivedRequest,
-    "take": fleet_pb2.PullMessagesRequest,
-    "give": fleet_pb2.PushMessagesRequest,
-}
-"""The calls of a device: those of Flower's Fleet API, and two of ours that do the work of several in one."""
-
-_NAME = re.compile(r"[0-9a-f]{64}")
 _ACCOUNT = AccountInfo(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME)
 _REASONS: Final = {
     ErrorCode.MESSAGE_UNAVAILABLE: "late",
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "late",
     ErrorCode.NODE_UNAVAILABLE: "gone",
 }
-
-
-class RefusedError(Exception):
-    """A call is answered with an HTTP status and a few constant words."""
-
-    def __init__(self, status: int, detail: str, *, after: int = 0) -> None:
-        """Take the status, the words, and after how many seconds another try may help."""
-        super().__init__(detail)
-        self.status, self.detail, self.after = status, detail, after
-
-
-class _Books(InMemoryLinkState):
-    """Flower's books in memory, with a queue for each node and a word when a message was uploaded whole."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.queues: defaultdict[int, deque[str]] = defaultdict(deque)
-        self.on_whole: Callable[[str], None] = lambda message_id: None
-
-    def create_node(self, owner_aid: str, owner_name: str, public_key: bytes, *rest: Any, **more: Any) -> int:
-        drawn = super().create_node(owner_aid, owner_name, public_key, *rest, **more)
-        if drawn == 0:
-            return 0
-        number = number_of(public_key)
-        node = self.nodes.pop(drawn)
-        self.owner_to_node_ids[owner_aid].discard(drawn)
-        if number in self.nodes:  # of another key: 2^63 tries
-            del self.node_public_key_to_node_id[public_key]
-            raise ValueError("Public key already in use")
-        node.node_id = number
-        self.nodes[number] = node
-        self.node_public_key_to_node_id[public_key] = number
-        self.owner_to_node_ids[owner_aid].add(number)
-        return number
-
-    def forget_node(self, number: int) -> None:
-        """Remove all that is known of a node."""
-        node = self.nodes.pop(number, None)
-        if node is not None:
-            self.node_public_key_to_node_id.pop(node.public_key, None)
-            self.owner_to_node_ids[node.owner_aid].discard(number)
-        self.queues.pop(number, None)
-
-    def store_message_ins(self, message: Message) -> str | None:
-        known = message.metadata.message_id in self.message_ins_store
-        stored: str | None = super().store_message_ins(message)
-        if stored and not known:
-            self.queues[message.metadata.dst_node_id].append(stored)
-        return stored
-
-    def get_message_ins(self, node_id: int, limit: int | None, *, run_id: int | None = None) -> list[Message]:
-        queue = self.queues.get(node_id)
-        while queue:
-            message = self.message_ins_store.get(queue[0])
-            if message is not None and not self.is_whole(queue[0]):
-                break
-            one = queue.popleft()
-            self._check_stored_messages({one})
-            message = self.message_ins_store.get(one)
-            if message is not None and not message.metadata.delivered_at:
-                message.metadata.delivered_at = str(time.time())
-                return [message]
-        if not queue:
-            self.queues.pop(node_id, None)
-        return []
-
-    def store_object(self, run_id: int, session_id: str, object_id: str, object_content: bytes) -> bool:
-        session = self._object_push_sessions.get(session_id)
-        stored = bool(super().store_object(run_id, session_id, object_id, object_content))
-        if stored and session is not None and not session.pending_object_ids:
-            for root in session.root_object_ids:
-                self.on_whole(root)
-        return stored
-
-    def is_whole(self, message_id: str) -> bool:
-        """Say whether all objects of a message are here."""
-        return message_id not in self._object_push_session_by_root
 
 
 class SuperLink:
@@ -188,7 +67,7 @@ class SuperLink:
         """Begin without devices and without a run."""
         manager = get_federation_manager()
         store = ObjectStoreFactory(FLWR_IN_MEMORY_DB_NAME).store()
-        self._books = _Books(manager, store)
+        self._books = Books(manager, store)
         self._books.on_whole = self._whole
         self._store = store
         manager.ensure_default_federations_exist(flwr_aid=NOOP_FLWR_AID)
@@ -259,11 +138,17 @@ class SuperLink:
             self._books.acknowledge_node_heartbeat(node, known.heartbeat_interval)
 
     def hung_up(self, node: int) -> None:
-        """Note that a device that waited for a message hung up: unless it calls again soon it is gone."""
+        """Note that a device's connection is gone: unless it calls again soon, so is the device."""
         known = self._books.nodes.get(node)
         if known is not None and known.online_until:
             known.online_until = min(known.online_until, time.time() + GONE_SECONDS)
             self._alive.pop(node, None)
+
+    def _work_until(self, node: int, when: float) -> None:
+        """Count on a device while it works on a question, in which time it makes no call."""
+        known = self._books.nodes.get(node)
+        if known is not None and known.online_until:
+            known.online_until = max(known.online_until, when)
 
     def waits(self, node: int) -> bool:
         """Say whether a whole message waits for a node."""
@@ -306,6 +191,8 @@ class SuperLink:
             content = self._books.get_object(answer.messages_list[0].metadata.run_id, names[0]) or b""
             self._store.delete(names[-1])
             self._taken[node] = names[-1], answer, content
+            metadata = answer.messages_list[0].metadata
+            self._work_until(node, metadata.created_at + metadata.ttl)
         return answer, content
 
     def push(self, request: Any) -> Any:
@@ -319,7 +206,7 @@ class SuperLink:
             raise RefusedError(403, "not a reply of this node")
         if self._asked.get(question) != request.node.node_id:
             raise RefusedError(403, "nobody waits for this")
-        names = _chain(request.message_object_trees[0])
+        names = names_of_parts(request.message_object_trees[0])
         if len(names) not in (1, OBJECTS) or names[-1] != metadata.message_id:
             raise RefusedError(400, "not the form of a reply")
         if names[-1] in self._store or question in self._books.message_ins_id_to_message_res_id:
@@ -339,7 +226,7 @@ class SuperLink:
         answer = self.push(request)
         run = request.messages_list[0].metadata.run_id
         wanted = set(answer.objects_to_push)
-        names = _chain(request.message_object_trees[0])[::-1]
+        names = names_of_parts(request.message_object_trees[0])[::-1]
         if len(parts) != len(names):
             raise RefusedError(400, "not the parts of this reply")
         for name, part in zip(names, parts, strict=True):
@@ -524,53 +411,5 @@ class SuperLink:
         self._alive.pop(number, None)
 
 
-def number_of(public_key: bytes) -> int:
-    """Return the number of the node with a public key (PEM): 63 bits of its SHA-256, so that it is the same after a restart."""
-    return int.from_bytes(hashlib.sha256(b"palate node 1\0" + public_key).digest()[:8], "big") >> 1 | 2
-
-
-def read_record(content: bytes, name: str, question: str) -> Reply:
-    """Return what the record of a device's answer holds: wire bytes, or the word that says why there are none."""
-    if len(content) > MOST_RECORD:
-        return Reply(question, None, "size")
-    try:
-        if get_object_id(content) != name:
-            return Reply(question, None, "unreadable")
-        record = ConfigRecord.inflate(content)
-    except Exception:  # noqa: BLE001 - the bytes are somebody else's, and the parsers raise many kinds
-        return Reply(question, None, "unreadable")
-    wire = record.get(VALUE) if len(record) == 1 else None
-    return Reply(question, wire) if isinstance(wire, bytes) else Reply(question, None, "content")
-
-
-def _chain(tree: Any) -> list[str]:
-    """Return the names of the parts of a message, the innermost first; none for a tree that branches, or is too deep, or names oddly."""
-    names: list[str] = []
-    while len(names) < OBJECTS:
-        if not _NAME.fullmatch(tree.object_id):
-            return []
-        names.append(tree.object_id)
-        if not tree.children:
-            return names[::-1] if len(set(names)) == len(names) else []
-        if len(tree.children) > 1:
-            return []
-        tree = tree.children[0]
-    return []
-
-
 def _seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
-
-
-def status_of(error: FlowerError) -> tuple[int, str]:
-    """Return the HTTP status of one of Flower's errors and its public part, JSON."""
-    spec = API_ERROR_MAP[error.code]
-    return spec.http_status_code, json.dumps(error.to_json(spec.public_message))
-
-
-def parse(call: str, body: bytes) -> Any:
-    """Return the request of a call of the Fleet API from its bytes; raise RefusedError for bytes that are none."""
-    try:
-        return REQUESTS[call].FromString(body)
-    except Exception:  # noqa: BLE001 - as above
-        raise RefusedError(400, "not a request of this kind") from None

@@ -34,7 +34,13 @@ GLOBAL_SEEDS = {
 HOMES = {
     "flwr": {
         *("client/app.py", "client/fleet.py"),
-        *("server/app.py", "server/superlink.py", "server/strategy.py"),
+        *(
+            "server/app.py",
+            "server/books.py",
+            "server/fleet_calls.py",
+            "server/strategy.py",
+            "server/superlink.py",
+        ),
         "simulations/engine.py",
     },
     "uvicorn": {"server/serve.py"},

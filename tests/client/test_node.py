@@ -76,7 +76,9 @@ def test_a_run_with_another_bundle_is_refused_and_neither_is_it_fetched_nor_are_
     assert [reply.error.reason for reply in link.replies] == [Reason.UNKNOWN_BUNDLE.value] * 2
     assert "get-fab" not in link.calls
     assert echo.seen == []
-    assert lines[1:] == [f"declined run {RUN}: {Reason.UNKNOWN_BUNDLE.value}; nothing of it was fetched"]
+    assert lines[1:] == [
+        f"declined run {RUN}: {Reason.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of the bundle was fetched"
+    ]
 
 
 def test_no_bundle_is_fetched_of_a_run_that_is_known_either(link: FakeSuperLink, watch: Watch) -> None:

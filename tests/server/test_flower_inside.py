@@ -1,4 +1,4 @@
-"""What the server uses of Flower's inside: each name here is in `palate.server.superlink`, and a change of it must be looked at there."""
+"""What the server uses of Flower's inside: each name here is in `palate.server.superlink`, `books` or `fleet_calls`."""
 
 import pytest
 
@@ -12,7 +12,8 @@ from flwr.supercore import constant as constants
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from palate.server import front
-from palate.server.superlink import REQUESTS, SuperLink
+from palate.server.fleet_calls import REQUESTS
+from palate.server.superlink import SuperLink
 
 BOOKS = "flwr.server.superlink.linkstate.in_memory_linkstate:InMemoryLinkState"
 FLEET = "flwr.superlink.servicer.fleet.fleet_handlers"
@@ -76,7 +77,9 @@ ATTRIBUTES = (
 
 
 def test_the_version_is_the_one_that_this_was_written_for() -> None:
-    assert flwr.__version__.startswith("1.42."), "look through palate.server.superlink, then change this line"
+    assert flwr.__version__.startswith("1.42."), (
+        "look through palate.server.superlink, books and fleet_calls, then change this line"
+    )
 
 
 def test_what_is_called_takes_the_same_arguments() -> None:

@@ -16,8 +16,10 @@ from front_caller import Caller
 
 from palate.server import superlink as links
 from palate.server.aggregation import Reply
+from palate.server.books import number_of
+from palate.server.fleet_calls import MOST_RECORD, FlowerError, RefusedError
 from palate.server.front import Front
-from palate.server.superlink import MOST_RECORD, FlowerError, RefusedError, SuperLink, number_of
+from palate.server.superlink import SuperLink
 from palate.shared.bundle import known_hashes
 from palate.shared.reasons import Reason
 
