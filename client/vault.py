@@ -42,13 +42,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from palate.client import durable, vault_folder, vault_format
+from palate.client import vault_folder, vault_format
 from palate.client.keyrings import KeyStore, SystemKeyring
 from palate.client.last_change import LastChange
 from palate.client.sealing import SALT_BYTES, SealBrokenError, derive_key, new_key
 from palate.client.transaction import Transaction
-from palate.client.vault_folder import HEAD, LOCK, NEXT_STEP, RECORDS, WAIT_SECONDS, WITNESS
+from palate.client.vault_folder import HEAD, LOCK, NEXT_STEP, RECORDS, WAIT_SECONDS
 from palate.client.vault_format import Entry, Head, Keys, Name, Witness
+from palate.shared import durable
 from palate.shared.errors import (
     OptionError,
     StorageError,
@@ -72,6 +73,8 @@ class Vault:
         self._head_stat: tuple[int, ...] | None = None
         self._guard = threading.RLock()
         self._changing = False
+        self.mended: tuple[str, ...] = ()
+        """What was put right about the folder when the vault was made or opened, a line each, to be told to the person."""
 
     # --- making, opening, closing -------------------------------------------------------------------------------
 
@@ -95,6 +98,7 @@ class Vault:
         vault = cls(home, Keys.derive(key, lock, store, salt), keyring)
         try:
             durable.make_folder(home)
+            vault.mended = vault_folder.close_to_others(home, new=True)
             with durable.locked(home / LOCK, WAIT_SECONDS, f"the vault in {home}"):
                 if (home / vault_folder.ERASED).exists():
                     vault_folder.finish_erasing(home)
@@ -150,6 +154,7 @@ class Vault:
             key = derive_key(passphrase, clear.salt)
         vault = cls(home, Keys.derive(key, clear.lock, clear.store, clear.salt), keyring)
         try:
+            vault.mended = vault_folder.close_to_others(home)
             with durable.locked(home / LOCK, wait_seconds, f"the vault in {home}"):
                 vault._load_head()
                 seen: Witness | None = None
@@ -266,8 +271,8 @@ class Vault:
                 wrapped = vault_format.wrap_data_key(data_key, new, name, entry.revision)
                 entries[name] = replace(entry, wrapped=wrapped)
             with self._storage("nothing was changed"):
-                head, head_data = self._prepare_head(entries, new)
-            self._put_in_place(head, head_data, new)
+                head, head_data, beside = self._prepare_head(entries, new)
+            self._put_in_place(head, head_data, beside, new)
 
     @staticmethod
     def erase(home: Path | str, *, keyring: KeyStore | None = None) -> None:
@@ -337,20 +342,19 @@ class Vault:
                     entries[name] = Entry(*name, revision, file, len(data), wrapped)
                 if written:
                     durable.sync_folder(self.home / RECORDS)
-                head, head_data = self._prepare_head(entries, keys)
+                head, head_data, beside = self._prepare_head(entries, keys)
         except BaseException:
             vault_folder.remove_leftovers(written)
             raise
-        self._put_in_place(head, head_data, keys)
+        self._put_in_place(head, head_data, beside, keys)
 
-    def _prepare_head(self, entries: Mapping[Name, Entry], keys: Keys) -> tuple[Head, bytes]:
-        """Write the next head beside the present one."""
+    def _prepare_head(self, entries: Mapping[Name, Entry], keys: Keys) -> tuple[Head, bytes, Path]:
+        """Write the next head beside the present one, and return it with its bytes and where it lies."""
         head = Head(self._head.counter + 1, self._head_hash, self._head.witness_key, entries)
         data = vault_format.encode_head(head, keys)
-        durable.write_file(self.home / f"{HEAD}.new", data, replace=True)
-        return head, data
+        return head, data, durable.write_beside(self.home / HEAD, data)
 
-    def _put_in_place(self, head: Head, data: bytes, keys: Keys) -> None:
+    def _put_in_place(self, head: Head, data: bytes, beside: Path, keys: Keys) -> None:
         """Put the prepared head in place of the present one: the one point at which a change happens.
 
         If the disk fails here, it alone knows which head is in place: new files stay until the next opening, which
@@ -360,7 +364,7 @@ class Vault:
         with self._storage("open the vault again to see whether the change was kept"):
             with durable.holding(self.home / HEAD) as scrub_old_head:
                 self._head_stat = None
-                durable.rename(self.home / f"{HEAD}.new", self.home / HEAD)
+                durable.rename(beside, self.home / HEAD)
                 self._keys = keys
                 durable.sync_folder(self.home)
                 with contextlib.suppress(OSError):
@@ -478,5 +482,5 @@ class Vault:
         """Remove what a crash left: files that the head does not name, and half-written ones."""
         kept = {entry.file for entry in self._head.entries.values()}
         files = [f for f in self._files() if f not in kept and vault_folder.RECORD_FILE.fullmatch(f)]
-        beside = [self.home / f"{HEAD}.new", self.home / f"{WITNESS}.new"]
-        vault_folder.remove_leftovers([self.home / RECORDS / file for file in files] + beside)
+        vault_folder.remove_leftovers(self.home / RECORDS / file for file in files)
+        vault_folder.clear_beside(self.home)

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from palate.client import durable
 from palate.client.sealing import (
     SALT_BYTES,
     SealBrokenError,
@@ -34,6 +33,7 @@ from palate.client.sealing import (
     unseal,
 )
 from palate.client.vault import Vault
+from palate.shared import durable
 from palate.shared.errors import OptionError, VaultDamagedError, VaultError, WrongPassphraseError
 
 MAGIC, VERSION = b"PALATEVX", 1
@@ -53,15 +53,14 @@ def export_vault(vault: Vault, path: Path | str, passphrase: str) -> int:
     key = derive_key(passphrase, salt)
     start = _START.pack(MAGIC, VERSION, file_id, salt, derive_subkey(key, "export check", salt, 16))
     frame_key = derive_subkey(key, "export frames", salt)
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    beside = durable.name_beside(path)
     if path.exists():
         raise OptionError(f"{path} exists already; name a new file for the export")
     try:
         with vault.transaction() as snapshot:  # holds the lock, so that the copy is of one moment
             names = [(type_, id_) for type_ in vault.types() for id_ in snapshot.list(type_)]
             try:
-                with beside.open("xb") as file:
-                    beside.chmod(0o600)
+                with os.fdopen(durable.create_file(beside), "wb") as file:
                     file.write(start)
                     for number, name in enumerate(names):
                         plain = json.dumps(name).encode() + b"\n" + snapshot.get(*name)
@@ -71,6 +70,7 @@ def export_vault(vault: Vault, path: Path | str, passphrase: str) -> int:
                     os.fsync(file.fileno())
                 durable.rename(beside, path)
                 durable.sync_folder(path.absolute().parent)
+                durable.clear_beside(path, durable.LEFTOVER_SECONDS)
             except BaseException:
                 beside.unlink(missing_ok=True)
                 raise

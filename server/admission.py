@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from palate.server.durable import write_atomically
 from palate.server.federation import ServerFolder
 from palate.server.processes import CONNECTION, call_flower, running
+from palate.shared.durable import write_atomically
 from palate.shared.errors import FederationError, OptionError
 
 MAX_NAME: Final = 60

@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from palate.server.checkpoints import read_checkpoint
-from palate.server.durable import storage_error, write_atomically
 from palate.server.federation import ServerFolder, read_note
 from palate.server.settings import RunSettings
 from palate.shared.bundle import write_bundle
+from palate.shared.durable import storage_error, write_atomically
 from palate.shared.errors import FederationError, OptionError
 
 CONNECTION: Final = "palate"  # the name of our server in Flower's configuration

@@ -67,7 +67,7 @@ def export(
     else:
         passphrase, other_passphrase = "", True
         device = Device.open(place)
-    with device:
+    with shell.with_notices(device):
         if other_passphrase:
             passphrase = shell.ask_passphrase("Passphrase for the file", twice=True, variable=EXPORT_VARIABLE)
         count = device.export(file, passphrase)
@@ -114,6 +114,7 @@ def import_(
             device = Device.init(place, keyring=SystemKeyring())
         else:
             device = Device.init(place, os.environ.get(shell.PASSPHRASE_VARIABLE) or passphrase)
+        shell.with_notices(device)
         made = True
     with device:
         if keyring and not made:
@@ -157,10 +158,10 @@ def _make(home: Path | None, keyring: bool) -> Path:
     if keyring:
         from palate.client.keyrings import SystemKeyring
 
-        Device.init(place, keyring=SystemKeyring()).close()
+        shell.with_notices(Device.init(place, keyring=SystemKeyring())).close()
         return place
     if Device.exists(place):  # said before a passphrase is thought up
         raise VaultError(f"there is a vault in {place} already; use it, or remove it with `palate erase`")
     passphrase = shell.ask_passphrase(f"A passphrase for the new vault in {place}", twice=True)
-    Device.init(place, passphrase).close()
+    shell.with_notices(Device.init(place, passphrase)).close()
     return place

@@ -78,7 +78,14 @@ def open_device(home: Path | None) -> "Device":
         if Device.is_locked_by_passphrase(place)
         else None
     )
-    return Device.open(place, passphrase)
+    return with_notices(Device.open(place, passphrase))
+
+
+def with_notices(device: "Device") -> "Device":
+    """Tell the person what was put right about the vault's folder, and return the device."""
+    for line in device.vault.mended:
+        say(line)
+    return device
 
 
 def ask_passphrase(question: str, *, twice: bool = False, variable: str = PASSPHRASE_VARIABLE) -> str:
