@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from palate.shared.durable import clear_beside, make_folder, storage_error, write_beside
 from palate.shared.errors import FileFormatError, OptionError, WrongPassphraseError
+from palate.shared.hardening import given
 from palate.shared.release import KEY_BYTES
 
 PASSPHRASE_VARIABLE: Final = "PALATE_RELEASE_PASSPHRASE"  # noqa: S105 - a name, not a passphrase
@@ -43,7 +44,7 @@ _BODY_BYTES = {0: KEY_BYTES, 1: _SALT_BYTES + _NONCE_BYTES + KEY_BYTES + _TAG_BY
 
 def passphrase_given() -> str | None:
     """Returns the passphrase of the environment, or None for a key that is not sealed."""
-    return os.environ.get(PASSPHRASE_VARIABLE) or None
+    return given(PASSPHRASE_VARIABLE)
 
 
 def make_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:

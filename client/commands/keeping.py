@@ -8,6 +8,7 @@ import typer
 from palate.client.commands import shell
 from palate.client.commands.shell import Home, Json
 from palate.shared.errors import VaultError
+from palate.shared.hardening import given
 
 EXPORT_VARIABLE = "PALATE_EXPORT_PASSPHRASE"
 
@@ -92,13 +93,11 @@ def import_(
 
         palate import taste.palate --home ~/taste
     """
-    import os
-
     from palate.client.device import Device
     from palate.client.vault_export import read_export
     from palate.shared.errors import VaultMissingError
 
-    variable = EXPORT_VARIABLE if os.environ.get(EXPORT_VARIABLE) else shell.PASSPHRASE_VARIABLE
+    variable = EXPORT_VARIABLE if given(EXPORT_VARIABLE) else shell.PASSPHRASE_VARIABLE
     passphrase = shell.ask_passphrase(f"Passphrase of {file}", variable=variable)
     place = shell.home_of(home)
     try:
@@ -113,7 +112,7 @@ def import_(
 
             device = Device.init(place, keyring=SystemKeyring())
         else:
-            device = Device.init(place, os.environ.get(shell.PASSPHRASE_VARIABLE) or passphrase)
+            device = Device.init(place, given(shell.PASSPHRASE_VARIABLE) or passphrase)
         shell.with_notices(device)
         made = True
     with device:
