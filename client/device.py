@@ -98,11 +98,11 @@ class Device:
 
         return export_vault(self.vault, path, passphrase)
 
-    def import_(self, path: Path | str, passphrase: str) -> int:
-        """Take over an exported file into this empty vault; raises what `import_vault` raises."""
+    def import_(self, path: Path | str, passphrase: str, *, spent: float | None = None) -> int:
+        """Take over an exported file into this empty vault, which counts as restored; raises what `import_vault` raises."""
         from palate.client.vault_export import import_vault
 
-        return import_vault(self.vault, path, passphrase)
+        return import_vault(self.vault, path, passphrase, spent=spent)
 
     @staticmethod
     def erase(home: Path | str) -> None:

@@ -32,6 +32,7 @@ from palate.client.outbox import Log, send_update
 from palate.client.progress import no_notice, no_progress
 from palate.client.reasons import Declined, Notice, Send, check_encoder
 from palate.client.releases import offer, own_encoder
+from palate.client.spent_note import remember
 from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights
 from palate.shared.errors import (
     PalateError,
@@ -148,6 +149,7 @@ class Member:
         self._tell = tell
         self._meanings: dict[str, Floats] = {}
         vault = device.vault
+        remember(vault)
         self._consent = Consent(vault, server)
         self._masked = MaskedAnswers(
             own=lambda: own_encoder(vault),

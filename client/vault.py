@@ -37,8 +37,9 @@ import errno
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -73,6 +74,11 @@ class Vault:
         self._head_stat: tuple[int, ...] | None = None
         self._guard = threading.RLock()
         self._changing = False
+        self.key_store = key_store
+        """Where the key lies; None for a passphrase."""
+        self.store = keys.clear.store
+        """The random id that the vault got when it was made."""
+        self._watched: dict[Name, Callable[[bytes], None]] = {}
         self.mended: tuple[str, ...] = ()
         """What was put right about the folder when the vault was made or opened, a line each, to be told to the person."""
 
@@ -133,7 +139,7 @@ class Vault:
         """Open the vault in `home`; a vault locked by the keyring finds its key there by itself.
 
         `unsafe_accept_loss` opens a vault that was rolled back or that lacks record files (those stay unreadable): a
-        last resort for a person who restored an incomplete backup and knows it.
+        last resort for a person who restored an incomplete backup and knows it. Its privacy budget then counts as spent.
 
         Raises `VaultMissingError`, `WrongPassphraseError`, `VaultDamagedError`, `VaultBusyError` or `StorageError`.
         """
@@ -158,18 +164,24 @@ class Vault:
             with durable.locked(home / LOCK, wait_seconds, f"the vault in {home}"):
                 vault._load_head()
                 seen: Witness | None = None
+                lost = False
                 try:
                     seen = vault._note.check(vault._head, vault._head_hash)
                     vault._check_files()
                 except VaultDamagedError:
                     if not unsafe_accept_loss:
                         raise
+                    lost = True
                 # A full disk must not keep a person from reading; the next change will ask again.
                 with contextlib.suppress(OSError, StorageError):
                     vault._note_head(seen)
                 vault._clear_leftovers()
         except OSError as error:
             raise durable.storage_error(error, home, "the vault was not opened") from error
+        if lost:
+            from palate.client.spent_note import settle_loss
+
+            settle_loss(vault, now=datetime.now(UTC))
         return vault
 
     def close(self) -> None:
@@ -250,6 +262,10 @@ class Vault:
                 change.done = True
             if change.puts or change.deletes:
                 self._commit(change.puts, change.deletes)
+
+    def watch(self, type_: str, id_: str, tell: Callable[[bytes], None]) -> None:
+        """Call `tell` with each new content of a record before the change is made; what it raises keeps the change from being made."""
+        self._watched[type_, id_] = tell
 
     def change_passphrase(self, new_passphrase: str) -> None:
         """Lock the vault by another passphrase from now on: wraps all data keys anew, in one step.
@@ -342,6 +358,9 @@ class Vault:
                     entries[name] = Entry(*name, revision, file, len(data), wrapped)
                 if written:
                     durable.sync_folder(self.home / RECORDS)
+                for name, tell in self._watched.items():
+                    if name in puts:
+                        tell(puts[name])
                 head, head_data, beside = self._prepare_head(entries, keys)
         except BaseException:
             vault_folder.remove_leftovers(written)

@@ -80,6 +80,15 @@ def export(
 
 def import_(
     file: Annotated[Path, typer.Argument(help="A file that `palate export` wrote.")],
+    spent: Annotated[
+        float | None,
+        typer.Option(
+            "--spent",
+            metavar="EPSILON",
+            help="Privacy that was spent in all, as palate outbox --terms showed it on the lost device, if you know it.",
+            show_default="the whole budget",
+        ),
+    ] = None,
     home: Home = None,
     keyring: Keyring = False,
     json: Json = False,
@@ -89,11 +98,17 @@ def import_(
     The file's passphrase is asked for, or read from PALATE_EXPORT_PASSPHRASE, else from PALATE_PASSPHRASE. A vault that
     is made here gets the passphrase in PALATE_PASSPHRASE, else the file's.
 
-    Example:
+    What the exported vault did after it was exported is not known, so its whole privacy budget counts as spent, unless the system's
+    keyring here remembers better or you say with --spent what it was. A larger budget: palate join --epsilon.
+
+    Examples:
 
         palate import taste.palate --home ~/taste
+
+        palate import taste.palate --spent 2.5
     """
     from palate.client.device import Device
+    from palate.client.spent_note import read_restored
     from palate.client.vault_export import read_export
     from palate.shared.errors import VaultMissingError
 
@@ -118,9 +133,13 @@ def import_(
     with device:
         if keyring and not made:
             raise VaultError(f"there is a vault in {place} already, with its own lock; leave out --keyring")
-        count = device.import_(file, passphrase)
+        count = device.import_(file, passphrase, spent=spent)
+        restored = read_restored(device.vault)
+    if restored is not None:
+        shell.say(restored.describe())
     if json:
-        shell.print_json({"home": str(place), "records": count})
+        counted = None if restored is None else restored.epsilon
+        shell.print_json({"home": str(place), "records": count, "epsilon_counted": counted})
     else:
         shell.out().print(shell.plain(f"{count} records are now in the vault in {place}"), soft_wrap=True)
 
@@ -131,6 +150,8 @@ def erase(
     json: Json = False,
 ) -> None:
     """Destroy the vault and everything in it, for good; needs no passphrase.
+
+    What was spent of your privacy stays noted in the system's keyring, if there is one: what was sent stays sent.
 
     Example:
 
