@@ -288,7 +288,7 @@ class Device:
         """Make `count` pictures of what the prompt says, in the person's taste.
 
         None stands for the measured default. `pick` candidates are drawn for each picture and the evaluator keeps the
-        best; `beside` makes the same seeds without the profile too; `model` is another generator, by folder, hub id, or
+        best; `beside` makes the same seeds without the profile too; `model` is another generator, by folder, hub id with commit, or
         loaded. Raises `OptionError` for an option out of range, `ModelError` for a model that cannot be loaded.
         """
         from palate.client import creating

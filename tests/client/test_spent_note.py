@@ -298,7 +298,7 @@ def test_two_copies_that_spend_at_the_same_time_do_not_spend_the_same_rest(
         for vault in (one, other):
             remember(vault)
         book_round(one, 4.0, now=NOW)
-        with pytest.raises(VaultError, match="another copy of the vault .* join again") as caught:
+        with pytest.raises(VaultError, match=r"another copy of the vault .* join again") as caught:
             book_round(other, 4.0, now=NOW)
         assert "\n" not in str(caught.value)
         remember(other)

@@ -73,7 +73,7 @@ def test_what_was_exported_is_imported(filled: Vault, tmp_path: Path) -> None:
 def test_an_empty_vault_can_be_carried_too(tmp_path: Path, quick_key: None) -> None:
     with Vault.create(tmp_path / "v", "pw") as made:
         assert export_vault(made, tmp_path / "e", "pw") == 0
-        account = ("privacy account", "it", made.store.hex().encode())
+        account = ("privacy account", "only", made.store.hex().encode())
     assert list(read_export(tmp_path / "e", "pw")) == [account]
 
 
