@@ -27,6 +27,7 @@ folder put back in place of the newer one is not noticed**: nothing outside the 
 one. With the key in the system's keyring the note lies in the keyring, and a whole older folder is noticed too (unless
 the keyring was put back as well). Not noticed in either case is that the very last change was undone, if the power
 failed between that change and its note. Damage to a record's content shows when it is read, or at `verify`.
+What rounds of training spent is remembered apart from all this, with any lock, where there is a keyring (`spent_note`).
 
 **What is not protected.** Whoever can read this process's memory has the keys while it runs (`close` drops them, but
 Python may have left copies). The number, the rounded sizes and the times of records are visible.
@@ -34,7 +35,6 @@ Python may have left copies). The number, the rounded sizes and the times of rec
 
 import contextlib
 import errno
-import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -479,17 +479,9 @@ class Vault:
         if seen != now:
             self._note.write(now, self._head.witness_key)
 
-    def _files(self) -> dict[str, int]:
-        """Return the names and sizes in bytes of what lies in the folder of records."""
-        try:
-            with os.scandir(self.home / RECORDS) as folder:
-                return {item.name: item.stat(follow_symlinks=False).st_size for item in folder}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-
     def _check_files(self) -> None:
         """Check that every record's file is there and of the right length."""
-        there = self._files()
+        there = vault_folder.record_sizes(self.home)
         entries = self._head.entries.values()
         lost = sum(there.get(entry.file) != entry.size_bytes for entry in entries)
         if lost:
@@ -500,6 +492,10 @@ class Vault:
     def _clear_leftovers(self) -> None:
         """Remove what a crash left: files that the head does not name, and half-written ones."""
         kept = {entry.file for entry in self._head.entries.values()}
-        files = [f for f in self._files() if f not in kept and vault_folder.RECORD_FILE.fullmatch(f)]
+        files = [
+            f
+            for f in vault_folder.record_sizes(self.home)
+            if f not in kept and vault_folder.RECORD_FILE.fullmatch(f)
+        ]
         vault_folder.remove_leftovers(self.home / RECORDS / file for file in files)
         vault_folder.clear_beside(self.home)

@@ -11,6 +11,7 @@
 
 import contextlib
 import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -144,6 +145,15 @@ def close_to_others(home: Path, *, new: bool = False) -> tuple[str, ...]:
             f"others may use the folder {home} (mode {now:04o}), and this disk does not let that be changed",
         )
     return (f"others could use the folder {home} (mode {before:04o}); now only you can (mode {now:04o})",)
+
+
+def record_sizes(home: Path) -> dict[str, int]:
+    """Return the names and sizes in bytes of what lies in the folder of records."""
+    try:
+        with os.scandir(home / RECORDS) as folder:
+            return {item.name: item.stat(follow_symlinks=False).st_size for item in folder}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
 
 
 def stat_head(home: Path) -> tuple[int, ...]:
