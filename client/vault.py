@@ -74,10 +74,8 @@ class Vault:
         self._head_stat: tuple[int, ...] | None = None
         self._guard = threading.RLock()
         self._changing = False
-        self.key_store = key_store
-        """Where the key lies; None for a passphrase."""
-        self.store = keys.clear.store
-        """The random id that the vault got when it was made."""
+        self.key_store = key_store  # where the key lies; None for a passphrase
+        self.store = keys.clear.store  # the random id that the vault got when it was made
         self._watched: dict[Name, Callable[[bytes], None]] = {}
         self.mended: tuple[str, ...] = ()
         """What was put right about the folder when the vault was made or opened, a line each, to be told to the person."""
