@@ -10,8 +10,9 @@ device joins, whichever is more, vault or note, is spent. The folder's place (as
 folder goes on from what an earlier one there had spent, erased or lost.
 
 **Without what the note knows** (an export of another machine, a machine without a keyring, a damaged vault that was opened all the
-same) nobody can tell what was spent since. The lost vault kept to its budget; so the whole budget counts as spent, and its owner
-says in words what more there is to spend, by a larger `--epsilon`; or says at the import what was spent, where they know it.
+same) nobody can tell what was spent since. The lost vault kept to its budget, unless its owner had raised it after the export; so the
+whole budget counts as spent, and the owner says in words what more there is to spend, by a larger `--epsilon`, or says at the
+import what was spent, where they know it.
 
 **What is not noticed.** With a passphrase and no keyring: a whole older folder put back, and a new vault in place of another. With
 one: a keyring that was put back too, a new vault in another folder, the same vault on two machines.
@@ -19,6 +20,7 @@ one: a keyring that was put back too, a new vault in another folder, the same va
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -27,11 +29,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from palate.client.keyrings import KeyStore, find_keyring
-from palate.client.ledger import PRIVACY_SPENT, OwnSpent, encode_spent, read_spent
+from palate.client.ledger import PRIVACY_SPENT, OwnBudget, OwnSpent, encode_spent, read_budget, read_spent
 from palate.client.outbox import Change, Log, MemoryLog
 from palate.client.records import ONLY
 from palate.shared.accounting import epsilon_of_rho
-from palate.shared.errors import OptionError, PalateError, VaultDamagedError, VaultError
+from palate.shared.errors import OptionError, VaultDamagedError, VaultError
 
 if TYPE_CHECKING:
     from palate.client.vault import Vault
@@ -42,6 +44,7 @@ NO_KEYRING: Final = (
     "takes its place, that is not noticed and its privacy budget begins anew"
 )
 _VERSION = 1
+_UNKNOWN_EPSILON = 1e6
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,7 @@ def settle_loss(vault: Vault, *, now: datetime) -> None:
 
 def count_as_spent(change: Change, *, now: datetime, spent: float | None = None) -> None:
     """Count an epsilon as spent, None for the whole budget, and note that the vault was restored; what was spent stays spent."""
-    try:
-        before = read_spent(change)
-    except (PalateError, KeyError):  # the very record is lost
-        before = OwnSpent(read_spent(MemoryLog()).budget)
+    before = _read_what_is_left(change)
     epsilon = before.budget.epsilon if spent is None else spent
     rho = _rho_of(epsilon, before.budget.delta)
     least = {one.name: max(getattr(before, one.name), rho) for one in fields(before) if "rho" in one.name}
@@ -143,6 +143,15 @@ def count_as_spent(change: Change, *, now: datetime, spent: float | None = None)
         "said": spent is not None,
     }
     change.put(RESTORED, ONLY, json.dumps(note).encode())
+
+
+def _read_what_is_left(change: Change) -> OwnSpent:
+    """Return what was spent, or where that very record is lost, nothing; a budget that is lost was more than anybody allows."""
+    with contextlib.suppress(VaultError):
+        return read_spent(change)
+    with contextlib.suppress(VaultError):
+        return OwnSpent(read_budget(change))
+    return OwnSpent(OwnBudget(_UNKNOWN_EPSILON))
 
 
 def read_restored(log: Log | Change) -> Restored | None:
@@ -188,6 +197,8 @@ class _Note:
             raise VaultError(
                 f"another copy of the vault in {self._vault.home} spends privacy too; end one of them, and join again"
             )
+        if self._seen is not None:  # a count whose record was not written after all stays noted
+            content = encode_spent(_larger(_decode(content), _decode(self._seen)))
         if content != self._seen:
             self._memory.set(_account_name(self._own), content)
             self._seen = content

@@ -13,6 +13,7 @@ from palate.client.records import ONLY
 from palate.client.spent_note import NO_KEYRING, RESTORED, read_restored, remember
 from palate.client.vault import Vault
 from palate.client.vault_export import export_vault, import_vault
+from palate.shared.accounting import rho_of
 from palate.shared.errors import (
     OptionError,
     PrivacyBudgetError,
@@ -143,6 +144,21 @@ def test_a_damaged_passphrase_vault_that_was_opened_all_the_same_has_spent_its_b
             check_round(vault, 100.0)
 
 
+@pytest.mark.parametrize(("lost", "least"), [("privacy spent", 20.0), ("privacy budget", 1000.0)])
+def test_a_vault_that_lost_the_very_records_has_spent_its_budget_too(
+    lost: str, least: float, home: Path
+) -> None:
+    with Vault.open(home, "pw") as vault:
+        write_budget(vault, OwnBudget(20.0, 1e-5))
+        book_round(vault, 4.0, now=NOW)
+        (home / "records" / vault._head.entries[lost, ONLY].file).unlink()
+    with Vault.open(home, "pw", unsafe_accept_loss=True) as vault:
+        write_budget(vault, OwnBudget(20.0, 1e-5))  # as joining does, from the terms
+        assert read_spent(vault).epsilon >= least
+        with pytest.raises(PrivacyBudgetError):
+            check_round(vault, 100.0)
+
+
 def test_an_export_of_an_unknown_vault_counts_as_spent_to_the_whole_budget(
     home: Path, tmp_path: Path
 ) -> None:
@@ -269,10 +285,11 @@ def test_the_note_is_written_before_the_record_and_a_round_that_was_cut_short_co
             with pytest.raises(StorageError):
                 book_round(vault, 4.0, now=NOW)
         assert read_spent(vault).rounds == 0
+        book_round(vault, 100.0, now=NOW)  # of less cost: the note does not fall
     with Vault.open(home, "pw") as vault:
         (line,) = remember(vault)
         assert "a round was cut short" in line
-        assert read_spent(vault).rounds == 1
+        assert read_spent(vault).rho == rho_of(4.0)
 
 
 def test_a_keyring_that_does_not_answer_lets_no_round_begin_and_a_backup_be_made(
