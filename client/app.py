@@ -225,5 +225,7 @@ class _Node:
         if run not in self._known:
             self._known[run] = self._fleet.bundle_hash(run) in known_hashes()
             if not self._known[run]:
-                self._tell(f"declined run {run}: {Reason.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of the bundle was fetched")
+                self._tell(
+                    f"declined run {run}: {Reason.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of the bundle was fetched"
+                )
         return self._known[run]

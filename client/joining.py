@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.client import records
+from palate.client.backbone import check_backbone
 from palate.client.consent import Consent, Terms
 from palate.client.device import Device
 from palate.client.identity import own_identity
@@ -32,6 +33,7 @@ from palate.client.outbox import Log, send_update
 from palate.client.progress import no_notice, no_progress
 from palate.client.reasons import Declined, Notice, Send, check_encoder
 from palate.client.releases import offer, own_encoder
+from palate.client.spent_note import remember
 from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights
 from palate.shared.errors import (
     PalateError,
@@ -138,7 +140,10 @@ class Member:
     """A person's device while it takes part: an unlocked vault, which is read again for every task."""
 
     def __init__(self, device: Device, *, server: str, tell: Notice = no_notice) -> None:
-        """Use an open device; `server` is the name under which the outbox notes what goes there, and consent was given."""
+        """Use an open device; `server` is the name under which the outbox notes what goes there, and consent was given.
+
+        Raises `ModelError` for other towers than those that ship, and what the vault and the keyring raise.
+        """
         self.ended: str | None = None
         """Why this device can take part no longer, once it cannot."""
         self.rounds = 0
@@ -148,6 +153,8 @@ class Member:
         self._tell = tell
         self._meanings: dict[str, Floats] = {}
         vault = device.vault
+        check_backbone()
+        remember(vault)
         self._consent = Consent(vault, server)
         self._masked = MaskedAnswers(
             own=lambda: own_encoder(vault),

@@ -174,6 +174,11 @@ def book_round(log: Log, noise_multiplier: float, *, now: datetime) -> OwnSpent:
     return after
 
 
+def encode_spent(spent: OwnSpent) -> bytes:
+    """Return what was spent, without the budget, as the bytes of its record."""
+    return _encode({name: value for name, value in asdict(spent).items() if name != "budget"})
+
+
 def _encode(fields: Mapping[str, Any]) -> bytes:
     return json.dumps({"version": _VERSION, **fields}, allow_nan=False).encode()
 

@@ -22,9 +22,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from palate.client import durable
 from palate.client.outbox import Log
 from palate.client.records import ONLY, Records
+from palate.shared import durable
 from palate.shared.encoder import MAX_BYTES, EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import ModelError, ReleaseError, VaultDamagedError
 from palate.shared.release import (

@@ -13,6 +13,7 @@ each other (`registrar`), because a server that lies may admit whom it likes.
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,9 +28,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from palate.server.durable import held, write_atomically
 from palate.server.federation import ServerFolder
-from palate.shared.errors import FederationError, FileFormatError, OptionError
+from palate.shared.durable import locked, make_folder, write_atomically
+from palate.shared.errors import FederationError, FileFormatError, OptionError, StorageError
 
 MAX_NAME: Final = 60
 MAX_BYTES: Final = 10_000
@@ -62,7 +63,7 @@ def admit(folder: ServerFolder, key: Path, name: str = "") -> Admitted:
     if len(name) > MAX_NAME or not name.isprintable():
         raise OptionError(f"a device's name has at most {MAX_NAME} characters, all of them printable")
     public = read_device_key(key)
-    with held(folder.home / "admitted.lock", LOCK_SECONDS, f"the list of admitted devices in {folder.home}"):
+    with _locked(folder):
         devices = list_admitted(folder.admitted)
         if any(one.key == public for one in devices):
             raise FederationError(f"the key in {key} was admitted before; the device may join")
@@ -73,7 +74,7 @@ def admit(folder: ServerFolder, key: Path, name: str = "") -> Admitted:
 
 def dismiss(folder: ServerFolder, name: str) -> Admitted:
     """Take back the admission of the device with this name; raises OptionError unless there is exactly one."""
-    with held(folder.home / "admitted.lock", LOCK_SECONDS, f"the list of admitted devices in {folder.home}"):
+    with _locked(folder):
         devices = list_admitted(folder.admitted)
         named = [one for one in devices if one.name == name]
         if len(named) != 1:
@@ -133,6 +134,12 @@ def read_device_key(path: Path) -> str:
             f"{path} is no public key for a device; make one there with: ssh-keygen -t ecdsa -b 256 -N '' -f palate-key"
         )
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def _locked(folder: ServerFolder) -> AbstractContextManager[None]:
+    make_folder(folder.home)
+    owner = f"the list of admitted devices in {folder.home}"
+    return locked(folder.home / "admitted.lock", LOCK_SECONDS, owner, busy=StorageError)
 
 
 def _write(path: Path, devices: list[Admitted]) -> None:

@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from palate.server.durable import held, write_atomically
 from palate.server.exchange import Devices, Now, Patience
 from palate.server.ledger import Ledger
 from palate.server.metrics import MetricsLog
@@ -36,8 +34,9 @@ from palate.server.releases import list_releases, newest_encoder, newest_message
 from palate.server.rounds import Average, Book, Spend, no_ledger, run_rounds
 from palate.server.settings import RunSettings
 from palate.shared.accounting import Budget, Cost
+from palate.shared.durable import locked, make_folder, write_atomically
 from palate.shared.encoder import EncoderWeights
-from palate.shared.errors import PalateError
+from palate.shared.errors import PalateError, StorageError
 
 LOCK_SECONDS = 30.0  # what is left of a killed server lets go of the folder within a second
 
@@ -130,7 +129,8 @@ def federate(
     encoder to start from where there is no checkpoint yet.
     Raises FederationError, StorageError and others of our tree; `ended.json` holds their line.
     """
-    with held(folder.home / "lock", LOCK_SECONDS, f"the server folder {folder.home}"):
+    make_folder(folder.home)
+    with locked(folder.home / "lock", LOCK_SECONDS, f"the server folder {folder.home}", busy=StorageError):
         folder.ended.unlink(missing_ok=True)
         try:
             state = start = standing(folder, settings, first)
@@ -210,10 +210,8 @@ def read_note(path: Path) -> dict[str, Any]:
 def _teller(folder: ServerFolder, run: str) -> Callable[[Now], None]:
     def tell(now: Now) -> None:
         # For looking at only: not forced to the disk, and no reason to end a run.
-        beside = folder.now.with_suffix(".new")
         with contextlib.suppress(OSError):
-            beside.write_text(json.dumps({"run": run, **asdict(now)}), encoding="utf-8")
-            os.replace(beside, folder.now)
+            write_atomically(folder.now, json.dumps({"run": run, **asdict(now)}).encode(), lasting=False)
 
     return tell
 

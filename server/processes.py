@@ -26,9 +26,9 @@ from typing import Any, Final
 
 from palate.server.checkpoints import read_checkpoint
 from palate.server.control import SOCKET_NAME, ControlClient
-from palate.server.durable import storage_error, write_atomically
 from palate.server.federation import ServerFolder, read_note
 from palate.server.settings import RunSettings
+from palate.shared.durable import storage_error, write_atomically
 from palate.shared.errors import FederationError, OptionError
 
 START_SECONDS: Final = 90.0

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.server import signing
 from palate.server.checkpoints import Checkpoint
-from palate.server.durable import held, storage_error, write_atomically
+from palate.shared.durable import locked, make_folder, storage_error, write_atomically
 from palate.shared.encoder import (
     MAX_BYTES,
     EncoderWeights,
@@ -32,7 +32,7 @@ from palate.shared.encoder import (
     load_encoder,
     shapes_hash,
 )
-from palate.shared.errors import OptionError, ReleaseError
+from palate.shared.errors import OptionError, ReleaseError, StorageError
 from palate.shared.release import (
     BACKBONE_HASH,
     LOG_NAME,
@@ -232,7 +232,8 @@ def _next_key_path(key_path: Path) -> Path:
 
 
 def _locked(folder: Path) -> Any:
-    return held(folder / ".lock", LOCK_SECONDS, f"the releases folder {folder}")
+    make_folder(folder)
+    return locked(folder / ".lock", LOCK_SECONDS, f"the releases folder {folder}", busy=StorageError)
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -22,10 +22,12 @@ from palate.server.exchange import Patience
 from palate.server.federation import ServerFolder, federate
 from palate.server.settings import RunSettings
 from palate.shared.errors import PalateError
+from palate.shared.hardening import harden
 
 
 def main() -> int:
     """Run the rounds; return the exit status."""
+    harden()
     from palate.server.strategy import average
 
     home, socket, run = sys.argv[1:]

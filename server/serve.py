@@ -28,6 +28,7 @@ from palate.server.federation import ServerFolder
 from palate.server.front import Front
 from palate.server.superlink import SuperLink
 from palate.shared.errors import PalateError
+from palate.shared.hardening import harden
 
 MOST_CONNECTIONS: Final = 8_000
 HEAD_SECONDS: Final = (
@@ -246,6 +247,7 @@ def _own_socket(path: Path) -> socket.socket:
 
 def main() -> None:
     """The command."""
+    harden()
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("home", type=Path)
     p.add_argument("socket", type=Path)

@@ -29,8 +29,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from palate.server.durable import storage_error
+from palate.shared.durable import clear_beside, make_folder, storage_error, write_beside
 from palate.shared.errors import FileFormatError, OptionError, WrongPassphraseError
+from palate.shared.hardening import given
 from palate.shared.release import KEY_BYTES
 
 PASSPHRASE_VARIABLE: Final = "PALATE_RELEASE_PASSPHRASE"  # noqa: S105 - a name, not a passphrase
@@ -39,12 +40,11 @@ MAGIC, VERSION = b"PALATESK", 1
 _START = struct.Struct("<8sBB32s")
 _SALT_BYTES, _NONCE_BYTES, _TAG_BYTES = 16, 12, 16
 _BODY_BYTES = {0: KEY_BYTES, 1: _SALT_BYTES + _NONCE_BYTES + KEY_BYTES + _TAG_BYTES}
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone needs to be told
 
 
 def passphrase_given() -> str | None:
     """Returns the passphrase of the environment, or None for a key that is not sealed."""
-    return os.environ.get(PASSPHRASE_VARIABLE) or None
+    return given(PASSPHRASE_VARIABLE)
 
 
 def make_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
@@ -53,16 +53,11 @@ def make_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
     Raises StorageError, and then what lay there stays.
     """
     key = Ed25519PrivateKey.generate()
-    beside = path.with_name(path.name + ".new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.unlink(missing_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
+        make_folder(path.parent)
+        clear_beside(path)  # a killed writer's half of a key is not left about
+        beside = write_beside(path, _encode(key, passphrase))
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(_encode(key, passphrase))
-                file.flush()
-                os.fsync(file.fileno())
             move_key(beside, path)
         except BaseException:
             with contextlib.suppress(OSError):

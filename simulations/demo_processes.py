@@ -194,6 +194,8 @@ class Stage:
             name: value for name, value in os.environ.items() if not name.startswith(("PALATE_", "FLWR_"))
         }
         kept |= {"OMP_NUM_THREADS": "1"}  # many processes share a few cores
+        # Made-up people leave nothing in the keyring of the person who looks on.
+        kept |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
         if kept.pop(
             "PYTHONDONTWRITEBYTECODE", None
         ):  # some thirty processes would compile every library anew

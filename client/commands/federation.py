@@ -179,16 +179,20 @@ def join(
     from palate.client.device import Device
     from palate.client.joining import Member
     from palate.client.membership import membership
+    from palate.client.spent_note import remember
 
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what there is to say is said here
     where = read_server(address, root_certificates, key, insecure)
     with _ended_by_signals(), contextlib.ExitStack() as held:
         device = held.enter_context(shell.open_device(home))
         held.enter_context(membership(place))
+        known = remember(device.vault)
         _terms_to_join_on(device, address, given, ask=ask, yes=yes)
         held.callback(_note_leaving, device.vault, address)
         member = Member(device, server=address, tell=shell.say)
         shell.say(f"{member.count_labels()} labels; reaching {address} ...")
+        for line in known:
+            shell.say(f"privacy: {line}")
         app.run_node(
             member,
             where,
@@ -286,7 +290,10 @@ def _show_terms(device: "Device", json: bool) -> None:
     from palate.client.consent import read_all_terms, read_history
     from palate.client.identity import own_identity
     from palate.client.ledger import read_spent
+    from palate.client.spent_note import remember
 
+    for line in remember(device.vault):
+        shell.say(f"privacy: {line}")
     held, (dropped, events) = read_all_terms(device.vault), read_history(device.vault)
     spent, identity = (
         read_spent(device.vault),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palate.client import durable, outbox
+from palate.client import outbox
 from palate.client.outbox import (
     OUTBOX,
     Earlier,
@@ -28,6 +28,7 @@ from palate.client.outbox import (
     send_update,
 )
 from palate.client.vault import Vault
+from palate.shared import durable
 from palate.shared.encoder import SHARED_SHAPES
 from palate.shared.errors import OptionError, StorageError, VaultDamagedError, VaultError
 from palate.shared.update import EncoderUpdate

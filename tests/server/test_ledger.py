@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.server import durable
 from palate.server.ledger import Ledger, read_spent
 from palate.server.ledger_file import BEFORE_FIRST, LedgerFile, encode_line, read_lines
 from palate.server.sampling import poisson_cohort
+from palate.shared import durable
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld
 from palate.shared.errors import LedgerDamagedError, OptionError, PrivacyBudgetError, StorageError
 
