@@ -142,7 +142,9 @@ def _mostly_enough(count: int, holders: int, threshold: int) -> bool:
     """
     stay = math.floor(_STAY * count)
     least = max(0, holders - (count - stay))
-    few = sum(math.comb(stay, left) * math.comb(count - stay, holders - left) for left in range(least, threshold))
+    few = sum(
+        math.comb(stay, left) * math.comb(count - stay, holders - left) for left in range(least, threshold)
+    )
     return few * count * _FAILS <= math.comb(count, holders)
 
 
