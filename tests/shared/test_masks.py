@@ -198,7 +198,7 @@ def test_a_complete_cohort_cannot_be_split_below_so_many() -> None:
     assert smallest_sum(3, MaskSettings()) == 2
     assert smallest_sum(3, MaskSettings(least=3)) == 3
     assert smallest_sum(5, MaskSettings(threshold_share=0.51)) == 1
-    assert smallest_sum(64, MaskSettings(least=60)) == 60
+    assert smallest_sum(64, MaskSettings(least=60)) == 59
 
 
 # --- keys -------------------------------------------------------------------------------------------------------
