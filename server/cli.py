@@ -15,7 +15,7 @@ import sys
 import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -62,13 +62,6 @@ def start(
     admitted_only: Annotated[
         bool, typer.Option("--admitted-only", help="Take only devices admitted with palate server admit.")
     ] = False,
-    keep_books: Annotated[
-        bool,
-        typer.Option(
-            "--keep-books",
-            help="Keep Flower's books on disk, so that a noise plan knows devices again after a kill. Rounds take longer.",
-        ),
-    ] = False,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay until the server ends or Ctrl-C.")
     ] = False,
@@ -94,7 +87,6 @@ def start(
         certificate=_place(certificate),
         key=_place(key),
         admitted_only=admitted_only,
-        keep_books=keep_books,
     )
     with shell.dots(f"starting the server on {folder.home}"):
         server = processes.start(folder, address)
@@ -114,29 +106,56 @@ def start(
 @app.command()
 def admit(
     key: Annotated[
-        Path,
+        Path | None,
         typer.Argument(metavar="KEY.pub", help="Public key of the device; its private half stays there."),
-    ],
+    ] = None,
     name: Annotated[str, typer.Option(help="What you call the device.")] = "",
+    listed: Annotated[bool, typer.Option("--list", help="Show which devices are admitted.")] = False,
+    remove: Annotated[str, typer.Option(metavar="NAME", help="Take back the admission of a device.")] = "",
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Let a device join a server that was started with --admitted-only; it is known from then on, restarts included.
+    """Let a device join a server that is started with --admitted-only; whether it runs now or not.
 
     The device's owner makes the key with ssh-keygen -t ecdsa -b 256 -N "" -f palate-key, sends you palate-key.pub,
     and joins with palate join SERVER --key palate-key.
 
-    Example:
+    Examples:
 
         palate server admit palate-key.pub --name "Mara's laptop"
-    """
-    from palate.server.admission import admit as admit_device
 
-    done = admit_device(shell.folder_of(home), key, name)
+        palate server admit --list
+
+        palate server admit --remove "Mara's laptop"
+    """
+    from palate.server import admission, processes
+
+    folder = shell.folder_of(home)
+    if (key is not None) + listed + bool(remove) != 1:
+        raise OptionError("name a public key to admit, or take --list, or --remove NAME")
+    if listed:
+        found = admission.list_admitted(folder.admitted)
+        if json:
+            shell.print_json({"devices": [asdict(one) for one in found]})
+            return
+        for one in found:
+            shell.out(f"{one.name or '(no name)'}  since {one.when}  {one.key[:60]}...")
+        if not found:
+            shell.out("no device is admitted yet")
+        return
+    done = admission.dismiss(folder, remove) if remove else admission.admit(folder, cast(Path, key), name)
+    server = processes.running(folder)
+    if server is not None:
+        processes.ask_server(server, "admit")
     if json:
-        shell.print_json({"node": done.node, "name": done.name})
+        shell.print_json({**asdict(done), "admitted": not remove})
     else:
-        shell.out(f"admitted; the device may join as node {done.node}" + (f" ({name})" if name else ""))
+        named = f" ({done.name})" if done.name else ""
+        shell.out(
+            f"the device{named} may join no more" if remove else f"admitted; the device{named} may join"
+        )
+    if not remove and server is not None and not server.address.admitted_only:
+        shell.say("note: the server that runs takes every device; it asks for keys with --admitted-only")
 
 
 @app.command()
@@ -252,7 +271,7 @@ def status(home: Home = None, json: Json = False) -> None:
     found: dict[str, Any] = {
         "home": str(folder.home),
         "running": server is not None,
-        "healthy": server is not None and processes.healthy(server.address),
+        "healthy": server is not None and processes.healthy(server),
         "address": server.address.near if server else None,
         "pid": server.pid if server else None,
         "round": kept.round if kept else 0,

@@ -84,6 +84,11 @@ class ServerFolder:
         return self.home / "now.json"
 
     @property
+    def admitted(self) -> Path:
+        """The public keys of the devices that may join."""
+        return self.home / "admitted.json"
+
+    @property
     def ended(self) -> Path:
         """How the last run ended."""
         return self.home / "ended.json"

@@ -27,7 +27,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from palate.client.app import RECORD, TRAIN, WIRE, make_app, refusal
+from palate.client.app import TRAIN, make_app, refusal
+from palate.client.fleet import RECORD, WIRE
 from palate.client.joining import read_task
 from palate.client.reasons import Declined
 from palate.client.reconstruction import CHUNK, LEAST_LABELS, Labels, train_together

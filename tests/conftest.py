@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # A shell starts what runs in its background deaf to Ctrl-C, and the processes of the tests would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+sys.path.append(str(Path(__file__).parent))  # for what several folders of tests share
 
 LOOPBACK = ("127.", "::1", "localhost")
 
