@@ -7,8 +7,8 @@ consistency check of Bonawitz et al. (CCS 2017, section 6.2), over the roster in
 
 **What it withstands.** A device endorses one request a round, so with t of n devices needed, two requests can both be agreed to only with
 2t - n colluding ones. Whoever reveals has therefore the same living and the same survivors before them, at least as many as the round's
-`least`. What follows holds as long as fewer than 2s devices collude with the server, where s is `masks.spare` (from 65 devices on, with
-a threshold share of .6 and more, no tenth of the cohort is so many):
+`least`. What follows holds as long as fewer than 2s devices collude with the server, where s is `masks.spare` (with the usual threshold
+share, .66, a tenth of the cohort is never so many; with .51 as few as two may be):
 
 * A device in the sum was told of the same living as those who reveal. If not, its masks with the t of its holders that it takes for
   living cancel only if those dropped out, or were told as it was. Neither reveals anything, so at most h - t others do of h
