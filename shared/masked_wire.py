@@ -26,7 +26,7 @@ one word. `tests/data/mask_vectors.json` holds test vectors.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -219,12 +219,16 @@ def encode_roster(adverts: Collection[Advert]) -> bytes:
 
 
 def decode_roster(
-    data: bytes, *, context: bytes, registrar: bytes | None = None, verified: bool = False
+    data: bytes,
+    *,
+    context: bytes,
+    registrar: bytes | None = None,
+    whose: Callable[[Roster], Collection[int]] = lambda roster: range(len(roster)),
 ) -> Roster:
-    """Returns the roster of these bytes, every key and signature in it checked, unless all its adverts were `verified` before.
+    """Returns the roster of these bytes, every key in it checked, and the signatures of the adverts at the places `whose`.
 
     Raises MaskError: for another context, more than 1,000 devices, devices out of order, a key that is there twice or is not
-    usable, an advert that its identity did not sign, and, where a registrar is given, one that it has not certified.
+    usable, such an advert that its identity did not sign, and, where a registrar is given, any that it has not certified.
     """
     body = open_checked(data, ROSTER, least=_ROSTER.size)
     found, count, certified = _ROSTER.unpack_from(body)
@@ -253,9 +257,14 @@ def decode_roster(
     exchange = [key for one in adverts for key in (one.mask_key, one.share_key)]
     if len(set(exchange)) < len(exchange):
         raise MaskError("the roster has a key twice", "duplicate")
-    for one in () if verified else adverts:
-        check_advert(one, registrar)
-    return Roster(tuple(adverts), masks.digest_of(data))
+    for one in adverts:
+        check_keys(one)
+        if registrar is not None:
+            masks.check_certificate(one.certificate, one.identity, registrar)
+    roster = Roster(tuple(adverts), masks.digest_of(data))
+    for place in whose(roster):
+        check_signature(adverts[place])
+    return roster
 
 
 def encode_delivery(roster: Roster, receiver: int, alive: Collection[int], sealed: Sequence[bytes]) -> bytes:
@@ -319,20 +328,25 @@ def decode_advert(data: bytes, *, context: bytes, registrar: bytes | None = None
     advert = Advert(found, identity, mask_key, share_key, certificate, signature)
     if advert.context != context:
         raise MaskError("the advert is for another invitation", "context")
-    check_advert(advert, registrar)
+    check_keys(advert)
+    check_signature(advert)
+    if registrar is not None:
+        masks.check_certificate(advert.certificate, advert.identity, registrar)
     return advert
 
 
-def check_advert(advert: Advert, registrar: bytes | None) -> None:
-    """Raises MaskError unless keys, signature, and, where there is a registrar, the certificate are good."""
+def check_keys(advert: Advert) -> None:
+    """Raises MaskError (`key`) unless all keys of an advert are in their canonical form and of full order."""
     masks.check_identity(advert.identity)
     masks.check_exchange_key(advert.mask_key)
     masks.check_exchange_key(advert.share_key)
+
+
+def check_signature(advert: Advert) -> None:
+    """Raises MaskError (`signature`) unless the identity that an advert names has signed it."""
     keys = (advert.identity, advert.mask_key, advert.share_key)
     content = start_of(ADVERT) + _ADVERT.pack(advert.context, *keys, advert.certificate)
     masks.verify(advert.signature, content, advert.identity, "an advert")
-    if registrar is not None:
-        masks.check_certificate(advert.certificate, advert.identity, registrar)
 
 
 def encode_shares(roster: Roster, identity: Ed25519PrivateKey, shares: Shares) -> bytes:
