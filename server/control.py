@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 REPLY_SECONDS: Final = 1.0  # how long an answer of /replies may wait for the first reply
 GATHER_SECONDS: Final = 0.01  # after the first it waits a little, since more come at once
 LOOK_SECONDS: Final = 1.0  # how often is looked for devices that are gone
-CALL_SECONDS: Final = 60.0
+CALL_SECONDS: Final = 300.0  # a server that is gone is noticed at once; a busy one may take long
 SOCKET_NAME: Final = "control.sock"
 
 
