@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from palate.server.correlated import NoiseState, add_noise, sensitivity_of_column, step_error
-from palate.server.ledger import DEVICES, SERVER, Ledger, PlanSpent, read_spent
+from palate.server.ledger import Ledger, read_spent
 from palate.server.noise_folder import NoiseFolder
 from palate.server.planned import PlannedNoise, masks_and_plan
 from palate.server.privacy import PlanSettings, Privacy
 from palate.server.settings import RunSettings
+from palate.server.spent import DEVICES, SERVER, PlanSpent
 from palate.shared.accounting import Budget, Cost, epsilon_by_pld
 from palate.shared.coding import from_levels
 from palate.shared.errors import (
