@@ -213,6 +213,31 @@ def more_noise(privacy: Privacy, *, least: int, most: int) -> float:
     return math.sqrt(most / honest_devices(privacy.counted_share, least))
 
 
+def enough_devices(privacy: Privacy, times: float, least_share: float) -> int:
+    """Returns from about how many devices a round on the noise in its mean is at most so many clips long (`noise_over_clip`).
+
+    `least_share` is the part of them that makes the smallest sum. Returns at most 10^9.
+    """
+    low, high = 1, 10**9
+    while low < high:
+        middle = (low + high) // 2
+        least = max(1, math.ceil(least_share * middle))
+        low, high = (
+            (low, middle) if noise_over_clip(privacy, middle, least) <= times else (middle + 1, high)
+        )
+    return low
+
+
+def own_multiplier(privacy: Privacy, least: int, sure: int) -> float:
+    """Returns the noise multiplier that a device counts for itself on its usual terms, when sums of `sure` devices are sure.
+
+    With a registrar it counts on the noise of `VOUCHED_SHARE` of them, without one on its own alone.
+    """
+    share = VOUCHED_SHARE if privacy.registrar else 0.0
+    counted = honest_devices(share, max(1, min(sure, least)))
+    return privacy.noise_multiplier * math.sqrt(counted / honest_devices(privacy.counted_share, least))
+
+
 def sum_that_is_sure(privacy: Privacy, devices: int, quorum: int) -> int:
     """Returns over how few of `devices` a server that lies to them could get a sum (`masks.smallest_sum`)."""
     settings = MaskSettings(least=max(2, min(quorum, MOST_DEVICES)), threshold_share=privacy.threshold_share)
