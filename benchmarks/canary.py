@@ -23,7 +23,11 @@ DEVICES, SUMS, QUICK_SUMS = 10, 40_000, 12_000
 REGISTRAR = "ab" * 32
 TRUSTING, ALONE, VOUCHED = Privacy(honest_share=1.0), Privacy(), Privacy(registrar=REGISTRAR)
 LOUD = Privacy(registrar=REGISTRAR, noise_multiplier=1.21)
-CHANCE, ROUNDS, KNOWN = 0.09, 20, 2  # of docs/private-run.toml, and the rounds that somebody is known to have been in
+CHANCE, ROUNDS, KNOWN = (
+    0.09,
+    20,
+    2,
+)  # of docs/private-run.toml, and the rounds that somebody is known to have been in
 
 HONEST = (
     Case("all counted on, all add", TRUSTING, DEVICES, DEVICES),
@@ -55,9 +59,7 @@ def run(quick: bool = False) -> list[Row]:
     sampled = sampled_spent()
     known = next(one.epsilon for one in sampled.by_rounds if one.rounds == KNOWN)
     shown = {case.name: counted[case.name] for case in HONEST} | alone | {ROSTER.name: known}
-    figures = {
-        name: {"found": round(found[name], 3), "shown": round(shown[name], 3)} for name in found
-    }
+    figures = {name: {"found": round(found[name], 3), "shown": round(shown[name], 3)} for name in found}
     ratio = max(found[name] / shown[name] for name in found)
     old, rosters = BETRAYED[0].name, ROSTER.name
     return [

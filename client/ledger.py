@@ -202,9 +202,7 @@ def book_round(log: Log, noise: SumNoise | float, *, now: datetime) -> OwnSpent:
     if now.tzinfo is None:
         raise ValueError("the time of a round needs a zone")
     with log.transaction() as change:
-        after = replace(
-            check_round(change, noise), last=now.astimezone(UTC).isoformat(timespec="seconds")
-        )
+        after = replace(check_round(change, noise), last=now.astimezone(UTC).isoformat(timespec="seconds"))
         fields = {name: getattr(after, name) for name in (*_COUNTED, "rho_if_all_add", "rho_alone")}
         change.put(PRIVACY_SPENT, ONLY, _encode(fields))
     return after
@@ -214,9 +212,7 @@ def _encode(fields: Mapping[str, Any]) -> bytes:
     return json.dumps({"version": _VERSION, **fields}, allow_nan=False).encode()
 
 
-def _decode(
-    data: bytes, *names: str, since: Mapping[int, tuple[str, ...]] | None = None
-) -> dict[str, Any]:
+def _decode(data: bytes, *names: str, since: Mapping[int, tuple[str, ...]] | None = None) -> dict[str, Any]:
     """A record's fields; `since` names those that were added, by the version that added them."""
     try:
         content = json.loads(data)

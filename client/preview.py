@@ -99,7 +99,9 @@ class Noise:
     signal: float  # this device's part, clipped
     own: float  # expected length of the noise that this device adds
     in_sum: float  # expected length of the noise in the sum
-    multiplier: float  # standard deviation of the noise that is counted on, over the longest that one device can add
+    multiplier: (
+        float  # standard deviation of the noise that is counted on, over the longest that one device can add
+    )
     multiplier_if_all_add: float  # the same of all devices' noise
     multiplier_alone: float  # the same of this device's own noise
     guess: float  # how often the best guess whether this device took part is right, from the sum: 0.5 to 1
@@ -157,9 +159,7 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
 
     labels = Member(device, server=terms.server).labels()
     notes = [note for note in read_outbox(device.vault) if note.masked]
-    masks = usual_round(
-        terms.least_devices, notes[-1] if notes else None, honest_share=terms.counted_share
-    )
+    masks = usual_round(terms.least_devices, notes[-1] if notes else None, honest_share=terms.counted_share)
     pinned = bool(terms.release_key) or read_standing(device.vault).key is not None
     seen = preview_update(
         own_encoder(device.vault),
@@ -192,7 +192,9 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
     )
 
 
-def _ask_budget(log: Log, terms: Terms, sure: SumNoise) -> tuple[float, float | None, float | None, float | None]:
+def _ask_budget(
+    log: Log, terms: Terms, sure: SumNoise
+) -> tuple[float, float | None, float | None, float | None]:
     """What is spent at these terms' delta, and what one more round makes of it, None if that is above their epsilon.
 
     After the round: as it is counted, if all add their noise, and if no other device does.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json as jsonlib
-import math
 import os
 import signal
 import sys
@@ -174,7 +173,9 @@ def run(
     Rounds are masked and noised: the server sees sums over at least the quorum, and books what they cost in its privacy ledger.
     Noise comes from the devices. Where a registrar vouches for them (palate server certify), or the server takes admitted ones
     only, half of a sum's devices are counted on to add theirs (honest_share); where whoever likes may join, none but a person's own,
-    and each adds so much more. The settings file takes every setting by name, those of local training in a table [local], of masks and noise in [privacy]:
+    and each adds so much more.
+
+    The settings file takes every setting by name, those of local training in a table [local], of masks and noise in [privacy]:
 
         strategy = "fedadam"
 

@@ -234,7 +234,8 @@ class Ledger:
         """Writes down that a round is spent; only when this has returned may its sum be looked at.
 
         `cohort` is the number of devices that were asked, `noise` what the sum has by how many of the devices add theirs, of which
-        `cost` counts on `honest_share`. Without `noise` the line is that of an earlier version. Raises PrivacyBudgetError when the budget does not hold it,
+        `cost` counts on `honest_share`. Without `noise` the line is that of an earlier version.
+        Raises PrivacyBudgetError when the budget does not hold it,
         StorageError when it cannot be written (the round must not be used then).
         """
         self.check(cost)

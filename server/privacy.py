@@ -99,8 +99,8 @@ class Privacy:
     hexadecimal digits) only devices that it has certified are taken in.
 
     With a `plan`, for fleets that cannot be sampled, the server adds noise of its own to each sum, and what is released is counted by
-    that alone, whoever the devices are. The devices' shares, `noise_multiplier`, stay what each device counts for itself; they may be smaller then, as
-    far as the devices' own budgets allow. Clip, steps of levels and cohort are then the same in all rounds.
+    that alone, whoever the devices are. The devices' shares, `noise_multiplier`, stay what each device counts for itself; they may
+    be smaller then, as far as the devices' own budgets allow. Clip, steps of levels and cohort are then the same in all rounds.
     """
 
     clip: float = 0.15
@@ -200,7 +200,8 @@ class Privacy:
 def noise_over_clip(privacy: Privacy, devices: int, least: int | None = None) -> float:
     """Returns how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2).
 
-    Each of them adds noise as if the sum were of `least`, of which `honest_share` add theirs; by default `least` is all. The noise of a plan, which cancels over the rounds, counts as the independent noise that leaves as much in the sum of all rounds.
+    Each of them adds noise as if the sum were of `least`, of which `honest_share` add theirs; by default `least` is all. The noise of a
+    plan, which cancels over the rounds, counts as the independent noise that leaves as much in the sum of all rounds.
     """
     plan = privacy.plan
     planned = prefix_error(plan.over(1.0)) / math.sqrt((plan.steps + 1) / 2) if plan is not None else 0.0
@@ -222,9 +223,7 @@ def enough_devices(privacy: Privacy, times: float, least_share: float) -> int:
     while low < high:
         middle = (low + high) // 2
         least = max(1, math.ceil(least_share * middle))
-        low, high = (
-            (low, middle) if noise_over_clip(privacy, middle, least) <= times else (middle + 1, high)
-        )
+        low, high = (low, middle) if noise_over_clip(privacy, middle, least) <= times else (middle + 1, high)
     return low
 
 
@@ -302,9 +301,7 @@ def planned_masks(
         step=step,
         clip=clip,
         noise=check_sigma(
-            privacy.noise_multiplier
-            * sensitivity
-            / math.sqrt(honest_devices(privacy.counted_share, least))
+            privacy.noise_multiplier * sensitivity / math.sqrt(honest_devices(privacy.counted_share, least))
         ),
         least=least,
         threshold_share=privacy.threshold_share,

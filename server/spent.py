@@ -135,7 +135,11 @@ def spent_by(
     chances = [cost.sampling for cost, _ in booked if cost.sampling is not None]
     most, doubt, unsampled, table = 0, delta, tight, tuple[KnownRounds, ...]()
     if chances:
-        drawn, chance, doubt = sum(n for cost, n in booked if cost.sampling is not None), max(chances), delta / 2
+        drawn, chance, doubt = (
+            sum(n for cost, n in booked if cost.sampling is not None),
+            max(chances),
+            delta / 2,
+        )
         most = rounds_of_one(drawn, chance, doubt)
         unsampled = max(tight, _known(booked, most, doubt))
         table = tuple(

@@ -56,9 +56,7 @@ def masks_of(privacy: Privacy, devices: int) -> MaskSettings:
     """Return what an invitation to a sum of so many devices says, for changes of `COUNT` numbers."""
     multiplier = privacy.noise_multiplier * more_noise(privacy, least=devices, most=devices)
     step, noise = finest_step(privacy.ring_bits, devices, clip=CLIP, noise_multiplier=multiplier, count=COUNT)
-    return MaskSettings(
-        ring_bits=privacy.ring_bits, step=step, clip=CLIP, noise=noise, least=devices
-    )
+    return MaskSettings(ring_bits=privacy.ring_bits, step=step, clip=CLIP, noise=noise, least=devices)
 
 
 def noise_of(case: Case) -> SumNoise:

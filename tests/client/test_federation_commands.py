@@ -188,9 +188,14 @@ def test_joining_holds_the_vault_open_and_says_so_in_two_small_files(
     assert "has joined a federation already" in seen["second"]
     terms, protection, cohorts, cost, reaching = done.stderr.splitlines()[:5]
     assert terms == "terms: at any time, at most 24 rounds a day"
-    assert "privacy budget epsilon 8 at delta 1e-05, counting this device's own noise alone; never" in protection
+    assert (
+        "privacy budget epsilon 8 at delta 1e-05, counting this device's own noise alone; never" in protection
+    )
     assert "this server can make all the others up" in cohorts
-    assert "counts epsilon 1.01; if the other devices also add their noise: 0.299; your budget holds 39 such rounds" in cost
+    assert (
+        "counts epsilon 1.01; if the other devices also add their noise: 0.299; your budget holds 39 such rounds"
+        in cost
+    )
     assert reaching == f"2 labels; reaching {SERVER} ..."
     assert not {LOCK, NOTE} & {path.name for path in vault.iterdir()}
 

@@ -82,7 +82,9 @@ def test_the_budget_is_held_to_what_is_counted_and_the_others_noise_is_told_besi
     assert spent.epsilon == epsilon_of_rho(rho_of(2.0), 1e-5)
     assert spent.epsilon_if_all_add == epsilon_of_rho(rho_of(8.0), 1e-5)
     assert spent.epsilon_alone == epsilon_of_rho(rho_of(1.0), 1e-5) > 4.0
-    counted, if_all, alone = (spent.to_json()[name] for name in ("epsilon", "epsilon_if_all_add", "epsilon_alone"))
+    counted, if_all, alone = (
+        spent.to_json()[name] for name in ("epsilon", "epsilon_if_all_add", "epsilon_alone")
+    )
     assert spent.describe() == (
         f"counts epsilon {counted:.3g}; if the other devices also add their noise: {if_all:.3g}; if none of them does: {alone:.3g}"
     )
@@ -104,7 +106,9 @@ def test_a_refusal_for_want_of_a_registrar_says_so() -> None:
     check_round(log, SumNoise(counted=10.0, all_add=10.0, alone=1.0))  # the same round, with one
 
 
-@pytest.mark.parametrize("wrong", [(2.0, 1.0, 1.0), (1.0, 2.0, 1.5), (math.nan, 2.0, 1.0), (1.0, math.inf, 1.0)])
+@pytest.mark.parametrize(
+    "wrong", [(2.0, 1.0, 1.0), (1.0, 2.0, 1.5), (math.nan, 2.0, 1.0), (1.0, math.inf, 1.0)]
+)
 def test_noise_that_grows_with_fewer_devices_is_refused(wrong: tuple[float, float, float]) -> None:
     with pytest.raises(OptionError):
         SumNoise(*wrong)
@@ -196,7 +200,8 @@ SOUND = {
 }  # fmt: skip
 DAMAGED = [
     {"rounds": -1}, {"rounds": 1.0}, {"rounds": True}, {"rounds": 2**60}, {"rounds": 0}, {"rho": -0.1}, {"rho": 0.0}, {"rho": 0},
-    {"rho": math.nan}, {"rho": math.inf}, {"rho": "0.1"}, {"unprotected_rounds": -1}, {"last": None}, {"version": 3}, {"version": 1}, {"version": True},
+    {"rho": math.nan}, {"rho": math.inf}, {"rho": "0.1"}, {"unprotected_rounds": -1}, {"last": None},
+    {"version": 3}, {"version": 1}, {"version": True},
     {"more": 1}, {"rho_alone": 0.09}, {"rho_if_all_add": 0.2}, {"rho_if_all_add": 0.0}, {"rho_alone": None}, {"rho_alone": math.inf},
 ]  # fmt: skip
 

@@ -162,7 +162,9 @@ def test_with_a_registrar_a_device_counts_on_the_share_that_its_owner_chose(peop
             one.device,
             honest_share=share,
             registrar=registrar.public_key().public_bytes_raw().hex(),
-            certificate=certify(own_identity(one.device.vault).public_key().public_bytes_raw(), registrar).hex(),
+            certificate=certify(
+                own_identity(one.device.vault).public_key().public_bytes_raw(), registrar
+            ).hex(),
         )
     all_of_them, half = spent_in_a_round(people, invite(trusting))
     assert all_of_them.rho == all_of_them.rho_if_all_add == pytest.approx(half.rho / 2, rel=0.01)

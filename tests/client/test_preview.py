@@ -332,8 +332,9 @@ def test_what_a_round_costs_is_told_from_what_is_spent(device: Device) -> None:
     assert second.epsilon_after == pytest.approx(epsilon_of_rho(2 * cost, terms.delta))
     assert second.epsilon_after_if_all_add is not None
     assert second.epsilon_after_if_all_add < second.epsilon_after
-    assert f"of 20; after such a round counts epsilon {second.epsilon_after:.3g}; if the other devices also add" in " ".join(
-        describe_shortly(second)
+    assert (
+        f"of 20; after such a round counts epsilon {second.epsilon_after:.3g}; if the other devices also add"
+        in " ".join(describe_shortly(second))
     )
 
 

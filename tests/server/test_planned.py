@@ -28,7 +28,10 @@ from palate.shared.subspace import load_subspace
 
 PLAN = PlanSettings(steps=4, separation=2, noise_multiplier=2.0)
 RUN = RunSettings(
-    rounds=9, devices=3, quorum=2, privacy=Privacy(noise_multiplier=1.0, honest_share=1.0, clip_rate=0.0, plan=PLAN)
+    rounds=9,
+    devices=3,
+    quorum=2,
+    privacy=Privacy(noise_multiplier=1.0, honest_share=1.0, clip_rate=0.0, plan=PLAN),
 )
 BUDGET = Budget(8.0, 1e-5)
 ZEROS = np.zeros(40, np.int64)

@@ -116,7 +116,9 @@ def test_without_a_registrar_none_but_a_persons_own_noise_is_counted_on() -> Non
     assert Privacy(honest_share=0.3, registrar="ab" * 32).counted_share == 0.3
     alone, half = (mask_settings(one, 0.15, least=50, most=60).noise for one in (nobody_vouches, vouched))
     step = [mask_settings(one, 0.15, least=50, most=60).step for one in (nobody_vouches, vouched)]
-    assert alone * step[0] == pytest.approx(5 * half * step[1], rel=0.03)  # of 50 devices 25 are counted on, or 1
+    assert alone * step[0] == pytest.approx(
+        5 * half * step[1], rel=0.03
+    )  # of 50 devices 25 are counted on, or 1
 
 
 def test_devices_in_a_noise_plan_add_as_much_as_those_that_are_counted_on_need() -> None:

@@ -44,7 +44,13 @@ def test_who_knows_the_rosters_is_told_what_sampling_hides_from_others() -> None
     assert 1 - sum(exactly(20, 0.09, k) for k in range(spent.most_rounds + 1)) <= DELTA / 2
     known = [(Cost(1.21), spent.most_rounds)]
     assert spent.unsampled_epsilon == pytest.approx(epsilon_by_pld(known, DELTA / 2))
-    assert spent.if_all_add_epsilon < spent.epsilon < by_rounds[2] < spent.unsampled_epsilon < spent.alone_epsilon
+    assert (
+        spent.if_all_add_epsilon
+        < spent.epsilon
+        < by_rounds[2]
+        < spent.unsampled_epsilon
+        < spent.alone_epsilon
+    )
 
 
 def test_without_sampling_there_is_nothing_to_be_known() -> None:
@@ -60,9 +66,7 @@ def test_of_rounds_with_different_noise_those_with_the_least_are_taken_and_unsam
     spent = spent_by({loud: 10, SAMPLED: 1, whole: 3}, DELTA, 8.0, rounds=14)
     known = {one.rounds: one.epsilon for one in spent.by_rounds}
     assert known[1] == pytest.approx(epsilon_by_pld([(Cost(8.0), 3), (Cost(1.21), 1)], DELTA))
-    assert known[2] == pytest.approx(
-        epsilon_by_pld([(Cost(8.0), 3), (Cost(1.21), 1), (Cost(5.0), 1)], DELTA)
-    )
+    assert known[2] == pytest.approx(epsilon_by_pld([(Cost(8.0), 3), (Cost(1.21), 1), (Cost(5.0), 1)], DELTA))
 
 
 def test_a_plan_rests_on_no_device() -> None:
