@@ -125,9 +125,10 @@ def test_a_device_stays_out_of_a_round_beyond_its_budget(people: list[Person]) -
     assert people[0].member.rounds == 1
 
 
-def spent_in_a_round(people: list[Person], invitation: bytes) -> list[OwnSpent]:
+def spent_in_a_round(people: list[Person], masks: MaskSettings) -> list[OwnSpent]:
     """What each device has spent once its masked vector is gone."""
-    total = MaskedSum(invitation, MASKS, COUNT + 1)
+    invitation = invite(masks)
+    total = MaskedSum(invitation, masks, COUNT + 1)
     roster, _ = total.adverts({place: one.answer(invitation) for place, one in enumerate(people)})
     deliveries, _ = total.shares({place: one.answer(roster) for place, one in enumerate(people)})
     for place, one in enumerate(people):
@@ -147,7 +148,7 @@ def test_a_device_that_counts_on_fewer_to_add_noise_pays_more_for_a_round() -> N
 def test_without_a_registrar_a_device_counts_its_own_noise_alone(people: list[Person]) -> None:
     trusting = mask_settings(Privacy(honest_share=1.0), 1.0, least=2, most=2)
     let(people[1].device, honest_share=1.0)  # it is not asked
-    for one in spent_in_a_round(people, invite(trusting)):
+    for one in spent_in_a_round(people, trusting):
         sure = guaranteed(trusting, COUNT)
         assert one.rho == one.rho_alone == pytest.approx(rho_of(sure.alone))
         assert one.rho_if_all_add == pytest.approx(one.rho / 2, rel=0.01)
@@ -166,7 +167,7 @@ def test_with_a_registrar_a_device_counts_on_the_share_that_its_owner_chose(peop
                 own_identity(one.device.vault).public_key().public_bytes_raw(), registrar
             ).hex(),
         )
-    all_of_them, half = spent_in_a_round(people, invite(trusting))
+    all_of_them, half = spent_in_a_round(people, trusting)
     assert all_of_them.rho == all_of_them.rho_if_all_add == pytest.approx(half.rho / 2, rel=0.01)
     assert all_of_them.rho_alone == half.rho_alone == half.rho  # half of two is a person alone
     assert "if none of them does" in all_of_them.describe()
