@@ -219,7 +219,7 @@ def test_others_are_counted_on_where_somebody_vouches_for_them(
     with monkeypatch.context() as patch:
         address = SimpleNamespace(admitted_only=True)
         patch.setattr("palate.server.processes.running", lambda folder: SimpleNamespace(address=address))
-        admitted = palate("run", "--detach").stderr
+        admitted = palate("run", "--devices", "900", "--detach").stderr
         assert "a registrar, without which a device counts its own noise alone" in admitted
         palate("run", "--settings", str(trusting), "--detach")
     vouched(home)

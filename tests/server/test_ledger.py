@@ -113,14 +113,6 @@ def test_what_others_add_is_booked_beside_what_is_counted(tmp_path: Path) -> Non
     assert ledger.spent().honest_share == 0.0
 
 
-def test_one_devices_noise_that_is_next_to_none_makes_the_worst_figure_infinite(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl", BUDGET)
-    ledger.book(1, Cost(4.0), cohort=50, noise=SumNoise(4.0, 4.0, 1e-4))
-    assert math.isinf(ledger.spent().alone_epsilon)
-    assert ledger.spent().to_json()["alone_epsilon"] is None
-    assert "nothing is what holds" in ledger.spent().describe()[-1]
-
-
 def test_a_line_of_an_earlier_version_counts_with_the_worst_that_its_cohort_allows(tmp_path: Path) -> None:
     ledger = booked(tmp_path / "ledger.jsonl", 1)  # 50 devices were asked, so the sum was of 50 at most
     assert "alone" not in read_lines(tmp_path / "ledger.jsonl").lines[-1].content

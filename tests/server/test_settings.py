@@ -104,7 +104,9 @@ def test_the_recommended_private_run_costs_what_its_comment_says() -> None:
     assert found is not None
     multiplier, fewest = found.noise_multiplier, 810 // 2
     all_add = multiplier * 2**0.5
-    kind = Kind(Cost(multiplier, 0.09).on_grid(), Cost(all_add).on_grid().noise_multiplier, multiplier / fewest**0.5)
+    kind = Kind(
+        Cost(multiplier, 0.09).on_grid(), Cost(all_add).on_grid().noise_multiplier, multiplier / fewest**0.5
+    )
     spent = spent_by({kind: 20}, found.delta, found.epsilon, rounds=20, honest_share=0.5)
     assert spent.epsilon == pytest.approx(1.98, abs=0.01)
     assert spent.if_all_add_epsilon == pytest.approx(1.08, abs=0.01)

@@ -80,3 +80,10 @@ def test_a_thousand_sampled_rounds_have_a_table_that_can_be_read() -> None:
     spent = spent_by({replace(SAMPLED, cost=Cost(30.0, 0.1)): 1000}, DELTA, 8.0, rounds=1000)
     assert len(spent.by_rounds) == 32
     assert [one.rounds for one in spent.by_rounds[-2:]] == [spent.most_rounds, 1000]
+
+
+def test_one_devices_noise_that_is_next_to_none_makes_the_worst_figure_infinite() -> None:
+    spent = spent_by({Kind(Cost(4.0), 4.0, 0.0): 1}, DELTA, 8.0, rounds=1)
+    assert math.isinf(spent.alone_epsilon)
+    assert spent.to_json()["alone_epsilon"] is None
+    assert "nothing is what holds" in spent.describe()[-1]
