@@ -21,6 +21,7 @@ from palate.client.ledger import DEFAULT_DELTA, DEFAULT_EPSILON
 from palate.client.outbox import MAX_SERVER_CHARACTERS, OUTBOX, Change, Log
 from palate.client.records import ONLY
 from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultDamagedError, VaultError
+from palate.shared.sum_noise import VOUCHED_SHARE
 
 CONSENT = "consent"  # type of record
 
@@ -41,7 +42,8 @@ class Terms:
     `when` is "always" or conditions joined by "+", all of which must be met: "idle", "charging", or what a platform lends.
     `least_devices` is this device's own minimum for a cohort, whatever the server says. `epsilon` and `delta` are its privacy
     budget over all rounds, which `client.ledger` keeps: one for the device, so the terms joined on last set it. `honest_share` is
-    the part of a sum's devices that are counted on to add their noise; the fewer, the more a round costs of the budget. With
+    the part of a sum's devices that are counted on to add their noise, where a registrar vouches for them; the fewer, the more a
+    round costs of the budget. Without a registrar nobody is counted on but this device itself (`counted_share`). With
     `allow_unmasked` the server may see this device's update alone, which neither the minimum nor the budget protects. `in_doubt`
     takes part although a condition cannot be read. `release_key` and `registrar` are pinned Ed25519 public keys, 64
     hexadecimal digits, empty if none is pinned here; `certificate` is what the registrar gave this device, 128 of them.
@@ -53,7 +55,7 @@ class Terms:
     least_devices: int = 10  # 2 to 1,000
     epsilon: float = DEFAULT_EPSILON  # above 0, at most 1,000,000
     delta: float = DEFAULT_DELTA  # above 0, at most 0.001
-    honest_share: float = 1.0  # 0 to 1
+    honest_share: float = VOUCHED_SHARE  # 0 to 1
     allow_unmasked: bool = False
     in_doubt: bool = False
     release_key: str = ""
@@ -111,16 +113,33 @@ class Terms:
         """Return this device's certificate (64 bytes), None if it has none."""
         return bytes.fromhex(self.certificate) if self.certificate else None
 
+    @property
+    def counted_share(self) -> float:
+        """The part of a sum's devices whose noise is counted on, beside this device's own: 0 unless a registrar vouches for them."""
+        return self.honest_share if self.registrar else 0.0
+
     def describe(self) -> list[str]:
         """Return the terms in lines for a person."""
         when = "at any time" if not self.conditions() else f"only when {' and '.join(self.conditions())}"
         if self.conditions() and self.in_doubt:
             when += " (or when that cannot be read)"
         lines = [f"{when}, at most {self.rounds_a_day} rounds a day"]
-        masked = f"sums over at least {self.least_devices} devices, privacy budget epsilon {self.epsilon:g} at delta {self.delta:g}"
-        lines.append(f"{masked}; {'or' if self.allow_unmasked else 'never'} this device's update alone")
-        if self.honest_share < 1:
-            lines.append(f"counting on the noise of {self.honest_share:.0%} of the devices in a sum")
+        budget = f"privacy budget epsilon {self.epsilon:g} at delta {self.delta:g}"
+        alone = f"{'or' if self.allow_unmasked else 'never'} this device's update without masks"
+        if self.registrar:
+            lines.append(
+                f"sums over at least {self.least_devices} devices that the registrar vouches for; {budget}; {alone}"
+            )
+            lines.append(
+                f"counting on the noise of {self.honest_share:.0%} of the devices in a sum; a registrar who works with the server "
+                "can vouch for devices that are none"
+            )
+        else:
+            lines.append(f"{budget}, counting this device's own noise alone; {alone}")
+            lines.append(
+                f"cohorts that name {self.least_devices} devices or more; but no registrar is pinned, so this server can make all the "
+                "others up, and then has yours alone, behind your own noise"
+            )
         pinned = [
             f"{words} {key[:16]}..."
             for words, key in (("release key", self.release_key), ("registrar", self.registrar))

@@ -164,7 +164,7 @@ class Member:
             log=vault,
             server=server,
             tell=tell,
-            honest_share=lambda: self._terms().honest_share,
+            honest_share=lambda: self._terms().counted_share,
         )
 
     def take_part(self, task: bytes, send: Send) -> None:

@@ -22,7 +22,6 @@ from palate.client.masking import MaskedRound, MaskRules
 from palate.client.outbox import Log, send_handshake, send_update
 from palate.client.reasons import Declined, Notice, Send, check_encoder
 from palate.client.shielding import shield
-from palate.shared.accounting import noise_multiplier
 from palate.shared.coding import decode_model, sensitivity_of
 from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights
 from palate.shared.errors import MaskError, PrivacyError, StorageError, UpdateError, VaultError
@@ -31,6 +30,7 @@ from palate.shared.masked_wire import Invitation, decode_invitation
 from palate.shared.masks import MaskSettings
 from palate.shared.reasons import Reason
 from palate.shared.subspace import Subspace, load_subspace, subspace_hash
+from palate.shared.sum_noise import SumNoise, sum_noise
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import fixed_hash
 
@@ -70,7 +70,7 @@ class MaskedAnswers:
         server: str,
         tell: Notice,
         budgeted: bool = True,
-        honest_share: Callable[[], float] = lambda: 1.0,
+        honest_share: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Take what the device has; nothing is asked of it before an invitation comes."""
         self._own, self._labels, self._identity, self._rules = own, labels, identity, rules
@@ -198,14 +198,16 @@ class MaskedAnswers:
         )
 
 
-def guaranteed(masks: MaskSettings, count: int, devices: int | None = None, *, share: float = 1.0) -> float:
-    """Return the noise multiplier that is sure: the noise of the fewest devices of a sum over one device's longest change.
+def guaranteed(
+    masks: MaskSettings, count: int, devices: int | None = None, *, share: float = 0.0
+) -> SumNoise:
+    """Return the noise that is sure: that of the fewest devices of a sum over one device's longest change.
 
     `count` is how many numbers a change has. By default the fewest are those that the invitation names; `devices` is what the
-    roster makes sure of, if that is less. `share` is the part of them whose noise is counted on.
+    roster makes sure of, if that is less. `share` is the part of them whose noise is counted on, by default none but one's own.
     """
     fewest = masks.least if devices is None else min(devices, masks.least)
     sensitivity = sensitivity_of(masks.clip, masks.step, count)
-    return noise_multiplier(
+    return sum_noise(
         masks.noise, devices=fewest, sensitivity=sensitivity, dimension=count + 1, honest_share=share
     )

@@ -31,21 +31,23 @@ import numpy as np
 
 from palate.client.conditions import read_machine
 from palate.client.consent import Terms, may_take_part, sent_times
-from palate.client.ledger import read_spent
+from palate.client.ledger import describe_cost, read_spent
 from palate.client.outbox import Log, Sent, read_outbox
 from palate.client.records import Taught
 from palate.shared.accounting import (
     LEAST_MULTIPLIER,
     MOST_MULTIPLIER,
+    Budget,
     epsilon_of_rho,
-    noise_multiplier,
     rho_of,
+    rounds_by_rho,
 )
 from palate.shared.coding import finest_step, sensitivity_of
 from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights, flatten
 from palate.shared.errors import OptionError
 from palate.shared.masks import MaskSettings
 from palate.shared.subspace import Subspace, load_subspace
+from palate.shared.sum_noise import SumNoise, honest_devices, sum_noise
 from palate.shared.update import LocalSettings, norm_of
 from palate.shared.wire import UPDATE_BYTES
 
@@ -97,7 +99,11 @@ class Noise:
     signal: float  # this device's part, clipped
     own: float  # expected length of the noise that this device adds
     in_sum: float  # expected length of the noise in the sum
-    multiplier: float  # standard deviation of the noise in the sum over the longest that one device can add
+    multiplier: (
+        float  # standard deviation of the noise that is counted on, over the longest that one device can add
+    )
+    multiplier_if_all_add: float  # the same of all devices' noise
+    multiplier_alone: float  # the same of this device's own noise
     guess: float  # how often the best guess whether this device took part is right, from the sum: 0.5 to 1
 
 
@@ -119,6 +125,8 @@ class Preview:
     )
     epsilon_spent: float = 0.0  # of the person's budget, by masked rounds so far
     epsilon_after: float | None = None  # after one more such round; None if the budget does not hold it
+    epsilon_after_if_all_add: float | None = None  # the same, if the other devices also add their noise
+    epsilon_after_alone: float | None = None  # the same, if none of them does
     epsilon_budget: float = 0.0
     stays_out: str = ""  # why this device would answer no masked round now, though there are labels
     tensors: tuple[PreviewedTensor, ...] = ()
@@ -151,7 +159,7 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
 
     labels = Member(device, server=terms.server).labels()
     notes = [note for note in read_outbox(device.vault) if note.masked]
-    masks = usual_round(terms.least_devices, notes[-1] if notes else None)
+    masks = usual_round(terms.least_devices, notes[-1] if notes else None, honest_share=terms.counted_share)
     pinned = bool(terms.release_key) or read_standing(device.vault).key is not None
     seen = preview_update(
         own_encoder(device.vault),
@@ -164,7 +172,9 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
     )
     if seen.noise is None:
         return seen
-    spent, after = _ask_budget(device.vault, terms, seen.noise.multiplier)
+    noise = seen.noise
+    sure = SumNoise(noise.multiplier, noise.multiplier_if_all_add, noise.multiplier_alone)
+    spent, after, *others = _ask_budget(device.vault, terms, sure)
     verdict = may_take_part(terms, now, read_machine(terms.conditions()), sent_times(device.vault))
     reasons = [] if verdict.allowed else [verdict.reason]
     if after is None:
@@ -175,33 +185,52 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
         from_last_round=bool(notes),
         epsilon_spent=spent,
         epsilon_after=after,
+        epsilon_after_if_all_add=others[0],
+        epsilon_after_alone=others[1],
         epsilon_budget=terms.epsilon,
         stays_out="; ".join(reasons),
     )
 
 
-def _ask_budget(log: Log, terms: Terms, multiplier: float) -> tuple[float, float | None]:
-    """What is spent at these terms' delta, and what one more round makes of it, None if that is above their epsilon."""
-    rho = read_spent(log).rho
-    if multiplier < LEAST_MULTIPLIER:
-        return epsilon_of_rho(rho, terms.delta), None
-    after = epsilon_of_rho(rho + rho_of(min(multiplier, MOST_MULTIPLIER)), terms.delta)
-    return epsilon_of_rho(rho, terms.delta), after if after <= terms.epsilon else None
+def _ask_budget(
+    log: Log, terms: Terms, sure: SumNoise
+) -> tuple[float, float | None, float | None, float | None]:
+    """What is spent at these terms' delta, and what one more round makes of it, None if that is above their epsilon.
+
+    After the round: as it is counted, if all add their noise, and if no other device does.
+    """
+    spent = read_spent(log)
+    before = epsilon_of_rho(spent.rho, terms.delta)
+    if sure.counted < LEAST_MULTIPLIER:
+        return before, None, None, None
+    after, if_all_add, alone = (
+        epsilon_of_rho(rho + rho_of(min(multiplier, MOST_MULTIPLIER)), terms.delta)
+        for rho, multiplier in (
+            (spent.rho, sure.counted),
+            (spent.rho_if_all_add, sure.all_add),
+            (spent.rho_alone, sure.alone),
+        )
+    )
+    return (before, after, if_all_add, alone) if after <= terms.epsilon else (before, None, None, None)
 
 
-def usual_round(least_devices: int, note: Sent | None = None, count: int | None = None) -> MaskSettings:
+def usual_round(
+    least_devices: int, note: Sent | None = None, count: int | None = None, *, honest_share: float = 0.0
+) -> MaskSettings:
     """Return the round that a preview expects: that of a note on the last masked one, or what servers begin with.
 
-    `count` is how many numbers are sent, by default those of the installed subspace.
+    `count` is how many numbers are sent, by default those of the installed subspace. A server is taken to count on the noise of as
+    many devices as this one does, `honest_share`.
 
     The ring is the narrowest of the usual ones that holds the sum of `least_devices`.
     """
     count = load_subspace().count if count is None else count
     clip = note.clip if note is not None and note.clip > 0 else USUAL_CLIP
+    multiplier = USUAL_NOISE * math.sqrt(least_devices / honest_devices(honest_share, least_devices))
     for bits in RING_BITS:
         try:
             step, noise = finest_step(
-                bits, least_devices, clip=clip, noise_multiplier=USUAL_NOISE, count=count
+                bits, least_devices, clip=clip, noise_multiplier=multiplier, count=count
             )
         except OptionError:
             continue
@@ -209,6 +238,16 @@ def usual_round(least_devices: int, note: Sent | None = None, count: int | None 
             noise = note.noise / step
         return MaskSettings(ring_bits=bits, step=step, clip=clip, noise=noise, least=least_devices)
     raise OptionError(f"least devices is {least_devices}; no ring holds the sum of so many")
+
+
+def describe_usual_cost(terms: Terms) -> str:
+    """Return in a line what a round costs of the budget if a server keeps to the noise that servers begin with."""
+    masks, count = usual_round(terms.least_devices, honest_share=terms.counted_share), load_subspace().count
+    noise = measure_noise(0.0, masks, terms.least_devices, count, terms.counted_share)
+    multipliers = (noise.multiplier, noise.multiplier_if_all_add, noise.multiplier_alone)
+    cost = describe_cost(*(epsilon_of_rho(rho_of(one), terms.delta) for one in multipliers))
+    held = rounds_by_rho(Budget(terms.epsilon, terms.delta), noise.multiplier)
+    return f"a round as servers begin with {cost}; your budget holds {held:,} such rounds in all"
 
 
 def teaching_comments(device: Device) -> list[Taught]:
@@ -245,7 +284,8 @@ def preview_update(
         return Preview(len(labels), LEAST_LABELS, encoder.release)
     settings = LocalSettings() if settings is None else settings
     within = load_subspace() if within is None else within
-    masks = usual_round(terms.least_devices, count=within.count) if masks is None else masks
+    if masks is None:
+        masks = usual_round(terms.least_devices, count=within.count, honest_share=terms.counted_share)
     update = train_locally(encoder, labels, settings, round=1, seed=0)
     sent = within.coordinates(update.tensors)
     norm, seen = norm_of(sent), within.change(sent)
@@ -268,7 +308,7 @@ def preview_update(
         ),  # one value more says whether it was clipped
         bytes_unmasked=UPDATE_BYTES if terms.allow_unmasked else None,
         tensors=tensors,
-        noise=measure_noise(keep * norm, masks, terms.least_devices, within.count, terms.honest_share),
+        noise=measure_noise(keep * norm, masks, terms.least_devices, within.count, terms.counted_share),
         chance=chance,
         influences=influences,
         unseen=what_is_unseen(),
@@ -277,20 +317,21 @@ def preview_update(
 
 
 def measure_noise(
-    signal: float, masks: MaskSettings, least_devices: int, count: int, honest_share: float = 1.0
+    signal: float, masks: MaskSettings, least_devices: int, count: int, honest_share: float = 0.0
 ) -> Noise:
     """Say how a part of `count` numbers and length `signal` stands against the noise, alone and in the smallest sum that the device agrees to.
 
-    What can be guessed is reckoned with the noise of `honest_share` of the devices in that sum.
+    What can be guessed is reckoned with the noise of `honest_share` of the devices in that sum, and at least this device's own.
     """
     devices = max(least_devices, masks.least)
     own = masks.noise * masks.step * math.sqrt(count)
     reach = sensitivity_of(masks.clip, masks.step, count)
-    multiplier = noise_multiplier(
+    sure = sum_noise(
         masks.noise, devices=devices, sensitivity=reach, dimension=count + 1, honest_share=honest_share
     )
-    guess = NormalDist().cdf(0.5 / multiplier) if multiplier else 1.0
-    return Noise(devices, signal, own, own * math.sqrt(devices), multiplier, guess)
+    guess = NormalDist().cdf(0.5 / sure.counted) if sure.counted else 1.0
+    in_sum = own * math.sqrt(devices)
+    return Noise(devices, signal, own, in_sum, sure.counted, sure.all_add, sure.alone, guess)
 
 
 def _leave_out(
@@ -353,19 +394,17 @@ def what_is_unseen() -> tuple[str, ...]:
 
 def what_is_not_protected(terms: Terms, *, release_key_pinned: bool = False) -> tuple[str, ...]:
     """Return what taking part on these terms does give away, or leaves to trust."""
-    open_ = [
-        "that this device takes part or stays out of a round, when, and from which address",
-        f"what the sum over at least {terms.least_devices} devices says of all of them together",
-        "devices that work with the server: if all others in a sum do, this device's noise alone stands before its change"
-        + (
-            "; the budget counts on all of them to add theirs, on fewer with --honest-share"
-            if terms.honest_share == 1
-            else f"; the budget counts on {terms.honest_share:.0%} of the devices to add theirs"
-        ),
-    ]
-    if not terms.registrar:
+    open_ = ["that this device takes part or stays out of a round, when, and from which address"]
+    if terms.registrar:
+        open_ += [
+            f"what the sum over at least {terms.least_devices} devices says of all of them together",
+            "devices that work with the server: if all others in a sum do, this device's noise alone stands before its change; the "
+            f"budget counts on {terms.honest_share:.0%} of the devices to add theirs (--honest-share)",
+        ]
+    else:
         open_.append(
-            "no registrar is pinned, so a server that cheats can invent the other devices; pin one with --registrar"
+            "no registrar is pinned, so a server that cheats can invent the other devices: then it has this device's change behind its "
+            "own noise alone, which is what the budget counts; pin one with --registrar"
         )
     if not (terms.release_key or release_key_pinned):
         open_.append(
@@ -379,6 +418,13 @@ def what_is_not_protected(terms: Terms, *, release_key_pinned: bool = False) -> 
     return tuple(open_)
 
 
+def cost_after(preview: Preview) -> str:
+    """Return in words what is spent after one more such round."""
+    figures = (preview.epsilon_after, preview.epsilon_after_if_all_add, preview.epsilon_after_alone)
+    counted, if_all_add, alone = (0.0 if one is None else one for one in figures)
+    return describe_cost(counted, if_all_add, alone)
+
+
 def describe_shortly(preview: Preview) -> list[str]:
     """Return the few lines that a person is shown before being asked."""
     if not preview.would_leave or preview.noise is None:
@@ -390,7 +436,7 @@ def describe_shortly(preview: Preview) -> list[str]:
         f"would leave now: the change of the encoder in {preview.count:,} public directions, trained on {preview.labels} labels, "
         f"as about {preview.bytes_masked:,} masked bytes a round",
         f"its length is {preview.norm:.3g}, clipped to {preview.norm_clipped:.3g}, beside noise of length {noise.own:.3g}; "
-        f"in a sum of {noise.devices} devices the best guess whether you took part is right {noise.guess:.0%} of the time",
+        f"who knows all but the noise that is counted guesses whether you took part, right {noise.guess:.0%} of the time",
     ]
     if preview.bytes_unmasked is not None:
         lines.append(
@@ -401,6 +447,6 @@ def describe_shortly(preview: Preview) -> list[str]:
         lines.append(f"this device would stay out of a round now: {preview.stays_out}")
     elif preview.epsilon_after is not None:
         lines.append(
-            f"privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}, after such a round {preview.epsilon_after:.3g}"
+            f"privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}; after such a round {cost_after(preview)}"
         )
     return [*lines, f"not protected: {'; '.join(preview.unprotected[:2])}; more in `palate outbox --preview`"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json as jsonlib
-import math
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ import typer
 
 from palate.server import registrar_cli, release_cli, shell
 from palate.server.shell import Home, Json
+from palate.shared.accounting import Budget
 from palate.shared.errors import FederationError, FileFormatError, OptionError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from palate.server.settings import RunSettings
 
 USUAL_LEAST = 10  # what `palate join` asks for unless told otherwise
+USUAL_BUDGET = Budget(8.0, 1e-5)  # the same
 DROWNED = 2.0
 """From how many lengths of the clip on the noise of a round is said to drown what devices teach."""
 
@@ -189,6 +190,10 @@ def run(
     """Train the shared encoder with the connected devices, and show how it goes.
 
     Rounds are masked and noised: the server sees sums over at least the quorum, and books what they cost in its privacy ledger.
+    Noise comes from the devices. Where a registrar vouches for them (palate server certify), or the server takes admitted ones
+    only, half of a sum's devices are counted on to add theirs (honest_share); where whoever likes may join, none but a person's own,
+    and each adds so much more.
+
     The settings file takes every setting by name, those of local training in a table [local], of masks and noise in [privacy]:
 
         strategy = "fedadam"
@@ -217,16 +222,15 @@ def run(
         settings, {name: value for name, value in given.items() if value is not None}, unmasked
     )
     wanted = replace(wanted, rounds=(kept.round if kept else 0) + rounds)
-    if wanted.privacy is not None and not wanted.privacy.registrar:
-        known = registrar_cli.registrar_of(folder)
-        wanted = replace(wanted, privacy=replace(wanted.privacy, registrar=known))
+    if wanted.privacy is not None:
+        wanted = replace(wanted, privacy=_count_on(folder, wanted.privacy))
     if wanted.privacy is not None and wanted.privacy.plan is not None:
         from palate.server.planned import masks_and_plan
 
         masks_and_plan(wanted)  # raises now what would end the run in its first round
     number = processes.submit(folder, wanted)
     if wanted.privacy is not None:
-        _warn(wanted, wanted.privacy)
+        _warn(wanted, wanted.privacy, rounds)
     if detach:
         shell.print_json({"run": number}) if json else shell.out(
             f"run {number} is submitted; see palate server status"
@@ -362,9 +366,29 @@ def _settings(file: Path | None, given: dict[str, Any], unmasked: bool) -> RunSe
     return RunSettings.from_json(jsonlib.dumps(merged, default=str))
 
 
-def _warn(settings: RunSettings, privacy: Privacy) -> None:
-    """Say so where devices on their usual terms will refuse, and where the noise drowns whatever they can teach."""
-    from palate.server.privacy import noise_over_clip, sum_that_is_sure
+def _count_on(folder: ServerFolder, privacy: Privacy) -> Privacy:
+    """Return the settings with who vouches for devices, and with the part of them that is counted on to add noise."""
+    from palate.server import processes
+    from palate.shared.sum_noise import VOUCHED_SHARE
+
+    privacy = replace(privacy, registrar=privacy.registrar or registrar_cli.registrar_of(folder))
+    server = processes.running(folder)
+    if privacy.registrar:
+        return privacy
+    if server is not None and server.address.admitted_only:
+        return privacy if privacy.honest_share is not None else replace(privacy, honest_share=VOUCHED_SHARE)
+    if privacy.honest_share:
+        raise OptionError(
+            f"honest_share is {privacy.honest_share:g}, but whoever likes may join this server, and made-up devices add no noise; "
+            "vouch for devices with palate server certify, start with --admitted-only, or take honest_share = 0"
+        )
+    return privacy
+
+
+def _warn(settings: RunSettings, privacy: Privacy, rounds: int) -> None:
+    """Say so where devices on their usual terms will refuse, whose noise is counted on, and where it drowns what they can teach."""
+    from palate.server.privacy import enough_devices, noise_over_clip, sum_that_is_sure
+    from palate.shared.sum_noise import VOUCHED_SHARE
 
     sure = sum_that_is_sure(privacy, settings.devices, settings.quorum)
     if sure < USUAL_LEAST:
@@ -383,12 +407,45 @@ def _warn(settings: RunSettings, privacy: Privacy) -> None:
                 "note: with a noise_multiplier of 0 beside the plan the devices add no noise, and this server sees sums without any; "
                 "devices refuse that unless their owners allowed rounds that nothing protects"
             )
-    times = noise_over_clip(privacy, settings.devices)
+    alone = privacy.counted_share == 0 and privacy.noise_multiplier > 0
+    if alone:
+        shell.say(
+            "note: nobody vouches for the devices, so any of them may be made up, and each adds noise enough for itself alone; "
+            "with palate server certify, or --admitted-only, half of them are counted on, and far less noise does"
+        )
+    _warn_of_budgets(settings, privacy, rounds, sure)
+    times = noise_over_clip(privacy, settings.devices, settings.least)
     if times > DROWNED:
+        known = replace(privacy, honest_share=VOUCHED_SHARE) if alone else privacy
+        enough = enough_devices(known, DROWNED, settings.least / settings.devices)
         shell.say(
             f"note: with {settings.devices} devices the noise of a round is {times:.0f} times as long as one device's longest change, "
-            f"so little will be learned; from about {math.ceil(times * settings.devices / DROWNED):,} devices a round on it is worth "
-            "the while"
+            f"so little will be learned; from about {enough:,} {'vouched-for ' if alone else ''}devices a round on it is worth the while"
+        )
+
+
+def _warn_of_budgets(settings: RunSettings, privacy: Privacy, rounds: int, sure: int) -> None:
+    """Say so where the devices' usual budget, or the server's own, does not hold all rounds."""
+    from palate.server.privacy import own_multiplier
+    from palate.shared.accounting import rounds_by_rho
+
+    if not privacy.noise_multiplier:
+        return
+    of_device = own_multiplier(privacy, settings.least, sure)
+    theirs = rounds_by_rho(USUAL_BUDGET, of_device)
+    if theirs < rounds:
+        held = f"holds {theirs:,} of the {rounds:,} rounds" if theirs else "holds not one round"
+        more = "a higher noise_multiplier"
+        if privacy.counted_share and not privacy.registrar:
+            more = "a registrar, without which a device counts its own noise alone,"
+        shell.say(
+            f"note: the budget that devices usually join with, epsilon {USUAL_BUDGET.epsilon:g}, {held}; with {more} it holds more"
+        )
+    ours = rounds_by_rho(Budget(privacy.epsilon, privacy.delta), privacy.noise_multiplier)
+    if privacy.plan is None and privacy.sampling == "fixed" and ours < rounds:
+        shell.say(
+            f"note: the budget of this server, epsilon {privacy.epsilon:g}, holds about {ours:,} rounds like these in all, and then ends "
+            "the run"
         )
 
 

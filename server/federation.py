@@ -37,6 +37,7 @@ from palate.shared.accounting import Budget, Cost
 from palate.shared.durable import locked, make_folder, write_atomically
 from palate.shared.encoder import EncoderWeights
 from palate.shared.errors import PalateError, StorageError
+from palate.shared.sum_noise import SumNoise
 
 LOCK_SECONDS = 30.0  # what is left of a killed server lets go of the folder within a second
 
@@ -146,7 +147,7 @@ def federate(
                     average=average,
                     tell=tell,
                     patience=patience,
-                    spend=_spender(ledger),
+                    spend=_spender(ledger, settings),
                     noise=_planned(folder, start, ledger),
                     release=installed,
                     offered=newest_message(folder.releases) or b"",
@@ -180,17 +181,18 @@ def _planned(folder: ServerFolder, start: Checkpoint, ledger: Ledger | None) -> 
     return PlannedNoise(folder.noise, start.settings, ledger)
 
 
-def _spender(ledger: Ledger | None) -> Spend:
+def _spender(ledger: Ledger | None, settings: RunSettings) -> Spend:
     """What books each round in the ledger, before its sum can be seen; rounds of a noise plan are booked by `planned`."""
-    if ledger is None:
+    if ledger is None or settings.privacy is None:
         return no_ledger
+    share = settings.privacy.counted_share
 
-    def spend(round: int, multiplier: float, chance: float | None, asked: int) -> Book:  # noqa: A002
-        cost = Cost(multiplier, chance).on_grid()
+    def spend(round: int, noise: SumNoise, chance: float | None, asked: int) -> Book:  # noqa: A002
+        cost = Cost(noise.counted, chance).on_grid()
         ledger.check(cost)
 
         def book() -> str:
-            ledger.book(round, cost, cohort=asked)
+            ledger.book(round, cost, cohort=asked, noise=noise, honest_share=share)
             return ledger.head
 
         return book

@@ -29,12 +29,12 @@ from palate.server.privacy import Privacy, mask_settings
 from palate.server.robust import CENTRE, combine, drop_long, make_groups
 from palate.server.sampling import SEED_BYTES, poisson_cohort
 from palate.server.settings import RunSettings
-from palate.shared.accounting import noise_multiplier
 from palate.shared.coding import decode_model, encode_model, from_levels, sensitivity_of
 from palate.shared.encoder import EncoderWeights, encoder_hash, unflatten
 from palate.shared.errors import MaskError
 from palate.shared.masked_wire import Invitation, encode_invitation
 from palate.shared.subspace import subspace_hash
+from palate.shared.sum_noise import SumNoise, sum_noise
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import fixed_hash
 
@@ -67,13 +67,13 @@ def collect_masked(
     release: EncoderWeights,
     seed: int,
     tell: Tell,
-    spend: Callable[[float, int], Callable[[], str]],
+    spend: Callable[[SumNoise, int], Callable[[], str]],
     noise: PlannedNoise | None = None,
 ) -> Collected:
     """Returns the mean change of those devices of the cohort that came to the end, as one update; none where too few did.
 
     `release` is the encoder that devices have installed, `seed` what they derive their randomness from. `spend` is called with
-    the round's noise multiplier and the number of devices before anything is asked, and what it returns before a sum can be seen.
+    the round's noise multipliers and the number of devices before anything is asked, and what it returns before a sum can be seen.
     In rounds of a noise plan `noise` does that, gives the sum its noise, and says who rests.
     """
     settings, number = before.settings, before.round + 1
@@ -92,10 +92,14 @@ def collect_masked(
         if noise is not None
         else mask_settings(privacy, clip, least=least, most=max(least, _most(len(cohort), privacy)))
     )
-    multiplier = noise_multiplier(
-        masks.noise, devices=least, sensitivity=sensitivity_of(clip, masks.step, count), dimension=count + 1
+    sure = sum_noise(
+        masks.noise,
+        devices=least,
+        sensitivity=sensitivity_of(clip, masks.step, count),
+        dimension=count + 1,
+        honest_share=privacy.counted_share,
     )
-    book = spend(multiplier, len(cohort)) if privacy.noise_multiplier and noise is None else str
+    book = spend(sure, len(cohort)) if privacy.noise_multiplier and noise is None else str
     model = encode_model(before.encoder, release, privacy.model_bits)
     invitation = encode_invitation(
         Invitation(
@@ -113,7 +117,7 @@ def collect_masked(
     context = hashlib.sha256(invitation).digest()
     rotation = context if noise is None else noise.rotation
     base = encoder_hash(decode_model(model, release))
-    got.told = {"masked": True, "clip": clip, "noise_multiplier": multiplier, "ring_bits": masks.ring_bits}
+    got.told = {"masked": True, "clip": clip, "noise_multiplier": sure.counted, "ring_bits": masks.ring_bits}
 
     def heard(done: int) -> None:
         tell(Now("training", number, settings.rounds, done, len(cohort)))

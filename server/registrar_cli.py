@@ -1,8 +1,8 @@
 """`palate server certify`: vouches for devices, so that nobody can make up the others of a round.
 
 Where it stands in the flow: `cli` registers it beside its own commands. Devices that pin the registrar's key take part only with devices that it
-has certified (`shared.masks`), and as soon as there is a registrar the server takes no others into masked rounds. A registrar
-that is somebody else than the server's operator protects against the operator too.
+has certified (`shared.masks`), and as soon as there is a registrar the server takes no others into masked rounds, and counts on the noise
+of half of those in a sum (`shared.sum_noise`). A registrar that is somebody else than the server's operator protects against the operator too.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ def certify(
 
     The owner joins with `palate join SERVER --registrar KEY --certificate TEXT`. Make sure that the identity is that of a device
     that you know: a certificate cannot be taken back.
+
+    A certificate says: behind this identity is a device that others may count on. From the first one on this server takes no other devices
+    into masked rounds, and both it and the devices count on half of those in a sum to add their noise (honest_share in [privacy],
+    palate join --honest-share); before, on none but a person's own. It says nothing of what the device sends.
 
     Example:
 

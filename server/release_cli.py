@@ -61,6 +61,9 @@ def key(
 def privacy(home: Home = None, json: Json = False) -> None:
     """Say what the rounds so far have spent of the privacy budget, and check that nothing in the ledger was changed.
 
+    Beside what is booked stands what holds if all devices add their noise, against those who know who took part in which round (with
+    --json also by how many rounds somebody was in), and if all other devices are silent or made up.
+
     Example:
 
         palate server privacy
@@ -74,15 +77,8 @@ def privacy(home: Home = None, json: Json = False) -> None:
     if json:
         shell.print_json(spent.to_json())
         return
-    shell.out(
-        f"{spent.rounds} rounds have spent epsilon {spent.epsilon:.3g} of {spent.budget:g} at delta {spent.delta:g}, "
-        "counted per device, against everybody who sees the releases"
-    )
-    for plan in spent.plans:
-        shell.out(
-            f"a noise plan of {plan.rounds} rounds is paid for in that, {plan.done} of them done; it rests on this server, "
-            "which adds the noise"
-        )
+    for line in spent.describe():
+        shell.out(line)
 
 
 def _spent_for_card(folder: ServerFolder) -> PrivacySpent | None:

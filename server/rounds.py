@@ -33,6 +33,7 @@ from palate.server.exchange import Collected, Devices, Exchange, Now, Patience, 
 from palate.server.settings import RunSettings
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, ModelError
+from palate.shared.sum_noise import SumNoise
 from palate.shared.update import EncoderUpdate, Floats, norm_of
 from palate.shared.wire import Task, encode_task
 
@@ -45,8 +46,8 @@ OFFER_SECONDS = 20.0
 Book = Callable[[], str]
 """Books a round in the privacy ledger, before its sum can be seen, and returns the ledger's head."""
 
-Spend = Callable[[int, float, float | None, int], Book]
-"""Called before a noised round with its number, noise multiplier, the chance with which devices were asked, and how many were."""
+Spend = Callable[[int, SumNoise, float | None, int], Book]
+"""Called before a noised round with its number, its noise, the chance with which devices were asked, and how many were."""
 
 Average = Callable[
     [RunSettings, int, Sequence[EncoderUpdate], Mapping[str, Floats]], tuple[Floats, dict[str, Floats]]
@@ -54,7 +55,7 @@ Average = Callable[
 """From settings, round, checked updates and memory to the change of the encoder and the memory after it."""
 
 
-def no_ledger(round: int, multiplier: float, chance: float | None, asked: int) -> Book:  # noqa: A002
+def no_ledger(round: int, noise: SumNoise, chance: float | None, asked: int) -> Book:  # noqa: A002
     """No ledger: nothing is counted."""
     return str
 
@@ -147,7 +148,7 @@ def run_round(
             load_encoder() if release is None else release,
             derive_seed(settings.seed, number),
             tell,
-            lambda multiplier, asked: spend(number, multiplier, chance, asked),
+            lambda sure, asked: spend(number, sure, chance, asked),
             noise,
         )
 

@@ -68,7 +68,7 @@ def join(
         int | None,
         typer.Option(
             "--least-devices",
-            help="Fewest devices whose sum the server may open.",
+            help="Fewest devices whose sum the server may open; it can make them up unless --registrar is given.",
             rich_help_panel=TERMS,
             show_default="10",
         ),
@@ -83,9 +83,9 @@ def join(
         float | None,
         typer.Option(
             "--honest-share",
-            help="Part of a sum's devices counted on to add noise; the fewer, the more a round costs.",
+            help="With --registrar: part of a sum's devices counted on to add noise; the fewer, the more a round costs.",
             rich_help_panel=TERMS,
-            show_default="1",
+            show_default="0.5",
         ),
     ] = None,
     allow_unmasked: Annotated[
@@ -112,7 +112,7 @@ def join(
         typer.Option(
             "--registrar",
             metavar="FILE_OR_TEXT",
-            help="Public key of who vouches for devices; none takes the pin away.",
+            help="Public key of who vouches for devices: others count for nothing then. The word none takes the pin away.",
             rich_help_panel=TERMS,
             show_default=False,
         ),
@@ -138,6 +138,9 @@ def join(
     Runs until Ctrl-C or `palate leave`. In each round this device trains the shared encoder on its labels and sends the
     change; comments, pictures, profile and your own model stay here. Other palate commands work meanwhile. A key for
     --key is made with: ssh-keygen -t ecdsa -b 256 -N "" -f palate-key
+
+    Without --registrar this server can make up all the other devices of a sum, so this device's own noise alone is counted; with it, that
+    of half of the devices.
 
     Joining is agreeing to the terms that are shown. They are kept in the vault for this server; terms that are not given again
     stay as they were. palate outbox --preview shows what would leave, palate outbox --terms what was agreed to and when.
@@ -259,7 +262,8 @@ def outbox(
 
 
 def _show_notes(device: "Device", json: bool) -> None:
-    from palate.client.commands.federation_views import outbox_json, view_outbox
+    from palate.client.commands.federation_views import outbox_json, spent_line, view_outbox
+    from palate.client.ledger import read_spent
     from palate.client.outbox import read_earlier, read_outbox
 
     notes, earlier = read_outbox(device.vault), read_earlier(device.vault)
@@ -269,6 +273,7 @@ def _show_notes(device: "Device", json: bool) -> None:
         shell.say("nothing was sent so far")
     else:
         shell.out().print(view_outbox(notes, earlier))
+        shell.out().print(shell.plain(spent_line(read_spent(device.vault))), soft_wrap=True)
 
 
 def _show_preview(device: "Device", json: bool) -> None:
@@ -320,12 +325,18 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
 
     from palate.client.consent import Terms, agree, read_terms, refuse
     from palate.client.ledger import OwnBudget, write_budget
+    from palate.client.preview import describe_usual_cost
     from palate.client.releases import pin_key
     from palate.shared.release import write_key
 
     before = read_terms(device.vault, address)
     terms = replace(before or Terms(address), **given)
-    for number, line in enumerate(terms.describe()):
+    if given.get("honest_share") and not terms.registrar:
+        raise OptionError(
+            "--honest-share counts on other devices, and without a registrar a server can make them up; pin one with --registrar, or "
+            "leave the option away"
+        )
+    for number, line in enumerate((*terms.describe(), describe_usual_cost(terms))):
         shell.say(f"terms: {line}" if not number else f"       {line}")
     if ask:
         from palate.client.preview import describe_shortly, preview_device

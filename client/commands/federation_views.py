@@ -70,7 +70,7 @@ def view_preview(preview: Preview) -> Any:
     """Return what would leave as a page: numbers, tensors, comments, what stays unseen and what is not protected."""
     from rich.console import Group
 
-    from palate.client.preview import describe_shortly
+    from palate.client.preview import cost_after, describe_shortly
 
     noise = preview.noise
     if not preview.would_leave or noise is None:
@@ -80,8 +80,9 @@ def view_preview(preview: Preview) -> Any:
         f"  the change of the encoder in {preview.count:,} public directions, in about {preview.bytes_masked:,} masked bytes",
         f"  length {preview.norm:.4g} as trained, {preview.norm_clipped:.4g} as clipped (at most {preview.clip:g})",
         f"  this device's noise has the length {noise.own:.4g}, {_ratio(noise.own, noise.signal)} its change",
-        f"  the noise in a sum of {noise.devices} devices has the length {noise.in_sum:.4g}; somebody who knows everything else "
-        f"guesses from one sum whether you took part, right {noise.guess:.1%} of the time (50% is no knowledge)",
+        f"  the noise in a sum of {noise.devices} devices that all add theirs has the length {noise.in_sum:.4g}; somebody who knows "
+        f"everything but the noise that is counted guesses from one sum whether you took part, right {noise.guess:.1%} of the time "
+        "(50% is no knowledge)",
     ]
     how = "those of the last masked round" if preview.from_last_round else "what servers begin with"
     lines.append(
@@ -89,7 +90,7 @@ def view_preview(preview: Preview) -> Any:
     )
     if preview.epsilon_after is not None:
         lines.append(
-            f"  privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}, after such a round {preview.epsilon_after:.3g}"
+            f"  privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}; after such a round {cost_after(preview)}"
         )
     if preview.stays_out:
         lines.append(f"  but this device would stay out now: {preview.stays_out}")
@@ -137,7 +138,7 @@ def view_terms(
         for one in events
     ]
     parts: list[Any] = [*(held or [shell.plain("no terms hold: this device takes part in nothing")])]
-    parts += [shell.plain(_spent_line(spent))] if spent.rounds or spent.unprotected_rounds else []
+    parts += [shell.plain(spent_line(spent))] if spent.rounds or spent.unprotected_rounds else []
     if rows:
         parts += ["", _table(("when (UTC)", "server", "what", "terms"), rows)]
     parts += [shell.plain(f"other devices know this one as {identity}")]
@@ -146,9 +147,10 @@ def view_terms(
     return Group(*parts)
 
 
-def _spent_line(spent: OwnSpent) -> str:
+def spent_line(spent: OwnSpent) -> str:
+    """Return in a line what was spent of the privacy budget, and what if the other devices add their noise or do not."""
     budget = f"{spent.budget.epsilon:g} at delta {spent.budget.delta:g}"
-    line = f"spent: epsilon {spent.protected_epsilon:.3g} of {budget}, in {spent.rounds:,} masked rounds"
+    line = f"spent in {spent.rounds:,} masked rounds, of a budget of {budget}: {spent.describe()}"
     alone = f"; and {spent.unprotected_rounds:,} rounds without protection, which nothing bounds"
     return line + (alone if spent.unprotected_rounds else "")
 

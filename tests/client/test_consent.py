@@ -174,8 +174,21 @@ def test_what_nobody_chose_is_careful() -> None:
         10,
         8.0,
     )
-    assert "never this device's update alone" in " ".join(TERMS.describe())
-    assert "or this device's update alone" in " ".join(replace(TERMS, allow_unmasked=True).describe())
+    assert "never this device's update without masks" in " ".join(TERMS.describe())
+    assert "or this device's update without masks" in " ".join(replace(TERMS, allow_unmasked=True).describe())
+
+
+def test_without_a_registrar_no_number_of_devices_is_promised_and_nobody_is_counted_on() -> None:
+    said = " ".join(TERMS.describe())
+    assert TERMS.counted_share == 0.0
+    assert "at least" not in said
+    assert "this server can make all the others up" in said
+    assert "counting this device's own noise alone" in said
+    assert replace(TERMS, honest_share=1.0).counted_share == 0.0
+    pinned = replace(TERMS, registrar="ab" * 32)
+    assert pinned.counted_share == 0.5
+    assert "sums over at least 10 devices that the registrar vouches for" in " ".join(pinned.describe())
+    assert "counting on the noise of 50% of the devices" in " ".join(pinned.describe())
 
 
 def test_keys_are_read_in_the_forms_that_people_have_them() -> None:
@@ -342,7 +355,7 @@ def test_the_record_is_as_it_was_written_first() -> None:
     agree(log, TERMS, NOON)
     terms = {
         "server": SERVER, "when": "always", "rounds_a_day": 24, "least_devices": 10, "epsilon": 8.0, "delta": 1e-05,
-        "honest_share": 1.0, "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "", "certificate": "",
+        "honest_share": 0.5, "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "", "certificate": "",
     }  # fmt: skip
     event = {"when": "2026-03-01T12:00:00.000000+00:00", "server": SERVER, "what": "agreed", "terms": terms}
     assert json.loads(log.get(CONSENT, ONLY)) == {

@@ -186,9 +186,13 @@ def test_joining_holds_the_vault_open_and_says_so_in_two_small_files(
     assert (seen["labels"], seen["on"], seen["after"], seen["found"]) == (2, True, False, os.getpid())
     assert json.loads(seen["note"]) == {"process": os.getpid(), "born": birth_of(os.getpid())}
     assert "has joined a federation already" in seen["second"]
-    terms, protection, reaching = done.stderr.splitlines()[:3]
+    terms, protection, cohorts, cost, reaching = done.stderr.splitlines()[:5]
     assert terms == "terms: at any time, at most 24 rounds a day"
-    assert "sums over at least 10 devices, privacy budget epsilon 8 at delta 1e-05; never" in protection
+    assert "budget epsilon 8 at delta 1e-05, counting this device's own noise alone; never" in protection
+    assert "this server can make all the others up" in cohorts
+    assert (
+        "counts epsilon 1.01; if the other devices also add their noise: 0.291; your budget holds 39" in cost
+    )
     assert reaching == f"2 labels; reaching {SERVER} ..."
     assert not {LOCK, NOTE} & {path.name for path in vault.iterdir()}
 

@@ -13,12 +13,13 @@ from palate.client.consent import Terms, agree
 from palate.client.device import Device
 from palate.client.identity import own_identity
 from palate.client.joining import Member
-from palate.client.ledger import OwnBudget, read_spent, write_budget
+from palate.client.ledger import OwnBudget, OwnSpent, read_spent, write_budget
 from palate.client.masked_answers import guaranteed
 from palate.client.outbox import read_outbox
 from palate.client.reasons import Declined
 from palate.server.masking import MaskedSum
 from palate.server.privacy import PlanSettings, Privacy, mask_settings, planned_masks
+from palate.shared.accounting import rho_of
 from palate.shared.coding import encode_model, from_levels
 from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.shared.masked_wire import (
@@ -124,19 +125,52 @@ def test_a_device_stays_out_of_a_round_beyond_its_budget(people: list[Person]) -
     assert people[0].member.rounds == 1
 
 
-def test_a_device_that_counts_on_fewer_to_add_noise_pays_more_for_a_round(people: list[Person]) -> None:
-    masks = mask_settings(Privacy(noise_multiplier=4.0, clip_rate=0.0), 0.15, least=100, most=100)
-    assert guaranteed(masks, COUNT, share=0.25) == pytest.approx(guaranteed(masks, COUNT) / 2, rel=0.01)
-    assert guaranteed(masks, COUNT, share=0.0) == pytest.approx(guaranteed(masks, COUNT) / 10, rel=0.05)
-    let(people[1].device, honest_share=0.5)
-    invitation = invite()
-    total = MaskedSum(invitation, MASKS, COUNT + 1)
+def spent_in_a_round(people: list[Person], masks: MaskSettings) -> list[OwnSpent]:
+    """What each device has spent once its masked vector is gone."""
+    invitation = invite(masks)
+    total = MaskedSum(invitation, masks, COUNT + 1)
     roster, _ = total.adverts({place: one.answer(invitation) for place, one in enumerate(people)})
     deliveries, _ = total.shares({place: one.answer(roster) for place, one in enumerate(people)})
     for place, one in enumerate(people):
         assert kind_of(one.answer(deliveries[place])) == MASKED
-    trusting, careful = (read_spent(one.device.vault).rho for one in people)
-    assert careful == pytest.approx(2 * trusting, rel=0.05)  # half of the noise's variance
+    return [read_spent(one.device.vault) for one in people]
+
+
+def test_a_device_that_counts_on_fewer_to_add_noise_pays_more_for_a_round() -> None:
+    masks = mask_settings(Privacy(noise_multiplier=4.0, honest_share=1.0), 0.15, least=100, most=100)
+    all_add, quarter, alone = (guaranteed(masks, COUNT, share=one) for one in (1.0, 0.25, 0.0))
+    assert all_add.counted == all_add.all_add == quarter.all_add == pytest.approx(4.0, rel=0.01)
+    assert quarter.counted == pytest.approx(all_add.counted / 2, rel=0.01)
+    assert alone.counted == alone.alone == quarter.alone == pytest.approx(all_add.counted / 10, rel=0.05)
+    assert guaranteed(masks, COUNT) == alone
+
+
+def test_without_a_registrar_a_device_counts_its_own_noise_alone(people: list[Person]) -> None:
+    trusting = mask_settings(Privacy(honest_share=1.0), 1.0, least=2, most=2)
+    let(people[1].device, honest_share=1.0)  # it is not asked
+    for one in spent_in_a_round(people, trusting):
+        sure = guaranteed(trusting, COUNT)
+        assert one.rho == one.rho_alone == pytest.approx(rho_of(sure.alone))
+        assert one.rho_if_all_add == pytest.approx(one.rho / 2, rel=0.01)
+        assert "if the other devices also add their noise" in one.describe()
+
+
+def test_with_a_registrar_a_device_counts_on_the_share_that_its_owner_chose(people: list[Person]) -> None:
+    trusting = mask_settings(Privacy(honest_share=1.0), 1.0, least=2, most=2)
+    registrar = Ed25519PrivateKey.generate()
+    for one, share in zip(people, (1.0, 0.5), strict=True):
+        let(
+            one.device,
+            honest_share=share,
+            registrar=registrar.public_key().public_bytes_raw().hex(),
+            certificate=certify(
+                own_identity(one.device.vault).public_key().public_bytes_raw(), registrar
+            ).hex(),
+        )
+    all_of_them, half = spent_in_a_round(people, trusting)
+    assert all_of_them.rho == all_of_them.rho_if_all_add == pytest.approx(half.rho / 2, rel=0.01)
+    assert all_of_them.rho_alone == half.rho_alone == half.rho  # half of two is a person alone
+    assert "if none of them does" in all_of_them.describe()
 
 
 def test_with_a_noise_plan_a_device_counts_its_own_share_and_trusts_nobody_with_the_rest(
@@ -145,7 +179,7 @@ def test_with_a_noise_plan_a_device_counts_its_own_share_and_trusts_nobody_with_
     plan = PlanSettings(steps=9, separation=3, noise_multiplier=5.0)
     shares = Privacy(noise_multiplier=2.0, clip_rate=0.0, plan=plan)
     masks, _ = planned_masks(shares, least=2, most=2)
-    assert guaranteed(masks, COUNT) == pytest.approx(2.0, rel=0.01)
+    assert guaranteed(masks, COUNT).counted == pytest.approx(2.0, rel=0.01)
     assert kind_of(people[0].answer(invite(masks))) == ADVERT
     none, _ = planned_masks(replace(shares, noise_multiplier=0.0), least=2, most=2)
     assert people[1].answer(invite(none)) == b""

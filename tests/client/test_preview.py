@@ -39,6 +39,7 @@ from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SH
 from palate.shared.errors import OptionError
 from palate.shared.masks import MaskSettings
 from palate.shared.subspace import load_subspace
+from palate.shared.sum_noise import SumNoise
 from palate.shared.update import LocalSettings, norm_of
 from palate.shared.wire import UPDATE_BYTES
 
@@ -142,7 +143,7 @@ def test_noise_is_what_one_computes_by_hand() -> None:
     masks = MaskSettings(
         step=0.01, noise=100.0, clip=10.0, least=3
     )  # a standard deviation of 1 for each weight
-    noise = measure_noise(4.0, masks, least_devices=25, count=96_640)
+    noise = measure_noise(4.0, masks, least_devices=25, count=96_640, honest_share=1.0)
     assert noise.own == pytest.approx(math.sqrt(96_640))
     assert noise.in_sum == pytest.approx(5 * math.sqrt(96_640))
     assert (noise.devices, noise.signal) == (25, 4.0)
@@ -153,6 +154,9 @@ def test_noise_is_what_one_computes_by_hand() -> None:
     doubtful = measure_noise(4.0, masks, 25, 96_640, honest_share=0.16)
     assert doubtful.multiplier == pytest.approx(2 / reach, rel=1e-6)
     assert doubtful.guess > noise.guess
+    careful = measure_noise(4.0, masks, 25, 96_640)
+    assert careful.multiplier == careful.multiplier_alone == pytest.approx(1 / reach, rel=1e-6)
+    assert careful.multiplier_if_all_add == noise.multiplier == noise.multiplier_if_all_add
     assert measure_noise(4.0, masks, 2, 96_640).devices == 3  # the server opens no smaller sum
     assert measure_noise(4.0, replace(masks, noise=0.0), 25, 96_640).guess == 1.0
 
@@ -164,7 +168,7 @@ def test_the_best_guess_is_as_often_right_as_it_says() -> None:
     noise = masks.noise * masks.step * rng.standard_normal((2, tries, devices)).sum(2)
     reach = sensitivity_of(masks.clip, masks.step) * masks.step
     right = ((noise[0] + reach > reach / 2).mean() + (noise[1] < reach / 2).mean()) / 2
-    assert right == pytest.approx(measure_noise(6.0, masks, devices, 96_640).guess, abs=0.01)
+    assert right == pytest.approx(measure_noise(6.0, masks, devices, 96_640, 1.0).guess, abs=0.01)
 
 
 @pytest.mark.parametrize("devices", [2, 10, 1_000])
@@ -230,10 +234,13 @@ def test_what_is_not_protected_follows_from_the_terms() -> None:
     open_ = " ".join(what_is_not_protected(TERMS))
     assert "can invent the other devices" in open_
     assert "no release key is pinned" in open_
-    assert "sum over at least 10 devices" in open_
+    assert "at least" not in open_
+    assert "its own noise alone, which is what the budget counts" in open_
     assert "can be rebuilt" not in open_
     pinned = " ".join(what_is_not_protected(replace(TERMS, registrar="ab" * 32, release_key="cd" * 32)))
     assert "pinned" not in pinned
+    assert "sum over at least 10 devices" in pinned
+    assert "counts on 50% of the devices" in pinned
     assert "can be rebuilt" in " ".join(what_is_not_protected(replace(TERMS, allow_unmasked=True)))
 
 
@@ -317,11 +324,18 @@ def test_what_a_round_costs_is_told_from_what_is_spent(device: Device) -> None:
     cost = rho_of(first.noise.multiplier)
     assert first.epsilon_after == pytest.approx(epsilon_of_rho(cost, terms.delta))
     write_budget(device.vault, OwnBudget(20.0, terms.delta))
-    book_round(device.vault, first.noise.multiplier, now=NOON)
+    noise = first.noise
+    sure = SumNoise(noise.multiplier, noise.multiplier_if_all_add, noise.multiplier_alone)
+    book_round(device.vault, sure, now=NOON)
     second = preview_device(device, terms, NOON, last=1)
     assert second.epsilon_spent == pytest.approx(first.epsilon_after)
     assert second.epsilon_after == pytest.approx(epsilon_of_rho(2 * cost, terms.delta))
-    assert f"of 20, after such a round {second.epsilon_after:.3g}" in " ".join(describe_shortly(second))
+    assert second.epsilon_after_if_all_add is not None
+    assert second.epsilon_after_if_all_add < second.epsilon_after
+    assert (
+        f"of 20; after such a round counts epsilon {second.epsilon_after:.3g}; if the other devices also add"
+        in " ".join(describe_shortly(second))
+    )
 
 
 def test_a_device_that_would_stay_out_says_why_all_at_once(

@@ -3,10 +3,12 @@
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from server_fakes import Clock, FakeDevices, settings
 from typer.testing import CliRunner
 
@@ -17,8 +19,9 @@ from palate.server.ledger import Ledger
 from palate.server.processes import Address
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
-from palate.shared.accounting import Budget
+from palate.shared.accounting import Budget, Cost
 from palate.shared.errors import OptionError
+from palate.shared.sum_noise import SumNoise
 
 
 @pytest.fixture
@@ -199,12 +202,70 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[RunSettings]:
     return seen
 
 
+def vouched(home: Path) -> None:
+    """Makes a registrar."""
+    identity = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+    palate("certify", identity, "--home", str(home))
+
+
+def test_others_are_counted_on_where_somebody_vouches_for_them(
+    home: Path, submitted: list[RunSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    palate("run", "--detach")
+    trusting = tmp_path / "trusting.toml"
+    trusting.write_text("[privacy]\nhonest_share = 0.8\n")
+    refused = palate("run", "--settings", str(trusting), "--detach", status=1).stderr
+    assert "made-up devices add no noise" in refused
+    assert refused.count("\n") == 1
+    with monkeypatch.context() as patch:
+        address = SimpleNamespace(admitted_only=True)
+        patch.setattr("palate.server.processes.running", lambda folder: SimpleNamespace(address=address))
+        admitted = palate("run", "--devices", "900", "--detach").stderr
+        assert "a registrar, without which a device counts its own noise alone" in admitted
+        palate("run", "--settings", str(trusting), "--detach")
+    vouched(home)
+    palate("run", "--detach")
+    palate("run", "--settings", str(trusting), "--detach")
+    shares = [one.privacy.counted_share for one in submitted if one.privacy is not None]
+    assert shares == [0.0, 0.5, 0.8, 0.5, 0.8]
+
+
+def test_a_run_says_when_a_budget_is_used_up_before_it_ends(
+    home: Path, submitted: list[RunSettings], tmp_path: Path
+) -> None:
+    vouched(home)
+    file = tmp_path / "loud.toml"
+    file.write_text("devices = 900\n[privacy]\nnoise_multiplier = 1.0\n")
+    said = palate("run", "--rounds", "20", "--settings", str(file), "--detach").stderr
+    assert "the budget that devices usually join with, epsilon 8, holds 2 of the 20 rounds" in said
+    assert "the budget of this server, epsilon 8, holds about 2 rounds like these in all" in said
+    quiet = palate("run", "--rounds", "39", "--devices", "900", "--detach").stderr
+    assert "budget" not in quiet
+    assert "holds 39 of the 40" in palate("run", "--rounds", "40", "--devices", "900", "--detach").stderr
+
+
+def test_what_rounds_have_spent_is_shown_for_each_assumption(home: Path) -> None:
+    ledger = Ledger(home / "privacy.jsonl", Budget(8.0, 4e-5))
+    for number in (1, 2, 3):
+        ledger.book(number, Cost(1.21, 0.09), cohort=900, noise=SumNoise(1.21, 1.71, 0.06), honest_share=0.5)
+    shown = palate("privacy").stdout.splitlines()
+    found = told("privacy")
+    assert shown[0].startswith(f"3 rounds have spent epsilon {found['epsilon']:.3g} of 8 at delta 4e-05")
+    assert shown[0].endswith("if 50% of the devices in a sum add their noise")
+    assert shown[1] == f"if all devices add their noise: epsilon {found['if_all_add_epsilon']:.3g}"
+    assert f"epsilon {found['unsampled_epsilon']:.3g} (nobody is drawn for more than 3 rounds" in shown[2]
+    assert shown[3].startswith("if all other devices are silent, or made up: epsilon")
+    assert [one["rounds"] for one in found["by_rounds"]] == [1, 2, 3]
+
+
 def test_a_masked_run_wants_four_in_five_and_says_when_devices_will_refuse(
     home: Path, submitted: list[RunSettings]
 ) -> None:
     few = palate("run", "--devices", "4", "--detach")
     assert "devices refuse below 10 unless they joined with --least-devices" in few.stderr
     assert "times as long as one device's longest change" in few.stderr
+    assert "nobody vouches for the devices" in few.stderr
+    vouched(home)
     many = palate("run", "--devices", "900", "--detach")
     assert many.stderr == ""
     bare = palate("run", "--devices", "4", "--detach", "--unmasked")

@@ -13,12 +13,13 @@ from palate.server.app import grid_devices
 from palate.server.checkpoints import Checkpoint, write_checkpoint
 from palate.server.correlated import Levels, NoiseState, add_noise
 from palate.server.federation import ServerFolder, federate, read_note
-from palate.server.ledger import PlanSpent, read_spent
+from palate.server.ledger import read_spent
 from palate.server.metrics import read_metrics
 from palate.server.noise_folder import NoiseFolder
 from palate.server.planned import masks_and_plan
 from palate.server.privacy import PlanSettings, Privacy
 from palate.server.settings import RunSettings
+from palate.server.spent import PlanSpent
 from palate.server.strategy import average
 from palate.shared.accounting import Cost, epsilon_by_pld
 from palate.shared.coding import from_levels
