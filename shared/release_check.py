@@ -162,6 +162,11 @@ def check_log(log: ReleaseLog, trust: Trust, pinned: Pinned) -> Trust:
     )
 
 
+def check_next(log: ReleaseLog, card: Card, pinned: Pinned) -> None:
+    """Check a card that is to be the next release of a log as `check_log` will once it is signed; raise ReleaseError as that does."""
+    _check_card(card, [log.shipped, *(known.hash for _, known in log.releases)], pinned)
+
+
 def expired(trust: Trust, now: datetime) -> bool:
     """Say whether the accepted log is not good any more at this time (with a zone); never before one was accepted."""
     return trust.entries > 0 and now.timestamp() > trust.until

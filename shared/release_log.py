@@ -238,9 +238,12 @@ class ReleaseLog:
         return replace(self, statement=signed)
 
     def with_unsigned(self, card: Card, when: int) -> ReleaseLog:
-        """Return the log with one more release that nobody has signed yet: what is carried to the signing machine."""
+        """Return the log with one more release that nobody has signed yet: what is carried to the signing machine.
+
+        The statement stays that of the log before, so that without the last entry it is that log again.
+        """
         entry = Entry(len(self.entries) + 1, self.head, when, card, (UNSIGNED,))
-        return replace(self, entries=(*self.entries, entry), statement=Statement())
+        return replace(self, entries=(*self.entries, entry))
 
 
 def encode_log(log: ReleaseLog) -> bytes:
