@@ -270,10 +270,7 @@ def take(
         if new:
             check_release(signed, trust_of(signed.log), pinned)
             keep_release(releases, signed.log, signed.encoder)
-        elif (len(signed.log.entries), signed.log.statement.when) > (
-            len(known.entries),
-            known.statement.when,
-        ):
+        elif _newness(signed.log) > _newness(known):
             keep_release(releases, signed.log, b"")
         else:
             keep_message(releases)
@@ -285,6 +282,10 @@ def take(
         log = read_log(releases) or signed.log
         entries = len(signed.log.entries) - len(known.entries)
         return Taken(new[0][1] if new else None, entries, log, tuple(lines))
+
+
+def _newness(log: ReleaseLog) -> tuple[int, int, int]:
+    return len(log.entries), log.statement.when, log.statement.until
 
 
 def _split(log: ReleaseLog) -> tuple[ReleaseLog, Card | None]:
