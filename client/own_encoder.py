@@ -102,7 +102,9 @@ def decide(log: Log, uses: Literal["new", "before"]) -> tuple[Choice, int]:
         choice = read_choice(change)
         release = read_release(change)
         if choice is None or release is None:
-            raise OptionError("no release was adopted here, so there is none to choose; see palate release adopt")
+            raise OptionError(
+                "no release was adopted here, so there is none to choose; see palate release adopt"
+            )
         if uses == "before":
             encoder_before(change, choice)
         decided = replace(choice, uses=uses, by="owner")

@@ -62,8 +62,9 @@ def read_trust(records: Records) -> Trust | None:
         content = json.loads(records.get(TRUST, ONLY))
         if content.pop("version") != _VERSION:
             raise ValueError("unknown version")
-        keys = {name: bytes.fromhex(content.pop(name)) for name in ("recovery", "key")}
-        return Trust(**keys, **content)
+        for name in ("recovery", "key"):
+            content[name] = bytes.fromhex(content[name])
+        return Trust(**content)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise VaultDamagedError(_UNREADABLE) from None
 

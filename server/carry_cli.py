@@ -146,7 +146,13 @@ def take(folder: Folder, yes: Yes = False, home: Home = None, json: Json = False
     if json:
         card = card_to_json(done.card) if done.card else None
         shell.print_json(
-            {"card": card, "entries": done.entries, "good_until": good, "key": text, "errands": list(done.lines)}
+            {
+                "card": card,
+                "entries": done.entries,
+                "good_until": good,
+                "key": text,
+                "errands": list(done.lines),
+            }
         )
         return
     for line in done.lines:

@@ -226,9 +226,7 @@ def sign(
             )
         if asked.again is not None:
             data = read_file(release_path(releases, asked.again.release), MAX_BYTES)
-        write_atomically(
-            folder / SIGNED, encode_release(SignedRelease(log, data)), consequence=_CONSEQUENCE
-        )
+        write_atomically(folder / SIGNED, encode_release(SignedRelease(log, data)), consequence=_CONSEQUENCE)
     return log
 
 
@@ -248,9 +246,7 @@ def read_signed(home: Path, folder: Path) -> tuple[SignedRelease, bool]:
     return signed, own is None
 
 
-def take(
-    home: Path, folder: Path, signed: SignedRelease, *, errands: Sequence[Errand] = ERRANDS
-) -> Taken:
+def take(home: Path, folder: Path, signed: SignedRelease, *, errands: Sequence[Errand] = ERRANDS) -> Taken:
     """Append what `read_signed` returned to the server's log; taken once already, finish what is missing.
 
     Raises OptionError for an answer that leaves out a release, ReleaseError for one that does not continue the log here.
@@ -339,8 +335,13 @@ def _clear(folder: Path) -> None:
     """Remove what an earlier errand left, the request first: a folder without it is not taken for a whole one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in (folder / TO_SIGN, folder / SIGNED, folder / PARENT, *folder.glob("to-sign.*"), *folder.glob("signed.*")):
+        for path in (
+            folder / TO_SIGN,
+            folder / SIGNED,
+            folder / PARENT,
+            *folder.glob("to-sign.*"),
+            *folder.glob("signed.*"),
+        ):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(error, folder, _CONSEQUENCE) from None
-

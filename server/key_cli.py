@@ -26,9 +26,7 @@ Days = Annotated[
 ]
 Recovery = Annotated[
     Path | None,
-    typer.Option(
-        "--recovery", help="File of the recovery key, where it lies elsewhere.", show_default=False
-    ),
+    typer.Option("--recovery", help="File of the recovery key, where it lies elsewhere.", show_default=False),
 ]
 
 
@@ -110,7 +108,9 @@ def key(
         )
         return
     if rotate:
-        shell.say(f"a new release key is in {files.release_file}; devices follow at their next release or round")
+        shell.say(
+            f"a new release key is in {files.release_file}; devices follow at their next release or round"
+        )
     if rotate_recovery:
         shell.say(
             f"a new recovery key is in {files.recovery_file}; move it off this machine, and give people the new text"

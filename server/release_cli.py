@@ -143,7 +143,9 @@ def say_how_to_adopt(log: ReleaseLog, message: str) -> None:
     """Print what the owner of a device types, and until when."""
     from palate.shared.release import time_of, write_key
 
-    shell.out(f"devices take it over with: palate release adopt {message} --key {write_key(log.keys[-1].recovery)}")
+    shell.out(
+        f"devices take it over with: palate release adopt {message} --key {write_key(log.keys[-1].recovery)}"
+    )
     shell.out(
         f"the log is good until {time_of(log.statement.until)[:10]}; a newer release or palate server key --renew makes it longer"
     )

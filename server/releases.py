@@ -75,9 +75,7 @@ def make_release(
     with locked(folder):
         log = read_log(folder)
         if log is None:
-            raise OptionError(
-                "no log of releases was begun here yet; make the keys with: palate server key"
-            )
+            raise OptionError("no log of releases was begun here yet; make the keys with: palate server key")
         if key.public_key().public_bytes_raw() != log.keys[-1].release:
             raise OptionError(
                 f"the releases are signed with the release key {write_key(log.keys[-1].release)}; this is another key"

@@ -157,9 +157,7 @@ def check_log(log: ReleaseLog, trust: Trust, pinned: Pinned) -> Trust:
     )
     stated, until = max((said.when, said.until), (trust.stated, trust.until))
     now = known[-1]
-    return Trust(
-        now.recovery, len(log.entries), previous, len(encoders) - 1, now.release, stated, until
-    )
+    return Trust(now.recovery, len(log.entries), previous, len(encoders) - 1, now.release, stated, until)
 
 
 def check_next(log: ReleaseLog, card: Card, pinned: Pinned) -> None:
@@ -250,14 +248,13 @@ def _check_keys(number: int, keys: Keys, known: list[Keys]) -> None:
     ):
         other = {key for one in known for key in (one.release, one.recovery)} - set(before[-1:])
         if named in other or (known and keys == known[-1]):
-            raise ReleaseError(
-                f"entry {number} of the release log names a key that was used before", "key"
-            )
+            raise ReleaseError(f"entry {number} of the release log names a key that was used before", "key")
 
 
 def _check_signatures(entry: Entry, known: Keys | None) -> None:
     """Check an entry's signatures against the keys in force before it; the first entry vouches for itself, and is bound by the pin."""
     content = entry.content
+    signers: tuple[bytes, ...]
     if isinstance(content, Keys):
         signers = (content.recovery if known is None else known.recovery, content.release, content.recovery)
     else:

@@ -88,9 +88,7 @@ def read_witness(text: str) -> Witness:
     """Return the witness of a text, whatever its spaces and line ends; raise ReleaseError for any other text."""
     lines = [line.strip() for line in text.strip().splitlines()]
     if not lines or " ".join(lines[0].split()) != TITLE:
-        raise ReleaseError(
-            f"this is no witness of a release log; its first line must be {TITLE!r}", "kind"
-        )
+        raise ReleaseError(f"this is no witness of a release log; its first line must be {TITLE!r}", "kind")
     server, head, good = b"", "", ""
     entries: list[str] = []
     what: list[str] = []
@@ -116,7 +114,8 @@ def read_witness(text: str) -> Witness:
             what.append(words)
     if not server or not entries or head != entries[-1]:
         raise ReleaseError(
-            "the witness is not whole: server, head and entries must be there, and the head be the last entry", "size"
+            "the witness is not whole: server, head and entries must be there, and the head be the last entry",
+            "size",
         )
     return Witness(server, tuple(entries), tuple(what), good)
 
@@ -133,7 +132,8 @@ def compare_witnesses(mine: Witness, other: Witness) -> Comparison:
         )
     if parted is not None:
         here, there = (
-            f"{one.entries[parted - 1][:16]} ({one.what[parted - 1] or 'not said what'})" for one in (mine, other)
+            f"{one.entries[parted - 1][:16]} ({one.what[parted - 1] or 'not said what'})"
+            for one in (mine, other)
         )
         return Comparison(
             "fork",
@@ -143,7 +143,9 @@ def compare_witnesses(mine: Witness, other: Witness) -> Comparison:
         )
     more = len(mine.entries) - len(other.entries)
     if not more:
-        return Comparison("same", len(both), f"both saw the same log: {len(both)} entries, head {mine.head[:16]}")
+        return Comparison(
+            "same", len(both), f"both saw the same log: {len(both)} entries, head {mine.head[:16]}"
+        )
     who, whom = ("this device", "the other") if more > 0 else ("the other device", "this one")
     return Comparison(
         "ahead" if more > 0 else "behind",

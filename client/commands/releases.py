@@ -246,7 +246,9 @@ def _view(standing: "Standing") -> "RenderableType":
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
-    facts.add_row("in use", f"release {standing.used}" + (" (the one that ships)" if not standing.used else ""))
+    facts.add_row(
+        "in use", f"release {standing.used}" + (" (the one that ships)" if not standing.used else "")
+    )
     if standing.choice is not None:
         facts.add_row("why", describe_choice(standing.choice, standing.release))
     facts.add_row("rounds start from", f"release {standing.release} (encoder {standing.hash[:12]})")

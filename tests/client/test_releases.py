@@ -17,10 +17,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from palate.client import backbone, release_records
+from palate.client.backbone import installed_backbone
 from palate.client.cli import app
 from palate.client.device import Device
 from palate.client.fitting import fit_evaluator_to_vault
-from palate.client.backbone import installed_backbone
 from palate.client.outbox import MemoryLog
 from palate.client.own_encoder import own_encoder
 from palate.client.records import ONLY
@@ -37,7 +37,7 @@ from palate.client.releases import (
     why_not_good,
 )
 from palate.client.statistics import measure_statistics
-from palate.shared.encoder import encoder_hash, encoder_to_bytes, load_encoder, shapes_hash
+from palate.shared.encoder import EncoderWeights, encoder_hash, encoder_to_bytes, load_encoder, shapes_hash
 from palate.shared.errors import ReleaseError, StorageError, VaultDamagedError
 from palate.shared.release import (
     BACKBONE_HASH,
@@ -67,6 +67,24 @@ WHEN = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp())
 BEGUN = ReleaseLog.begin(KEY, RECOVERY, WHEN)
 
 
+def card_of(log: ReleaseLog, encoder: EncoderWeights, **changed: Any) -> Card:
+    """The card of the next release on a log."""
+    content = {
+        "release": encoder.release,
+        "round": 10 * encoder.release,
+        "updates": 30 * encoder.release,
+        "hash": encoder_hash(encoder),
+        "parent": log.releases[-1][1].hash if log.releases else log.shipped,
+        "shapes": shapes_hash(),
+        "fixed": fixed_hash(encoder),
+        "backbone": BACKBONE_HASH,
+        "sha256": hashlib.sha256(encoder_to_bytes(encoder)).hexdigest(),
+        "acceptance": Acceptance(500, 0.91, 0.98, 0.25),
+        "privacy": PrivacySpent(1.25, 1e-6, "gaussian", 3.5, 40.0),
+    }
+    return Card(**{**content, **changed})
+
+
 def make(
     log: ReleaseLog | None = None, key: Ed25519PrivateKey = KEY, variant: int = 0, **changed: Any
 ) -> SignedRelease:
@@ -75,21 +93,8 @@ def make(
     number = len(log.releases) + 1
     share = np.float32(1 - number / 64 - variant / 4096)
     encoder = load_encoder().with_shared({n: t * share for n, t in load_encoder().shared().items()}, number)
-    data = encoder_to_bytes(encoder)
-    content = {
-        "release": number,
-        "round": 10 * number,
-        "updates": 30 * number,
-        "hash": encoder_hash(encoder),
-        "parent": log.releases[-1][1].hash if log.releases else log.shipped,
-        "shapes": shapes_hash(),
-        "fixed": fixed_hash(encoder),
-        "backbone": BACKBONE_HASH,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "acceptance": Acceptance(500, 0.91, 0.98, 0.25),
-        "privacy": PrivacySpent(1.25, 1e-6, "gaussian", 3.5, 40.0),
-    }
-    return SignedRelease(log.with_release(Card(**{**content, **changed}), WHEN, key), data)
+    card = card_of(log, encoder, **changed)
+    return SignedRelease(log.with_release(card, WHEN, key), encoder_to_bytes(encoder))
 
 
 FIRST = make()
@@ -115,11 +120,7 @@ def vault(taught_vault: Path, remembered_keys: None, monkeypatch: pytest.MonkeyP
 
 
 def content(log: MemoryLog) -> dict[tuple[str, str], bytes]:
-    return {
-        (type_, ONLY): log.get(type_, ONLY)
-        for type_ in release_records.TYPES
-        if log.has(type_, ONLY)
-    }
+    return {(type_, ONLY): log.get(type_, ONLY) for type_ in release_records.TYPES if log.has(type_, ONLY)}
 
 
 def refused(log: MemoryLog, release: SignedRelease, key: str | None = None) -> ReleaseError:
@@ -510,7 +511,9 @@ def test_a_log_that_is_not_good_any_more_is_said_by_show_and_by_the_doctor(
     done = CliRunner().invoke(app, ["doctor", "--no-measure"])
     assert "was good until 2001-12-08 only" in done.stderr
     monkeypatch.delenv("PALATE_PASSPHRASE")
-    assert "was good until" not in CliRunner().invoke(app, ["doctor", "--no-measure"]).stderr  # nobody is asked
+    assert (
+        "was good until" not in CliRunner().invoke(app, ["doctor", "--no-measure"]).stderr
+    )  # nobody is asked
 
 
 @pytest.mark.parametrize("command", ["show", "adopt", "back", "witness", "compare", "reset"])

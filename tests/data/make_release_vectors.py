@@ -67,9 +67,7 @@ def vector_log() -> ReleaseLog:
     log = log.with_release(card(1, None, None), WHEN + 1, key)
     log = log.with_keys(key_2, recovery, WHEN + 2, by=recovery)
     privacy = PrivacySpent(1.75, 1e-6, "banded-matrix", 4.5, float("inf"))
-    log = log.with_release(
-        card(2, privacy, Acceptance(500, -0.25, 0.9375, 0.125)), WHEN + 3, key_2, days=30
-    )
+    log = log.with_release(card(2, privacy, Acceptance(500, -0.25, 0.9375, 0.125)), WHEN + 3, key_2, days=30)
     return log.with_keys(key_2, recovery_2, WHEN + 4, by=recovery)
 
 
@@ -109,7 +107,9 @@ def hostile(size: int, message: int) -> list[dict[str, Any]]:
         log("an unknown kind of entry", "kind", (HEAD, "03")),
         log("entry 0", "number", (HEAD + 1, "00000000")),
         log("a time after the year 9999", "number", (HEAD + 37, "ff" * 8)),
-        log("one key for both", "key", (HEAD + ENTRY, KEYS["recovery"].public_key().public_bytes_raw().hex())),
+        log(
+            "one key for both", "key", (HEAD + ENTRY, KEYS["recovery"].public_key().public_bytes_raw().hex())
+        ),
         log("release 0 as a release of its own", "number", (first + ENTRY, "00000000")),
         log("an epsilon that is not a number", "number", (figures, "000000000000f87f")),
         log("an infinite epsilon", "number", (figures, "000000000000f07f")),

@@ -213,7 +213,9 @@ def test_the_text_stays_when_the_release_key_changes_and_not_when_the_recovery_k
     assert "leave --renew away" in palate("key", "--rotate", "--renew", status=1).stderr
 
 
-def test_a_recovery_key_on_a_stick_is_named(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_recovery_key_on_a_stick_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PALATE_RELEASE_PASSPHRASE", "correct horse")
     palate("key")
     (home / "recovery.key").rename(tmp_path / "stick.key")

@@ -276,9 +276,7 @@ def test_a_release_needs_the_passphrase_and_the_keys_text_does_not(
     monkeypatch.delenv("PALATE_RELEASE_PASSPHRASE")
     assert palate("key").stdout == text
     done = palate("release", status=1)
-    assert (
-        done.stderr == f"palate: the key {home / 'release.key'} is sealed; set PALATE_RELEASE_PASSPHRASE\n"
-    )
+    assert done.stderr == f"palate: the key {home / 'release.key'} is sealed; set PALATE_RELEASE_PASSPHRASE\n"
     assert list_releases(home / "releases") == []
     monkeypatch.setenv("PALATE_RELEASE_PASSPHRASE", "correct horse")
     assert json.loads(palate("release", "--json").stdout)["key"] == text.strip()

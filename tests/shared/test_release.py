@@ -213,7 +213,13 @@ def test_privacy_out_of_range_is_refused(values: tuple[Any, Any, Any]) -> None:
 @pytest.mark.parametrize("value", [-1.0, math.nan, -0.0, True, "1"])
 @pytest.mark.parametrize("name", ["unsampled_epsilon", "alone_epsilon"])
 def test_the_other_figures_are_from_zero_to_infinity(name: str, value: Any) -> None:
-    figures = {"epsilon": 1.0, "delta": 0.0, "mechanism": "none", "unsampled_epsilon": 1.0, "alone_epsilon": 1.0}
+    figures = {
+        "epsilon": 1.0,
+        "delta": 0.0,
+        "mechanism": "none",
+        "unsampled_epsilon": 1.0,
+        "alone_epsilon": 1.0,
+    }
     assert "no bound" in PrivacySpent(**{**figures, name: math.inf}).describe()
     with pytest.raises(ReleaseError):
         PrivacySpent(**{**figures, name: value})

@@ -56,7 +56,9 @@ def test_one_that_saw_more_is_ahead() -> None:
 def test_a_fork_is_found_at_the_entry_where_it_begins(at: int) -> None:
     found = compare_witnesses(witness_of(LOG), witness_of(forked(at)))
     assert (found.verdict, found.entry) == ("fork", at)
-    assert found.words.startswith(f"FORK: the logs part at entry {at}, which is {LOG.entries[at - 1].hash[:16]}")
+    assert found.words.startswith(
+        f"FORK: the logs part at entry {at}, which is {LOG.entries[at - 1].hash[:16]}"
+    )
     assert "\n" not in found.words
 
 
