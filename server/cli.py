@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from palate.server.federation import ServerFolder
     from palate.server.privacy import Privacy
     from palate.server.settings import RunSettings
+    from palate.shared.release import ReleaseLog
 
 USUAL_LEAST = 10  # what `palate join` asks for unless told otherwise
 NEARLY_OVER_DAYS = 14
@@ -193,6 +194,7 @@ def run(
     """
     from palate.server import processes
     from palate.server.checkpoints import read_checkpoint
+    from palate.server.releases import read_log
 
     folder = shell.folder_of(home)
     kept = read_checkpoint(folder.checkpoint)
@@ -208,7 +210,10 @@ def run(
         from palate.server.planned import masks_and_plan
 
         masks_and_plan(wanted)  # raises now what would end the run in its first round
+    log = read_log(folder.releases)
     number = processes.submit(folder, wanted)
+    if log is not None and (line := _nearly_over(log)):
+        shell.say(f"note: {line}")
     if wanted.privacy is not None:
         _warn(wanted, wanted.privacy)
     if detach:
@@ -288,13 +293,8 @@ def status(home: Home = None, json: Json = False) -> None:
     shell.out(
         f"the federation stands at round {found['round']}; releases: {', '.join(map(str, releases)) or 'none yet'}"
     )
-    if log is not None:
-        left = (log.statement.until - time.time()) / 86_400
-        if left < NEARLY_OVER_DAYS:
-            shell.out(
-                f"the log of releases {'is good until' if left > 0 else 'was good until'} {time_of(log.statement.until)[:10]}; after that "
-                "devices stay out of rounds; renew it: palate server key --renew"
-            )
+    if log is not None and (line := _nearly_over(log)):
+        shell.out(line)
     if wanted:
         shell.out(
             f"a run up to round {wanted.rounds} is {'at work' if server else 'to be taken up at the next start'}"
@@ -396,6 +396,19 @@ def _warn(settings: RunSettings, privacy: Privacy) -> None:
             f"so little will be learned; from about {math.ceil(times * settings.devices / DROWNED):,} devices a round on it is worth "
             "the while"
         )
+
+
+def _nearly_over(log: ReleaseLog) -> str:
+    """Return a line on a log of releases that is good for few more days or none, empty for any other."""
+    from palate.shared.release import time_of
+
+    left = (log.statement.until - time.time()) / 86_400
+    if left >= NEARLY_OVER_DAYS:
+        return ""
+    return (
+        f"the log of releases {'is good until' if left > 0 else 'was good until'} {time_of(log.statement.until)[:10]}; after that "
+        "devices stay out of rounds; renew it: palate server key --renew"
+    )
 
 
 def _counted(folder: ServerFolder, before: int) -> int:

@@ -122,6 +122,7 @@ def key(
 
 def make_keys(files: KeyFiles, now: datetime, *, unsealed: bool, days: int) -> ReleaseLog:
     """Make the keys and the log, and say what to do with them."""
+    from palate.server import signing
     from palate.server.release_keys import begin_log
 
     log = begin_log(files, now, passphrases_for(files, unsealed=unsealed), days=days)
@@ -130,7 +131,7 @@ def make_keys(files: KeyFiles, now: datetime, *, unsealed: bool, days: int) -> R
         f"a new recovery key is in {files.recovery_file}: move it off this machine; it is needed only when the release key is "
         "lost or stolen"
     )
-    if unsealed:
+    if not signing.is_sealed(files.release_file):
         shell.say(
             "warning: both keys are unsealed: whoever reads these files can sign releases for every device that follows this server"
         )

@@ -10,7 +10,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from palate.client.cli import app
-from palate.server import release_keys, releases, signing
+from palate.server import key_cli, release_keys, releases, signing
 from palate.server.release_keys import (
     KeyFiles,
     Passphrases,
@@ -177,6 +177,22 @@ def test_an_unsealed_key_is_asked_for_and_warned_of(home: Path) -> None:
     done = palate("key", "--unsealed")
     assert "warning: both keys are unsealed: whoever reads these files can sign" in done.stderr
     assert not signing.is_sealed(home / "release.key")
+
+
+def test_on_a_terminal_the_passphrase_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def ask(what: str, *, new: bool) -> str:
+        asked.append((what, new))
+        return "typed horse"
+
+    monkeypatch.setattr(key_cli, "_ask", ask)
+    palate("key")
+    assert asked == [("a passphrase to seal new keys with", True)]
+    for name in ("release.key", "recovery.key"):
+        assert signing.read_key(home / name, "typed horse") is not None
+    palate("key", "--renew")
+    assert asked[1:] == [(f"passphrase of the release key {home / 'release.key'}", False)]
 
 
 def test_the_keys_are_made_once_and_the_text_is_printed_alone(
