@@ -147,7 +147,7 @@ def test_keys_that_were_changed_on_the_signing_machine_come_with_the_next_folder
     machines.on_signer("key", "--rotate-recovery")
     machines.prepare("--renew")
     machines.sign()
-    assert "1 entries of keys" in machines.take().stdout
+    assert "1 change of keys" in machines.take().stdout
     assert machines.log() == machines.log(machines.signer)
 
 
