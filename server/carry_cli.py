@@ -158,7 +158,11 @@ def take(folder: Folder, yes: Yes = False, home: Home = None, json: Json = False
     for line in done.lines:
         shell.out(line)
     if done.card is None:
-        what = f"{done.entries} change{'s' if done.entries > 1 else ''} of keys" if done.entries else "no new release"
+        what = (
+            f"{done.entries} change{'s' if done.entries > 1 else ''} of keys"
+            if done.entries
+            else "no new release"
+        )
         shell.out(f"{what}; the log is good until {good[:10]}")
         return
     shell.out(f"release {done.card.release} is taken")

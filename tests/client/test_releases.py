@@ -1,8 +1,6 @@
 """Releases on the device: what is adopted is used, what is refused changes nothing, and what was seen is remembered."""
 
-import ast
 import hashlib
-import json
 import os
 import shutil
 from datetime import UTC, datetime
@@ -11,14 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from PIL import Image
-from typer.testing import CliRunner
 
 from palate.client import backbone, release_records
-from palate.client.backbone import installed_backbone
-from palate.client.cli import app
 from palate.client.device import Device
 from palate.client.fitting import fit_evaluator_to_vault
 from palate.client.outbox import MemoryLog
@@ -36,7 +29,6 @@ from palate.client.releases import (
     reset,
     why_not_good,
 )
-from palate.client.statistics import measure_statistics
 from palate.shared.encoder import EncoderWeights, encoder_hash, encoder_to_bytes, load_encoder, shapes_hash
 from palate.shared.errors import ReleaseError, StorageError, VaultDamagedError
 from palate.shared.release import (
@@ -53,7 +45,6 @@ from palate.shared.release import (
     encoder_name,
     write_key,
 )
-from palate.shared.release_witness import witness_of, write_witness
 from palate.shared.wire import fixed_hash
 
 CLIENT = Path(__file__).resolve().parent.parent.parent / "client"
@@ -132,53 +123,6 @@ def refused(log: MemoryLog, release: SignedRelease, key: str | None = None) -> R
     assert encoder_hash(federation_encoder(log)) == own
     assert "\n" not in str(caught.value)
     return caught.value
-
-
-# --- what is frozen -----------------------------------------------------------------------------------------------
-
-
-def test_the_installed_backbone_is_the_one_that_is_written_in_the_code() -> None:
-    # New towers or statistics need a new BACKBONE_HASH (and, the encoder being trained on them, a new release 0).
-    assert installed_backbone() == BACKBONE_HASH
-
-
-def test_a_changed_file_is_another_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in backbone.FROZEN:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(name.encode())
-    monkeypatch.setattr(backbone, "WEIGHTS", tmp_path)
-    seen = {installed_backbone()}
-    for name in backbone.FROZEN:
-        (tmp_path / name).write_bytes(name.encode() + b" ")
-        seen.add(installed_backbone())
-    monkeypatch.setattr(backbone, "STATISTICS_VERSION", 2)
-    seen.add(installed_backbone())
-    assert len(seen) == len(backbone.FROZEN) + 2
-    (tmp_path / backbone.FROZEN[0]).unlink()
-    with pytest.raises(Exception, match="install Palate anew"):
-        installed_backbone()
-
-
-def test_the_statistics_are_those_of_their_version() -> None:
-    # If they have changed on purpose: raise STATISTICS_VERSION, and with it BACKBONE_HASH.
-    known = json.loads((CLIENT.parent / "tests" / "data" / "release_vectors.json").read_text("utf-8"))[
-        "statistics"
-    ]
-    y, x = np.mgrid[0:96, 0:128]
-    pixels = np.stack([(2 * x) % 256, (x * y // 16) % 256, 255 - 2 * y], -1).astype(np.uint8)
-    np.testing.assert_allclose(
-        measure_statistics(Image.fromarray(pixels)), known["values"], rtol=1e-3, atol=2e-3
-    )
-
-
-def test_only_this_module_loads_an_encoder() -> None:
-    users = {
-        path.relative_to(CLIENT).as_posix()
-        for path in CLIENT.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and any(alias.name == "load_encoder" for alias in node.names)
-    }
-    assert users == {"backbone.py"}
 
 
 # --- adopting -----------------------------------------------------------------------------------------------------
@@ -344,18 +288,6 @@ def test_after_an_update_of_palate_a_release_that_does_not_fit_says_so(
     assert caught.value.reason == "backbone"
 
 
-def test_a_release_0_that_was_exchanged_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone, "load_encoder", lambda: load_encoder().with_shared({}, 1).with_shared(
-        {"picture.hidden.bias": load_encoder().tensors["picture.hidden.bias"] + np.float32(1)}
-    ))  # fmt: skip
-    backbone.shipped.cache_clear()
-    with pytest.raises(ReleaseError, match="not the one that Palate ships with"):
-        own_encoder()
-    monkeypatch.undo()
-    backbone.shipped.cache_clear()
-    own_encoder()
-
-
 @pytest.mark.parametrize(
     "data", [b"", b"{}", b"[]", b"no JSON", b'{"version": 1}', b'{"version": 2}', b'{"version": 2, "key": 3}']
 )
@@ -431,94 +363,6 @@ def test_a_file_and_a_folder_hold_the_same(folder: Path) -> None:
     (folder / LOG_NAME).write_bytes(encode_log(BEGUN))
     with pytest.raises(ReleaseError, match="holds no release"):
         read_source(folder)
-
-
-def palate(*arguments: str, status: int = 0) -> Result:
-    done = CliRunner().invoke(app, ["release", *arguments])
-    assert done.exit_code == status, (done.stdout, done.stderr, done.exception)
-    return done
-
-
-def test_the_commands_adopt_show_refuse_and_reset(vault: Path, folder: Path) -> None:
-    assert "none yet" in palate("show").stdout
-    assert palate("adopt", str(folder.parent / "1.palate"), status=1).stderr.startswith(
-        "palate: no release key is pinned"
-    )
-    done = palate("adopt", str(folder.parent / "1.palate"), "--key", TEXT).stdout
-    assert "release 1 is accepted" in done
-    assert "release 1 is in use for you: 2 verdicts are too few to try it on" in done
-    assert "release 1 was accepted already" in palate("adopt", str(folder.parent / "1.palate")).stdout
-    found = json.loads(palate("adopt", str(folder), "--json").stdout)
-    assert found == {"release": 2, "hash": SECOND.log.releases[1][1].hash, "new": True, "used": 2}
-    shown = palate("show")
-    for words in (
-        "release 2", TEXT, KEY_TEXT, SECOND.log.head, "2026-11-21 00:00:00", "2027-02-19", "epsilon 1.25", "3.5 against those",
-        "40 if the other", "500 public pictures",
-    ):  # fmt: skip
-        assert words in " ".join(shown.stdout.split())
-    assert json.loads(palate("show", "--json").stdout)["history"][0]["round"] == 10
-    refusal = palate("adopt", str(folder.parent / "1.palate"), status=1)
-    assert (refusal.stdout, len(refusal.stderr.strip().splitlines())) == ("", 1)
-    assert "add --yes" in palate("reset", status=1).stderr
-    done = palate("reset", "--yes")
-    assert done.stderr.startswith("warning: nothing is pinned any more")
-    assert "before: release 2" in done.stdout
-    assert "none yet" in palate("show").stdout
-
-
-def test_the_owner_goes_back_and_on_again(vault: Path, folder: Path) -> None:
-    assert "there is none to choose" in palate("back", status=1).stderr
-    assert "name the file" in palate("adopt", status=1).stderr
-    palate("adopt", str(folder.parent / "1.palate"), "--key", TEXT)
-    palate("adopt", str(folder))
-    assert "release 1 is in use for you, as you decided" in palate("back").stdout
-    shown = json.loads(palate("show", "--json").stdout)
-    assert (shown["release"], shown["used"]) == (2, 1)
-    assert "release 2 is in use for you, as you decided" in palate("adopt", "--anyway").stdout
-    assert json.loads(palate("back", "--json").stdout) == {"release": 2, "used": 1}
-
-
-def test_two_devices_compare_what_they_were_shown(vault: Path, folder: Path, tmp_path: Path) -> None:
-    mine, forked = tmp_path / "mine.txt", tmp_path / "forked.txt"
-    assert "no release log" in palate("witness", str(mine), status=1).stderr
-    palate("adopt", str(folder.parent / "1.palate"), "--key", TEXT)
-    assert "2 entries, 1 of them releases" in palate("witness", str(mine)).stdout
-    assert "both saw the same log" in palate("compare", str(mine)).stdout
-    palate("adopt", str(folder))
-    assert "this device is 1 entry ahead" in palate("compare", str(mine)).stdout
-    forked.write_text(write_witness(witness_of(FORKED.log)))
-    done = palate("compare", str(forked), status=1)
-    assert done.stdout.startswith("FORK: the logs part at entry 2")
-    assert json.loads(palate("compare", str(forked), "--json", status=1).stdout)["verdict"] == "fork"
-    other = tmp_path / "other.txt"
-    other.write_text(write_witness(witness_of(strangers().log)))
-    assert "two servers" in palate("compare", str(other), status=1).stdout
-    other.write_bytes(b"\xff" * 50)
-    assert "no witness" in palate("compare", str(other), status=1).stderr
-    assert palate("compare", str(tmp_path / "none"), status=1).stdout == ""
-    assert palate("witness", str(tmp_path / "none" / "file"), status=1).stdout == ""
-
-
-def test_a_log_that_is_not_good_any_more_is_said_by_show_and_by_the_doctor(
-    vault: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = make(ReleaseLog.begin(KEY, RECOVERY, 1_000_000_000)).log.with_statement(1_000_000_000, KEY)
-    path = folder.parent / "old.palate"
-    path.write_bytes(encode_release(SignedRelease(old, FIRST.encoder)))
-    palate("adopt", str(path), "--key", TEXT)
-    assert "was good until 2001-12-08 only" in palate("show").stderr
-    assert not json.loads(palate("show", "--json").stdout)["good"]
-    done = CliRunner().invoke(app, ["doctor", "--no-measure"])
-    assert "was good until 2001-12-08 only" in done.stderr
-    monkeypatch.delenv("PALATE_PASSPHRASE")
-    assert (
-        "was good until" not in CliRunner().invoke(app, ["doctor", "--no-measure"]).stderr
-    )  # nobody is asked
-
-
-@pytest.mark.parametrize("command", ["show", "adopt", "back", "witness", "compare", "reset"])
-def test_every_command_has_help_with_an_example(command: str) -> None:
-    assert f"palate release {command}" in palate(command, "--help").stdout
 
 
 def test_the_release_is_sealed_in_the_vault_and_moves_the_evaluator(vault: Path) -> None:
