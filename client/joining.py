@@ -32,7 +32,7 @@ from palate.client.masking import MaskRules
 from palate.client.outbox import Log, send_update
 from palate.client.progress import no_notice, no_progress
 from palate.client.reasons import Declined, Notice, Send, check_encoder
-from palate.client.releases import offer, own_encoder
+from palate.client.releases import federation_encoder, offer, why_not_good
 from palate.client.spent_note import remember
 from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights
 from palate.shared.errors import (
@@ -99,7 +99,7 @@ def answer_task(
     """
     from palate.client.reconstruction import train_locally
 
-    task, encoder = read_task(data, own_encoder() if own is None else own)
+    task, encoder = read_task(data, federation_encoder() if own is None else own)
     mine = labels()
     if mine is None:
         send(b"")
@@ -157,7 +157,7 @@ class Member:
         remember(vault)
         self._consent = Consent(vault, server)
         self._masked = MaskedAnswers(
-            own=lambda: own_encoder(vault),
+            own=lambda: federation_encoder(vault),
             labels=self._labels_or_none,
             identity=lambda: own_identity(vault),
             rules=self._rules,
@@ -192,6 +192,11 @@ class Member:
                 self._tell(f"stayed out of a round: {verdict.reason}")
                 send(b"")
                 return
+            stale = why_not_good(self._device.vault, datetime.now(UTC))
+            if stale:
+                self._tell(f"stayed out of a round: {stale}")
+                send(b"")
+                return
         if kind in KINDS:
             self._masked.answer(kind, task, send)
             return
@@ -210,7 +215,7 @@ class Member:
             send,
             log=self._device.vault,
             server=self._server,
-            own=own_encoder(self._device.vault),
+            own=federation_encoder(self._device.vault),
             tell=self._tell,
             budgeted=True,
         )
@@ -221,7 +226,7 @@ class Member:
         if isinstance(found, ReleaseError):
             self._tell(f"a release was refused: {found}")
         elif found.new:
-            self._tell(f"release {found.release} is used from now on")
+            self._tell(f"release {found.release} is what rounds start from now")
 
     def _terms(self) -> Terms:
         terms = self._consent.terms()

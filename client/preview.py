@@ -155,14 +155,14 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
     `terms` may be such that nobody has agreed to yet. `now` has a zone.
     """
     from palate.client.joining import Member
-    from palate.client.releases import own_encoder, read_standing
+    from palate.client.releases import federation_encoder, read_standing
 
     labels = Member(device, server=terms.server).labels()
     notes = [note for note in read_outbox(device.vault) if note.masked]
     masks = usual_round(terms.least_devices, notes[-1] if notes else None, honest_share=terms.counted_share)
     pinned = bool(terms.release_key) or read_standing(device.vault).key is not None
     seen = preview_update(
-        own_encoder(device.vault),
+        federation_encoder(device.vault),
         labels,
         teaching_comments(device),
         terms,

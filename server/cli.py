@@ -11,6 +11,7 @@ import json as jsonlib
 import os
 import signal
 import sys
+import time
 import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from palate.server import registrar_cli, release_cli, shell
+from palate.server import carry_cli, key_cli, registrar_cli, release_cli, shell
 from palate.server.shell import Home, Json
 from palate.shared.accounting import Budget
 from palate.shared.errors import FederationError, FileFormatError, OptionError
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
     from palate.server.federation import ServerFolder
     from palate.server.privacy import Privacy
     from palate.server.settings import RunSettings
+    from palate.shared.release import ReleaseLog
 
 USUAL_LEAST = 10  # what `palate join` asks for unless told otherwise
 USUAL_BUDGET = Budget(8.0, 1e-5)  # the same
+NEARLY_OVER_DAYS = 14
+"""From how many days before its end on `palate server status` asks for the log of releases to be renewed."""
 DROWNED = 2.0
 """From how many lengths of the clip on the noise of a round is said to drown what devices teach."""
 
@@ -214,6 +218,7 @@ def run(
     """
     from palate.server import processes
     from palate.server.checkpoints import read_checkpoint
+    from palate.server.releases import read_log
 
     folder = shell.folder_of(home)
     kept = read_checkpoint(folder.checkpoint)
@@ -228,7 +233,10 @@ def run(
         from palate.server.planned import masks_and_plan
 
         masks_and_plan(wanted)  # raises now what would end the run in its first round
+    log = read_log(folder.releases)
     number = processes.submit(folder, wanted)
+    if log is not None and (line := _nearly_over(log)):
+        shell.say(f"note: {line}")
     if wanted.privacy is not None:
         _warn(wanted, wanted.privacy, rounds)
     if detach:
@@ -236,21 +244,30 @@ def run(
             f"run {number} is submitted; see palate server status"
         )
         return
+    before = kept.round if kept else 0
     try:
-        ended = _show(folder, number, wanted.rounds - rounds)
+        ended = _show(folder, number, before)
     except KeyboardInterrupt:
         shell.say("the run goes on; see palate server status, or end it with palate server stop --run")
         raise
     kept = read_checkpoint(folder.checkpoint)
     if ended.get("ended") != "finished":
         raise FederationError(str(ended.get("reason", "the run was stopped")))
+    round_ = kept.round if kept else 0
+    counted = _counted(folder, before)
     if json:
         shell.print_json(
-            {"run": number, "round": kept.round if kept else 0, "last": dict(kept.metrics) if kept else {}}
+            {"run": number, "round": round_, "counted": counted, "last": dict(kept.metrics) if kept else {}}
+        )
+    elif counted:
+        shell.out(
+            f"the federation stands at round {round_}; {counted} of {round_ - before} rounds moved the encoder; "
+            "make a release: palate server release"
         )
     else:
         shell.out(
-            f"the federation stands at round {kept.round if kept else 0}; make a release: palate server release"
+            f"no round had enough answers: after round {round_} the encoder is what it was, and there is nothing to release; see that "
+            "devices are joined and allowed to take part, then run again"
         )
 
 
@@ -265,13 +282,15 @@ def status(home: Home = None, json: Json = False) -> None:
     from palate.server import processes
     from palate.server.checkpoints import read_checkpoint
     from palate.server.federation import read_note
-    from palate.server.releases import list_releases
+    from palate.server.releases import read_log
+    from palate.shared.release import time_of
 
     folder = shell.folder_of(home)
     server = processes.running(folder)
     kept = read_checkpoint(folder.checkpoint)
     wanted = processes.wanted(folder)
-    releases = [card.release for card in list_releases(folder.releases)]
+    log = read_log(folder.releases)
+    releases = [card.release for _, card in log.releases] if log else []
     found: dict[str, Any] = {
         "home": str(folder.home),
         "running": server is not None,
@@ -284,6 +303,7 @@ def status(home: Home = None, json: Json = False) -> None:
         "now": read_note(folder.now) if wanted and server else {},
         "ended": read_note(folder.ended),
         "releases": releases,
+        "good_until": time_of(log.statement.until) if log else None,
     }
     if json:
         shell.print_json(found)
@@ -296,6 +316,8 @@ def status(home: Home = None, json: Json = False) -> None:
     shell.out(
         f"the federation stands at round {found['round']}; releases: {', '.join(map(str, releases)) or 'none yet'}"
     )
+    if log is not None and (line := _nearly_over(log)):
+        shell.out(line)
     if wanted:
         shell.out(
             f"a run up to round {wanted.rounds} is {'at work' if server else 'to be taken up at the next start'}"
@@ -311,9 +333,12 @@ def status(home: Home = None, json: Json = False) -> None:
 
 
 app.command()(registrar_cli.certify)
-app.command()(release_cli.key)
+app.command()(key_cli.key)
 app.command()(release_cli.privacy)
 app.command()(release_cli.release)
+app.command()(carry_cli.prepare)
+app.command()(carry_cli.sign)
+app.command()(carry_cli.take)
 
 
 @app.command()
@@ -449,6 +474,27 @@ def _warn_of_budgets(settings: RunSettings, privacy: Privacy, rounds: int, sure:
         )
 
 
+def _nearly_over(log: ReleaseLog) -> str:
+    """Return a line on a log of releases that is good for few more days or none, empty for any other."""
+    from palate.shared.release import time_of
+
+    left = (log.statement.until - time.time()) / 86_400
+    if left >= NEARLY_OVER_DAYS:
+        return ""
+    return (
+        f"the log of releases {'is good until' if left > 0 else 'was good until'} {time_of(log.statement.until)[:10]}; after that "
+        "devices stay out of rounds; renew it: palate server key --renew"
+    )
+
+
+def _counted(folder: ServerFolder, before: int) -> int:
+    """Return how many rounds after `before` moved the encoder; the others count for numbers and seeds, and for nothing else."""
+    from palate.server.metrics import read_metrics
+
+    rounds = {line["round"]: bool(line["counted"]) for line in read_metrics(folder.rounds)}
+    return sum(counted for number, counted in rounds.items() if number > before)
+
+
 def _show(folder: ServerFolder, number: str, before: int) -> dict[str, Any]:
     """Show the run's progress until it ends; returns how it ended."""
     from rich.console import Console
@@ -493,8 +539,6 @@ def _round_line(metrics: dict[str, Any]) -> str:
 
 def _stay(folder: ServerFolder) -> None:
     """Wait until the server ends; Ctrl-C and SIGTERM end it."""
-    import time
-
     from palate.server import processes
 
     def leave(number: int, frame: object) -> None:

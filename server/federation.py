@@ -5,7 +5,8 @@ the same process. Everything that a server has lies in one folder:
 
     checkpoint.safetensors   where the federation stands          (checkpoints)
     releases/                numbered encoders, the signed log    (releases)
-    release.key              signs releases                       (signing)
+    release.key              signs releases                       (release_keys)
+    recovery.key             signs changes of keys, until it is moved off this machine
     registrar.key            vouches for devices, if there is one (registrar_cli)
     rounds.jsonl, events/    what each round was like             (metrics)
     privacy.jsonl            what of the privacy budget is spent  (ledger)
@@ -105,9 +106,11 @@ def standing(folder: ServerFolder, settings: RunSettings, first: EncoderWeights 
         return Checkpoint(0, newest_encoder(folder.releases) if first is None else first, settings)
     memory = kept.memory if kept.settings.strategy == settings.strategy else {}
     state = replace(kept, settings=settings, memory=memory)
-    newest = len(list_releases(folder.releases))
-    if newest > kept.encoder.release:  # a release was made since: it is what devices grow from now
-        state = replace(state, encoder=EncoderWeights(newest, kept.encoder.tensors), updates=0)
+    cards = list_releases(folder.releases)
+    if len(cards) > kept.encoder.release:  # a release was made since: it is what devices grow from now
+        # Rounds may have gone on while it was being signed elsewhere: what came since then is not in it.
+        since = max(0, kept.updates - cards[-1].updates)
+        state = replace(state, encoder=EncoderWeights(len(cards), kept.encoder.tensors), updates=since)
     return state
 
 

@@ -28,6 +28,7 @@ from palate.shared.sum_noise import SumNoise
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A server's folder, named by the environment."""
     monkeypatch.setenv("PALATE_SERVER_HOME", str(tmp_path / "server"))
+    monkeypatch.setenv("PALATE_RELEASE_PASSPHRASE", "correct horse")
     monkeypatch.setenv("NO_COLOR", "1")
     return tmp_path / "server"
 
@@ -53,7 +54,21 @@ def told(*arguments: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "command", ["start", "admit", "certify", "run", "status", "key", "privacy", "release", "stop"]
+    "command",
+    [
+        "start",
+        "admit",
+        "certify",
+        "run",
+        "status",
+        "key",
+        "privacy",
+        "release",
+        "prepare",
+        "sign",
+        "take",
+        "stop",
+    ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     assert f"palate server {command}" in palate(command, "--help").stdout
@@ -88,6 +103,31 @@ def test_without_training_there_is_no_release(home: Path) -> None:
     done = palate("release", status=1)
     assert done.stderr.startswith("palate: nothing was trained in ")
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_run_in_which_nobody_was_used_does_not_ask_for_a_release(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    def submit(folder: ServerFolder, wanted: RunSettings) -> str:
+        silent = {} if answered else dict.fromkeys(range(100, 104), lambda task, device: b"")
+        federate(
+            FakeDevices(odd=silent), folder, settings(rounds=wanted.rounds),
+            average=average, run="r2", patience=Clock().patience(), tensorboard=False,
+        )  # fmt: skip
+        return "r2"
+
+    monkeypatch.setattr(processes, "submit", submit)
+    monkeypatch.setattr(processes, "follow", lambda folder, number: iter([{"ended": "finished"}]))
+    done = palate("run", "--rounds", "1", "--unmasked")
+    if answered:
+        assert "1 of 1 rounds moved the encoder; make a release" in done.stdout
+    else:
+        assert "there is nothing to release" in done.stdout
+        assert "make a release" not in done.stdout
+    assert json.loads(palate("run", "--rounds", "1", "--unmasked", "--json").stdout)["counted"] == int(
+        answered
+    )
 
 
 def test_a_run_needs_a_server(home: Path) -> None:

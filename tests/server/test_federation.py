@@ -181,16 +181,37 @@ def test_a_damaged_checkpoint_is_one_line_and_is_not_overwritten(tmp_path: Path)
 def test_a_first_run_starts_from_the_newest_release(tmp_path: Path) -> None:
     from datetime import UTC, datetime
 
-    from palate.server.releases import make_release
+    from palate.server.releases import keep_release, make_release
+    from palate.shared.release import ReleaseLog
 
     folder = ServerFolder(tmp_path)
     assert encoder_hash(standing(folder, FEDAVG).encoder) == encoder_hash(SHIPPED)
     done = run(tmp_path, settings(rounds=1))
-    make_release(folder.releases, done, datetime(2026, 11, 21, tzinfo=UTC), key=Ed25519PrivateKey.generate())
+    key = Ed25519PrivateKey.generate()
+    keep_release(folder.releases, ReleaseLog.begin(key, Ed25519PrivateKey.generate(), 1), b"")
+    make_release(folder.releases, done, datetime(2026, 11, 21, tzinfo=UTC), key=key)
     folder.checkpoint.unlink()
     fresh = standing(folder, FEDAVG)
     assert (fresh.round, fresh.encoder.release) == (0, 1)
     assert encoder_hash(fresh.encoder) == encoder_hash(done.encoder)
+
+
+def test_updates_that_came_while_a_release_was_signed_elsewhere_are_counted_for_the_next(
+    tmp_path: Path,
+) -> None:
+    from datetime import UTC, datetime
+
+    from palate.server.releases import keep_release, make_release
+    from palate.shared.release import ReleaseLog
+
+    folder, key = ServerFolder(tmp_path), Ed25519PrivateKey.generate()
+    first = run(tmp_path, settings(rounds=1))
+    second = run(tmp_path, settings(rounds=2))
+    keep_release(folder.releases, ReleaseLog.begin(key, Ed25519PrivateKey.generate(), 1), b"")
+    make_release(folder.releases, first, datetime(2026, 11, 21, tzinfo=UTC), key=key)
+    state = standing(folder, settings(rounds=3))
+    assert (state.encoder.release, state.updates) == (1, second.updates - first.updates)
+    assert state.updates > 0
 
 
 def test_a_first_run_can_start_from_any_encoder_and_a_later_one_goes_on_from_the_checkpoint(

@@ -40,7 +40,11 @@ class Deployment:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.environment = os.environ | {"PALATE_SERVER_HOME": str(home), "OMP_NUM_THREADS": "1"}
+        self.environment = os.environ | {
+            "PALATE_SERVER_HOME": str(home),
+            "PALATE_RELEASE_PASSPHRASE": "correct horse",
+            "OMP_NUM_THREADS": "1",
+        }
 
     def palate(self, *arguments: str, status: int = 0) -> Any:
         """Run `palate server ... --json` and return what it prints."""
