@@ -14,6 +14,7 @@ import signal
 import sys
 import tomllib
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -188,7 +189,7 @@ def run(
 
         palate server run --rounds 10 --devices 20 --quorum 15
     """
-    from palate.server import processes
+    from palate.server import inviting, processes
     from palate.server.checkpoints import read_checkpoint
 
     folder = shell.folder_of(home)
@@ -205,6 +206,10 @@ def run(
         from palate.server.planned import masks_and_plan
 
         masks_and_plan(wanted)  # raises now what would end the run in its first round
+    if inviting.renew(folder.home, folder.releases, datetime.now(UTC)):
+        shell.say(
+            f"a new release key is in {folder.home / 'release.key'}; keep a copy of that file, and keep it secret"
+        )
     number = processes.submit(folder, wanted)
     if wanted.privacy is not None:
         _warn(wanted, wanted.privacy)

@@ -6,6 +6,7 @@ the same process. Everything that a server has lies in one folder:
     checkpoint.safetensors   where the federation stands          (checkpoints)
     releases/                numbered encoders, the signed log    (releases)
     release.key              signs releases                       (signing)
+    round.key, round.delegations    sign invitations, and by what right    (inviting)
     registrar.key            vouches for devices, if there is one (registrar_cli)
     rounds.jsonl, events/    what each round was like             (metrics)
     privacy.jsonl            what of the privacy budget is spent  (ledger)
@@ -29,6 +30,7 @@ from typing import Any
 from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from palate.server.durable import held, write_atomically
 from palate.server.exchange import Devices, Now, Patience
+from palate.server.inviting import signer
 from palate.server.ledger import Ledger
 from palate.server.metrics import MetricsLog
 from palate.server.planned import PlannedNoise
@@ -144,6 +146,7 @@ def federate(
                     spend=_spender(ledger),
                     noise=_planned(folder, start, ledger),
                     release=installed,
+                    sign=signer(folder.home, folder.releases),
                     offered=newest_message(folder.releases) or b"",
                 ):
                     write_checkpoint(folder.checkpoint, state)

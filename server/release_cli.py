@@ -36,7 +36,7 @@ def key(
 
         palate server key --rotate
     """
-    from palate.server import releases, signing
+    from palate.server import inviting, releases, signing
     from palate.shared.release import write_key
 
     folder = shell.folder_of(home)
@@ -50,6 +50,7 @@ def key(
         known = releases.current_public(folder.releases, path)
         made = known is None
         public = known or signing.make_key(path, signing.passphrase_given()).public_key().public_bytes_raw()
+    inviting.renew(folder.home, folder.releases, datetime.now(UTC))
     if json:
         shell.print_json({"key": write_key(public), "file": str(path), "new": made})
         return
@@ -103,7 +104,7 @@ def release(home: Home = None, json: Json = False) -> None:
 
         palate server release
     """
-    from palate.server import releases, signing
+    from palate.server import inviting, releases, signing
     from palate.server.checkpoints import read_checkpoint
     from palate.shared.release import write_key
 
@@ -119,6 +120,7 @@ def release(home: Home = None, json: Json = False) -> None:
     card = releases.make_release(
         folder.releases, kept, datetime.now(UTC), key=found, privacy=_spent_for_card(folder)
     )
+    inviting.renew(folder.home, folder.releases, datetime.now(UTC))
     text = write_key(found.public_key().public_bytes_raw())
     file, message = (
         name(folder.releases, card.release) for name in (releases.release_path, releases.message_path)

@@ -1,0 +1,147 @@
+"""The round key: signs what devices are asked, by a right that the release key lends it for some weeks.
+
+Where it stands in the flow: `federation` signs every invitation and task of a run with it, before they go out; devices check that the
+release key, which they pinned, speaks for it (`shared.delegation`). The round key is made here and never leaves the server's
+folder; the release key signs its delegation whenever it is at hand:
+
+    round.key           the round key, in the form of `signing`, not sealed: its owner's alone (mode 600)
+    round.delegations   what release keys said of it, one after the other, as `shared.delegation` writes them
+
+The release key is at hand when `palate server key` or `release` was given its passphrase, and in every run where it lies here
+unsealed. Where it lies on another machine, that machine calls `shared.delegation.make_delegation` with `round_public`, and
+`add_delegation` puts what comes back in its place, also while a run is going on: files are read anew for each round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from palate.server import signing
+from palate.server.durable import storage_error, write_atomically
+from palate.server.releases import current_key, read_log
+from palate.shared.delegation import (
+    DELEGATION_BYTES,
+    MOST_DELEGATIONS,
+    VALID,
+    decode_delegation,
+    make_delegation,
+    sign_message,
+)
+from palate.shared.errors import FederationError, InvitationError, OptionError, WrongPassphraseError
+
+ROUND_KEY: Final = "round.key"
+DELEGATIONS: Final = "round.delegations"
+
+Sign = Callable[[bytes], bytes]
+"""Makes a signed message of an invitation or a task."""
+
+
+def not_signed(message: bytes) -> bytes:
+    """Returns the message as it is: for rounds whose devices check no signature, in tests of the round loop."""
+    return message
+
+
+def round_key(home: Path) -> Ed25519PrivateKey:
+    """Returns the round key of a server's folder, made at the first call; raises what `signing` raises."""
+    path = home / ROUND_KEY
+    return signing.read_key(path, None) or signing.make_key(path, None)
+
+
+def round_public(home: Path) -> bytes:
+    """Returns the public half of the round key (32 bytes), which is what a delegation is made for."""
+    return round_key(home).public_key().public_bytes_raw()
+
+
+def read_delegations(home: Path, now: datetime) -> list[bytes]:
+    """Returns the delegations that still speak for the round key, the one that holds longest first.
+
+    What has expired, is damaged or is of an earlier round key is left out. Raises StorageError.
+    """
+    path = home / DELEGATIONS
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise storage_error(error, path, "nobody was invited") from None
+    public, found = round_public(home), []
+    for start in range(0, len(data), DELEGATION_BYTES):
+        one = data[start : start + DELEGATION_BYTES]
+        try:
+            read = decode_delegation(one)
+        except InvitationError:
+            continue
+        if read.round_key == public and read.expires > now.timestamp():
+            found.append((read.expires, one))
+    return [one for _, one in sorted(found, reverse=True)]
+
+
+def add_delegation(home: Path, delegation: bytes, now: datetime) -> None:
+    """Keeps a delegation beside those of other release keys; of the same release key the newest alone stays.
+
+    Raises InvitationError for bytes that are none, OptionError for one of another round key, StorageError.
+    """
+    new = decode_delegation(delegation)
+    if new.round_key != round_public(home):
+        raise OptionError(f"the delegation is not for the round key in {home / ROUND_KEY}; make one for that key")
+    others = [
+        one
+        for one in read_delegations(home, now)
+        if decode_delegation(one).release_key != new.release_key
+    ]
+    kept = b"".join([delegation, *others][:MOST_DELEGATIONS])
+    write_atomically(home / DELEGATIONS, kept, consequence="the delegation was not kept")
+
+
+def renew(home: Path, releases: Path, now: datetime) -> bool:
+    """Has the release key lend the round key the right to invite, if it is at hand and the right is not in the first half of its time.
+
+    A server without any release key gets one, in `release.key`; returns whether it did. Raises what `signing` raises for a key that
+    cannot be written, and StorageError.
+    """
+    found = [decode_delegation(one) for one in read_delegations(home, now)]
+    key, made = _release_key(home, releases), False
+    if key is None and not found and not (home / "release.key").exists() and read_log(releases) is None:
+        key, made = signing.make_key(home / "release.key", signing.passphrase_given()), True
+    if key is not None:
+        public, half = key.public_key().public_bytes_raw(), (now + VALID / 2).timestamp()
+        if not any(one.release_key == public and one.expires >= half for one in found):
+            add_delegation(home, make_delegation(key, round_public(home), now=now), now)
+    return made
+
+
+def signer(home: Path, releases: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Sign:
+    """Returns what signs each message of a run, with the delegations as they are at that time, renewed where that can be.
+
+    Raises FederationError, then and now, where the round key may not invite.
+    """
+
+    def ready() -> list[bytes]:
+        now = clock()
+        found = read_delegations(home, now)
+        if not found or decode_delegation(found[0]).expires < (now + VALID / 2).timestamp():
+            renew(home, releases, now)  # not in each round: to open a sealed key takes a while
+            found = read_delegations(home, now)
+        if not found:
+            raise FederationError(
+                f"the round key in {home} may not invite devices, or no longer: the release key must say so; give its passphrase "
+                f"in {signing.PASSPHRASE_VARIABLE} to `palate server key`, or carry a delegation over from where it lies"
+            )
+        return found
+
+    ready()
+    key = round_key(home)
+    return lambda message: sign_message(message, ready(), key)
+
+
+def _release_key(home: Path, releases: Path) -> Ed25519PrivateKey | None:
+    """Returns the release key if it is at hand: neither sealed without its passphrase nor on another machine."""
+    try:
+        return current_key(releases, home / "release.key", signing.passphrase_given())
+    except (WrongPassphraseError, OptionError):
+        return None
