@@ -55,9 +55,7 @@ class Invitations:
         found = _read(change)
         if self._pinned() is not None or self._server in found:
             return
-        keys = {server: key.hex() for server, key in found.items()} | {
-            self._server: opened.release_key.hex()
-        }
+        keys = {server: key.hex() for server, key in found.items()} | {self._server: opened.release_key.hex()}
         change.put(KEYS, ONLY, json.dumps({"version": _VERSION, "keys": keys}).encode())
         self._tell(
             f"{self._server} signs with {write_key(opened.release_key)}; from now on this device refuses any other key "
@@ -80,6 +78,4 @@ def _read(log: Log | Change) -> dict[str, bytes]:
             raise ValueError("unknown version")
         return {str(server): bytes.fromhex(key) for server, key in content["keys"].items()}
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise VaultDamagedError(
-            "the keys of servers cannot be read by this version of Palate"
-        ) from None
+        raise VaultDamagedError("the keys of servers cannot be read by this version of Palate") from None

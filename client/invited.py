@@ -62,6 +62,4 @@ def _read(log: Log | Change) -> Mapping[datetime, int]:
             raise ValueError("no count")
         return found
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise VaultDamagedError(
-            "the count of invitations cannot be read by this version of Palate"
-        ) from None
+        raise VaultDamagedError("the count of invitations cannot be read by this version of Palate") from None

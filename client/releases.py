@@ -193,6 +193,12 @@ def read_standing(records: Records) -> Standing:
     )
 
 
+def pinned_key(records: Records) -> bytes | None:
+    """Return the key (32 bytes) that releases must be signed with now, None if none is pinned; raises what the vault raises."""
+    trust = _read_trust(records)
+    return None if trust is None else trust.key
+
+
 def reset(log: Log) -> int:
     """Go back to release 0, forget the adopted release, the log's head and the key; return which release was in use.
 

@@ -76,7 +76,8 @@ def collect_masked(
 
     `release` is the encoder that devices have installed, `seed` what they derive their randomness from. `spend` is called with
     the round's noise multiplier and the number of devices before anything is asked, and what it returns before a sum can be seen.
-    `sign` signs the invitation; what binds the round together is the hash of what was signed. In rounds of a noise plan `noise` does that, gives the sum its noise, and says who rests.
+    `sign` signs the invitation; what binds the round together is the hash of what was signed. In rounds of a noise plan `noise` gives
+    the sum its noise, and says who rests.
     """
     settings, number = before.settings, before.round + 1
     privacy = settings.privacy

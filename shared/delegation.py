@@ -51,6 +51,8 @@ _START = struct.Struct("<6sBB")
 _BODY = struct.Struct("<32s32sIQ")
 _SIGNATURE_BYTES = 64
 DELEGATION_BYTES: Final = _START.size + _BODY.size + _SIGNATURE_BYTES
+SIGNING_BYTES: Final = _START.size + 1 + DELEGATION_BYTES + _SIGNATURE_BYTES
+"""What a signed message is longer than the message itself, with one delegation."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,9 @@ def open_signed_message(data: bytes, *, trusted: bytes | None, now: datetime) ->
         raise InvitationError("the delegations are not of different keys to one round key", "key")
     chosen = next((one for one in read if trusted in (None, one.release_key)), None)
     if chosen is None:
-        raise InvitationError("the invitation is signed for another release key than the one kept here", "key")
+        raise InvitationError(
+            "the invitation is signed for another release key than the one kept here", "key"
+        )
     if not (now - TOLERANCE).timestamp() <= chosen.expires <= (now + LONGEST + TOLERANCE).timestamp():
         raise InvitationError(
             "the server's right to invite has expired, or is for longer than devices believe; the person who runs it renews it",
@@ -162,7 +166,11 @@ def _check_start(data: bytes, kind: int, what: str) -> None:
     if not isinstance(data, bytes) or len(data) < _START.size:
         raise InvitationError(f"the message is too short for {what}", "size")
     magic, found, version = _START.unpack_from(data)
-    for name, value, wanted in (("magic", magic, MAGIC), ("kind", found, kind), ("version", version, VERSION)):
+    for name, value, wanted in (
+        ("magic", magic, MAGIC),
+        ("kind", found, kind),
+        ("version", version, VERSION),
+    ):
         if value != wanted:
             reason: InvitationReason = name  # type: ignore[assignment]
             raise InvitationError(f"the message is not {what} of this version of Palate ({name})", reason)

@@ -11,6 +11,7 @@ from server_fakes import honest
 
 from palate.client.app import Server, run_node
 from palate.client.reasons import Send
+from palate.shared.delegation import message_in
 from palate.shared.wire import decode_task
 
 
@@ -22,7 +23,7 @@ class Participant:
 
     def take_part(self, task: bytes, send: Send, /) -> None:
         time.sleep(self._seconds)
-        send(honest(decode_task(task), self._number))
+        send(honest(decode_task(message_in(task)), self._number))
 
 
 if __name__ == "__main__":

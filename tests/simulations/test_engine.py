@@ -14,6 +14,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from palate.client import app as node
+from palate.client.contribution import no_class
 from palate.client.joining import answer_task
 from palate.client.outbox import MemoryLog
 from palate.client.reconstruction import Labels
@@ -26,6 +27,7 @@ from palate.server.rounds import run_rounds
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.bundle import known_hashes
+from palate.shared.delegation import message_in
 from palate.shared.encoder import (
     FIXED_SHAPES,
     PICTURE_FEATURES,
@@ -42,6 +44,7 @@ from palate.shared.wire import UPDATE_BYTES, Task, decode_update, encode_task
 from palate.simulations import engine
 from palate.simulations.engine import FIRST_NODE, InProcessGrid, run_server
 from palate.simulations.lending import VirtualPerson
+from tests.signed import signed
 
 COUNTS = (6, 60, 23, 7, 41, 60, 12, 75)
 
@@ -65,7 +68,11 @@ def run(grid: Grid, **settings: Any) -> list[Checkpoint]:
     start = Checkpoint(
         0, load_encoder(), RunSettings(**{"rounds": 2, "devices": len(COUNTS), "quorum": 2} | settings)
     )
-    return list(run_rounds(grid_devices(grid), start, average=average, patience=Patience(poll_seconds=0.0)))
+    return list(
+        run_rounds(
+            grid_devices(grid), start, average=average, patience=Patience(poll_seconds=0.0), sign=signed
+        )
+    )
 
 
 def learned(state: Checkpoint) -> np.ndarray[Any, Any]:
@@ -78,7 +85,7 @@ def weight(state: Checkpoint) -> float:
 
 def make_task(encoder: EncoderWeights | None = None, **changes: Any) -> bytes:
     values: dict[str, Any] = {"round": 3, "settings": LocalSettings(steps=2), "seed": 11} | changes
-    return encode_task(Task.for_encoder(load_encoder() if encoder is None else encoder, **values))
+    return signed(encode_task(Task.for_encoder(load_encoder() if encoder is None else encoder, **values)))
 
 
 def ask(
@@ -233,7 +240,14 @@ def test_one_by_one_gives_the_very_bytes_of_a_node() -> None:
         assert wires(connection.sent) == [wire]
 
         out: list[bytes] = []
-        answer_task(task, lambda labels=labels: labels, out.append, log=MemoryLog(), server="here")  # type: ignore[misc]
+        answer_task(
+            message_in(task),
+            lambda labels=labels: labels,  # type: ignore[misc]
+            out.append,
+            log=MemoryLog(),
+            server="here",
+            pause=no_class,
+        )
         assert out == [wire]
 
 

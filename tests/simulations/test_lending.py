@@ -18,6 +18,7 @@ from palate.simulations.lending import (
     read_person,
     write_population,
 )
+from tests.signed import signed
 
 
 def make_labels(count: int) -> Labels:
@@ -50,11 +51,10 @@ def test_every_person_comes_back_as_they_were(population: Path) -> None:
 
 
 def test_a_lent_person_answers_a_task_and_one_with_few_labels_stays_out(population: Path) -> None:
-    task = encode_task(
-        Task.for_encoder(
-            load_encoder().with_shared({}, release=4), round=1, settings=LocalSettings(steps=1), seed=1
-        )
+    asked = Task.for_encoder(
+        load_encoder().with_shared({}, release=4), round=1, settings=LocalSettings(steps=1), seed=1
     )
+    task = signed(encode_task(asked))
     sent: list[bytes] = []
     for number in range(len(PEOPLE)):
         lend_person(number, len(PEOPLE), {}).take_part(task, sent.append)

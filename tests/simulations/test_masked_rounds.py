@@ -12,6 +12,7 @@ from palate.server.app import grid_devices
 from palate.server.checkpoints import Checkpoint, read_checkpoint
 from palate.server.exchange import Patience
 from palate.server.federation import ServerFolder, federate
+from palate.server.inviting import passing_signer
 from palate.server.ledger import read_spent
 from palate.server.privacy import Privacy
 from palate.server.rounds import derive_seed, run_rounds
@@ -87,7 +88,9 @@ class Grid(InProcessGrid):
 
 def one_round(grid: Grid, run: RunSettings) -> Checkpoint:
     start = Checkpoint(0, load_encoder(), run)
-    return list(run_rounds(grid_devices(grid), start, average=average, patience=QUICK))[-1]
+    return list(
+        run_rounds(grid_devices(grid), start, average=average, patience=QUICK, sign=passing_signer())
+    )[-1]
 
 
 def mean_of(people: Sequence[Labels], model_bits: int = 8) -> np.ndarray:
