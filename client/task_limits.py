@@ -57,8 +57,8 @@ FARTHEST: Final = {
     "picture.hidden.bias": 2.0,
     "picture.taste.weight": 16.0,
     "picture.taste.bias": 1.5,
-    "sentence.taste.weight": 12.0,
-    "sentence.taste.bias": 1.0,
+    "sentence.taste.weight": 16.0,
+    "sentence.taste.bias": 8.0,
 }
 
 

@@ -19,6 +19,7 @@ from palate.server.rounds import derive_seed, run_rounds
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.coding import decode_model, encode_model
+from palate.shared.delegation import message_in
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
 from palate.shared.errors import OptionError, PrivacyBudgetError
 from palate.shared.masked_frame import AGREEMENT, ENDORSEMENT, MASKED, REVEALED, UNMASK
@@ -78,7 +79,7 @@ class Grid(InProcessGrid):
         ids = list(super().push_messages(kept))
         for name, message in zip(ids, kept, strict=True):
             node = message.metadata.dst_node_id
-            if kind_of(wires[node]) >= self._quiet.get(node - FIRST_NODE, 99):
+            if kind_of(message_in(wires[node])) >= self._quiet.get(node - FIRST_NODE, 99):
                 self._replies.pop(name)
         for name in ids:
             if name in self._replies and self._replies[name].has_content():
