@@ -9,26 +9,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client import reconstruction
 from palate.client.comments import Comment
 from palate.client.consent import Terms, agree
 from palate.client.device import Device
 from palate.client.fitting import _tower_mark
+from palate.client.invited import invitations_of_the_day
 from palate.client.joining import Member, answer_task, read_meanings, read_task
 from palate.client.ledger import OwnBudget, write_budget
 from palate.client.outbox import MemoryLog, read_outbox
 from palate.client.reasons import Declined
 from palate.client.reconstruction import LEAST_LABELS, Labels
 from palate.client.records import COMMENT, FEATURES, PICTURE, Taught, encode_taught
+from palate.client.releases import pin_key
 from palate.client.showcase import demo_folder
 from palate.shared.attributes import Mention
+from palate.shared.delegation import make_delegation, sign_message
 from palate.shared.encoder import PICTURE_FEATURES, SHARED_SHAPES, EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, StorageError, WrongPassphraseError
 from palate.shared.reasons import Reason
+from palate.shared.release import write_key
 from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.shared.wire import CHECKSUM_BYTES, Task, add_checksum, decode_update, encode_task
-from tests.signed import signed
+from tests.signed import PUBLIC, RELEASE_KEY, ROUND_KEY, signed
 
 NEEDLE = "Grandmother Ottilie"
 PASSPHRASE = "correct horse"
@@ -185,7 +190,7 @@ def test_a_round_sends_what_training_gives_and_notes_it(device: Device, door: Do
 
 def test_the_tasks_encoder_is_trained_and_not_kept(device: Device, door: Door) -> None:
     own = load_encoder()
-    newer = own.with_shared({name: t * np.float32(0.9) for name, t in own.shared().items()}, release=4)
+    newer = own.with_shared({name: t * np.float32(0.99) for name, t in own.shared().items()}, release=4)
     member = door.member(device)
     first = door.answer(member, ask(newer))
     update = reconstruction.train_locally(newer, member.labels(), LocalSettings(steps=2), round=3, seed=11)
@@ -270,15 +275,92 @@ def test_the_wrong_passphrase_opens_nothing_to_join_with(home: Path) -> None:
         Device.open(home, "wrong")
 
 
-def test_without_a_note_nothing_is_sent(device: Device, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> Any:
-        raise StorageError("the disk is full")
+@pytest.mark.parametrize("notes", [0, 1])
+def test_without_a_note_nothing_is_sent(
+    device: Device, door: Door, notes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = 0
 
+    def full(*_: Any, **__: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        if begun > 1 + notes:  # the first counts the invitation
+            raise StorageError("the disk is full")
+        return transaction()
+
+    transaction = device.vault.transaction
     monkeypatch.setattr(device.vault, "transaction", full)
     with pytest.raises(Declined) as declined:
         door.member(device).take_part(ask(), door.out.append)
     assert declined.value.reason is Reason.NOT_NOTED
     assert door.out == []
+
+
+def test_an_invitation_that_cannot_be_counted_is_not_looked_into(
+    device: Device, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(device.vault, "transaction", full)
+    assert door.answer(door.member(device), ask()) == b""
+    assert read_outbox(device.vault) == []
+
+
+# --- who asks, and how often --------------------------------------------------------------------------------------
+
+
+def test_what_is_not_signed_is_declined_unread(device: Device, door: Door) -> None:
+    with pytest.raises(Declined) as refused:
+        door.member(device).take_part(make_task(), door.out.append)
+    assert refused.value.reason is Reason.UNSIGNED
+    assert invitations_of_the_day(device.vault, datetime.now(UTC)) == 0
+
+
+def test_after_its_first_invitation_a_device_takes_no_other_key_from_this_server(
+    device: Device, door: Door
+) -> None:
+    member = door.member(device)
+    assert door.answer(member, ask())
+    stranger = Ed25519PrivateKey.generate()
+    with pytest.raises(Declined) as refused:
+        member.take_part(signed(make_task(), stranger), door.out.append)
+    assert refused.value.reason is Reason.UNSIGNED
+    assert write_key(PUBLIC) in door.lines[0]
+    assert "if the server really has another" in door.lines[-1]
+    assert len([line for line in door.lines if "signs with" in line]) == 1
+
+
+def test_a_pinned_release_key_decides_from_the_first_invitation_on(device: Device, door: Door) -> None:
+    pin_key(device.vault, write_key(Ed25519PrivateKey.generate().public_key().public_bytes_raw()))
+    with pytest.raises(Declined) as refused:
+        door.member(device).take_part(ask(), door.out.append)
+    assert refused.value.reason is Reason.UNSIGNED
+
+
+def test_every_invitation_that_is_looked_into_counts_whatever_comes_of_it(device: Device, door: Door) -> None:
+    agree(device.vault, Terms(SERVER, rounds_a_day=3, allow_unmasked=True), datetime.now(UTC))
+    member = door.member(device)
+    wild = ask(settings=LocalSettings(learning_rate=10.0))
+    for _ in range(3):
+        with pytest.raises(Declined) as refused:
+            member.take_part(wild, door.out.append)
+        assert refused.value.reason is Reason.SETTINGS_REFUSED
+    assert read_outbox(device.vault) == []
+    assert door.answer(member, ask()) == b""
+    assert door.lines[-1] == "stayed out of a round: 3 rounds within a day, and 3 are agreed to"
+    assert invitations_of_the_day(device.vault, datetime.now(UTC)) == 3
+
+
+def test_an_invitation_to_a_release_beyond_the_delegation_is_declined(device: Device, door: Door) -> None:
+    own = load_encoder()
+    newer = make_task(own.with_shared(own.shared(), release=3))
+    public = ROUND_KEY.public_key().public_bytes_raw()
+    short = make_delegation(RELEASE_KEY, public, now=datetime.now(UTC), up_to=2)
+    with pytest.raises(Declined) as refused:
+        door.member(device).take_part(sign_message(newer, [short], ROUND_KEY), door.out.append)
+    assert refused.value.reason is Reason.UNSIGNED
+    assert door.answer(door.member(device), signed(newer))
 
 
 def test_a_server_lost_while_sending_leaves_a_note_that_says_so(device: Device, door: Door) -> None:
