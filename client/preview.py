@@ -313,7 +313,7 @@ def _leave_out(
         whole = _mean_change(encoder, labels, settings, 0, draws)
         others = [_mean_change(encoder, labels, settings, 1 + n, draws) for n in range(CHANCES)]
         chance = min(_cosine(whole, other) for other in others)
-        if len(labels) - 1 < LEAST_LABELS:  # without any of them nothing would leave at all
+        if len(labels) - 1 < LEAST_LABELS:  # without any of them nothing is learned
             return chance, ()
         found = []
         for place in range(max(0, len(labels) - last), len(labels)):

@@ -423,7 +423,10 @@ def put_update(vault: Path, round_: int) -> None:
     update = EncoderUpdate(encoder_hash(load_encoder()), round_, tensors)
     when = datetime(2026, 3, 1, 12, round_, tzinfo=UTC)
     with Device.open(vault, "correct horse") as device:
-        send_update(device.vault, update, send=lambda _: None, server=SERVER, release=0, now=when)
+        send_update(
+            device.vault, lambda: update, base=update.base, round=round_,
+            send=lambda _: None, server=SERVER, release=0, now=when,
+        )  # fmt: skip
 
 
 def test_an_empty_outbox_says_so(vault: Path) -> None:
@@ -439,10 +442,12 @@ def test_the_outbox_shows_when_which_release_how_many_bytes_and_which_tensors(va
     assert (first["round"], second["round"], first["release"], first["server"]) == (1, 2, 0, SERVER)
     assert {tensor["name"]: tensor["norm"] for tensor in first["tensors"]}["picture.hidden.bias"] == 4.0
     shown = palate("outbox").stdout
-    assert re.search(rf"2026-03-01 12:01:00 +{SERVER} +0 +1 +{first['bytes_up']:,} +4 +without masks", shown)
+    assert re.search(rf"2026-03-01 12:01:00 +{SERVER} +0 +1 +{first['bytes_up']:,} +{first['sha256'][:12]} +without masks", shown)
     assert re.search(r"picture\.hidden\.weight +256 × 216 +0\b", shown)
     assert f"2 updates, {2 * first['bytes_up']:,} bytes" in shown
-    assert "\ntensors of the newest, and how long each is\n" in shown
+    assert f"\nthe newest: {first['bytes_up']:,} bytes: an update as it is, 96,640 numbers of 32 bits" in shown
+    assert f"\nSHA-256 {second['sha256']}\n" in shown
+    assert "\nits tensors, and how long each is\n" in shown
 
 
 def test_what_was_summed_up_comes_first_as_an_entry_like_the_others(
@@ -464,15 +469,17 @@ def test_what_was_summed_up_comes_first_as_an_entry_like_the_others(
 def test_a_narrow_terminal_does_not_wrap_headings(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_update(vault, 1)
     monkeypatch.setenv("COLUMNS", "80")
-    assert "\ntensors of the newest, and how long each is\n" in palate("outbox").stdout
+    assert "\nits tensors, and how long each is\n" in palate("outbox").stdout
 
 
 # --- what would be sent -------------------------------------------------------------------------------------------
 
 
 def test_a_preview_of_too_few_labels_says_so(vault: Path) -> None:
-    assert palate("outbox", "--preview").stdout.startswith("2 labels: nothing would leave now")
-    assert json.loads(palate("outbox", "--preview", "--json").stdout)["would_leave"] is False
+    shown = palate("outbox", "--preview").stdout
+    assert shown.startswith("would leave in a round: ")
+    assert "a change of nothing: 2 labels" in shown
+    assert json.loads(palate("outbox", "--preview", "--json").stdout)["learned"] is False
 
 
 def test_preview_and_terms_are_two_questions(vault: Path) -> None:
@@ -487,7 +494,8 @@ def test_a_preview_follows_the_terms_that_were_joined_on_last(
     watched(monkeypatch, lambda *_: None)
     palate("join", SERVER, "--insecure", "--least-devices", "50", "--allow-unmasked", "--registrar", KEY)
     seen = json.loads(palate("outbox", "--preview", "--json").stdout)
-    assert (seen["labels"], seen["noise"]["devices"], seen["bytes_unmasked"]) == (14, 50, UPDATE_BYTES)
+    assert (seen["labels"], seen["noise"]["devices"]) == (14, 50)
+    assert seen["leaving_unmasked"]["bytes_up"] == UPDATE_BYTES
     assert len(seen["influences"]) == 8
     assert not any("registrar" in line for line in seen["unprotected"])
     shown = palate("outbox", "--preview").stdout

@@ -58,6 +58,7 @@ SERVER = """
 import json, time
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import ServerApp
+from palate.server.inviting import passing_signer
 from palate.shared.encoder import load_encoder
 from palate.shared.update import LocalSettings
 from palate.shared.wire import Task, encode_task
@@ -66,7 +67,9 @@ app = ServerApp()
 def main(grid, context):
     while len(list(grid.get_node_ids())) < 2:
         time.sleep(0.1)
-    wire = encode_task(Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(steps=1), seed=5))
+    wire = passing_signer()(
+        encode_task(Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(steps=1), seed=5))
+    )
     content = RecordDict({"palate": ConfigRecord({"wire": wire})})
     waiting = set(grid.push_messages([Message(content, n, "train", ttl=90) for n in grid.get_node_ids()]))
     found = []
