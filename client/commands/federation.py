@@ -232,8 +232,8 @@ def outbox(
     """Show what was sent to federations: when, to whom, which release, and of the bytes what they are, how many, and their SHA-256.
 
     With --preview, the same of what would leave now, and what stays here: this device trains as in a round and shows the change, the
-    noise, which of your comments moves it most, and what is not protected. In JSON, comments are named by their ids, and updates that are no longer kept one by
-    one come first, as one entry with the id "earlier" that counts them in "updates".
+    noise, which of your comments moves it most, and what is not protected. In JSON, comments are named by their ids, and updates
+    that are no longer kept one by one come first, as one entry with the id "earlier" that counts them in "updates".
 
     Examples:
 

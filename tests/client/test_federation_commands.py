@@ -442,10 +442,15 @@ def test_the_outbox_shows_when_which_release_how_many_bytes_and_which_tensors(va
     assert (first["round"], second["round"], first["release"], first["server"]) == (1, 2, 0, SERVER)
     assert {tensor["name"]: tensor["norm"] for tensor in first["tensors"]}["picture.hidden.bias"] == 4.0
     shown = palate("outbox").stdout
-    assert re.search(rf"2026-03-01 12:01:00 +{SERVER} +0 +1 +{first['bytes_up']:,} +{first['sha256'][:12]} +without masks", shown)
+    assert re.search(
+        rf"2026-03-01 12:01:00 +{SERVER} +0 +1 +{first['bytes_up']:,} +{first['sha256'][:12]} +without masks",
+        shown,
+    )
     assert re.search(r"picture\.hidden\.weight +256 × 216 +0\b", shown)
     assert f"2 updates, {2 * first['bytes_up']:,} bytes" in shown
-    assert f"\nthe newest: {first['bytes_up']:,} bytes: an update as it is, 96,640 numbers of 32 bits" in shown
+    assert (
+        f"\nthe newest: {first['bytes_up']:,} bytes: an update as it is, 96,640 numbers of 32 bits" in shown
+    )
     assert f"\nSHA-256 {second['sha256']}\n" in shown
     assert "\nits tensors, and how long each is\n" in shown
 
