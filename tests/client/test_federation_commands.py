@@ -323,7 +323,7 @@ def test_a_no_is_kept_and_nothing_is_reached(
     monkeypatch.setattr(federation, "_is_terminal", lambda: True)
     done = CliRunner().invoke(app, ["join", SERVER, "--insecure", "--ask"], input=answer)
     assert done.exit_code == 1
-    assert "2 labels: nothing would leave now; from 6 labels on" in done.stderr
+    assert "a change of nothing: 2 labels, and to learn from them takes 6" in done.stderr
     if answer:  # without one, the input has ended: nobody said anything
         assert "palate: you said no; nothing was sent" in done.stderr.splitlines()[-1]
         assert agreed(vault) == ([], ["agreed", "left", "refused"])
@@ -340,7 +340,7 @@ def test_a_yes_joins(vault: Path, monkeypatch: pytest.MonkeyPatch, yes: bool) ->
     )
     assert done.exit_code == 0, done.stderr
     assert ("Take part with" in done.stderr) is not yes
-    assert "nothing would leave now" in done.stderr
+    assert "a change of nothing: 2 labels" in done.stderr
     assert (len(calls), agreed(vault)[1]) == (1, ["agreed", "left"])
 
 
