@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from palate.client import reconstruction
@@ -55,6 +55,7 @@ def test_a_change_of_nothing_is_an_update_like_any_other() -> None:
     assert not np.any(nothing.vector)
 
 
+@settings(deadline=None)
 @given(some.floats(0, 1_000))
 def test_the_end_of_a_class_depends_on_the_class_alone(seconds: float) -> None:
     end = seconds + time_left(seconds)

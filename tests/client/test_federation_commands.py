@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -27,14 +26,13 @@ from palate.client.commands import federation
 from palate.client.consent import Terms
 from palate.client.device import Device
 from palate.client.membership import LOCK, NOTE, birth_of, find_member, leave, membership
-from palate.client.outbox import send_update
 from palate.client.server_address import check_address
 from palate.client.showcase import demo_folder
-from palate.shared.encoder import SHARED_SHAPES, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, OptionError
 from palate.shared.release import write_key
-from palate.shared.update import EncoderUpdate
 from palate.shared.wire import UPDATE_BYTES
+from tests.client.test_outbox import give
+from tests.client.test_outbox import update as lengths
 
 SERVER = "127.0.0.1:8000"
 NOWHERE = "127.0.0.1:9"  # the discard port, where nothing listens
@@ -418,15 +416,10 @@ def test_a_process_that_does_not_leave_is_told_of(vault: Path) -> None:
 
 
 def put_update(vault: Path, round_: int) -> None:
-    tensors = {name: np.zeros(shape, np.float32) for name, shape in SHARED_SHAPES.items()}
-    tensors["picture.hidden.bias"][:] = 0.25  # 256 of them: a length of 4
-    update = EncoderUpdate(encoder_hash(load_encoder()), round_, tensors)
+    update = lengths(round_)
     when = datetime(2026, 3, 1, 12, round_, tzinfo=UTC)
     with Device.open(vault, "correct horse") as device:
-        send_update(
-            device.vault, lambda: update, base=update.base, round=round_,
-            send=lambda _: None, server=SERVER, release=0, now=when,
-        )  # fmt: skip
+        give(device.vault, update, send=lambda _: None, server=SERVER, release=0, now=when)
 
 
 def test_an_empty_outbox_says_so(vault: Path) -> None:
@@ -440,7 +433,7 @@ def test_the_outbox_shows_when_which_release_how_many_bytes_and_which_tensors(va
     put_update(vault, 2)
     first, second = json.loads(palate("outbox", "--json").stdout)
     assert (first["round"], second["round"], first["release"], first["server"]) == (1, 2, 0, SERVER)
-    assert {tensor["name"]: tensor["norm"] for tensor in first["tensors"]}["picture.hidden.bias"] == 4.0
+    assert {tensor["name"]: tensor["norm"] for tensor in first["tensors"]}["picture.hidden.bias"] == 3.0
     shown = palate("outbox").stdout
     assert re.search(
         rf"2026-03-01 12:01:00 +{SERVER} +0 +1 +{first['bytes_up']:,} +{first['sha256'][:12]} +without masks",

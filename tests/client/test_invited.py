@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from palate.client.invited import INVITATIONS, count_invitation, invitations_of_the_day
@@ -41,6 +41,7 @@ def test_a_clock_that_is_put_back_wins_nobody_a_round() -> None:
     assert invitations_of_the_day(log, NOON) == 3
 
 
+@settings(deadline=None)
 @given(some.lists(some.integers(-200_000, 200_000), max_size=30))
 def test_never_fewer_than_there_were_within_a_day_and_at_most_an_hour_more(seconds: list[int]) -> None:
     times = sorted(NOON + timedelta(seconds=one) for one in seconds)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from palate.shared.delegation import (
@@ -106,6 +106,7 @@ def test_a_round_key_without_a_right_and_a_right_without_the_round_key_are_worth
     assert refused(sign_message(b"x", [LENT, LENT], key(ROUND))) == "key"
 
 
+@settings(deadline=None)
 @given(some.integers(0, 8 * len(WIRE) - 1))
 def test_no_bit_can_be_changed(bit: int) -> None:
     changed = bytearray(WIRE)
@@ -113,6 +114,7 @@ def test_no_bit_can_be_changed(bit: int) -> None:
     assert refused(bytes(changed), trusted=None)
 
 
+@settings(deadline=None)
 @given(some.binary(max_size=400) | some.integers(0, len(WIRE)).map(lambda end: WIRE[:end][:-1]))
 def test_other_bytes_are_one_clear_line(data: bytes) -> None:
     assert refused(data) in ("size", "magic", "kind", "version", "signature", "key")
