@@ -206,7 +206,7 @@ def run(
         from palate.server.planned import masks_and_plan
 
         masks_and_plan(wanted)  # raises now what would end the run in its first round
-    if inviting.renew(folder.home, folder.releases, datetime.now(UTC)):
+    if processes.running(folder) and inviting.renew(folder.home, folder.releases, datetime.now(UTC)):
         shell.say(
             f"a new release key is in {folder.home / 'release.key'}; keep a copy of that file, and keep it secret"
         )
