@@ -3,8 +3,8 @@
 Where it stands in the flow: `palate join` writes the terms down in the vault, with each change of them; before a round `joining`
 asks `Consent.allows`, and a device that may not take part answers nothing. No terms, no part: taking part is opt-in.
 
-The decision is one pure function, `may_take_part`, of the terms, the time, what this machine reads of itself, and when this device
-has sent before. What cannot be read counts as "no" unless the person said otherwise. The reasons are for the person at this
+The decision is one pure function, `may_take_part`, of the terms, what this machine reads of itself, and how many invitations it went
+along with today (`invited`). What cannot be read counts as "no" unless the person said otherwise. The reasons are for the person at this
 device: none is sent, because even "on battery at 12 %" is personal.
 """
 
@@ -14,11 +14,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from palate.client.conditions import ALWAYS, Readings, is_met, read_machine, split_conditions
+from palate.client.invited import invitations_of_the_day
 from palate.client.ledger import DEFAULT_DELTA, DEFAULT_EPSILON
-from palate.client.outbox import MAX_SERVER_CHARACTERS, OUTBOX, Change, Log
+from palate.client.outbox import MAX_SERVER_CHARACTERS, Change, Log
 from palate.client.records import ONLY
 from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultDamagedError, VaultError
 from palate.shared.sum_noise import VOUCHED_SHARE
@@ -27,8 +28,6 @@ CONSENT = "consent"  # type of record
 
 KEPT = 500
 """Entries of the history that are kept; of older ones only how many there were."""
-
-DAY = timedelta(days=1)
 
 _VERSION = 1
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -170,19 +169,13 @@ class Event:
     terms: Terms | None  # of "agreed" and "changed"
 
 
-def may_take_part(
-    terms: Terms | None, now: datetime, readings: Readings, history: Iterable[datetime]
-) -> Verdict:
+def may_take_part(terms: Terms | None, readings: Readings, today: int) -> Verdict:
     """Decide whether a device may take part in a round now, from nothing but what is given.
 
-    `history` has the times at which it sent before, to any server; times that lie after `now` count as of today, so that a clock
-    that is put back wins nobody a round. `now` and the times have zones (ValueError otherwise).
+    `today` is how many invitations it went along with within a day, from any server (`invited`).
     """
-    if now.tzinfo is None:
-        raise ValueError("the time of asking needs a zone")
     if terms is None:
         return Verdict(False, "its owner has not agreed to take part")
-    today = sum(1 for when in history if when > now - DAY)
     if today >= terms.rounds_a_day:
         return Verdict(False, f"{today} rounds within a day, and {terms.rounds_a_day} are agreed to")
     met = []
@@ -220,7 +213,7 @@ class Consent:
         try:
             terms = self.terms()
             readings = self._read(terms.conditions()) if terms is not None else Readings()
-            return may_take_part(terms, now, readings, sent_times(self._log))
+            return may_take_part(terms, readings, invitations_of_the_day(self._log, now))
         except (VaultError, StorageError, OSError):
             return Verdict(False, "what its owner agreed to cannot be read")
 
@@ -274,18 +267,6 @@ def note_leaving(log: Log, server: str, now: datetime) -> Event:
         event = Event(_stamp(now), server, "left", None)
         _write(change, _read_book(change)[0], event)
     return event
-
-
-def sent_times(log: Log) -> list[datetime]:
-    """Return when each note of the outbox was made, the oldest first; no note is opened, since its id begins with the time."""
-    times = []
-    for id_ in log.list(OUTBOX):
-        try:
-            when = datetime.fromisoformat(id_[: len("2026-03-01T12:00:00.000000+00:00")])
-        except ValueError:
-            raise VaultDamagedError("a note in the outbox has no time") from None
-        times.append(when if when.tzinfo else when.replace(tzinfo=UTC))
-    return times
 
 
 def read_public_key(text: str) -> str:

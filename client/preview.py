@@ -1,9 +1,13 @@
 """What would leave this device if it took part now: trained here and shown to its owner, sent nowhere.
 
-Where it stands in the flow: before the door (`outbox`), and apart from it. `palate outbox --preview` and `palate join --ask` train
-with the installed release on the labels at hand, as a round does, and say in words and numbers which tensors would go, how long
-they are before and after clipping, how many bytes that is, how much noise stands against how much signal, and which comment moves
-the change most. Nothing here makes wire bytes or opens a connection; tests hold it to both.
+Where it stands in the flow: before the door (`outbox`), and apart from it. `palate outbox --preview` and `palate join --ask` say what
+the bytes of a round would be, in the words in which the outbox notes them when they went (`Leaving`; a test compares the two). Then
+they train with the installed release on the labels at hand, as a round does, and show what stays here: which tensors change, how long
+the change is as trained and as cut, how much noise goes on top of it, and which comment moves it most. Nothing here makes wire
+bytes or opens a connection; tests hold it to both.
+
+**With too few labels** the very same bytes leave, with a change of nothing under noise and mask: who takes part is no sign of who has
+something to say.
 
 **Which comment moves it most** is told by leaving one out: how alike (cosine) is the change with and without it? Local training draws
 which labels the head is fitted on, so two changes from the same labels differ too. Each change is therefore a mean over `DRAWS`
@@ -30,9 +34,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from palate.client.conditions import read_machine
-from palate.client.consent import Terms, may_take_part, sent_times
+from palate.client.consent import Terms, may_take_part
+from palate.client.invited import invitations_of_the_day
 from palate.client.ledger import describe_cost, read_spent
-from palate.client.outbox import Log, Sent, read_outbox
+from palate.client.outbox import ALL_WEIGHTS, UPDATE_KIND, Leaving, Log, Sent, read_outbox, what_leaves
 from palate.client.records import Taught
 from palate.shared.accounting import (
     LEAST_MULTIPLIER,
@@ -46,10 +51,9 @@ from palate.shared.coding import finest_step, sensitivity_of
 from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights, flatten
 from palate.shared.errors import OptionError
 from palate.shared.masks import MaskSettings
-from palate.shared.subspace import Subspace, load_subspace
+from palate.shared.subspace import Subspace, load_subspace, subspace_hash
 from palate.shared.sum_noise import SumNoise, honest_devices, sum_noise
 from palate.shared.update import LocalSettings, norm_of
-from palate.shared.wire import UPDATE_BYTES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,17 +113,17 @@ class Noise:
 
 @dataclass(frozen=True)
 class Preview:
-    """What would leave now. Without `LEAST_LABELS` labels nothing would: then only the first three fields say something."""
+    """What would leave now, and what stays here. Without `LEAST_LABELS` labels the change is nothing: lengths are 0."""
 
     labels: int
     least_labels: int
     release: int
-    count: int = 0  # of the numbers that are sent
-    norm: float = 0.0  # of them together, L2, as are the two below
+    leaving: Leaving  # the bytes of a masked round, as the outbox notes them
+    noise: Noise
+    leaving_unmasked: Leaving | None = None  # None unless rounds without masks are agreed to
+    norm: float = 0.0  # of the change that is made numbers of, L2, as are the two below; under noise and mask
     norm_clipped: float = 0.0
     clip: float = 0.0
-    bytes_masked: int = 0
-    bytes_unmasked: int | None = None  # None unless rounds without masks are agreed to
     from_last_round: bool = (
         False  # clip and noise are those of the last masked round, not what servers begin with
     )
@@ -130,20 +134,19 @@ class Preview:
     epsilon_budget: float = 0.0
     stays_out: str = ""  # why this device would answer no masked round now, though there are labels
     tensors: tuple[PreviewedTensor, ...] = ()
-    noise: Noise | None = None
     chance: float = 1.0
     influences: tuple[Influence, ...] = ()  # the one that moves the change most first
     unseen: tuple[str, ...] = ()
     unprotected: tuple[str, ...] = ()
 
     @property
-    def would_leave(self) -> bool:
-        """Say whether anything would leave."""
+    def learned(self) -> bool:
+        """Say whether there is anything of the person's in what would leave."""
         return self.labels >= self.least_labels
 
     def to_json(self) -> dict[str, Any]:
         """Return the preview as `palate outbox --preview --json` prints it: comments by id, without their words."""
-        content = asdict(self) | {"would_leave": self.would_leave}
+        content = asdict(self) | {"learned": self.learned}
         for one in content["influences"]:
             del one["words"]
         return content
@@ -159,7 +162,8 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
 
     labels = Member(device, server=terms.server).labels()
     notes = [note for note in read_outbox(device.vault) if note.masked]
-    masks = usual_round(terms.least_devices, notes[-1] if notes else None, honest_share=terms.counted_share)
+    last_note = notes[-1] if notes else None
+    masks = usual_round(terms.least_devices, last_note, honest_share=terms.counted_share)
     pinned = bool(terms.release_key) or read_standing(device.vault).key is not None
     seen = preview_update(
         federation_encoder(device.vault),
@@ -170,12 +174,11 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
         last=last,
         release_key_pinned=pinned,
     )
-    if seen.noise is None:
-        return seen
     noise = seen.noise
     sure = SumNoise(noise.multiplier, noise.multiplier_if_all_add, noise.multiplier_alone)
     spent, after, *others = _ask_budget(device.vault, terms, sure)
-    verdict = may_take_part(terms, now, read_machine(terms.conditions()), sent_times(device.vault))
+    today = invitations_of_the_day(device.vault, now)
+    verdict = may_take_part(terms, read_machine(terms.conditions()), today)
     reasons = [] if verdict.allowed else [verdict.reason]
     if after is None:
         budget = f"epsilon {terms.epsilon:g} at delta {terms.delta:g}"
@@ -227,7 +230,7 @@ def usual_round(
     count = load_subspace().count if count is None else count
     clip = note.clip if note is not None and note.clip > 0 else USUAL_CLIP
     multiplier = USUAL_NOISE * math.sqrt(least_devices / honest_devices(honest_share, least_devices))
-    for bits in RING_BITS:
+    for bits in RING_BITS if note is None or not note.bits else (note.bits, *RING_BITS):
         try:
             step, noise = finest_step(
                 bits, least_devices, clip=clip, noise_multiplier=multiplier, count=count
@@ -280,39 +283,40 @@ def preview_update(
 
     if len(comments) != len(labels):
         raise OptionError(f"{len(comments)} comments for {len(labels)} labels; there must be one for each")
-    if len(labels) < LEAST_LABELS:
-        return Preview(len(labels), LEAST_LABELS, encoder.release)
     settings = LocalSettings() if settings is None else settings
     within = load_subspace() if within is None else within
     if masks is None:
         masks = usual_round(terms.least_devices, count=within.count, honest_share=terms.counted_share)
-    update = train_locally(encoder, labels, settings, round=1, seed=0)
-    sent = within.coordinates(update.tensors)
-    norm, seen = norm_of(sent), within.change(sent)
-    keep = min(1.0, masks.clip / norm) if norm else 1.0
-    tensors = tuple(
-        PreviewedTensor(name, tensor.shape, norm_of(tensor), keep * norm_of(seen[name]))
-        for name, tensor in update.tensors.items()
-    )
-    chance, influences = _leave_out(encoder, labels, comments, settings, last, draws)
-    return Preview(
+    seen = Preview(
         labels=len(labels),
         least_labels=LEAST_LABELS,
         release=encoder.release,
-        count=within.count,
+        leaving=what_leaves(within.count, masks.ring_bits, subspace_hash(within)),
+        leaving_unmasked=what_leaves() if terms.allow_unmasked else None,
+        clip=masks.clip,
+        noise=measure_noise(0.0, masks, terms.least_devices, within.count, terms.honest_share),
+        unseen=what_is_unseen(),
+        unprotected=what_is_not_protected(terms, release_key_pinned=release_key_pinned),
+    )
+    if not seen.learned:
+        return seen
+    update = train_locally(encoder, labels, settings, round=1, seed=0)
+    sent = within.coordinates(update.tensors)
+    norm, inside = norm_of(sent), within.change(sent)
+    keep = min(1.0, masks.clip / norm) if norm else 1.0
+    tensors = tuple(
+        PreviewedTensor(name, tensor.shape, norm_of(tensor), keep * norm_of(inside[name]))
+        for name, tensor in update.tensors.items()
+    )
+    chance, influences = _leave_out(encoder, labels, comments, settings, last, draws)
+    return replace(
+        seen,
         norm=norm,
         norm_clipped=keep * norm,
-        clip=masks.clip,
-        bytes_masked=-(
-            -(within.count + 1) * masks.ring_bits // 8
-        ),  # one value more says whether it was clipped
-        bytes_unmasked=UPDATE_BYTES if terms.allow_unmasked else None,
         tensors=tensors,
         noise=measure_noise(keep * norm, masks, terms.least_devices, within.count, terms.counted_share),
         chance=chance,
         influences=influences,
-        unseen=what_is_unseen(),
-        unprotected=what_is_not_protected(terms, release_key_pinned=release_key_pinned),
     )
 
 
@@ -350,7 +354,7 @@ def _leave_out(
         whole = _mean_change(encoder, labels, settings, 0, draws)
         others = [_mean_change(encoder, labels, settings, 1 + n, draws) for n in range(CHANCES)]
         chance = min(_cosine(whole, other) for other in others)
-        if len(labels) - 1 < LEAST_LABELS:  # without any of them nothing would leave at all
+        if len(labels) - 1 < LEAST_LABELS:  # without any of them nothing is learned
             return chance, ()
         found = []
         for place in range(max(0, len(labels) - last), len(labels)):
@@ -387,7 +391,7 @@ def what_is_unseen() -> tuple[str, ...]:
     """Return what no message to a server has room for, or what masks take from it."""
     return (
         "your comments, pictures, attributes and profile, and your own model: no message has room for them",
-        "how many labels you have: messages have one length, whoever sends them",
+        "how many labels you have, and whether training came to anything: messages have one length and one time, whoever sends them",
         "in a masked round this device's change: the server gets numbers that are random alone, and opens their sum",
     )
 
@@ -425,23 +429,37 @@ def cost_after(preview: Preview) -> str:
     return describe_cost(counted, if_all_add, alone)
 
 
+def describe_bytes(leaving: Leaving) -> str:
+    """Return in words what bytes that leave are; of a note in the outbox the same as of a preview."""
+    within = (
+        "over all weights"
+        if leaving.within == ALL_WEIGHTS
+        else f"in the public directions {leaving.within[:12]}"
+    )
+    if not leaving.numbers:  # a note of an earlier version
+        return f"{leaving.bytes_up:,} bytes: a {leaving.kind}"
+    what = "an update as it is" if leaving.kind == UPDATE_KIND else f"a {leaving.kind}"
+    return f"{leaving.bytes_up:,} bytes: {what}, {leaving.numbers:,} numbers of {leaving.bits} bits {within}"
+
+
 def describe_shortly(preview: Preview) -> list[str]:
     """Return the few lines that a person is shown before being asked."""
-    if not preview.would_leave or preview.noise is None:
-        return [
-            f"{preview.labels} labels: nothing would leave now; from {preview.least_labels} labels on this device takes part"
-        ]
+    lines = [f"would leave in a round: {describe_bytes(preview.leaving)}"]
     noise = preview.noise
-    lines = [
-        f"would leave now: the change of the encoder in {preview.count:,} public directions, trained on {preview.labels} labels, "
-        f"as about {preview.bytes_masked:,} masked bytes a round",
-        f"its length is {preview.norm:.3g}, clipped to {preview.norm_clipped:.3g}, beside noise of length {noise.own:.3g}; "
-        f"who knows all but the noise that is counted guesses whether you took part, right {noise.guess:.0%} of the time",
-    ]
-    if preview.bytes_unmasked is not None:
+    if not preview.learned:
         lines.append(
-            f"without masks, which you allow, the change goes as it is, {preview.bytes_unmasked:,} bytes: much of what it was "
-            "trained on can be rebuilt from it"
+            f"under noise and mask a change of nothing: {preview.labels} labels, and to learn from them takes {preview.least_labels}"
+        )
+    else:
+        lines.append(
+            f"under noise and mask a change trained on {preview.labels} labels, of length {preview.norm:.3g}, cut to "
+            f"{preview.norm_clipped:.3g}, beside noise of length {noise.own:.3g}; who knows all but the noise that is counted guesses "
+            f"whether you took part, right {noise.guess:.0%} of the time"
+        )
+    if preview.leaving_unmasked is not None:
+        lines.append(
+            f"in a round without masks, which you allow: {describe_bytes(preview.leaving_unmasked)}; much of what it was trained on "
+            "can be rebuilt from it"
         )
     if preview.stays_out:
         lines.append(f"this device would stay out of a round now: {preview.stays_out}")

@@ -21,7 +21,7 @@ server takes in one step, and taking again finishes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,9 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from palate.server import inviting
 from palate.server.checkpoints import Checkpoint
+from palate.server.errand import Errand
 from palate.server.releases import (
     keep_message,
     keep_release,
@@ -63,23 +65,7 @@ MOST_ERRAND_BYTES: Final = 100_000
 _CONSEQUENCE = "the folder cannot be carried like this"
 
 
-@dataclass(frozen=True)
-class Errand:
-    """Something else that the release key is asked to sign on the same way; all its functions raise a PalateError in one line.
-
-    `ask` returns on the server what is to be signed, None if there is nothing; `describe` says on the signing machine what that is, in
-    words for the person who is about to sign, and raises for what must not be signed; `answer` signs it; `take` checks the answer
-    on the server, keeps it, and returns a line on it. Taking the same answer twice must be possible.
-    """
-
-    name: str  # of the files: to-sign.NAME, signed.NAME
-    ask: Callable[[Path], bytes | None]  # from the server's folder
-    describe: Callable[[bytes], str]
-    answer: Callable[[bytes, Ed25519PrivateKey], bytes]
-    take: Callable[[Path, bytes], str]  # from the server's folder and the answer
-
-
-ERRANDS: tuple[Errand, ...] = ()
+ERRANDS: tuple[Errand, ...] = (inviting.ERRAND,)
 """What is carried beside releases."""
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 import tomllib
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -218,7 +219,7 @@ def run(
     """
     from palate.server import processes
     from palate.server.checkpoints import read_checkpoint
-    from palate.server.releases import read_log
+    from palate.server.release_keys import KeyFiles
 
     folder = shell.folder_of(home)
     kept = read_checkpoint(folder.checkpoint)
@@ -233,7 +234,11 @@ def run(
         from palate.server.planned import masks_and_plan
 
         masks_and_plan(wanted)  # raises now what would end the run in its first round
-    log = read_log(folder.releases)
+    log = (
+        key_cli.lend_round_key(KeyFiles(folder.home), datetime.now(UTC))
+        if processes.running(folder)
+        else None
+    )
     number = processes.submit(folder, wanted)
     if log is not None and (line := _nearly_over(log)):
         shell.say(f"note: {line}")

@@ -7,6 +7,7 @@ the same process. Everything that a server has lies in one folder:
     releases/                numbered encoders, the signed log    (releases)
     release.key              signs releases                       (release_keys)
     recovery.key             signs changes of keys, until it is moved off this machine
+    round.key, round.delegations    sign invitations, and by what right    (inviting)
     registrar.key            vouches for devices, if there is one (registrar_cli)
     rounds.jsonl, events/    what each round was like             (metrics)
     privacy.jsonl            what of the privacy budget is spent  (ledger)
@@ -28,6 +29,7 @@ from typing import Any
 
 from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from palate.server.exchange import Devices, Now, Patience
+from palate.server.inviting import signer
 from palate.server.ledger import Ledger
 from palate.server.metrics import MetricsLog
 from palate.server.planned import PlannedNoise
@@ -153,6 +155,7 @@ def federate(
                     spend=_spender(ledger, settings),
                     noise=_planned(folder, start, ledger),
                     release=installed,
+                    sign=signer(folder.home),
                     offered=newest_message(folder.releases) or b"",
                 ):
                     write_checkpoint(folder.checkpoint, state)

@@ -120,6 +120,22 @@ def key(
     shell.out(text)
 
 
+def lend_round_key(files: KeyFiles, now: datetime) -> ReleaseLog:
+    """See that the round key may invite devices before a run, with the passphrase of the release key where it takes one.
+
+    The first time both keys are made. Return the log. Raises OptionError where the release key lies elsewhere.
+    """
+    from palate.server import inviting, release_keys
+    from palate.server.releases import read_log
+
+    log = read_log(files.releases) or make_keys(files, now, unsealed=False, days=90)
+    if inviting.needs_delegation(files.home, now):
+        key = release_keys.current_key(files, open_release_key(files))
+        if key is not None:
+            inviting.lend(files.home, key, now)
+    return log
+
+
 def make_keys(files: KeyFiles, now: datetime, *, unsealed: bool, days: int) -> ReleaseLog:
     """Make the keys and the log, and say what to do with them."""
     from palate.server import signing

@@ -24,6 +24,7 @@ import numpy as np
 from palate.server.checkpoints import Checkpoint
 from palate.server.clipping import next_clip
 from palate.server.exchange import Collected, Exchange, Now, Tell
+from palate.server.inviting import Sign, not_signed
 from palate.server.masking import MaskedSum
 from palate.server.privacy import Privacy, mask_settings
 from palate.server.robust import CENTRE, combine, drop_long, make_groups
@@ -69,12 +70,14 @@ def collect_masked(
     tell: Tell,
     spend: Callable[[SumNoise, int], Callable[[], str]],
     noise: PlannedNoise | None = None,
+    sign: Sign = not_signed,
 ) -> Collected:
     """Returns the mean change of those devices of the cohort that came to the end, as one update; none where too few did.
 
     `release` is the encoder that devices have installed, `seed` what they derive their randomness from. `spend` is called with
     the round's noise multipliers and the number of devices before anything is asked, and what it returns before a sum can be seen.
-    In rounds of a noise plan `noise` does that, gives the sum its noise, and says who rests.
+    `sign` signs the invitation; what binds the round together is the hash of what was signed. In rounds of a noise plan `noise` gives
+    the sum its noise, and says who rests.
     """
     settings, number = before.settings, before.round + 1
     privacy = settings.privacy
@@ -123,7 +126,7 @@ def collect_masked(
         tell(Now("training", number, settings.rounds, done, len(cohort)))
 
     heard(0)
-    adverts = exchange.ask(dict.fromkeys(cohort, invitation), SHARES[0] * settings.deadline_seconds)
+    adverts = exchange.ask(dict.fromkeys(cohort, sign(invitation)), SHARES[0] * settings.deadline_seconds)
     registrar = bytes.fromhex(privacy.registrar) or None
     resting = set[bytes]() if noise is None else noise.resting()[1]
     sums: list[_Group] = []

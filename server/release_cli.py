@@ -58,7 +58,7 @@ def release(anyway: Anyway = False, days: Days = 90, home: Home = None, json: Js
 
         palate server release
     """
-    from palate.server import release_keys, releases
+    from palate.server import inviting, release_keys, releases
     from palate.server.release_figures import spent_for_card
     from palate.shared.release import write_key
 
@@ -79,6 +79,7 @@ def release(anyway: Anyway = False, days: Days = 90, home: Home = None, json: Js
         days=days,
     )
     log = releases.read_log(files.releases) or log
+    inviting.lend(folder.home, key, now)
     file, message = (
         name(folder.releases, card.release) for name in (releases.release_path, releases.message_path)
     )

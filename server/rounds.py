@@ -30,6 +30,7 @@ import numpy as np
 from palate.server.aggregation import Sound, check_replies, in_fixed_order, moved
 from palate.server.checkpoints import Checkpoint
 from palate.server.exchange import Collected, Devices, Exchange, Now, Patience, Tell
+from palate.server.inviting import Sign, not_signed
 from palate.server.settings import RunSettings
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, ModelError
@@ -70,15 +71,16 @@ def run_rounds(
     spend: Spend = no_ledger,
     noise: PlannedNoise | None = None,
     release: EncoderWeights | None = None,
+    sign: Sign = not_signed,
     offered: bytes = b"",
 ) -> Iterator[Checkpoint]:
     """Yields a checkpoint after each round, from the one after `start` to the last that its settings ask for.
 
     `spend` is asked before each masked round, and ends the run where the budget does; `noise` is the noise plan of settings that
     hold one, and ends the run with its last step. `release` is the encoder that devices have installed, against which masked
-    rounds write theirs (by default the one that ships with Palate), and `offered` are the bytes of the newest signed release,
-    sent once to every device. Raises FederationError, in one line, when too few devices connect in time or too many rounds in a
-    row had no quorum, and what `spend` and `noise` raise.
+    rounds write theirs (by default the one that ships with Palate), `sign` signs what devices are asked (`inviting`), and `offered`
+    are the bytes of the newest signed release, sent once to every device. Raises FederationError, in one line, when too few devices
+    connect in time or too many rounds in a row had no quorum, and what `spend`, `noise` and `sign` raise.
     """
     if start.round < start.settings.rounds:
         wait_for_devices(devices, start, tell, patience, noise)
@@ -102,6 +104,7 @@ def run_rounds(
             spend=spend,
             noise=noise,
             release=release,
+            sign=sign,
         )
         yield state
         settings = state.settings
@@ -122,6 +125,7 @@ def run_round(
     spend: Spend = no_ledger,
     noise: PlannedNoise | None = None,
     release: EncoderWeights | None = None,
+    sign: Sign = not_signed,
 ) -> Checkpoint:
     """Runs the round after a checkpoint and returns the checkpoint after it.
 
@@ -136,7 +140,7 @@ def run_round(
     exchange = Exchange(devices, number, patience)
     if settings.privacy is None:
         cohort = choose_cohort(connected, settings.asked, settings.seed, number)
-        got = _collect(devices, cohort, before, tell, patience)
+        got = _collect(devices, cohort, before, tell, patience, sign)
     else:
         from palate.server.masked_rounds import choose_masked_cohort, collect_masked
 
@@ -150,6 +154,7 @@ def run_round(
             tell,
             lambda sure, asked: spend(number, sure, chance, asked),
             noise,
+            sign,
         )
 
     after, change = before.encoder, 0.0
@@ -250,7 +255,12 @@ def _wait(
 
 
 def _collect(
-    devices: Devices, cohort: Sequence[int], before: Checkpoint, tell: Tell, patience: Patience
+    devices: Devices,
+    cohort: Sequence[int],
+    before: Checkpoint,
+    tell: Tell,
+    patience: Patience,
+    sign: Sign,
 ) -> Collected:
     """Asks the cohort, without masks; returns the usable updates in an order that depends on their content alone."""
     settings, number = before.settings, before.round + 1
@@ -258,7 +268,7 @@ def _collect(
     task = Task.for_encoder(
         before.encoder, round=number, settings=settings.local, seed=derive_seed(settings.seed, number)
     )
-    wire = encode_task(task)
+    wire = sign(encode_task(task))
     got = Collected(bytes_down=len(wire) * len(cohort))
     refused = got.refused
     sound: list[Sound] = []

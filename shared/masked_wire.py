@@ -17,7 +17,8 @@
 unsigned, others IEEE 754 of 8 bytes; shares alone are big endian. `alive`, `survivors`, `drop-outs` and `owners` are
 bitmaps over the roster (`masks.bitmap`), which is sorted by identity; whatever is there for each of several devices stands in
 that order. `context` is the SHA-256 of the invitation, `roster` and `request` that of the roster and of the unmask message.
-`certified` is 1 if some certificate is not zeros.
+`certified` is 1 if some certificate is not zeros. An invitation goes out inside a signed message (`delegation`); `context` is of the
+invitation itself, so whoever has signed it changes nothing of the round.
 
 Reading is strict: what decodes is encoded to the very same bytes again, all else is refused with a `MaskError` whose `reason` is
 one word. `tests/data/mask_vectors.json` holds test vectors.

@@ -236,11 +236,11 @@ def outbox(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Show what was sent to federations: when, to whom, which release, how many bytes, which tensors, how long each is.
+    """Show what was sent to federations: when, to whom, which release, and of the bytes what they are, how many, and their SHA-256.
 
-    With --preview, what would leave now: this device trains as in a round and shows the change, the noise, which of your comments
-    moves it most, and what is not protected. In JSON, comments are named by their ids, and updates that are no longer kept one by
-    one come first, as one entry with the id "earlier" that counts them in "updates".
+    With --preview, the same of what would leave now, and what stays here: this device trains as in a round and shows the change, the
+    noise, which of your comments moves it most, and what is not protected. In JSON, comments are named by their ids, and updates
+    that are no longer kept one by one come first, as one entry with the id "earlier" that counts them in "updates".
 
     Examples:
 

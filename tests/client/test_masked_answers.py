@@ -24,6 +24,7 @@ from palate.shared.coding import encode_model, from_levels
 from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.shared.masked_wire import (
     ADVERT,
+    INVITATION,
     MASKED,
     REVEALED,
     SHARES,
@@ -35,8 +36,9 @@ from palate.shared.masks import MaskSettings, certify
 from palate.shared.reasons import Reason
 from palate.shared.subspace import load_subspace, subspace_hash
 from palate.shared.update import LocalSettings
-from palate.shared.wire import Task, encode_task, fixed_hash, kind_of
+from palate.shared.wire import TASK, Task, encode_task, fixed_hash, kind_of
 from tests.client.test_joining import put_label
+from tests.signed import signed
 
 SERVER = "127.0.0.1:9"
 PASSPHRASE = "correct horse battery"
@@ -61,7 +63,9 @@ class Person:
         self.member = Member(device, server=SERVER, tell=self.lines.append)
 
     def answer(self, wire: bytes) -> bytes:
+        """Answer a message as it comes; an invitation is signed on its way."""
         sent: list[bytes] = []
+        wire = signed(wire) if kind_of(wire) in (INVITATION, TASK) else wire
         self.member.take_part(wire, sent.append)
         (only,) = sent
         return only

@@ -60,6 +60,7 @@ from pathlib import Path
 import uvicorn
 from palate.server import superlink
 from palate.server.front import Front
+from palate.server.inviting import passing_signer
 from palate.shared.encoder import load_encoder
 from palate.shared.update import LocalSettings
 from palate.shared.wire import Task, encode_task
@@ -73,7 +74,8 @@ link.start_run("{}")
 async def ask():
     while len(link.connected()) < 2:
         await asyncio.sleep(0.1)
-    wire = encode_task(Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(steps=1), seed=5))
+    task = Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(steps=1), seed=5)
+    wire = passing_signer()(encode_task(task))
     asked = link.ask(dict.fromkeys(link.connected(), wire), 1, 90.0)
     found, until = [], time.monotonic() + 80
     while len(found) < len(asked) and time.monotonic() < until:

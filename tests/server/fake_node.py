@@ -13,6 +13,7 @@ from palate.client import fleet
 from palate.client.app import run_node
 from palate.client.reasons import Send
 from palate.client.server_address import Server
+from palate.shared.delegation import message_in
 from palate.shared.wire import decode_task
 
 
@@ -24,7 +25,7 @@ class Participant:
 
     def take_part(self, task: bytes, send: Send, /) -> None:
         time.sleep(self._seconds)
-        send(honest(decode_task(task), self._number))
+        send(honest(decode_task(message_in(task)), self._number))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from palate.server.app import HOME_VARIABLE, app
 from palate.server.checkpoints import read_checkpoint
 from palate.server.federation import read_note
 from palate.server.metrics import read_metrics
+from palate.shared.delegation import message_in
 from palate.shared.encoder import encoder_hash
 from palate.shared.errors import FederationError, FileFormatError
 from palate.shared.reasons import Reason
@@ -42,7 +43,7 @@ def a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def good(wire: bytes, device: int) -> RecordDict:
-    return RecordDict({"palate": ConfigRecord({"wire": honest(decode_task(wire), device)})})
+    return RecordDict({"palate": ConfigRecord({"wire": honest(decode_task(message_in(wire)), device)})})
 
 
 class PlainGrid(Grid):
@@ -129,7 +130,7 @@ def test_a_message_holds_the_task_alone_and_dies_at_the_deadline(
         assert message.metadata.ttl == 9.0
         assert message.metadata.message_type == "train"
         assert {name: set(record) for name, record in message.content.items()} == {"palate": {"wire"}}
-        assert decode_task(message.content["palate"]["wire"]).round == 1  # type: ignore[arg-type, index]
+        assert decode_task(message_in(message.content["palate"]["wire"])).round == 1  # type: ignore[arg-type, index]
 
 
 def record(**values: Any) -> RecordDict:
