@@ -31,6 +31,7 @@ from palate.server.aggregation import Sound, check_replies, in_fixed_order, move
 from palate.server.checkpoints import Checkpoint
 from palate.server.exchange import Collected, Devices, Exchange, Now, Patience, Tell
 from palate.server.settings import RunSettings
+from palate.server.trust_region import held_near
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, ModelError
 from palate.shared.update import EncoderUpdate, Floats, norm_of
@@ -158,6 +159,8 @@ def run_round(
         vector, memory_after = average(settings, number, got.updates, memory)
         try:
             after = moved(before.encoder, vector)
+            if settings.privacy is not None:
+                after, got.told["held"] = held_near(after, load_encoder() if release is None else release)
             memory = {**memory_after, **got.memory}
             change = norm_of(vector)
         except ModelError:

@@ -103,6 +103,35 @@ class PrivacySpent:
 
 
 @dataclass(frozen=True)
+class Acceptance:
+    """How an encoder did on public pictures before it was signed (`server.acceptance`); what the server claims.
+
+    Correlations are of what attributes say, against the release before and release 0; the noise is that in what was learned,
+    over what devices agreed on (0 without noise).
+    """
+
+    pictures: int
+    least_correlation: float  # of any attribute, -1 to 1
+    mean_correlation: float
+    noise_over_signal: float  # 0 to 1,000
+
+    def __post_init__(self) -> None:
+        _check_number("pictures", self.pictures, 0, 2**32 - 1)
+        for name, low, high in (
+            ("least_correlation", -1.0, 1.0),
+            ("mean_correlation", -1.0, 1.0),
+            ("noise_over_signal", 0.0, 1_000.0),
+        ):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not low <= value <= high:
+                raise ReleaseError(
+                    f"the release's {name} is out of range; it must be from {low:g} to {high:g}", "number"
+                )
+            object.__setattr__(self, name, float(value))
+
+
+@dataclass(frozen=True)
 class Card:
     """What is said, and signed, of one release; nothing in it is about a single device. Hashes are SHA-256 in hexadecimal."""
 
