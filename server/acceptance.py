@@ -4,9 +4,9 @@ Where it stands in the flow: `palate server release` calls `accept` before it si
 `faults` names unless told otherwise. What stands before it bounds each round and each run (`sums`, `trust_region`); this looks at the
 outcome, and over all releases, so that a slow drift is seen too.
 
-**Attributes.** Each of the 55 attributes is tried alone, because who wants misty to read as neon leaves the other 54 as they are. For each it is asked
-how well the encoder still says what it said before: the correlation over public pictures of its logit with the parent's, and that of what
-the attribute's own name finds with what it found. An honest federation may change an attribute on purpose: where the encoder
+**Attributes.** Each of the 55 attributes is tried alone, because who wants misty to read as neon leaves the other 54 as they are. For each
+it is asked how well the encoder still says what it said before: the correlation over public pictures of its logit with the parent's, and
+that of what the attribute's own name finds with what it found. An honest federation may change an attribute on purpose: where the encoder
 that it grew from hardly saw it, what people teach is new. So an attribute that says something else counts by how well it now sees what the
 pictures truly show, as a part of how well the parent saw it. The same is asked against release 0, and the worse counts.
 

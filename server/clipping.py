@@ -55,7 +55,7 @@ class ClipRule:
     @classmethod
     def near(cls, clip: float, rate: float) -> ClipRule:
         """Return the rule that keeps the clip within `ROOM` of this one: where one device can decide the count."""
-        return cls(rate=rate, least=clip / ROOM, most=clip * ROOM)
+        return cls(rate=rate, least=max(cls.least, clip / ROOM), most=min(cls.most, clip * ROOM))
 
 
 def share_is_sound(share: float, devices: int, *, clip: float, noise: float) -> bool:

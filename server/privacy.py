@@ -15,6 +15,7 @@ from typing import Final
 from palate.server.clipping import ENOUGH, ClipRule
 from palate.server.correlated import WIDEST, NoisePlan, best_bands, prefix_error, step_error
 from palate.server.robust import RULES, RobustRule
+from palate.server.trust_region import REACH
 from palate.shared.coding import finest_step, sensitivity_of
 from palate.shared.encoder import SHARED_WEIGHTS
 from palate.shared.errors import OptionError
@@ -32,6 +33,7 @@ _NUMBERS: Final = {
     "threshold_share": (0.51, 0.9),
     "epsilon": (1e-3, 1e6),
     "delta": (1e-15, 0.1),
+    "trust_region": (0.0, 1_000.0),
 }
 
 MOST_STEPS: Final = 10_000
@@ -99,7 +101,8 @@ class Privacy:
     noise does far less harm; only the last layer of the picture side moves then. With a `group_size` above 0 the cohort is cut
     into groups, each with its own masked sum, and `rule` is taken over their means; 0 is one sum, and where nothing is said the run's
     number of devices decides (`usual_group`). With a `registrar` (an Ed25519 public key in 64
-    hexadecimal digits) only devices that it has certified are taken in.
+    hexadecimal digits) only devices that it has certified are taken in. All rounds since the last release together move what the
+    encoder says of public pictures by `trust_region` logits at the most (`server.trust_region`; 0: as far as they will).
 
     With a `plan`, for fleets that cannot be sampled, the server adds noise of its own to each sum, and what is released is counted by
     that alone. The devices' shares, `noise_multiplier`, stay what each device counts for itself; they may be smaller then, as
@@ -120,6 +123,7 @@ class Privacy:
     group_size: int | None = None
     rule: str = "mean"
     registrar: str = ""
+    trust_region: float = REACH
     plan: PlanSettings | None = None
 
     def __post_init__(self) -> None:
@@ -217,7 +221,8 @@ def usual_group(privacy: Privacy, devices: int) -> int:
 def noise_over_clip(privacy: Privacy, devices: int) -> float:
     """Returns how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2).
 
-    With groups each has the noise that is reckoned for two thirds of it. The noise of a plan, which cancels over the rounds, counts as the independent noise that leaves as much in the sum of all rounds.
+    With groups each has the noise that is reckoned for two thirds of it. The noise of a plan, which cancels over the rounds, counts as
+    the independent noise that leaves as much in the sum of all rounds.
     """
     plan = privacy.plan
     planned = prefix_error(plan.over(1.0)) / math.sqrt((plan.steps + 1) / 2) if plan is not None else 0.0

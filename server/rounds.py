@@ -159,8 +159,9 @@ def run_round(
         vector, memory_after = average(settings, number, got.updates, memory)
         try:
             after = moved(before.encoder, vector)
-            if settings.privacy is not None:
-                after, got.told["held"] = held_near(after, load_encoder() if release is None else release)
+            if settings.privacy is not None and settings.privacy.trust_region:
+                near = load_encoder() if release is None else release
+                after, got.told["held"] = held_near(after, near, reach=settings.privacy.trust_region)
             memory = {**memory_after, **got.memory}
             change = norm_of(vector)
         except ModelError:

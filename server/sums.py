@@ -86,7 +86,7 @@ def believe(
     votes = [vote for (_, vote), keep in zip(pairs, kept, strict=True) if keep]
     found.clip = _clip_after(votes, counts, privacy, clip, noise, found)
     found.mean = mean
-    found.told = {
+    found.told |= {
         "scaled": scaled,
         "mean_norm": float(np.linalg.norm(mean.astype(np.float64))),
         "noise_norm": in_mean * math.sqrt(len(mean)),
@@ -138,8 +138,11 @@ def _clip_after(
     ]
     if len(sound) < len(votes):
         found.refused["vote"] = len(votes) - len(sound)
-    if not sound or not privacy.clip_rate:
+    if not sound:
         return clip
     share = median_share(*zip(*sound, strict=True))
+    found.told["share_below"] = round(share, 4)  # by which an operator sees where the clip should be
+    if not privacy.clip_rate:
+        return clip
     rule = privacy.clip_rule if len(sound) >= ENOUGH else ClipRule.near(privacy.clip, privacy.clip_rate)
     return next_clip(clip, share, rule)
