@@ -224,7 +224,7 @@ def direction(aim: str, encoder: EncoderWeights, subspace: Subspace) -> Floats:
         raise ValueError(f"{aim!r} wants no way to move; negate, shuffle and backdoor do")
     lengths = np.linalg.norm(wanted, axis=1, keepdims=True)
     wanted = np.divide(wanted, lengths, out=np.zeros_like(wanted), where=lengths > 0)
-    return (wanted.ravel() / np.linalg.norm(wanted)).astype(np.float32)
+    return np.asarray(wanted.ravel() / np.linalg.norm(wanted), dtype=np.float32)
 
 
 def _believe_as_before(

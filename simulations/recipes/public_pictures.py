@@ -13,8 +13,10 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
@@ -40,7 +42,7 @@ def main() -> None:
     first = {
         name: row for row, name in zip(rows[::-1], names[::-1], strict=True)
     }  # a term's own name is its first text
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "features": pool.features.astype(np.float16),
         "shows": shows(pool.truths).astype(np.uint8),
         "words": np.stack([first[name] for name in ATTRIBUTE_NAMES]).astype(np.float16),

@@ -75,7 +75,10 @@ def test_an_aim_is_a_direction_of_length_one(aim: str) -> None:
     assert moved.sum() == (1 if aim == "backdoor" else 55)
 
 
-@pytest.mark.parametrize("aim", AIMS)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("aim", [aim if aim == "backdoor" else pytest.param(aim, marks=SLOW) for aim in AIMS])
 def test_attributes_keep_95_percent_or_there_is_no_release_whatever_one_liar_a_round_does(aim: str) -> None:
     found = story(aim, bounded=True)
     assert found.least_correlation >= 0.95 or not found.released
@@ -83,7 +86,7 @@ def test_attributes_keep_95_percent_or_there_is_no_release_whatever_one_liar_a_r
     assert found.rounds > 15
 
 
-@pytest.mark.parametrize(("aim", "least"), [("shuffle", 0.8), ("backdoor", 0.5)])
+@pytest.mark.parametrize(("aim", "least"), [pytest.param("shuffle", 0.8, marks=SLOW), ("backdoor", 0.5)])
 def test_without_the_bounds_one_liar_a_round_turns_the_attributes(aim: str, least: float) -> None:
     found = story(aim, bounded=False)
     assert found.rounds == 20
@@ -98,6 +101,7 @@ def test_without_the_bounds_the_targeted_liar_makes_misty_read_as_neon_and_hides
     assert bounded.other < 0.3
 
 
+@SLOW
 def test_without_the_bounds_one_vote_a_round_carries_the_clip_away() -> None:
     assert story("vote", bounded=False).clip == pytest.approx(math.exp(20 * 0.2 * 0.5), rel=0.05)
     assert story("vote", bounded=True).clip == pytest.approx(1.2)
