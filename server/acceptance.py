@@ -17,11 +17,12 @@ pictures truly show, as a part of how well the parent saw it. The same is asked 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.server.sums import told_of
 from palate.server.trust_region import taste_logits
 from palate.shared.encoder import (
     ATTRIBUTE_NAMES,
@@ -33,6 +34,7 @@ from palate.shared.encoder import (
 from palate.shared.public_pictures import PublicPictures, load_public_pictures
 from palate.shared.release import Acceptance
 
+Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 LEAST_CORRELATION: Final = 0.95  # of any attribute
@@ -45,14 +47,14 @@ _TINY: Final = 1e-12
 def accept(
     encoder: EncoderWeights,
     parent: EncoderWeights,
-    metrics: Mapping[str, Any],
+    memory: Mapping[str, Floats],
     *,
     first: EncoderWeights | None = None,
     pictures: PublicPictures | None = None,
 ) -> Acceptance:
     """Return how an encoder does on public pictures against its parent and the first release, and how noisy it is.
 
-    `metrics` are those of the last round whose sums are in the encoder; those of rounds without masks say nothing of noise, and have none.
+    `memory` is that of the checkpoint whose encoder this is: it knows the means of all rounds since the parent, where they were masked.
     """
     public = load_public_pictures() if pictures is None else pictures
     found = kept_of(encoder, parent, public)
@@ -62,7 +64,7 @@ def accept(
         pictures=len(public),
         least_correlation=round(float(found.min()), 4),
         mean_correlation=round(float(found.mean()), 4),
-        noise_over_signal=noise_over_signal(metrics),
+        noise_over_signal=noise_over_signal(memory, parent.release),
     )
 
 
@@ -95,12 +97,12 @@ def kept_of(encoder: EncoderWeights, before: EncoderWeights, pictures: PublicPic
     return np.minimum(found, _kept(named, used, pictures.shows))
 
 
-def noise_over_signal(metrics: Mapping[str, Any]) -> float:
-    """Return how many times longer the noise in the sum of all rounds' means is than what devices agreed on, from a round's metrics."""
-    noise, signal = (float(metrics.get(f"total_{name}_norm", 0.0)) for name in ("noise", "signal"))
-    if not noise:
+def noise_over_signal(memory: Mapping[str, Floats], release: int) -> float:
+    """Return how many times longer the noise in the sum of all means since a release is than what devices agreed on."""
+    told = told_of(memory, release)
+    if not told.get("total_noise_norm"):
         return 0.0
-    return round(min(MOST_RATIO, noise / max(signal, _TINY)), 4)
+    return round(min(MOST_RATIO, told["total_noise_norm"] / max(told["total_signal_norm"], _TINY)), 4)
 
 
 def _kept(now: Doubles, then: Doubles, shows: NDArray[np.bool_]) -> Doubles:

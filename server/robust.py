@@ -9,7 +9,8 @@ optimizer (`strategy.server_step`) does with the result what it does with a plai
 What bounds a single liar. Without masks the server measures each change (`max_norm` in `shared.wire.decode_update`). With masks
 it cannot: one device may put anything into each coordinate of the ring, so alone it can move a group's sum by up to half the
 ring's width, `step * 2 ** (ring_bits - 1)`, in every coordinate; clipping on the device binds honest devices only. After
-unmasking, `drop_long` holds each group's sum to the length that its devices, all honest, could reach, clip each plus noise.
+unmasking, `drop_long` throws away a sum that is longer than honest devices' sums are, noise included, and `scale_down` shortens one that is
+longer than those of the last rounds (`reach`).
 
 What remains, plainly:
 
@@ -19,7 +20,8 @@ What remains, plainly:
   groups are spoiled: of groups of two above 29 % of liars, of three above 20 %, of five above 13 %.
 - Liars who all push the same way in every round, no farther off than people differ among themselves (min-max, ALIE), or a
   backdoor in such a coat, get through every rule here and through Flower's too: `benchmarks.liars` says by how much. Within one
-  round they cannot be told from people of another taste. What is left is to judge the encoder before it becomes a release.
+  round they cannot be told from people of another taste. What all rounds together may do is bounded (`trust_region`), and the encoder
+  is tried before it becomes a release (`acceptance`).
 - A liar can silence its group by a sum that is too long: a lost group, no harm to the encoder.
 - Small groups cost privacy. The server sees sums of `size` devices, so each group has only its own devices' noise: at the same
   noise per device the noise multiplier of what is released falls by sqrt(size / cohort) against one sum over the cohort. The

@@ -90,18 +90,18 @@ def believe(
         "scaled": scaled,
         "mean_norm": float(np.linalg.norm(mean.astype(np.float64))),
         "noise_norm": in_mean * math.sqrt(len(mean)),
-        **told_of(found.memory),
+        **told_of(found.memory, release),
     }
     return found
 
 
-def told_of(memory: Mapping[str, Floats]) -> dict[str, float]:
-    """Return what a round's metrics say of the means since the last release: how long they are together, and how long is their noise.
+def told_of(memory: Mapping[str, Floats], release: int) -> dict[str, float]:
+    """Return what is known of the means since a release: how long their noise is together, and what devices agreed on; empty for none.
 
-    `signal_norm` is at most what clipped changes can come to. All are lengths (L2) in the coordinates that devices send.
+    The latter is at most what clipped changes can come to. All are lengths (L2) in the coordinates that devices send.
     """
     total, numbers = memory.get(TOTAL), memory.get(TOTALS)
-    if total is None or numbers is None:
+    if total is None or numbers is None or int(numbers[0]) != release:
         return {}
     squared, noise, clips = (
         float(np.square(total.astype(np.float64)).sum()),

@@ -19,7 +19,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from palate.server.rounds import derive_seed
 from palate.server.sampling import poisson_cohort
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
-from palate.server.sums import Believed, believe, told_of
+from palate.server.sums import Believed, believe
 from palate.server.trust_region import held_near, taste_logits
 from palate.shared.coding import VOTE, decode_model, encode_model, from_levels, to_levels
 from palate.shared.encoder import ATTRIBUTE_NAMES, EncoderWeights, encoder_hash
@@ -135,7 +135,7 @@ def run_with_one_liar(
         if bounded:
             encoder, held = held_near(encoder, release)
     accuracy = float(understand(encoder, strangers, comments=False).mean())
-    return _story(encoder, release, told_of(memory), accuracy, clip / privacy.clip, rounds, liar, held)
+    return _story(encoder, release, memory, accuracy, clip / privacy.clip, rounds, liar, held)
 
 
 def _honest_sum(
@@ -250,7 +250,7 @@ def _believe_as_before(
 def _story(
     encoder: EncoderWeights,
     release: EncoderWeights,
-    told: Mapping[str, Any],
+    memory: Mapping[str, Floats],
     accuracy: float,
     clip: float,
     rounds: int,
@@ -262,7 +262,7 @@ def _story(
     now, then = (taste_logits(one, public.features)[:, :names] for one in (encoder, release))
     same = np.array([np.corrcoef(now[:, i], then[:, i])[0, 1] for i in range(names)])
     place, other = ATTRIBUTE_NAMES.index(FROM), ATTRIBUTE_NAMES.index(TO)
-    tried = accept(encoder, release, told, first=release)
+    tried = accept(encoder, release, memory, first=release)
     return Story(
         accuracy=accuracy,
         least_correlation=float(same.min()),

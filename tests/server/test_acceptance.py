@@ -1,5 +1,7 @@
 """Is an encoder fit for a release: a steered attribute is seen, an honest change is not in the way, noise is called noise."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from palate.server.acceptance import (
     kept_of,
     noise_over_signal,
 )
+from palate.server.sums import TOTAL, TOTALS
 from palate.server.trust_region import taste_logits
 from palate.shared.encoder import ATTRIBUTE_NAMES, EncoderWeights, load_encoder, standardize
 from palate.shared.errors import ReleaseError
@@ -19,7 +22,15 @@ from palate.shared.release import Acceptance
 from palate.simulations.experiment import WEAK
 
 RELEASE = load_encoder()
-CALM = {"total_noise_norm": 0.03, "total_signal_norm": 0.1}
+
+
+def memory_of(noise: float, signal: float, clips: float = 100.0) -> dict[str, np.ndarray]:
+    """A checkpoint's memory after rounds with so much noise, and so much that devices agreed on."""
+    total = np.full(4096, math.hypot(noise, signal) / 64, np.float32)
+    return {TOTAL: total, TOTALS: np.array([0, noise**2, clips], np.float32)}
+
+
+CALM = memory_of(0.03, 0.1)
 MISTY, NEON = ATTRIBUTE_NAMES.index("misty"), ATTRIBUTE_NAMES.index("neon")
 
 
@@ -103,18 +114,24 @@ def test_an_attribute_that_says_something_truer_than_before_is_no_fault_and_the_
 
 
 @pytest.mark.parametrize(
-    ("metrics", "ratio", "fit"),
+    ("memory", "ratio", "fit"),
     [
         ({}, 0.0, True),
-        ({"total_noise_norm": 0.0, "total_signal_norm": 0.0}, 0.0, True),
+        (memory_of(0.0, 0.1), 0.0, True),
         (CALM, 0.3, True),
-        ({"total_noise_norm": 12.8, "total_signal_norm": 0.1}, 128.0, False),
-        ({"total_noise_norm": 1.0, "total_signal_norm": 0.0}, MOST_RATIO, False),
+        (memory_of(12.8, 3.0, clips=0.1), 128.0, False),  # two devices: no more can be in it than their clip
+        (memory_of(1.0, 0.0), MOST_RATIO, False),
     ],
+    ids=["without masks", "without noise", "the private run", "two devices", "nothing but noise"],
 )
-def test_noise_is_held_against_what_was_learned(metrics: dict[str, float], ratio: float, fit: bool) -> None:
-    assert noise_over_signal(metrics) == pytest.approx(ratio)
-    lines = faults(accept(RELEASE, RELEASE, metrics))
+def test_noise_is_held_against_what_was_learned(
+    memory: dict[str, np.ndarray], ratio: float, fit: bool
+) -> None:
+    if ratio == MOST_RATIO:
+        assert noise_over_signal(memory, 0) > 100
+    else:
+        assert noise_over_signal(memory, 0) == pytest.approx(ratio, rel=1e-3)
+    lines = faults(accept(RELEASE, RELEASE, memory))
     assert (lines == []) == fit
     assert all("\n" not in line for line in lines)
 

@@ -114,7 +114,7 @@ def test_a_sum_that_is_longer_than_lately_is_scaled_down_to_that(
 
 
 def test_the_noise_of_all_rounds_and_what_was_learned_are_told_apart(memory: dict[str, np.ndarray]) -> None:
-    told = told_of(memory)
+    told = told_of(memory, 0)
     each = masks_of().step * math.hypot(masks_of().noise, 0.5) * math.sqrt(COUNT / DEVICES)
     assert told["total_noise_norm"] == pytest.approx(each * math.sqrt(5), rel=1e-3)
     assert told["total_signal_norm"] == pytest.approx(5 * 0.08 * CLIP, rel=0.25)
@@ -127,6 +127,7 @@ def test_the_sum_of_all_rounds_begins_anew_with_a_release(
     found = believe([(honest, DEVICES)], masks, PRIVACY, memory, clip=CLIP, rotation=SEED, release=1)
     assert found.mean is not None
     assert np.array_equal(found.memory[TOTAL], found.mean)
+    assert told_of(found.memory, 0) == {}
 
 
 def test_noise_alone_is_seen_as_such() -> None:

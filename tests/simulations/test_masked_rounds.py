@@ -216,7 +216,9 @@ def test_the_clip_follows_the_devices_of_one_sum_as_far_as_one_device_may_carry_
 
 
 def test_the_encoder_is_held_near_the_release_that_the_run_grew_from(tmp_path: Path) -> None:
-    run = settings(Privacy(noise_multiplier=0.0, clip=25.0), rounds=2, server_learning_rate=10.0)
+    run = settings(
+        Privacy(noise_multiplier=0.0, clip=25.0), rounds=2, strategy="fedadam", server_learning_rate=1.0
+    )
     last = federate(grid_devices(Grid(PEOPLE)), ServerFolder(tmp_path), run, average=average, patience=QUICK)
     assert last.metrics["held"] > 0
     features = load_public_pictures().features
@@ -231,7 +233,7 @@ def test_the_encoder_is_held_near_the_release_that_the_run_grew_from(tmp_path: P
         patience=QUICK,
     )
     away = taste_logits(free.encoder, features) - taste_logits(load_encoder(), features)
-    assert np.sqrt(np.square(away).mean(0)).max() > 2 * REACH  # the positive control
+    assert np.sqrt(np.square(away).mean(0)).max() > 1.5 * REACH  # the positive control
 
 
 def test_a_rule_that_looks_at_single_devices_is_refused_under_masks() -> None:
