@@ -6,9 +6,10 @@ outcome, and over all releases, so that a slow drift is seen too.
 
 **Attributes.** Each of the 55 attributes is tried alone, because who wants misty to read as neon leaves the other 54 as they are. For each
 it is asked how well the encoder still says what it said before: the correlation over public pictures of its logit with the parent's, and
-that of what the attribute's own name finds with what it found. An honest federation may change an attribute on purpose: where the encoder
-that it grew from hardly saw it, what people teach is new. So an attribute that says something else counts by how well it now sees what the
-pictures truly show, as a part of how well the parent saw it. The same is asked against release 0, and the worse counts.
+that of what the attribute's own name finds among the parent's tastes with what it found there. An honest federation may change an
+attribute on purpose: where the encoder that it grew from hardly saw it, what people teach is new. So an attribute that says something else
+counts by how well it now sees what the pictures truly show, as a part of how well the parent saw it. The same is asked against release
+0, and the worse counts.
 
 **Noise.** The noise in the sum of all rounds' means is known; what is left of the sum's length without it is what devices agreed on
 (`sums.told_of`). Where noise alone was learned, the ratio is 4 or more; with the recommended private settings it is about a third.
@@ -45,9 +46,9 @@ _TINY: Final = 1e-12
 
 
 def accept(
-    encoder: EncoderWeights,
     parent: EncoderWeights,
-    memory: Mapping[str, Floats],
+    encoder: EncoderWeights,
+    memory: Mapping[str, Floats] | None = None,
     *,
     first: EncoderWeights | None = None,
     pictures: PublicPictures | None = None,
@@ -55,6 +56,7 @@ def accept(
     """Return how an encoder does on public pictures against its parent and the first release, and how noisy it is.
 
     `memory` is that of the checkpoint whose encoder this is: it knows the means of all rounds since the parent, where they were masked.
+    Without it (on a machine that only signs) nothing is said of noise.
     """
     public = load_public_pictures() if pictures is None else pictures
     found = kept_of(encoder, parent, public)
@@ -64,7 +66,7 @@ def accept(
         pictures=len(public),
         least_correlation=round(float(found.min()), 4),
         mean_correlation=round(float(found.mean()), 4),
-        noise_over_signal=noise_over_signal(memory, parent.release),
+        noise_over_signal=noise_over_signal(memory or {}, parent.release),
     )
 
 
@@ -88,11 +90,11 @@ def kept_of(encoder: EncoderWeights, before: EncoderWeights, pictures: PublicPic
     """Return how well each attribute says what it said, or where it says something else, what is true: (55,), 1 for as well."""
     now, then = (taste_logits(one, pictures.features)[:, : len(ATTRIBUTE_NAMES)] for one in (encoder, before))
     found = _kept(now, then, pictures.shows)
+    tastes = project_pictures(
+        before, pictures.features
+    )  # the same on both sides: here the sentence side alone is tried
     named, used = (
-        (project_pictures(one, pictures.features) @ project_sentences(one, pictures.words).T).astype(
-            np.float64
-        )
-        for one in (encoder, before)
+        (tastes @ project_sentences(one, pictures.words).T).astype(np.float64) for one in (encoder, before)
     )
     return np.minimum(found, _kept(named, used, pictures.shows))
 

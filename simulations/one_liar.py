@@ -262,7 +262,7 @@ def _story(
     now, then = (taste_logits(one, public.features)[:, :names] for one in (encoder, release))
     same = np.array([np.corrcoef(now[:, i], then[:, i])[0, 1] for i in range(names)])
     place, other = ATTRIBUTE_NAMES.index(FROM), ATTRIBUTE_NAMES.index(TO)
-    tried = accept(encoder, release, memory, first=release)
+    tried = accept(release, encoder, memory, first=release)
     return Story(
         accuracy=accuracy,
         least_correlation=float(same.min()),

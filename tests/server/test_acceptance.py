@@ -59,17 +59,17 @@ def test_the_release_itself_is_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    "encoder", [steered(0.3), steered(1.0), negated(1.0)], ids=["a little", "wholly", "negated"]
+    "encoder", [steered(0.5), steered(1.0), negated(1.0)], ids=["by half", "wholly", "negated"]
 )
 def test_a_steered_encoder_is_seen_by_its_worst_attribute(encoder: EncoderWeights) -> None:
-    found = accept(encoder, RELEASE, CALM)
+    found = accept(RELEASE, encoder, CALM)
     assert found.least_correlation < LEAST_CORRELATION
     (line,) = faults(found)
     assert "\n" not in line
 
 
 def test_one_steered_attribute_hides_in_the_mean_and_not_in_the_least() -> None:
-    found = accept(steered(0.5), RELEASE, CALM)
+    found = accept(RELEASE, steered(0.5), CALM)
     assert found.mean_correlation > 0.97
     assert faults(found)
 
@@ -79,15 +79,15 @@ def test_a_sentence_side_that_finds_something_else_is_seen() -> None:
     words = load_public_pictures().words
     away = shared["sentence.taste.weight"] @ (words[NEON] - words[MISTY])
     shared["sentence.taste.weight"] += np.outer(away, words[MISTY]).astype(np.float32)
-    assert faults(accept(RELEASE.with_shared(shared), RELEASE, CALM))
+    assert faults(accept(RELEASE, RELEASE.with_shared(shared), CALM))
 
 
 def test_a_slow_drift_over_releases_is_seen_against_the_first() -> None:
     parent, lines = RELEASE, []
     for _ in range(12):
         child = steered(0.08, parent)
-        assert accept(child, parent, CALM, first=parent).least_correlation > LEAST_CORRELATION
-        lines = faults(accept(child, parent, CALM))
+        assert accept(parent, child, CALM, first=parent).least_correlation > LEAST_CORRELATION
+        lines = faults(accept(parent, child, CALM))
         parent = child
     assert lines
 
