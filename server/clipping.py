@@ -8,14 +8,26 @@ round. Nobody's length is ever seen, and the votes are under the same noise as t
 
 Half the devices above the clip is a good target: what clipping loses is bias against long changes, and what noise costs falls with
 the clip.
+
+**Devices that lie.** A vote is a number under a mask, and one device can make the count of one sum anything at all; a count that no
+devices could have given is found out (`share_is_sound`), one that they could have given is not. So where there is one sum, or few, the
+clip stays within `ROOM` of what the run's settings say, whatever is voted. Only the median over `ENOUGH` groups or more, each with
+a count of its own, of which one liar spoils one, may carry it farther.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from palate.shared.coding import VOTE
 from palate.shared.errors import OptionError
+
+ROOM: Final = 1.2  # times longer or shorter than the settings say
+ENOUGH: Final = 5  # groups
+_DEVIATIONS: Final = 6.0  # of noise, which an honest count passes once in 10^9
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,31 @@ class ClipRule:
             raise OptionError(
                 f"least is {self.least!r} and most {self.most!r}; they must be above 0 and in order"
             )
+
+    @classmethod
+    def near(cls, clip: float, rate: float) -> ClipRule:
+        """Return the rule that keeps the clip within `ROOM` of this one: where one device can decide the count."""
+        return cls(rate=rate, least=max(cls.least, clip / ROOM), most=min(cls.most, clip * ROOM))
+
+
+def share_is_sound(share: float, devices: int, *, clip: float, noise: float) -> bool:
+    """Say whether so many honest devices could have voted this share, each with `noise` of its own in a coordinate of the sum."""
+    spread = noise * math.sqrt(devices) / (2 * VOTE * clip * devices)
+    beyond = _DEVIATIONS * spread + 1e-9
+    return -beyond <= share <= 1 + beyond  # no number is not
+
+
+def median_share(shares: Sequence[float], counts: Sequence[int]) -> float:
+    """Return the median of the groups' shares, a group weighing as many devices as are in it; of one group its share."""
+    pairs = sorted(zip(shares, counts, strict=True))
+    half, below = sum(counts) / 2, 0
+    for place, (share, count) in enumerate(pairs):
+        below += count
+        if below == half:
+            return (share + pairs[place + 1][0]) / 2
+        if below > half:
+            return share
+    raise ValueError("there must be a share at least, of one device or more")
 
 
 def next_clip(clip: float, share_below: float, rule: ClipRule) -> float:

@@ -33,9 +33,11 @@ from palate.server.inviting import signer
 from palate.server.ledger import Ledger
 from palate.server.metrics import MetricsLog
 from palate.server.planned import PlannedNoise
+from palate.server.reach import AGREED
 from palate.server.releases import list_releases, newest_encoder, newest_message
 from palate.server.rounds import Average, Book, Spend, no_ledger, run_rounds
 from palate.server.settings import RunSettings
+from palate.server.sums import TOTAL, TOTALS
 from palate.shared.accounting import Budget, Cost
 from palate.shared.durable import locked, make_folder, write_atomically
 from palate.shared.encoder import EncoderWeights
@@ -106,7 +108,9 @@ def standing(folder: ServerFolder, settings: RunSettings, first: EncoderWeights 
     kept = read_checkpoint(folder.checkpoint)
     if kept is None:
         return Checkpoint(0, newest_encoder(folder.releases) if first is None else first, settings)
-    memory = kept.memory if kept.settings.strategy == settings.strategy else {}
+    memory = kept.memory
+    if kept.settings.strategy != settings.strategy:  # what the sums were like is of use to every strategy
+        memory = {name: kept.memory[name] for name in (AGREED, TOTAL, TOTALS) if name in kept.memory}
     state = replace(kept, settings=settings, memory=memory)
     cards = list_releases(folder.releases)
     if len(cards) > kept.encoder.release:  # a release was made since: it is what devices grow from now

@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from palate.server.checkpoints import Checkpoint
-from palate.server.clipping import next_clip
 from palate.server.exchange import Collected, Exchange, Now, Tell
 from palate.server.inviting import Sign, not_signed
 from palate.server.masking import MaskedSum
 from palate.server.privacy import Privacy, mask_settings
-from palate.server.robust import CENTRE, combine, drop_long, make_groups
+from palate.server.robust import make_groups
 from palate.server.sampling import SEED_BYTES, poisson_cohort
 from palate.server.settings import RunSettings
-from palate.shared.coding import decode_model, encode_model, from_levels, sensitivity_of
+from palate.server.sums import believe
+from palate.shared.coding import decode_model, encode_model, sensitivity_of
 from palate.shared.encoder import EncoderWeights, encoder_hash, unflatten
 from palate.shared.errors import MaskError
 from palate.shared.masked_wire import Invitation, encode_invitation
@@ -156,33 +156,28 @@ def collect_masked(
         got.told |= {"ledger": noise.head, "noise_step": noise.step, "noise_steps": noise.steps}
     if not sums:
         return got
-    means, votes = zip(
-        *(from_levels(g.total, g.survivors, step=masks.step, clip=clip, seed=rotation) for g in sums),
-        strict=True,
+    found = believe(
+        [(group.total, group.survivors) for group in sums],
+        masks,
+        privacy,
+        before.memory,
+        clip=clip,
+        rotation=rotation,
+        release=release.release,
+        planned=0.0 if noise is None else noise.spread,
     )
-    counts = [group.survivors for group in sums]
-    own = 0.0 if noise is None else noise.spread / counts[0] ** 0.5
-    kept = drop_long(
-        np.stack(means), counts, clip=clip, noise=masks.step * (masks.noise**2 + own**2 + 0.25) ** 0.5
-    )
-    if not kept.all():
-        exchange.refused["long"] += int((~kept).sum())
-    if not kept.any():
+    exchange.refused.update(found.refused)
+    got.clip, got.memory = found.clip, found.memory
+    if found.mean is None:
         return got
-    counts = [count for count, keep in zip(counts, kept, strict=True) if keep]
-    known = {
-        name: kept_ for name, kept_ in before.memory.items() if name == CENTRE and kept_.shape == (count,)
-    }
-    mean, got.memory = combine(np.stack(means)[kept], counts, privacy.robust_rule, known)
+    mean, counts = found.mean, found.counts
     if noise is not None:
         # By the same number in all rounds: noise of one that counts more than that of the next would not cancel in it.
         mean = (mean * np.float32(counts[0] / settings.devices)).astype(np.float32)
-    share_below = float(np.average([v for v, keep in zip(votes, kept, strict=True) if keep], weights=counts))
-    got.clip = next_clip(clip, share_below, privacy.clip_rule)
     got.devices = sum(counts)
     change = unflatten(mean) if directions is None else directions.change(mean)
     got.updates = [EncoderUpdate(base, number, change)]
-    got.told |= {"groups": len(counts), "dropped": len(adverts) - got.devices}
+    got.told |= {"groups": len(counts), "dropped": len(adverts) - got.devices, **found.told}
     return got
 
 

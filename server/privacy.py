@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from palate.server.clipping import ClipRule
+from palate.server.clipping import ENOUGH, ClipRule
 from palate.server.correlated import WIDEST, NoisePlan, best_bands, prefix_error, step_error
 from palate.server.robust import RULES, RobustRule
+from palate.server.trust_region import REACH
 from palate.shared.coding import finest_step, sensitivity_of
 from palate.shared.encoder import SHARED_WEIGHTS
 from palate.shared.errors import OptionError
@@ -34,9 +35,16 @@ _NUMBERS: Final = {
     "honest_share": (0.0, 1.0),
     "epsilon": (1e-3, 1e6),
     "delta": (1e-15, 0.1),
+    "trust_region": (0.0, 1_000.0),
 }
 
 MOST_STEPS: Final = 10_000
+
+LEAST_GROUP: Final = (
+    20  # of which two thirds, and what a lying server could make of them, are more than devices ask for
+)
+AFFORDABLE_NOISE: Final = 0.1  # of the noise in a round's mean, in clips
+USUAL_RULE: Final = "centred clipping"
 
 
 @dataclass(frozen=True)
@@ -95,8 +103,10 @@ class Privacy:
     asked with the same chance, independently and in secret, which makes rounds cheaper; with "fixed" nothing is counted for sampling.
     With `subspace` devices send their change in the few directions of the public subspace that ships with Palate, in which the same
     noise does far less harm; only the last layer of the picture side moves then. With a `group_size` above 0 the cohort is cut
-    into groups, each with its own masked sum, and `rule` is taken over their means. With a `registrar` (an Ed25519 public key in 64
-    hexadecimal digits) only devices that it has certified are taken in.
+    into groups, each with its own masked sum, and `rule` is taken over their means; 0 is one sum, and where nothing is said the run's
+    number of devices decides (`usual_group`). With a `registrar` (an Ed25519 public key in 64
+    hexadecimal digits) only devices that it has certified are taken in. All rounds since the last release together move what the
+    encoder says of public pictures by `trust_region` logits at the most (`server.trust_region`; 0: as far as they will).
 
     With a `plan`, for fleets that cannot be sampled, the server adds noise of its own to each sum, and what is released is counted by
     that alone, whoever the devices are. The devices' shares, `noise_multiplier`, stay what each device counts for itself; they may
@@ -115,9 +125,10 @@ class Privacy:
     epsilon: float = 8.0
     delta: float = 1e-5
     sampling: str = "fixed"
-    group_size: int = 0
+    group_size: int | None = None
     rule: str = "mean"
     registrar: str = ""
+    trust_region: float = REACH
     plan: PlanSettings | None = None
 
     def __post_init__(self) -> None:
@@ -139,6 +150,8 @@ class Privacy:
             ("rule", RULES),
         ):
             value = getattr(self, name)
+            if name == "group_size" and value is None:
+                continue
             if isinstance(value, bool) or value not in values:
                 said = (
                     f"from {values[0]} to {values[-1]:,}"
@@ -166,8 +179,15 @@ class Privacy:
             ("group_size", 0, "its noise is for one sum a round"),
         ):
             value = getattr(self, name)
-            if value != due:
+            if value not in (due, None):
                 raise OptionError(f"{name} is {value!r} beside a noise plan; {why}, so take {due!r}")
+
+    def for_cohort(self, devices: int) -> Privacy:
+        """Return the settings for rounds of so many devices: with groups where nothing was said of them and they are affordable."""
+        if self.group_size is not None:
+            return self
+        size = 0 if self.plan is not None else usual_group(self, devices)
+        return replace(self, group_size=size, rule=USUAL_RULE if size else self.rule)
 
     @property
     def directions(self) -> Subspace | None:
@@ -197,16 +217,36 @@ class Privacy:
         return ClipRule(rate=self.clip_rate)
 
 
+def usual_group(privacy: Privacy, devices: int) -> int:
+    """Return the size of the smallest groups that rounds of so many devices can afford, 0 for one sum over all.
+
+    A group's sum has the noise of its own devices alone, so at the same epsilon the mean over all groups has more noise by the root of
+    their number. That is affordable up to `AFFORDABLE_NOISE`, which one sum of 900 devices with the noise of epsilon 2 has if all of them
+    are counted on; twice as much costs three points of accuracy, three times as much six. Fewer than `ENOUGH` groups hold no liar off,
+    and devices refuse sums of few. So groups come with masks that have no noise from 100 devices on, and with noise in large cohorts.
+    """
+    low, high = LEAST_GROUP, min(MOST_DEVICES // 2, devices // ENOUGH) + 1
+    most = high
+    while low < high:
+        middle = (low + high) // 2
+        affordable = noise_over_clip(replace(privacy, group_size=middle), devices) <= AFFORDABLE_NOISE
+        low, high = (low, middle) if affordable else (middle + 1, high)
+    return low if low < most else 0
+
+
 def noise_over_clip(privacy: Privacy, devices: int, least: int | None = None) -> float:
     """Returns how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2).
 
-    Each of them adds noise as if the sum were of `least`, of which `honest_share` add theirs; by default `least` is all. The noise of a
-    plan, which cancels over the rounds, counts as the independent noise that leaves as much in the sum of all rounds.
+    Each of them adds noise as if the sum were of `least`, of which `honest_share` add theirs; by default `least` is all, and with groups
+    two thirds of each. The noise of a plan, which cancels over the rounds, counts as the independent noise that leaves as much in
+    the sum of all rounds.
     """
     plan = privacy.plan
     planned = prefix_error(plan.over(1.0)) / math.sqrt((plan.steps + 1) / 2) if plan is not None else 0.0
-    shares = privacy.noise_multiplier * more_noise(privacy, least=least or devices, most=devices)
-    return math.hypot(shares, planned) * math.sqrt(privacy.count) / devices
+    size = min(privacy.group_size or devices, devices)
+    fewest = max(1, math.ceil(2 * size / 3)) if privacy.group_size else least or devices
+    shares = privacy.noise_multiplier * more_noise(privacy, least=fewest, most=size)
+    return math.hypot(shares, planned) * math.sqrt(privacy.count * devices / size) / devices
 
 
 def more_noise(privacy: Privacy, *, least: int, most: int) -> float:

@@ -5,53 +5,44 @@ Where it stands in the flow: `release_cli` and `carry_cli` ask here before a rel
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
 
+from palate.server.acceptance import accept as accept_on_public_pictures
+from palate.server.acceptance import faults
 from palate.shared.encoder import EncoderWeights
 from palate.shared.errors import OptionError
 from palate.shared.release import Acceptance, PrivacySpent
+from palate.shared.update import Floats
 
-AcceptanceTest = Callable[[EncoderWeights, EncoderWeights], Acceptance]
-"""From the encoder of the release before (the parent) and the new one to what a test on public pictures found."""
+AcceptanceTest = Callable[[EncoderWeights, EncoderWeights, Mapping[str, Floats] | None], Acceptance]
+"""From the encoder of the release before (the parent), the new one and what its checkpoint remembers to what the test found."""
 
-LEAST_MEAN: Final = 0.95
-"""The lowest mean correlation of the attributes with the parent's that is released."""
-LEAST_LOWEST: Final = 0.8
-"""The lowest correlation of any one attribute with the parent's that is released: a targeted lie moves few of them."""
-MOST_NOISE: Final = 1.0
-"""From how much noise for each part of signal on a release teaches devices noise."""
-
-TEST: AcceptanceTest | None = None
-"""The test that releases are put to; None: there is none, and cards say so."""
+TEST: AcceptanceTest = accept_on_public_pictures
+"""The test that releases are put to."""
 
 
 def accept(
-    parent: EncoderWeights, encoder: EncoderWeights, *, test: AcceptanceTest | None, anyway: bool
-) -> Acceptance | None:
-    """Return what the test found, None without one; raise OptionError for what is worse or noise, unless `anyway`."""
-    if test is None:
-        return None
-    found = test(parent, encoder)
+    parent: EncoderWeights,
+    encoder: EncoderWeights,
+    memory: Mapping[str, Floats] | None,
+    *,
+    anyway: bool,
+) -> Acceptance:
+    """Return what the test found; raise OptionError for what is worse or noise, unless `anyway`."""
+    found = TEST(parent, encoder, memory)
     wrong = why_refused(found)
     if wrong and not anyway:
         raise OptionError(
-            f"this encoder is not released: {wrong} ({found.describe()}); train on, go back to the release before, or release it "
-            "with --anyway, and the card says so"
+            f"this encoder is not released: {wrong}; train on, go back to the release before, or release it with --anyway, and the card "
+            "says so"
         )
     return found
 
 
 def why_refused(found: Acceptance) -> str:
-    """Return why an encoder is refused, in a few words, empty for one that is not."""
-    if found.mean_correlation < LEAST_MEAN:
-        return f"it forgot what the release before knew (mean correlation below {LEAST_MEAN:g})"
-    if found.least_correlation < LEAST_LOWEST:
-        return f"one attribute means something else (correlation below {LEAST_LOWEST:g})"
-    if not found.noise_over_signal <= MOST_NOISE:
-        return f"it is more noise than signal (above {MOST_NOISE:g})"
-    return ""
+    """Return why an encoder is refused, empty for one that is not."""
+    return "; ".join(faults(found))
 
 
 def spent_for_card(ledger: Path) -> PrivacySpent | None:

@@ -9,7 +9,8 @@ optimizer (`strategy.server_step`) does with the result what it does with a plai
 What bounds a single liar. Without masks the server measures each change (`max_norm` in `shared.wire.decode_update`). With masks
 it cannot: one device may put anything into each coordinate of the ring, so alone it can move a group's sum by up to half the
 ring's width, `step * 2 ** (ring_bits - 1)`, in every coordinate; clipping on the device binds honest devices only. After
-unmasking, `drop_long` holds each group's sum to the length that its devices, all honest, could reach, clip each plus noise.
+unmasking, `drop_long` throws away a sum that is longer than honest devices' sums are, noise included, and `scale_down` shortens one that is
+longer than those of the last rounds (`reach`).
 
 What remains, plainly:
 
@@ -19,7 +20,8 @@ What remains, plainly:
   groups are spoiled: of groups of two above 29 % of liars, of three above 20 %, of five above 13 %.
 - Liars who all push the same way in every round, no farther off than people differ among themselves (min-max, ALIE), or a
   backdoor in such a coat, get through every rule here and through Flower's too: `benchmarks.liars` says by how much. Within one
-  round they cannot be told from people of another taste. What is left is to judge the encoder before it becomes a release.
+  round they cannot be told from people of another taste. What all rounds together may do is bounded (`trust_region`), and the encoder
+  is tried before it becomes a release (`acceptance`).
 - A liar can silence its group by a sum that is too long: a lost group, no harm to the encoder.
 - Small groups cost privacy. The server sees sums of `size` devices, so each group has only its own devices' noise: at the same
   noise per device the noise multiplier of what is released falls by sqrt(size / cohort) against one sum over the cohort. The
@@ -41,6 +43,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.server.reach import longest_of_honest
 from palate.shared.errors import OptionError
 
 Floats = NDArray[np.float32]
@@ -48,7 +51,7 @@ Doubles = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 RULES: Final = ("mean", "median", "trimmed mean", "geometric median", "centred clipping")
-TAIL: Final = 30.0  # honest noise is longer than `longest_sum` with a probability below exp(-TAIL), 1e-13
+TAIL: Final = 20.0  # honest noise is longer than `longest_sum` with a probability below exp(-TAIL), 2e-9
 CENTRE: Final = "centre"  # what centred clipping remembers
 _SMALLEST: Final = 1e-12
 _STEPS: Final = {"centred clipping": 3, "geometric median": 50}
@@ -102,14 +105,15 @@ def make_groups(members: Sequence[bytes], size: int, seed_bytes: bytes) -> list[
     return [tuple(sorted(drawn[place::count])) for place in range(count)]
 
 
-def longest_sum(count: int, *, clip: float, noise: float, coordinates: int) -> float:
-    """Returns the L2 length that the sum of `count` honest devices exceeds with a probability below 1e-13.
+def longest_sum(count: int, *, clip: float, noise: float, coordinates: int, share: float = 1.0) -> float:
+    """Return the L2 length that the sum of `count` honest devices exceeds with a probability below 2e-9.
 
     `clip` bounds each device's change, `noise` is the standard deviation that each device adds to a coordinate, noise and
-    rounding together, in the same unit: of a round's `MaskSettings` it is step * hypot(noise, 1/2). The noise's own length has
-    the chi-square tail of Laurent and Massart (Annals of Statistics, 2000); its part along the changes is Gaussian.
+    rounding together, in the same unit: of a round's `MaskSettings` it is step * hypot(noise, 1/2). `share` is how far devices
+    are taken to agree (`reach.longest_of_honest`). The noise's own length has the chi-square tail of Laurent and Massart
+    (Annals of Statistics, 2000); its part along the changes is Gaussian.
     """
-    reach = count * clip
+    reach = longest_of_honest(count, clip, share)
     spread = noise * math.sqrt(count)
     squared = reach**2 + 2 * reach * spread * math.sqrt(2 * TAIL)
     squared += spread**2 * (coordinates + 2 * math.sqrt(coordinates * TAIL) + 2 * TAIL)
@@ -117,19 +121,34 @@ def longest_sum(count: int, *, clip: float, noise: float, coordinates: int) -> f
 
 
 def drop_long(
-    means: Floats, counts: Sequence[int] | Counts, *, clip: float, noise: float = 0.0
+    means: Floats, counts: Sequence[int] | Counts, *, clip: float, noise: float = 0.0, share: float = 1.0
 ) -> NDArray[np.bool_]:
-    """Says which groups are kept, (groups,): those whose sum is finite and no longer than `longest_sum`.
+    """Say which groups are kept, (groups,): those whose sum is finite and no longer than `longest_sum`.
 
-    `means` is (groups, d), each the mean over its `counts` survivors. Where noise is small this stops a liar at the group's whole
-    clip; where it is large a liar can hide in what the noise's length varies by.
+    `means` is (groups, d), each the mean over its `counts` survivors. Where noise is small this stops a liar at what honest devices
+    of such a group could do together; where it is large a liar can hide in what the noise's length varies by.
     """
     points, weights = _checked(means, counts, finite=False)
     kept = []
     for point, count in zip(points, weights, strict=True):
-        bound = longest_sum(int(count), clip=clip, noise=noise, coordinates=points.shape[1])
+        bound = longest_sum(int(count), clip=clip, noise=noise, coordinates=points.shape[1], share=share)
         kept.append(bool(np.isfinite(point).all() and float(count) * _length(point) <= bound * (1 + 1e-6)))
     return np.array(kept, dtype=np.bool_)
+
+
+def scale_down(
+    means: Floats, counts: Sequence[int] | Counts, *, clip: float, noise: float, share: float
+) -> tuple[Floats, int]:
+    """Return the groups' means (groups, d), those whose sum is longer than `longest_sum` scaled down to it, and how many were."""
+    points, weights = _checked(np.array(means, dtype=np.float64), counts, finite=True)
+    scaled = 0
+    for row, count in enumerate(weights):
+        bound = longest_sum(int(count), clip=clip, noise=noise, coordinates=points.shape[1], share=share)
+        length = float(count) * _length(points[row])
+        if length > bound:
+            points[row] *= bound / length
+            scaled += 1
+    return points.astype(np.float32), scaled
 
 
 def combine(

@@ -32,6 +32,7 @@ from palate.server.checkpoints import Checkpoint
 from palate.server.exchange import Collected, Devices, Exchange, Now, Patience, Tell
 from palate.server.inviting import Sign, not_signed
 from palate.server.settings import RunSettings
+from palate.server.trust_region import held_near
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, ModelError
 from palate.shared.sum_noise import SumNoise
@@ -164,6 +165,9 @@ def run_round(
         vector, memory_after = average(settings, number, got.updates, memory)
         try:
             after = moved(before.encoder, vector)
+            if settings.privacy is not None and settings.privacy.trust_region:
+                near = load_encoder() if release is None else release
+                after, got.told["held"] = held_near(after, near, reach=settings.privacy.trust_region)
             memory = {**memory_after, **got.memory}
             change = norm_of(vector)
         except ModelError:

@@ -96,6 +96,8 @@ class RunSettings:
             raise OptionError(f"quorum is {self.quorum}; it must be at most devices, {self.devices}")
         if self.strategy not in STRATEGIES:
             raise OptionError(f"strategy is {self.strategy!r}; it must be one of {', '.join(STRATEGIES)}")
+        if self.privacy is not None:
+            object.__setattr__(self, "privacy", self.privacy.for_cohort(self.devices))
         needed = self.updates_needed
         if self.quorum < needed:
             raise OptionError(
@@ -119,7 +121,7 @@ class RunSettings:
     @property
     def least(self) -> int:
         """How few devices a masked sum may be of: the quorum, or in groups two thirds of one."""
-        size = self.privacy.group_size if self.privacy is not None else 0
+        size = (self.privacy.group_size or 0) if self.privacy is not None else 0
         return max(2, self.quorum if not size else -(-2 * size // 3))
 
     @property

@@ -350,14 +350,18 @@ def test_a_signing_machine_that_lost_its_records_goes_on_from_the_servers(machin
 def test_the_test_is_made_again_where_the_key_lies(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def test(parent: EncoderWeights, encoder: EncoderWeights) -> Acceptance:
+    def test(parent: EncoderWeights, encoder: EncoderWeights, memory: Any) -> Acceptance:
         return Acceptance(50, 0.99, 0.99, 0.1)
 
     monkeypatch.setattr(release_figures, "TEST", test)
     machines.prepare()
-    monkeypatch.setattr(release_figures, "TEST", lambda parent, encoder: Acceptance(50, 0.5, 0.6, 0.1))
-    assert "forgot what the release before knew" in machines.sign(status=1).stderr
-    monkeypatch.setattr(release_figures, "TEST", lambda parent, encoder: Acceptance(50, 0.96, 0.99, 0.1))
+    monkeypatch.setattr(
+        release_figures, "TEST", lambda parent, encoder, memory: Acceptance(50, 0.5, 0.6, 0.1)
+    )
+    assert "somebody may have steered the encoder" in machines.sign(status=1).stderr
+    monkeypatch.setattr(
+        release_figures, "TEST", lambda parent, encoder, memory: Acceptance(50, 0.96, 0.99, 0.1)
+    )
     assert "the card says" in machines.sign(status=1).stderr
     monkeypatch.setattr(release_figures, "TEST", test)
     machines.sign()
@@ -365,7 +369,7 @@ def test_the_test_is_made_again_where_the_key_lies(
     machines.train(2)
     seen = []
 
-    def parents(parent: EncoderWeights, encoder: EncoderWeights) -> Acceptance:
+    def parents(parent: EncoderWeights, encoder: EncoderWeights, memory: Any) -> Acceptance:
         seen.append((parent.release, encoder.release))
         return Acceptance(50, 0.99, 0.99, 0.1)
 

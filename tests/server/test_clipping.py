@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from palate.server.clipping import ClipRule, next_clip
-from palate.shared.coding import from_levels, to_levels
+from palate.server.clipping import ClipRule, median_share, next_clip, share_is_sound
+from palate.shared.coding import VOTE, from_levels, to_levels
 from palate.shared.errors import OptionError
 
 
@@ -70,3 +70,38 @@ def test_the_clip_comes_to_the_median_through_noised_sums_of_votes(start: float)
         _, share = from_levels(noised, 200, step=step, clip=clip, seed=seed)
         clip = next_clip(clip, share, rule)
     assert 0.8 < clip < 1.25
+
+
+@pytest.mark.parametrize("share", [math.nan, math.inf, -math.inf, 1.2, -0.2, 1e9])
+def test_a_share_that_no_devices_could_have_voted_is_found_out(share: float) -> None:
+    assert not share_is_sound(share, 900, clip=0.1, noise=0.0)
+
+
+def test_an_honest_share_with_its_noise_is_sound() -> None:
+    rng = np.random.default_rng(5)
+    spread = 1.21 * 0.1 / math.sqrt(810)  # of each device, in a coordinate
+    for honest in (0.0, 0.5, 1.0):
+        votes = 900 * VOTE * 0.1 * (2 * honest - 1) + rng.normal(size=1_000) * spread * math.sqrt(900)
+        shares = (votes / (900 * VOTE * 0.1) + 1) / 2
+        assert all(share_is_sound(float(share), 900, clip=0.1, noise=spread) for share in shares)
+
+
+@pytest.mark.parametrize(
+    ("shares", "counts", "median"),
+    [
+        ([0.3], [5], 0.3),
+        ([0.1, 0.9, 0.4], [3, 3, 3], 0.4),
+        ([0.1, 0.9], [3, 3], 0.5),
+        ([0.1, 0.9], [3, 4], 0.9),
+    ],
+)
+def test_the_median_share_weighs_groups_by_their_devices(
+    shares: list[float], counts: list[int], median: float
+) -> None:
+    assert median_share(shares, counts) == pytest.approx(median)
+
+
+def test_a_rule_that_stays_near_the_settings_stays_in_its_range_too() -> None:
+    assert ClipRule.near(0.1, 0.2).most == pytest.approx(0.12)
+    assert ClipRule.near(25.0, 0.2).most == 25.0
+    assert ClipRule.near(1e-4, 0.2).least == 1e-4

@@ -150,3 +150,48 @@ def test_who_counts_on_fewer_has_more_noise() -> None:
 
 def test_a_higher_quorum_makes_a_larger_sum_sure() -> None:
     assert [sum_that_is_sure(Privacy(), 20, quorum) for quorum in (10, 16, 20)] == [11, 15, 20]
+
+
+@pytest.mark.parametrize(
+    ("noise_multiplier", "devices", "size"),
+    [
+        (0.0, 10, 0), (0.0, 99, 0), (0.0, 100, 20), (0.0, 10_000, 20),  # masks alone
+        (1.21, 900, 0), (1.21, 2_000, 0), (1.21, 3_000, 299), (1.21, 9_000, 100),  # the recommended private run's noise
+        (4.0, 900, 0), (4.0, 9_000, 0),
+    ],  # where all devices are counted on to add noise
+)  # fmt: skip
+def test_groups_come_by_themselves_where_the_cohort_can_afford_them(
+    noise_multiplier: float, devices: int, size: int
+) -> None:
+    run = RunSettings(
+        devices=devices,
+        quorum=devices,
+        privacy=Privacy(noise_multiplier=noise_multiplier, clip=0.1, honest_share=1.0),
+    )
+    assert run.privacy is not None
+    assert run.privacy.group_size == size
+    assert run.privacy.rule == ("centred clipping" if size else "mean")
+    assert RunSettings.from_json(run.to_json()) == run
+    if size:
+        assert devices // size >= 5
+        assert noise_over_clip(run.privacy, devices) <= 0.1 * (1 + 1e-6) or not noise_multiplier
+
+
+def test_groups_that_come_by_themselves_are_as_many_as_devices_ask_for() -> None:
+    run = RunSettings(devices=100, quorum=80, privacy=Privacy(noise_multiplier=0.0))
+    assert run.privacy is not None
+    assert sum_that_is_sure(run.privacy, 20, run.least) >= 10
+
+
+def test_who_says_one_sum_gets_one_sum() -> None:
+    run = RunSettings(devices=500, quorum=400, privacy=Privacy(noise_multiplier=0.0, group_size=0))
+    assert run.privacy is not None
+    assert (run.privacy.group_size, run.privacy.rule) == (0, "mean")
+
+
+def test_a_noise_plan_is_for_one_sum_without_being_told() -> None:
+    run = RunSettings(
+        devices=500, quorum=400, privacy=Privacy(noise_multiplier=0.0, clip_rate=0.0, plan=PLAN)
+    )
+    assert run.privacy is not None
+    assert run.privacy.group_size == 0

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from server_fakes import SHIPPED
 
+from palate.server import release_figures
 from palate.server.ledger import DEVICES, SERVER, Ledger
 from palate.server.release_figures import accept, spent_for_card, why_refused
 from palate.shared.accounting import Budget, Cost, epsilon_of_rho
 from palate.shared.errors import OptionError
 from palate.shared.release import Acceptance
 
-GOOD = Acceptance(500, 0.9, 0.99, 0.5)
+GOOD = Acceptance(500, 0.97, 0.99, 0.5)
 
 
 def test_without_a_ledger_a_card_promises_nothing(tmp_path: Path) -> None:
@@ -50,22 +51,20 @@ def test_where_the_server_adds_the_noise_nothing_holds_without_it(tmp_path: Path
     ("found", "why"),
     [
         (GOOD, ""),
-        (Acceptance(500, 0.9, 0.94, 0.5), "forgot"),
-        (Acceptance(500, 0.7, 0.99, 0.5), "one attribute means something else"),
-        (Acceptance(500, 0.9, 0.99, 128.0), "more noise than signal"),
-        (Acceptance(500, 0.9, 0.99, math.inf), "more noise than signal"),
+        (Acceptance(500, 0.7, 0.99, 0.5), "somebody may have steered the encoder"),
+        (Acceptance(500, 0.97, 0.99, 128.0), "noise is 128 times as long"),
+        (Acceptance(500, 0.97, 0.99, math.inf), "noise is inf times as long"),
     ],
 )
-def test_what_is_worse_or_noise_is_refused_unless_asked_anyway(found: Acceptance, why: str) -> None:
+def test_what_is_worse_or_noise_is_refused_unless_asked_anyway(
+    found: Acceptance, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release_figures, "TEST", lambda parent, new, memory: found)
     assert (why in why_refused(found)) if why else not why_refused(found)
     if not why:
-        assert accept(SHIPPED, SHIPPED, test=lambda parent, new: found, anyway=False) == found
+        assert accept(SHIPPED, SHIPPED, None, anyway=False) == found
         return
     with pytest.raises(OptionError, match=why) as caught:
-        accept(SHIPPED, SHIPPED, test=lambda parent, new: found, anyway=False)
+        accept(SHIPPED, SHIPPED, None, anyway=False)
     assert "--anyway" in str(caught.value)
-    assert accept(SHIPPED, SHIPPED, test=lambda parent, new: found, anyway=True) == found
-
-
-def test_without_a_test_nothing_is_found() -> None:
-    assert accept(SHIPPED, SHIPPED, test=None, anyway=False) is None
+    assert accept(SHIPPED, SHIPPED, None, anyway=True) == found

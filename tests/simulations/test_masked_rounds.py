@@ -1,6 +1,7 @@
 """Masked rounds from invitation to release, by the server's and the devices' own code in one process."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ from palate.server.privacy import Privacy
 from palate.server.rounds import derive_seed, run_rounds
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
+from palate.server.trust_region import REACH, taste_logits
 from palate.shared.coding import decode_model, encode_model
 from palate.shared.delegation import message_in
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
 from palate.shared.errors import OptionError, PrivacyBudgetError
 from palate.shared.masked_frame import AGREEMENT, ENDORSEMENT, MASKED, REVEALED, UNMASK
+from palate.shared.public_pictures import load_public_pictures
 from palate.shared.subspace import load_subspace
 from palate.shared.update import LocalSettings
 from palate.shared.wire import kind_of
@@ -58,6 +61,7 @@ def plain(**changed: object) -> Privacy:
             "ring_bits": 24,
             "clip_rate": 0.0,
             "subspace": False,
+            "trust_region": 0.0,
             **changed,
         }
     )  # type: ignore[arg-type]
@@ -205,11 +209,35 @@ def test_noise_is_added_and_booked_and_the_budget_ends_the_run(tmp_path: Path) -
     assert 0 < spent.epsilon <= 4.0
 
 
-def test_the_clip_follows_the_devices(tmp_path: Path) -> None:
+def test_the_clip_follows_the_devices_of_one_sum_as_far_as_one_device_may_carry_it(tmp_path: Path) -> None:
     run = settings(plain(clip=25.0, clip_rate=2.0), rounds=3)
     grid = Grid(PEOPLE)
     last = federate(grid_devices(grid), ServerFolder(tmp_path), run, average=average, patience=QUICK)
-    assert 0 < last.clip < 25.0 * np.exp(-1.9)
+    assert last.clip == pytest.approx(25.0 / 1.2)
+    assert last.metrics["share_below"] == pytest.approx(
+        1.0, abs=0.01
+    )  # by which an operator sees that it should be shorter
+
+
+def test_the_encoder_is_held_near_the_release_that_the_run_grew_from(tmp_path: Path) -> None:
+    run = settings(
+        Privacy(noise_multiplier=0.0, clip=25.0), rounds=2, strategy="fedadam", server_learning_rate=1.0
+    )
+    last = federate(grid_devices(Grid(PEOPLE)), ServerFolder(tmp_path), run, average=average, patience=QUICK)
+    assert last.metrics["held"] > 0
+    features = load_public_pictures().features
+    away = taste_logits(last.encoder, features) - taste_logits(load_encoder(), features)
+    far = np.sqrt(np.square(away).mean(0))
+    assert far.max() == pytest.approx(REACH, abs=1e-3)
+    free = federate(
+        grid_devices(Grid(PEOPLE)),
+        ServerFolder(tmp_path / "free"),
+        replace(run, privacy=Privacy(noise_multiplier=0.0, clip=25.0, trust_region=0.0)),
+        average=average,
+        patience=QUICK,
+    )
+    away = taste_logits(free.encoder, features) - taste_logits(load_encoder(), features)
+    assert np.sqrt(np.square(away).mean(0)).max() > 1.5 * REACH  # the positive control
 
 
 def test_a_rule_that_looks_at_single_devices_is_refused_under_masks() -> None:

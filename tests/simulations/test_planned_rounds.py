@@ -105,6 +105,7 @@ def settings(**changed: object) -> RunSettings:
         "local": LOCAL,
     }
     privacy |= {name: changed.pop(name) for name in list(changed) if name in Privacy.__dataclass_fields__}
+    privacy = {"trust_region": 0.0, **privacy}  # the encoder is to move by exactly what the sums say
     return RunSettings(privacy=Privacy(**privacy), **{**run, **changed})  # type: ignore[arg-type]
 
 
