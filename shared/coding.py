@@ -55,6 +55,7 @@ Levels = NDArray[np.int64]
 VOTE: Final = 0.1  # in clips; the noise on the count of votes is then about 5 noise multipliers of devices
 FAILURE: Final = 1e-6  # chance per round that a coordinate of the sum does not fit the ring
 
+NOISE_PARTS: Final = 1_000  # of a level, to which a device's noise is rounded up
 MOST_LEVELS: Final = 2**30  # of a clip: squares of lengths then fit 64 bits
 
 _TRIES = 64  # each succeeds with a chance of 0.39 at the least
@@ -163,7 +164,9 @@ def finest_step(
     """
 
     def noise_at(step: float) -> float:
-        return noise_multiplier * sensitivity_of(clip, step, count) / math.sqrt(devices)
+        # Rounded up, since the same ratio comes out with another last bit for another clip, and devices make a table for each new one.
+        exact = noise_multiplier * sensitivity_of(clip, step, count) / math.sqrt(devices)
+        return math.ceil(exact * NOISE_PARTS) / NOISE_PARTS
 
     def fits(step: float) -> bool:
         noise = noise_at(step)

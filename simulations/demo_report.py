@@ -27,6 +27,7 @@ def show_report(console: Console, report: Mapping[str, Any]) -> None:
     say(f"{device['name']}'s device was killed after round {device['after_round']} and came back")
     say(f"the server was killed in round {server['in_round']} and took the run up again by itself")
     say(f"release {release['release']} was made of round {release['round']} (encoder {release['hash'][:12]})")
+    say(f"before that: {release['refused']}")
     for device in report["devices"]:
         say()
         say(f"{device['name']}, {device['labels']} labels: palate outbox", "bold")

@@ -16,8 +16,8 @@ from palate.shared.noise import discrete_gaussian, stream_of
 from palate.shared.rotation import rotated
 
 DEVICES, CLIP, COUNT = 300, 0.1, 4096
-PRIVACY = Privacy(honest_share=1.0, 
-    noise_multiplier=0.4, clip=CLIP, group_size=0
+PRIVACY = Privacy(
+    honest_share=1.0, noise_multiplier=0.4, clip=CLIP, group_size=0
 )  # as long in the mean as that of 900 devices with 1.21
 SEED = bytes(32)
 SOURCE = stream_of(hashlib.sha256(b"sums").digest())
