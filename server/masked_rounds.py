@@ -165,6 +165,7 @@ def collect_masked(
         rotation=rotation,
         release=release.release,
         planned=0.0 if noise is None else noise.spread,
+        lasting=0.0 if noise is None else noise.lasting,
     )
     exchange.refused.update(found.refused)
     got.clip, got.memory = found.clip, found.memory

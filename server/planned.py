@@ -19,10 +19,11 @@ under, so that as a rule they are not even asked.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from palate.server.correlated import Levels, NoisePlan, step_error
+from palate.server.correlated import Levels, NoisePlan, prefix_error, step_error
 from palate.server.ledger import Ledger
 from palate.server.noise_folder import NoiseFolder
 from palate.server.privacy import planned_masks
@@ -46,6 +47,8 @@ class PlannedNoise:
         self.masks, plan = masks_and_plan(settings)
         self.spread = step_error(plan)
         """The largest standard deviation of a step's noise, in levels."""
+        self.lasting = prefix_error(plan) / math.sqrt((plan.steps + 1) / 2)
+        """That of independent noise that leaves as much in the sum of all steps."""
         self._noise, self._ledger = NoiseFolder(folder, plan), ledger
         self._name = self._noise.name
         self.rotation = hashlib.sha256(b"palate rotation 1" + bytes.fromhex(self._name)).digest()

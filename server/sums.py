@@ -54,11 +54,13 @@ def believe(
     rotation: bytes,
     release: int,
     planned: float = 0.0,
+    lasting: float = 0.0,
 ) -> Believed:
     """Return the change that the sums of levels (d + 1,), each of so many devices, stand for.
 
     `memory` is what the checkpoint before remembers, `release` the number of the encoder that the run grew from. `planned` is the
-    standard deviation, in levels, of a noise plan's noise in each coordinate of the (one) sum.
+    standard deviation, in levels, of a noise plan's noise in each coordinate of the (one) sum, and `lasting` that of independent noise
+    that leaves as much in the sum of all rounds.
     """
     found = Believed(clip=clip)
     if not sums:
@@ -66,9 +68,12 @@ def believe(
     counts = [count for _, count in sums]
     pairs = [from_levels(total, n, step=masks.step, clip=clip, seed=rotation) for total, n in sums]
     means = np.stack([mean for mean, _ in pairs])
-    noise = masks.step * math.sqrt(
-        masks.noise**2 + planned**2 / counts[0] + 0.25
-    )  # of each device, with rounding
+
+    def noise_of(more: float) -> float:
+        """The noise of each device in a coordinate, rounding and its part of the plan's included."""
+        return masks.step * math.sqrt(masks.noise**2 + more**2 / counts[0] + 0.25)
+
+    noise, kept_noise = noise_of(planned), noise_of(lasting)
     ceiling = CEILING if privacy.directions is None else CEILING_IN_SUBSPACE
     kept = drop_long(means, counts, clip=clip, noise=noise, share=ceiling)
     if not kept.all():
@@ -82,7 +87,7 @@ def believe(
     mean, found.memory = combine(means, counts, privacy.robust_rule, known)
     in_mean = noise / math.sqrt(sum(counts))
     found.memory |= remembered(memory, mean, clip=clip, noise=in_mean, ceiling=ceiling)
-    found.memory |= _summed_up(memory, mean, release, in_mean, clip)
+    found.memory |= _summed_up(memory, mean, release, kept_noise / math.sqrt(sum(counts)), clip)
     votes = [vote for (_, vote), keep in zip(pairs, kept, strict=True) if keep]
     found.clip = _clip_after(votes, counts, privacy, clip, noise, found)
     found.mean = mean
