@@ -61,7 +61,7 @@ class Invitations:
         keys = {server: key.hex() for server, key in found.items()} | {self._server: opened.release_key.hex()}
         change.put(KEYS, ONLY, json.dumps({"version": _VERSION, "keys": keys}).encode())
         self._tell(
-            f"{self._server} signs with the release key {write_key(opened.release_key)}; from now on this device refuses any other "
+            f"{self._server} signs with {write_key(opened.release_key)}, its release key; from now on this device refuses any other "
             f"there. Compare it with what its owner reads in palate server key --json (release_key). {_PIN}"
         )
 
