@@ -1,8 +1,8 @@
 """The demonstration with real processes: that it does what it tells, that it would notice if not, and that nothing is left running."""
 
+import contextlib
 import copy
 import io
-import contextlib
 import json
 import os
 import re
