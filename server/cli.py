@@ -288,6 +288,7 @@ def status(home: Home = None, json: Json = False) -> None:
 
 
 app.command()(registrar_cli.certify)
+app.command()(registrar_cli.slots)
 app.command()(release_cli.key)
 app.command()(release_cli.privacy)
 app.command()(release_cli.release)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from palate.client.commands import shell
@@ -122,7 +122,12 @@ def view_preview(preview: Preview) -> Any:
 
 
 def view_terms(
-    terms: Iterable[Terms], events: Sequence[Event], dropped: int, spent: OwnSpent, identity: str
+    terms: Iterable[Terms],
+    events: Sequence[Event],
+    dropped: int,
+    spent: OwnSpent,
+    identities: Mapping[str, str],
+    left: Mapping[str, int],
 ) -> Any:
     """Return what is agreed to with which server, what was spent of the privacy budget, and each change of the terms."""
     from rich.console import Group
@@ -140,7 +145,10 @@ def view_terms(
     parts += [shell.plain(_spent_line(spent))] if spent.rounds or spent.unprotected_rounds else []
     if rows:
         parts += ["", _table(("when (UTC)", "server", "what", "terms"), rows)]
-    parts += [shell.plain(f"other devices know this one as {identity}")]
+    for server, identity in identities.items():
+        parts += [shell.plain(f"a registrar of {server} knows this device as {identity}")]
+        if server in left:
+            parts += [shell.plain(f"    pseudonyms for {left[server]:,} rounds are left")]
     if dropped:
         parts += [shell.plain(f"{dropped:,} older entries are no longer kept")]
     return Group(*parts)
