@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from palate.client import records
 from palate.client.consent import Consent, Terms
 from palate.client.device import Device
-from palate.client.identity import own_identity
 from palate.client.ledger import book_round
 from palate.client.masked_answers import KINDS, MaskedAnswers
 from palate.client.masking import MaskRules
 from palate.client.outbox import Log, send_update
 from palate.client.progress import no_notice, no_progress
+from palate.client.pseudonyms import fresh_pseudonym, use_pseudonym
 from palate.client.reasons import Declined, Notice, Send, check_encoder
 from palate.client.releases import offer, own_encoder
 from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights
@@ -44,7 +44,7 @@ from palate.shared.errors import (
     WrongPassphraseError,
 )
 from palate.shared.masked_frame import INVITATION
-from palate.shared.masked_wire import NO_CERTIFICATE
+from palate.shared.pseudonym import Pseudonym
 from palate.shared.reasons import Reason
 from palate.shared.release import RELEASE
 from palate.shared.update import MAX_NORM
@@ -152,12 +152,12 @@ class Member:
         self._masked = MaskedAnswers(
             own=lambda: own_encoder(vault),
             labels=self._labels_or_none,
-            identity=lambda: own_identity(vault),
             rules=self._rules,
             log=vault,
             server=server,
             tell=tell,
             honest_share=lambda: self._terms().honest_share,
+            pseudonym=self._pseudonym,
         )
 
     def take_part(self, task: bytes, send: Send) -> None:
@@ -223,10 +223,12 @@ class Member:
         return terms
 
     def _rules(self) -> MaskRules:
+        return MaskRules(self._terms().least_devices)
+
+    def _pseudonym(self, slot: int) -> Pseudonym | None:
+        """Return how this device appears in a slot: with a certificate where its owner pinned a registrar, else or None."""
         terms = self._terms()
-        return MaskRules(
-            terms.least_devices, terms.registrar_bytes(), terms.certificate_bytes() or NO_CERTIFICATE
-        )
+        return use_pseudonym(self._device.vault, terms, slot) if terms.registrar else fresh_pseudonym(slot)
 
     def count_labels(self) -> int:
         """Return how many labels there are now; loads all that training needs, so that the first round does not wait."""

@@ -3,7 +3,7 @@
 Where it stands in the flow: `joining` hands over whatever the server sends in a masked round. Here it is decided whether this device takes
 part, the encoder is read from the invitation, `reconstruction` trains it, `shielding` makes noised levels of the change, `masking` masks
 them, and everything that leaves goes through `outbox`. A device is in one round at a time: a new invitation ends an old round,
-and what a device knew for it (keys, seeds) is forgotten.
+and what a device knew for it (keys, seeds) is forgotten. In each round it appears under another pseudonym (`pseudonyms`).
 
 What the server is told is what `joining` says: an answer, nothing, or one of the reasons in `Reason`.
 """
@@ -11,16 +11,16 @@ What the server is told is what `joining` says: an answer, nothing, or one of th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.ledger import book_round, check_round
 from palate.client.masking import MaskedRound, MaskRules
 from palate.client.outbox import Log, send_handshake, send_update
+from palate.client.pseudonyms import fresh_pseudonym
 from palate.client.reasons import Declined, Notice, Send, check_encoder
+from palate.client.resting import must_rest, note_part
 from palate.client.shielding import shield
 from palate.shared.accounting import noise_multiplier
 from palate.shared.coding import decode_model, sensitivity_of
@@ -29,6 +29,7 @@ from palate.shared.errors import MaskError, PrivacyError, StorageError, UpdateEr
 from palate.shared.masked_frame import AGREEMENT, DELIVERY, INVITATION, ROSTER, UNMASK
 from palate.shared.masked_wire import Invitation, decode_invitation
 from palate.shared.masks import MaskSettings
+from palate.shared.pseudonym import Pseudonym
 from palate.shared.reasons import Reason
 from palate.shared.subspace import Subspace, load_subspace, subspace_hash
 from palate.shared.update import EncoderUpdate
@@ -54,9 +55,9 @@ class _Round:
 class MaskedAnswers:
     """One device's part in masked rounds.
 
-    `own` gives the release that this device trusts, `labels` its labels or None where it stays out, `identity` the key that it
-    signs with. `budgeted` counts each round in the ledger that `log` keeps, and takes part in none beyond the person's budget;
-    virtual people, who have no budget to lose, do without.
+    `own` gives the release that this device trusts, `labels` its labels or None where it stays out. `pseudonym` gives the key under
+    which it appears in a slot, which is used up by that, or None where it has none. `budgeted` counts each round in the ledger that
+    `log` keeps, and takes part in none beyond the person's budget; virtual people, who have no budget to lose, do without.
     """
 
     def __init__(
@@ -64,16 +65,16 @@ class MaskedAnswers:
         *,
         own: Callable[[], EncoderWeights],
         labels: Callable[[], Labels | None],
-        identity: Callable[[], Ed25519PrivateKey],
         rules: Callable[[], MaskRules],
         log: Log,
         server: str,
         tell: Notice,
         budgeted: bool = True,
         honest_share: Callable[[], float] = lambda: 1.0,
+        pseudonym: Callable[[int], Pseudonym | None] = fresh_pseudonym,
     ) -> None:
         """Take what the device has; nothing is asked of it before an invitation comes."""
-        self._own, self._labels, self._identity, self._rules = own, labels, identity, rules
+        self._own, self._labels, self._pseudonym, self._rules = own, labels, pseudonym, rules
         self._log, self._server, self._tell, self._budgeted = log, server, tell, budgeted
         self._honest_share = honest_share
         self._round: _Round | None = None
@@ -132,10 +133,23 @@ class MaskedAnswers:
                 self._tell(f"stayed out of a round: {error}")
                 send(b"")
                 return
+        if must_rest(self._log, invitation):
+            self._tell("stayed out of a round: this device rests between the rounds of a noise plan")
+            send(b"")
+            return
         if self._labels() is None:
             send(b"")
             return
-        masked = MaskedRound(wire, identity=self._identity(), rules=self._rules())
+        # Last of all: what is used here is used up.
+        mine = self._pseudonym(invitation.slot)
+        if mine is None:
+            self._tell(
+                f"stayed out of a round: no pseudonym is left for slot {invitation.slot}; see palate pseudonyms"
+            )
+            send(b"")
+            return
+        rules = replace(self._rules(), slot_key=mine.slot_key, certificate=mine.certificate)
+        masked = MaskedRound(wire, identity=mine.key, rules=rules)
         self._round = _Round(invitation, encoder, masked, within, count)
         send_handshake(masked.advert(), send)
 
@@ -173,6 +187,7 @@ class MaskedAnswers:
                     invitation.masks, now.count, now.masked.smallest_sum, share=self._honest_share()
                 )
                 book_round(self._log, sure, now=datetime.now(UTC))
+            note_part(self._log, invitation)
             note = send_update(
                 self._log,
                 update,

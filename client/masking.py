@@ -30,7 +30,6 @@ from palate.shared import masks
 from palate.shared.agreement import decode_agreement, encode_endorsement
 from palate.shared.errors import MaskError, OptionError
 from palate.shared.masked_wire import (
-    NO_CERTIFICATE,
     Invitation,
     Shares,
     Unmask,
@@ -44,7 +43,8 @@ from palate.shared.masked_wire import (
     encode_revealed,
     encode_shares,
 )
-from palate.shared.masks import KEY_BYTES, MOST_DEVICES, SIGNATURE_BYTES
+from palate.shared.masks import KEY_BYTES, MOST_DEVICES
+from palate.shared.pseudonym import CERTIFICATE_BYTES, NO_CERTIFICATE, SlotKey
 from palate.shared.ring import Levels, add_masks, to_ring
 from palate.shared.shamir import SHARE_BYTES, decode_share, encode_share, split_secret
 
@@ -56,12 +56,12 @@ class MaskRules:
     """What a device insists on, whatever the server asks; raises OptionError outside the ranges.
 
     `least_devices` is the smallest sum that it lets itself be part of. A cohort is refused in which a server that lies to
-    devices could get a smaller one (`masks.smallest_sum`). With a `registrar`, every device must have its certificate;
-    `certificate` is this device's own.
+    devices could get a smaller one (`masks.smallest_sum`). With a `slot_key`, the registrar's for the round's slot, every
+    device must have its certificate for that slot; `certificate` is this device's own.
     """
 
     least_devices: int = 2  # 2 to 1,000
-    registrar: bytes | None = None  # an Ed25519 public key
+    slot_key: SlotKey | None = None
     certificate: bytes = NO_CERTIFICATE
 
     def __post_init__(self) -> None:
@@ -69,10 +69,8 @@ class MaskRules:
             raise OptionError(
                 f"least_devices is not right; it must be a whole number from 2 to {MOST_DEVICES:,}"
             )
-        if self.registrar is not None and len(self.registrar) != KEY_BYTES:
-            raise OptionError(f"a registrar is named by the {KEY_BYTES} bytes of its key")
-        if len(self.certificate) != SIGNATURE_BYTES:
-            raise OptionError(f"a certificate has {SIGNATURE_BYTES} bytes")
+        if len(self.certificate) != CERTIFICATE_BYTES:
+            raise OptionError(f"a certificate has {CERTIFICATE_BYTES} bytes")
 
 
 class _Due(IntEnum):
@@ -97,7 +95,10 @@ class MaskedRound:
         rules: MaskRules = MaskRules(),
         source: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        """Makes the round's keys; `source` gives random bytes, and must give secret ones but in test vectors."""
+        """Makes the round's keys.
+
+        `identity` is this device's pseudonym. `source` gives random bytes, and must give secret ones but in test vectors.
+        """
         self.invitation: Invitation = decode_invitation(invitation)
         self.context: bytes = context_of(invitation)
         self.smallest_sum: int = 0
@@ -107,6 +108,8 @@ class MaskedRound:
         """
         self.sparse: bool = False
         """Whether a request to unmask is endorsed before anything is revealed, known once `shares` is done."""
+        if rules.slot_key is not None and rules.slot_key.slot != self.invitation.slot:
+            raise MaskError("the invitation is for another slot than the certificate", "certificate")
         self._settings = self.invitation.masks
         self._identity = identity
         self._name = identity.public_key().public_bytes_raw()
@@ -134,7 +137,7 @@ class MaskedRound:
         a key twice or an unusable one, or with an advert that its identity did not sign or the registrar did not certify.
         """
         self._expect(_Due.ROSTER)
-        found = decode_roster(roster, context=self.context, registrar=self._rules.registrar)
+        found = decode_roster(roster, context=self.context, slot_key=self._rules.slot_key)
         place = next((i for i, one in enumerate(found.adverts) if one.identity == self._name), None)
         if place is None:
             raise MaskError("the roster does not name this device", "absent")

@@ -31,6 +31,7 @@ from palate.server.aggregation import Sound, check_replies, in_fixed_order, move
 from palate.server.checkpoints import Checkpoint
 from palate.server.exchange import Collected, Devices, Exchange, Now, Patience, Tell
 from palate.server.settings import RunSettings
+from palate.server.slots import Slots, slots_by_round
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, ModelError
 from palate.shared.update import EncoderUpdate, Floats, norm_of
@@ -70,14 +71,15 @@ def run_rounds(
     noise: PlannedNoise | None = None,
     release: EncoderWeights | None = None,
     offered: bytes = b"",
+    slots: Slots = slots_by_round,
 ) -> Iterator[Checkpoint]:
     """Yields a checkpoint after each round, from the one after `start` to the last that its settings ask for.
 
     `spend` is asked before each masked round, and ends the run where the budget does; `noise` is the noise plan of settings that
     hold one, and ends the run with its last step. `release` is the encoder that devices have installed, against which masked
     rounds write theirs (by default the one that ships with Palate), and `offered` are the bytes of the newest signed release,
-    sent once to every device. Raises FederationError, in one line, when too few devices connect in time or too many rounds in a
-    row had no quorum, and what `spend` and `noise` raise.
+    sent once to every device. `slots` gives each masked round its slot. Raises FederationError, in one line, when too few devices
+    connect in time or too many rounds in a row had no quorum, and what `spend`, `noise` and `slots` raise.
     """
     if start.round < start.settings.rounds:
         wait_for_devices(devices, start, tell, patience, noise)
@@ -101,6 +103,7 @@ def run_rounds(
             spend=spend,
             noise=noise,
             release=release,
+            slots=slots,
         )
         yield state
         settings = state.settings
@@ -121,6 +124,7 @@ def run_round(
     spend: Spend = no_ledger,
     noise: PlannedNoise | None = None,
     release: EncoderWeights | None = None,
+    slots: Slots = slots_by_round,
 ) -> Checkpoint:
     """Runs the round after a checkpoint and returns the checkpoint after it.
 
@@ -149,6 +153,7 @@ def run_round(
             tell,
             lambda multiplier, asked: spend(number, multiplier, chance, asked),
             noise,
+            slots,
         )
 
     after, change = before.encoder, 0.0
@@ -224,7 +229,7 @@ def _wait(
 ) -> Sequence[int]:
     """Returns the connected devices that may be asked: those that do not rest after a sum that they were in."""
     settings = before.settings
-    resting = set[int]() if noise is None else noise.resting()[0]
+    resting = set[int]() if noise is None else noise.resting()
     deadline = patience.clock() + settings.wait_seconds
     told = -1
     while True:

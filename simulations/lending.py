@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.joining import Participant, answer_task
 from palate.client.masked_answers import KINDS, MaskedAnswers
@@ -59,11 +58,9 @@ class VirtualPerson:
             answer_task(task, self._mine, send, log=MemoryLog(), server=SERVER, own=self.own)
             return
         if self._masked is None:
-            identity = Ed25519PrivateKey.generate()
             self._masked = MaskedAnswers(
                 own=lambda: self.own,
                 labels=self._mine,
-                identity=lambda: identity,
                 rules=MaskRules,
                 log=MemoryLog(),
                 server=SERVER,

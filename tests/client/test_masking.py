@@ -17,6 +17,7 @@ from palate.shared.ring import centred, mask_of, unpack
 from palate.shared.shamir import recover_secret
 from palate.shared.wire import CHECKSUM_BYTES, add_checksum
 from tests.shared.mask_cases import COUNT, Round, identity, invitation, settings, stream
+from tests.shared.pseudonym_cases import certificate, slot_key
 
 LEVELS = np.zeros(COUNT, np.int64)
 
@@ -70,7 +71,6 @@ def unmask_request(r: Round, survivors: set[int], dropouts: set[int]) -> bytes:
         {"least_devices": 1},
         {"least_devices": 1_001},
         {"least_devices": 2.0},
-        {"registrar": b"short"},
         {"certificate": b"short"},
     ],
 )
@@ -140,15 +140,15 @@ def test_a_roster_of_another_round_or_model_is_refused() -> None:
 
 
 def test_a_device_that_trusts_a_registrar_refuses_others_than_it_has_certified() -> None:
-    registrar = identity(99)
-    public = registrar.public_key().public_bytes_raw()
-
-    def rules(device: int, certificate: bytes | None = None) -> MaskRules:
-        own = masks.certify(identity(device).public_key().public_bytes_raw(), registrar)
-        return MaskRules(registrar=public, certificate=own if certificate is None else certificate)
+    def rules(device: int, given: bytes | None = None) -> MaskRules:
+        own = certificate(identity(device).public_key().public_bytes_raw(), 1)
+        return MaskRules(slot_key=slot_key(1), certificate=own if given is None else given)
 
     r = Round(3)
-    for certificates, reason in (({}, ""), ({2: bytes(64)}, "certificate")):
+    others = certificate(identity(2).public_key().public_bytes_raw(), 2)
+    copied = certificate(identity(1).public_key().public_bytes_raw(), 1)
+    wrong = {"none": bytes(256), "of another slot": others, "another device's": copied}
+    for certificates, reason in (({}, ""), *(({2: one}, "certificate") for one in wrong.values())):
         r.of = {
             n: MaskedRound(r.invited, identity=identity(n), rules=rules(n, certificates.get(n)))
             for n in range(3)
@@ -160,6 +160,11 @@ def test_a_device_that_trusts_a_registrar_refuses_others_than_it_has_certified()
         else:
             total, _ = (r.share(), r.mask(), r.reveal())[2]
             assert (total == r.plain()).all()
+
+
+def test_an_invitation_for_another_slot_than_the_certificate_is_refused() -> None:
+    rules = MaskRules(slot_key=slot_key(2), certificate=bytes(256))
+    assert refusal(lambda: MaskedRound(invitation(), identity=identity(0), rules=rules)) == "certificate"
 
 
 def test_a_second_roster_is_refused_and_a_refused_one_changes_nothing() -> None:
@@ -423,7 +428,7 @@ def test_masks_of_two_models_do_not_cancel(split: bool, monkeypatch: pytest.Monk
 
     The control, one model for all, gives the sum with the same code.
     """
-    monkeypatch.setattr(wire, "check_advert", lambda advert, registrar: None)
+    monkeypatch.setattr(wire, "check_advert", lambda advert, slot_key: None)
     r = Round(4, count=20_000, mask_settings=settings(ring_bits=8))
     r.vectors = np.random.default_rng(1).integers(-20, 21, (4, r.count), dtype=np.int64)
     shown = [
