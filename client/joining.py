@@ -29,7 +29,7 @@ from palate.client.masked_answers import KINDS, MaskedAnswers
 from palate.client.masking import MaskRules
 from palate.client.outbox import Log, send_update
 from palate.client.progress import no_notice, no_progress
-from palate.client.pseudonyms import fresh_pseudonym, use_pseudonym
+from palate.client.pseudonyms import fresh_pseudonym, slots_left, use_pseudonym
 from palate.client.reasons import Declined, Notice, Send, check_encoder
 from palate.client.releases import offer, own_encoder
 from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from palate.client.reconstruction import Labels
 
 Floats = NDArray[np.float32]
+
+FEW = 10
+"""With fewer pseudonyms left the person is told."""
 
 
 class Participant(Protocol):
@@ -227,8 +230,14 @@ class Member:
 
     def _pseudonym(self, slot: int) -> Pseudonym | None:
         """Return how this device appears in a slot: with a certificate where its owner pinned a registrar, else or None."""
-        terms = self._terms()
-        return use_pseudonym(self._device.vault, terms, slot) if terms.registrar else fresh_pseudonym(slot)
+        terms, vault = self._terms(), self._device.vault
+        if not terms.registrar:
+            return fresh_pseudonym(slot)
+        found = use_pseudonym(vault, terms, slot)
+        left = len(slots_left(vault, terms))
+        if found is not None and left < FEW:
+            self._tell(f"pseudonyms for {left} more rounds are left; see palate pseudonyms request")
+        return found
 
     def count_labels(self) -> int:
         """Return how many labels there are now; loads all that training needs, so that the first round does not wait."""

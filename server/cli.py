@@ -205,6 +205,10 @@ def run(
         from palate.server.planned import masks_and_plan
 
         masks_and_plan(wanted)  # raises now what would end the run in its first round
+    if wanted.privacy is not None and wanted.privacy.registrar:
+        from palate.server.slots import peek_slot
+
+        peek_slot(folder.home, bytes.fromhex(wanted.privacy.registrar), wanted.rounds - rounds + 1)
     number = processes.submit(folder, wanted)
     if wanted.privacy is not None:
         _warn(wanted, wanted.privacy)

@@ -18,6 +18,8 @@ from palate.server.registrar import find_slot_key
 from palate.shared.errors import FederationError, FileFormatError
 from palate.shared.pseudonym import SlotKey
 
+_FILE = "slot.json"
+
 Slots = Callable[[int], tuple[int, SlotKey | None]]
 """Called with a round's number; returns its slot, and the registrar's key for it where there is a registrar."""
 
@@ -33,20 +35,26 @@ def kept_slots(home: Path, registrar: bytes | None) -> Slots:
     What it returns raises FederationError where the slot keys are at their end, and StorageError or FileFormatError when the
     count cannot be kept or read.
     """
-    path = home / "slot.json"
 
     def next_slot(round: int) -> tuple[int, SlotKey | None]:  # noqa: A002
-        slot = max(_read(path) + 1, round)  # where the count was lost, rounds are at least a start
-        key = None if registrar is None else find_slot_key(home, registrar, slot)
-        if registrar is not None and key is None:
-            raise FederationError(
-                f"there is no key of the registrar's for slot {slot}; make more with palate server slots, or take the registrar's "
-                "with palate server slots --take, and give them to the devices' owners"
-            )
-        write_atomically(path, json.dumps({"last": slot}).encode(), consequence="the round did not begin")
+        slot, key = peek_slot(home, registrar, round)
+        written = json.dumps({"last": slot}).encode()
+        write_atomically(home / _FILE, written, consequence="the round did not begin")
         return slot, key
 
     return next_slot
+
+
+def peek_slot(home: Path, registrar: bytes | None, round: int) -> tuple[int, SlotKey | None]:  # noqa: A002
+    """Returns the slot that a round would have, and its key; raises what the slots of `kept_slots` do."""
+    slot = max(_read(home / _FILE) + 1, round)  # where the count was lost, rounds are at least a start
+    key = None if registrar is None else find_slot_key(home, registrar, slot)
+    if registrar is not None and key is None:
+        raise FederationError(
+            f"there is no key of the registrar's for slot {slot}; make more with palate server slots, or take the registrar's "
+            "with palate server slots --take, and give them to the devices' owners"
+        )
+    return slot, key
 
 
 def _read(path: Path) -> int:

@@ -305,6 +305,7 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
 
     from palate.client.consent import Terms, agree, read_terms, refuse
     from palate.client.ledger import OwnBudget, write_budget
+    from palate.client.pseudonyms import slots_left
     from palate.client.releases import pin_key
     from palate.shared.release import write_key
 
@@ -325,6 +326,11 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
         pin_key(device.vault, write_key(bytes.fromhex(terms.release_key)))
     write_budget(device.vault, OwnBudget(terms.epsilon, terms.delta, unprotected=terms.allow_unmasked))
     agree(device.vault, terms, datetime.now(UTC))
+    if terms.registrar and not slots_left(device.vault, terms):
+        shell.complain(
+            f"this device has no pseudonyms for {address}, so it stays out of rounds; palate pseudonyms show {address} says what "
+            "to give to the registrar"
+        )
 
 
 def _given_terms(release_key: str | None, registrar: str | None, **others: Any) -> dict[str, Any]:
