@@ -279,10 +279,11 @@ def _show_terms(device: "Device", json: bool) -> None:
 
     held, (dropped, events) = read_all_terms(device.vault), read_history(device.vault)
     spent = read_spent(device.vault)
+    pinned = [one for one in held if one.registrar]
     identities = {
-        one.server: own_identity(device.vault, one).public_key().public_bytes_raw().hex() for one in held
+        one.server: own_identity(device.vault, one).public_key().public_bytes_raw().hex() for one in pinned
     }
-    left = {one.server: len(slots_left(device.vault, one)) for one in held if one.registrar}
+    left = {one.server: len(slots_left(device.vault, one)) for one in pinned}
     if json:
         entries = [asdict(one) for one in events]
         shell.print_json(

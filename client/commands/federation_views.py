@@ -146,9 +146,8 @@ def view_terms(
     if rows:
         parts += ["", _table(("when (UTC)", "server", "what", "terms"), rows)]
     for server, identity in identities.items():
-        parts += [shell.plain(f"a registrar of {server} knows this device as {identity}")]
-        if server in left:
-            parts += [shell.plain(f"    pseudonyms for {left[server]:,} rounds are left")]
+        parts += [shell.plain(f"the registrar of {server} knows this device as {identity}")]
+        parts += [shell.plain(f"    pseudonyms for {left[server]:,} rounds are left there")]
     if dropped:
         parts += [shell.plain(f"{dropped:,} older entries are no longer kept")]
     return Group(*parts)
