@@ -62,9 +62,8 @@ class _Device:
     """What the books say of one identity."""
 
     withdrawn: bool = False
-    requests: list[tuple[int, int, str]] = field(
-        default_factory=list
-    )  # first slot, count, SHA-256 of the request
+    requests: list[tuple[int, int, str]] = field(default_factory=list)
+    """Of each: first slot, count, SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,9 @@ class Registrar:
 
     def make_slots(self, count: int, done: Done = _nothing) -> tuple[SlotKeys, Path]:
         """Make keys for the next slots, and return the public ones and their file, which devices and the server need."""
-        with self._books():  # so that there are books as soon as there is something to sign with
+        with self._books():
+            pass  # there are books before there is anything to sign with
+        with self._held():
             last = max((keys.last for keys in read_slot_keys(self.home, self.public)), default=0)
             made: list[SigningKey] = []
             for number in range(1, count + 1):

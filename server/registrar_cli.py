@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from palate.server.registrar import Done, Registrar
 
 _IDENTITY = re.compile(r"[0-9a-f]{64}")
-MOST_KEYS = 4_096
+MOST_KEYS = 4_096  # `pseudonym.MOST_SLOTS`, which is not loaded only to read the arguments
 
 
 def certify(

@@ -170,6 +170,25 @@ def test_slots_go_on_where_they_ended_and_a_kill_leaves_no_half(
     assert take_answer(log, terms_of(registrar), registrar.answer(request)[0]) == range(3, 5)
 
 
+def test_killed_while_it_makes_its_first_slots_a_registrar_can_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registrar, real = Registrar(tmp_path, Ed25519PrivateKey.generate()), module.write_atomically
+    for last in (".json", ".sealed", ".slots"):
+
+        def dies(path: Path, data: bytes, *, consequence: str, last: str = last) -> None:
+            real(path, data, consequence=consequence)
+            if path.suffix == last:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "write_atomically", dies)
+            with pytest.raises(Killed):
+                registrar.make_slots(1)
+    assert registrar.make_slots(1)[0].first == 2  # the first was whole when it was killed
+    asking(registrar, (tmp_path / "slots" / "1.slots").read_bytes())
+
+
 def test_the_secret_halves_are_sealed_by_the_registrars_key(tmp_path: Path) -> None:
     registrar, file = registrar_in(tmp_path, 2)
     _, request = asking(registrar, file)

@@ -14,8 +14,9 @@ from palate.client.outbox import MemoryLog
 from palate.client.pseudonyms import make_request, take_answer
 from palate.server.cli import app
 from palate.server.federation import ServerFolder
-from palate.server.registrar_cli import registrar_of, registrar_path
+from palate.server.registrar_cli import MOST_KEYS, registrar_of, registrar_path
 from palate.shared.errors import FileFormatError, OptionError
+from palate.shared.pseudonym import MOST_SLOTS
 from palate.shared.release import read_key
 
 IDENTITY = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
@@ -79,6 +80,10 @@ def test_from_slot_keys_to_pseudonyms_by_files_alone(tmp_path: Path) -> None:
     assert (taken["hash"], taken["last"]) == (keys["hash"], 3)
     with pytest.raises(FileFormatError):
         server(tmp_path / "server", "slots", "--take", str(elsewhere))
+
+
+def test_as_many_slots_as_fit_into_a_file_can_be_asked_for() -> None:
+    assert MOST_KEYS == MOST_SLOTS
 
 
 def test_files_that_are_not_there_are_one_line(tmp_path: Path) -> None:
