@@ -17,7 +17,6 @@ from palate.shared.ring import centred, mask_of, unpack
 from palate.shared.shamir import recover_secret
 from palate.shared.wire import CHECKSUM_BYTES, add_checksum
 from tests.shared.mask_cases import COUNT, Round, identity, invitation, settings, stream
-from tests.shared.pseudonym_cases import certificate, slot_key
 
 LEVELS = np.zeros(COUNT, np.int64)
 
@@ -137,34 +136,6 @@ def test_a_roster_of_another_round_or_model_is_refused() -> None:
     for other in (invitation(round=4), invitation(model=b"another model")):
         device = MaskedRound(other, identity=identity(0), source=stream("device 0"))
         assert refusal(lambda d=device: d.shares(r.roster)) == "context"  # type: ignore[misc]
-
-
-def test_a_device_that_trusts_a_registrar_refuses_others_than_it_has_certified() -> None:
-    def rules(device: int, given: bytes | None = None) -> MaskRules:
-        own = certificate(identity(device).public_key().public_bytes_raw(), 1)
-        return MaskRules(slot_key=slot_key(1), certificate=own if given is None else given)
-
-    r = Round(3)
-    others = certificate(identity(2).public_key().public_bytes_raw(), 2)
-    copied = certificate(identity(1).public_key().public_bytes_raw(), 1)
-    wrong = {"none": bytes(256), "of another slot": others, "another device's": copied}
-    for certificates, reason in (({}, ""), *(({2: one}, "certificate") for one in wrong.values())):
-        r.of = {
-            n: MaskedRound(r.invited, identity=identity(n), rules=rules(n, certificates.get(n)))
-            for n in range(3)
-        }
-        r.server = type(r.server)(r.invited, r.mask_settings, r.count)
-        r.advertise()
-        if reason:
-            assert refusal(r.share) == reason
-        else:
-            total, _ = (r.share(), r.mask(), r.reveal())[2]
-            assert (total == r.plain()).all()
-
-
-def test_an_invitation_for_another_slot_than_the_certificate_is_refused() -> None:
-    rules = MaskRules(slot_key=slot_key(2), certificate=bytes(256))
-    assert refusal(lambda: MaskedRound(invitation(), identity=identity(0), rules=rules)) == "certificate"
 
 
 def test_a_second_roster_is_refused_and_a_refused_one_changes_nothing() -> None:

@@ -134,31 +134,6 @@ def refusal(kind: str, data: Any, **_: Any) -> str:
 # --- vectors ------------------------------------------------------------------------------------------------------
 
 
-def round_vectors() -> dict[str, Any]:
-    """What a round gives; `python -m tests.shared.test_masked_wire` writes it into the vectors when the wire form changes."""
-    r = vector_round()
-    lists = {"adverts": r.adverts, "shares": r.shares, "deliveries": r.deliveries}
-    return {
-        "invitation": r.invited.hex(),
-        "context": r.of[0].context.hex(),
-        "session": r.of[0]._session.hex(),
-        "levels": r.vectors.tolist(),
-        "roster": r.roster.hex(),
-        **{name: [found[n].hex() for n in range(4)] for name, found in lists.items()},
-        "masked": {str(n): data.hex() for n, data in r.masked.items()},
-        "unmask": r.unmask.hex(),
-        "revealed": {str(n): data.hex() for n, data in r.revealed.items()},
-        "endorsements": [agreement.encode_endorsement(request(), identity(n)).hex() for n in range(4)],
-        "agreement": valid("agreement").hex(),
-        "sum": r.total.tolist(),  # type: ignore[attr-defined]
-    }
-
-
-def test_a_round_gives_the_bytes_of_the_vectors() -> None:
-    for name, found in round_vectors().items():
-        assert found == VECTORS[name], name
-
-
 def test_the_parts_give_the_vectors_too() -> None:
     parts = VECTORS["parts"]
     agreed, session = bytes.fromhex(parts["agreed"]), bytes.fromhex(parts["session"])
@@ -495,8 +470,3 @@ def test_unmask_requests_that_overlap_or_leave_somebody_out_are_refused(
 ) -> None:
     data = wire.encode_unmask(bytes.fromhex(VECTORS["session"]), survivors, dropouts, 4)
     assert refusal("unmask", data) == "sets"
-
-
-if __name__ == "__main__":
-    changed = {**VECTORS, **round_vectors()}
-    DATA.write_text(json.dumps(changed, indent=1) + "\n", encoding="utf-8")
