@@ -38,11 +38,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.rows import Row, print_rows
+from palate.client.contribution import no_class
 from palate.client.joining import answer_task
 from palate.client.outbox import MemoryLog
 from palate.client.reconstruction import Labels
 from palate.server.checkpoints import Checkpoint
+from palate.server.inviting import passing_signer
 from palate.server.settings import RunSettings
+from palate.shared.delegation import SIGNING_BYTES
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, flatten, load_encoder
 from palate.shared.errors import FederationError
 from palate.shared.update import LocalSettings
@@ -101,7 +104,9 @@ def run_ours(people: Sequence[Labels], settings: RunSettings) -> tuple[list[floa
 
     devices = grid_devices(InProcessGrid(people))
     start, ends = Checkpoint(0, load_encoder(), settings), []
-    for state in run_rounds(devices, start, average=average, patience=Patience(poll_seconds=0.0)):
+    for state in run_rounds(
+        devices, start, average=average, patience=Patience(poll_seconds=0.0), sign=passing_signer()
+    ):
         if state.metrics["used"] != settings.devices:
             raise FederationError(f"{state.metrics['used']} of {settings.devices} updates were usable")
         ends.append(time.perf_counter())
@@ -301,7 +306,11 @@ def live_in_memory(people: int) -> None:
     settings = RunSettings(rounds=3, devices=PEOPLE, quorum=PEOPLE)
     devices = grid_devices(InProcessGrid(crowd))
     start = Checkpoint(0, load_encoder(), settings)
-    rounds = list(run_rounds(devices, start, average=average, patience=Patience(poll_seconds=0.0)))
+    rounds = list(
+        run_rounds(
+            devices, start, average=average, patience=Patience(poll_seconds=0.0), sign=passing_signer()
+        )
+    )
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     print(
@@ -319,7 +328,7 @@ def time_training(runs: int) -> Row:
     times = []
     for _ in range(runs):
         began = time.perf_counter()
-        answer_task(task, lambda: labels, sent.append, log=MemoryLog(), server="nobody")
+        answer_task(task, lambda: labels, sent.append, log=MemoryLog(), server="nobody", pause=no_class)
         times.append(time.perf_counter() - began)
     middle = statistics.median(times)
     row = "local training on 40 labels, one round, one core, seconds"
@@ -338,10 +347,14 @@ def count_bytes() -> list[Row]:
 
     start = Checkpoint(0, load_encoder(), settings_for(4, 1))
     (state,) = run_rounds(
-        grid_devices(InProcessGrid(people)), start, average=average, patience=Patience(poll_seconds=0.0)
+        grid_devices(InProcessGrid(people)),
+        start,
+        average=average,
+        patience=Patience(poll_seconds=0.0),
+        sign=passing_signer(),
     )
     down, up = (state.metrics[name] / len(people) for name in ("bytes_down", "bytes_up"))
-    if (down, up) != (TASK_BYTES, UPDATE_BYTES):
+    if (down, up) != (TASK_BYTES + SIGNING_BYTES, UPDATE_BYTES):
         raise FederationError(f"{down:.0f} and {up:.0f} bytes were sent; the wire form says otherwise")
     both = (down + up) / 1e6
     weights = count_weights(ROOT / folder for folder in ("client/weights", "shared/weights"))

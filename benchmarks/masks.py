@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import secrets
 import statistics
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -30,6 +32,7 @@ from palate.client.masking import MaskedRound
 from palate.client.reconstruction import Labels, train_locally
 from palate.client.shielding import shield
 from palate.server.masking import MaskedSum
+from palate.shared.agreement import encode_agreement, encode_endorsement
 from palate.shared.encoder import (
     PICTURE_FEATURES,
     SENTENCE_FEATURES,
@@ -37,8 +40,28 @@ from palate.shared.encoder import (
     EncoderWeights,
     load_encoder,
 )
-from palate.shared.masked_wire import Invitation, encode_invitation
-from palate.shared.masks import MaskSettings, smallest_sum
+from palate.shared.masked_wire import (
+    SEALED_BYTES,
+    Invitation,
+    context_of,
+    decode_advert,
+    decode_roster,
+    encode_advert,
+    encode_delivery,
+    encode_invitation,
+    encode_roster,
+    encode_unmask,
+)
+from palate.shared.masks import (
+    SIGNATURE_BYTES,
+    MaskSettings,
+    degree,
+    digest_of,
+    holders_at,
+    session_of,
+    smallest_sum,
+    threshold_of,
+)
 from palate.shared.ring import add_masks, centred, pack, packed_bytes, ring_type, to_ring, unpack
 from palate.shared.update import EncoderUpdate, LocalSettings
 
@@ -49,6 +72,7 @@ RING_BITS = 12
 LABELS = 24
 NOISE = 2.0  # levels: the standard deviation of each device's share of the noise
 RUNS = 5
+SAMPLE = 4  # devices of a cohort whose time is taken
 
 
 @dataclass
@@ -164,6 +188,67 @@ def in_groups(levels: NDArray[np.int64], size: int) -> dict[str, float]:
     }
 
 
+def one_device(count: int) -> float:
+    """Seconds that one device's masks take in a cohort of so many, from its keys to what it reveals: a mean of some devices.
+
+    The others only advertise and endorse, with real keys. What they would have sealed for the device is random bytes, which cost
+    as much to refuse as to open.
+    """
+    settings, values = MaskSettings(), 4_097
+    invitation = encode_invitation(Invitation(1, 0, "00" * 32, 1, LocalSettings(), settings, b""))
+    context, levels = context_of(invitation), np.zeros(values, np.int64)
+    identities = [Ed25519PrivateKey.generate() for _ in range(count)]
+    keys = [X25519PrivateKey.generate().public_key().public_bytes_raw() for _ in range(2 * count)]
+    others = [
+        decode_advert(encode_advert(context, one, *keys[2 * n : 2 * n + 2]), context=context)
+        for n, one in enumerate(identities[SAMPLE:], SAMPLE)
+    ]
+    watch = Watch()
+    devices = [
+        watch.time("device", lambda one=one: MaskedRound(invitation, identity=one))
+        for one in identities[:SAMPLE]
+    ]
+    own = [decode_advert(one.advert(), context=context) for one in devices]
+    data = encode_roster([*own, *others])
+    roster = decode_roster(data, context=context, whose=lambda _: ())
+    named = {one.public_key().public_bytes_raw(): one for one in identities}
+    for device, advert in zip(devices, own, strict=True):
+        place = roster.adverts.index(advert)
+        watch.time("device", device.shares, data)
+        share = settings.threshold_share
+        near = len(holders_at(roster.hash, count, share, place)) - 1
+        everyone = frozenset(range(count))
+        delivery = encode_delivery(
+            roster, place, everyone, [secrets.token_bytes(SEALED_BYTES) for _ in range(near)]
+        )
+        watch.time("device", device.accept_delivery, delivery)
+        watch.time("device", device.mask, levels)
+        request = encode_unmask(session_of(context, roster.hash, everyone, count), everyone, (), count)
+        if device.sparse:
+            watch.time("device", device.endorsed, request)
+            hash_ = digest_of(request)
+            signatures = {
+                at: encode_endorsement(hash_, named[roster.identity(at)])[-SIGNATURE_BYTES:]
+                for at in range(threshold_of(count, share))
+            }
+            request = encode_agreement(hash_, signatures, count)
+        watch.time("device", device.revealed, request)
+    return watch.spent["device"] / SAMPLE
+
+
+def by_cohort(sizes: Sequence[int]) -> dict[int, dict[str, float]]:
+    """What masks cost one device in cohorts of several sizes, with whom it shares, and over how few a server could get a sum."""
+    settings = MaskSettings()
+    return {
+        count: {
+            "milliseconds": round(1e3 * one_device(count), 1),
+            "neighbours": degree(count, settings.threshold_share),
+            "smallest_sum_a_lying_server_can_get": smallest_sum(count, MaskSettings(least=count // 2)),
+        }
+        for count in sizes
+    }
+
+
 def expansion(ring_bits: int) -> float:
     """Microseconds that one mask of 75,000 values takes to be made and added."""
     total = np.zeros(VALUES, ring_type(ring_bits))
@@ -203,7 +288,21 @@ def run(*, quick: bool = False) -> list[Row]:
         ),
         _bytes_row(by_bits, values, len(staying)),
         *_time_rows(trained, plain, masked, len(staying), in_groups(levels, 10)),
+        _cohort_row((30, 100) if quick else (30, 64, 66, 100, 128, 200, 300, 1_000)),
     ]
+
+
+def _cohort_row(sizes: Sequence[int]) -> Row:
+    found = by_cohort(sizes)
+    figure = found[100]["milliseconds"]
+    return Row(
+        "masks of one device in a cohort of 100, milliseconds of the processor",
+        figure,
+        "at most 40",
+        figure <= 40,
+        COMMAND,
+        {"by_cohort": found},
+    )
 
 
 def _bytes_row(by_bits: dict[int, Outcome], values: int, staying: int) -> Row:

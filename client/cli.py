@@ -10,6 +10,7 @@ import typer
 
 from palate.client.commands import about, federation, keeping, making, pseudonyms, releases, taste
 from palate.client.commands.guests import HospitableGroup
+from palate.shared.hardening import harden
 
 app = typer.Typer(
     name="palate",
@@ -49,6 +50,7 @@ app.command("doctor", rich_help_panel=ABOUT)(about.doctor)
 
 def main() -> None:
     """Run the command line; ends the process with 0, 1 (it could not be done), 2 (misused) or 130 (Ctrl-C)."""
+    harden()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A terminal that knows fewer signs than we draw gets question marks, not a traceback.

@@ -3,8 +3,8 @@
 Where it stands in the flow: `palate join` writes the terms down in the vault, with each change of them; before a round `joining`
 asks `Consent.allows`, and a device that may not take part answers nothing. No terms, no part: taking part is opt-in.
 
-The decision is one pure function, `may_take_part`, of the terms, the time, what this machine reads of itself, and when this device
-has sent before. What cannot be read counts as "no" unless the person said otherwise. The reasons are for the person at this
+The decision is one pure function, `may_take_part`, of the terms, what this machine reads of itself, and how many invitations it went
+along with today (`invited`). What cannot be read counts as "no" unless the person said otherwise. The reasons are for the person at this
 device: none is sent, because even "on battery at 12 %" is personal.
 """
 
@@ -14,21 +14,21 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from palate.client.conditions import ALWAYS, Readings, is_met, read_machine, split_conditions
+from palate.client.invited import invitations_of_the_day
 from palate.client.ledger import DEFAULT_DELTA, DEFAULT_EPSILON
-from palate.client.outbox import MAX_SERVER_CHARACTERS, OUTBOX, Change, Log
+from palate.client.outbox import MAX_SERVER_CHARACTERS, Change, Log
 from palate.client.records import ONLY
 from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultDamagedError, VaultError
+from palate.shared.sum_noise import VOUCHED_SHARE
 
 CONSENT = "consent"  # type of record
 
 KEPT = 500
 """Entries of the history that are kept; of older ones only how many there were."""
-
-DAY = timedelta(days=1)
 
 _VERSION = 1
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -42,7 +42,8 @@ class Terms:
     `when` is "always" or conditions joined by "+", all of which must be met: "idle", "charging", or what a platform lends.
     `least_devices` is this device's own minimum for a cohort, whatever the server says. `epsilon` and `delta` are its privacy
     budget over all rounds, which `client.ledger` keeps: one for the device, so the terms joined on last set it. `honest_share` is
-    the part of a sum's devices that are counted on to add their noise; the fewer, the more a round costs of the budget. With
+    the part of a sum's devices that are counted on to add their noise, where a registrar vouches for them; the fewer, the more a
+    round costs of the budget. Without a registrar nobody is counted on but this device itself (`counted_share`). With
     `allow_unmasked` the server may see this device's update alone, which neither the minimum nor the budget protects. `in_doubt`
     takes part although a condition cannot be read. `release_key` and `registrar` are pinned Ed25519 public keys, 64
     hexadecimal digits, empty if none is pinned here. `certificate` is what a registrar gave this device under an earlier version:
@@ -55,7 +56,7 @@ class Terms:
     least_devices: int = 10  # 2 to 1,000
     epsilon: float = DEFAULT_EPSILON  # above 0, at most 1,000,000
     delta: float = DEFAULT_DELTA  # above 0, at most 0.001
-    honest_share: float = 1.0  # 0 to 1
+    honest_share: float = VOUCHED_SHARE  # 0 to 1
     allow_unmasked: bool = False
     in_doubt: bool = False
     release_key: str = ""
@@ -113,16 +114,33 @@ class Terms:
         """Return this device's certificate (64 bytes), None if it has none."""
         return bytes.fromhex(self.certificate) if self.certificate else None
 
+    @property
+    def counted_share(self) -> float:
+        """The part of a sum's devices whose noise is counted on, beside this device's own: 0 unless a registrar vouches for them."""
+        return self.honest_share if self.registrar else 0.0
+
     def describe(self) -> list[str]:
         """Return the terms in lines for a person."""
         when = "at any time" if not self.conditions() else f"only when {' and '.join(self.conditions())}"
         if self.conditions() and self.in_doubt:
             when += " (or when that cannot be read)"
         lines = [f"{when}, at most {self.rounds_a_day} rounds a day"]
-        masked = f"sums over at least {self.least_devices} devices, privacy budget epsilon {self.epsilon:g} at delta {self.delta:g}"
-        lines.append(f"{masked}; {'or' if self.allow_unmasked else 'never'} this device's update alone")
-        if self.honest_share < 1:
-            lines.append(f"counting on the noise of {self.honest_share:.0%} of the devices in a sum")
+        budget = f"privacy budget epsilon {self.epsilon:g} at delta {self.delta:g}"
+        alone = f"{'or' if self.allow_unmasked else 'never'} this device's update without masks"
+        if self.registrar:
+            lines.append(
+                f"sums over at least {self.least_devices} devices that the registrar vouches for; {budget}; {alone}"
+            )
+            lines.append(
+                f"counting on the noise of {self.honest_share:.0%} of the devices in a sum; a registrar who works with the server "
+                "can vouch for devices that are none"
+            )
+        else:
+            lines.append(f"{budget}, counting this device's own noise alone; {alone}")
+            lines.append(
+                f"cohorts that name {self.least_devices} devices or more; but no registrar is pinned, so this server can make all the "
+                "others up, and then has yours alone, behind your own noise"
+            )
         pinned = [
             f"{words} {key[:16]}..."
             for words, key in (("release key", self.release_key), ("registrar", self.registrar))
@@ -153,19 +171,13 @@ class Event:
     terms: Terms | None  # of "agreed" and "changed"
 
 
-def may_take_part(
-    terms: Terms | None, now: datetime, readings: Readings, history: Iterable[datetime]
-) -> Verdict:
+def may_take_part(terms: Terms | None, readings: Readings, today: int) -> Verdict:
     """Decide whether a device may take part in a round now, from nothing but what is given.
 
-    `history` has the times at which it sent before, to any server; times that lie after `now` count as of today, so that a clock
-    that is put back wins nobody a round. `now` and the times have zones (ValueError otherwise).
+    `today` is how many invitations it went along with within a day, from any server (`invited`).
     """
-    if now.tzinfo is None:
-        raise ValueError("the time of asking needs a zone")
     if terms is None:
         return Verdict(False, "its owner has not agreed to take part")
-    today = sum(1 for when in history if when > now - DAY)
     if today >= terms.rounds_a_day:
         return Verdict(False, f"{today} rounds within a day, and {terms.rounds_a_day} are agreed to")
     met = []
@@ -203,7 +215,7 @@ class Consent:
         try:
             terms = self.terms()
             readings = self._read(terms.conditions()) if terms is not None else Readings()
-            return may_take_part(terms, now, readings, sent_times(self._log))
+            return may_take_part(terms, readings, invitations_of_the_day(self._log, now))
         except (VaultError, StorageError, OSError):
             return Verdict(False, "what its owner agreed to cannot be read")
 
@@ -257,18 +269,6 @@ def note_leaving(log: Log, server: str, now: datetime) -> Event:
         event = Event(_stamp(now), server, "left", None)
         _write(change, _read_book(change)[0], event)
     return event
-
-
-def sent_times(log: Log) -> list[datetime]:
-    """Return when each note of the outbox was made, the oldest first; no note is opened, since its id begins with the time."""
-    times = []
-    for id_ in log.list(OUTBOX):
-        try:
-            when = datetime.fromisoformat(id_[: len("2026-03-01T12:00:00.000000+00:00")])
-        except ValueError:
-            raise VaultDamagedError("a note in the outbox has no time") from None
-        times.append(when if when.tzinfo else when.replace(tzinfo=UTC))
-    return times
 
 
 def read_public_key(text: str) -> str:

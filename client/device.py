@@ -98,11 +98,11 @@ class Device:
 
         return export_vault(self.vault, path, passphrase)
 
-    def import_(self, path: Path | str, passphrase: str) -> int:
-        """Take over an exported file into this empty vault; raises what `import_vault` raises."""
+    def import_(self, path: Path | str, passphrase: str, *, spent: float | None = None) -> int:
+        """Take over an exported file into this empty vault, which counts as restored; raises what `import_vault` raises."""
         from palate.client.vault_export import import_vault
 
-        return import_vault(self.vault, path, passphrase)
+        return import_vault(self.vault, path, passphrase, spent=spent)
 
     @staticmethod
     def erase(home: Path | str) -> None:
@@ -288,7 +288,7 @@ class Device:
         """Make `count` pictures of what the prompt says, in the person's taste.
 
         None stands for the measured default. `pick` candidates are drawn for each picture and the evaluator keeps the
-        best; `beside` makes the same seeds without the profile too; `model` is another generator, by folder, hub id, or
+        best; `beside` makes the same seeds without the profile too; `model` is another generator, by folder, hub id with commit, or
         loaded. Raises `OptionError` for an option out of range, `ModelError` for a model that cannot be loaded.
         """
         from palate.client import creating

@@ -1,6 +1,7 @@
 """Looks at this machine: what is installed, which weights are here, what would make pictures, how fast, how much memory.
 
-`palate doctor` prints what `examine` returns. Nothing personal is read: of the vault only whether there is one.
+`palate doctor` prints what `examine` returns. Nothing personal is read: of the vault only whether there is one, and
+with `look_at_releases` until when the server's log of releases is good.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import platform
 import sys
 import time
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,23 @@ def examine(home: Path, *, measure: bool = True, progress: Progress = no_progres
         vault=_vault(home),
         troubles=tuple(troubles),
     )
+
+
+def look_at_releases(home: Path, passphrase: str | None, now: datetime) -> str:
+    """Return what is wrong with the accepted log of releases, in one line, or empty; nobody is asked for a passphrase.
+
+    A vault that does not open with what is given (or with the keyring) says nothing.
+    """
+    from palate.client.device import Device
+    from palate.client.releases import why_not_good
+
+    try:
+        if not Device.exists(home) or (Device.is_locked_by_passphrase(home) and passphrase is None):
+            return ""
+        with Device.open(home, passphrase if Device.is_locked_by_passphrase(home) else None) as device:
+            return why_not_good(device.vault, now)
+    except PalateError:
+        return ""
 
 
 def _version(package: str) -> str | None:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.client.own_encoder import settle_encoder
 from palate.client.profile import Profile
 from palate.client.progress import Notice, Progress
 from palate.client.records import ADAPTER, FEATURES, ONLY, PICTURE, Taught
-from palate.client.releases import own_encoder
 from palate.client.scoring import look_at, read_directions
 from palate.client.vault import Vault
 from palate.shared.encoder import EncoderWeights, encoder_hash
@@ -53,10 +53,10 @@ def fit_evaluator_to_vault(
     from palate.client.evaluator import fit_evaluator
 
     verdicts = read_verdicts(vault, taught, progress)
-    encoder = own_encoder(vault)
+    tastes = profile.signed()
+    encoder = settle_encoder(vault, verdicts.liked, verdicts.disliked, tastes, notice)
     if adapt:
         encoder = adapt_encoder(vault, encoder, verdicts, profile, progress, notice)
-    tastes = profile.signed()
     return fit_evaluator(
         encoder,
         verdicts.liked,

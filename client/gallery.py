@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from palate.client import durable
 from palate.client.creating import Made
 from palate.client.sheet import FAINT, GAP, Block, Picture, Row, Words, draw_sheet, sheet_bytes
+from palate.shared import durable
 
 IN_A_ROW = 4
 _RUN = re.compile(r"(\d{3,})-")

@@ -273,7 +273,7 @@ def load_generator(
     device: str | None = None,
     progress: Progress = no_progress,
 ) -> Generator:
-    """Load the shipped generator (None), a folder in the format of diffusers, or a model of the hub; `ModelError`.
+    """Load the shipped generator (None), a folder in the format of diffusers, or a hub id with its commit; `ModelError`.
 
     `progress` hears of the beginning and of the end: the libraries alone take seconds.
     """

@@ -6,9 +6,14 @@ the server offers are dealt with here. Nothing here knows Flower. The vault is u
 again for each message without taking its lock, so other `palate` commands work beside it, and a comment that was forgotten since
 the last round no longer counts.
 
-**What the server learns.** An update, an empty answer, or one of the reasons in `Reason`. An empty answer says "not this time"
-and does not say why: too few labels, a vault that cannot be read, a person who forgot something. Texts of exceptions stay here:
-they may quote a comment, so none is sent, printed or logged.
+**What the server learns.** An update, an empty answer, or one of the reasons in `Reason`. An empty answer says "not this time" and does not
+say why: the owner's terms, their budget, a vault that cannot be read. Which of these it is depends on the invitation, the terms
+and the machine alone, never on comments, pictures or what training came to: a device with too few labels, or whose training fails, takes
+part like every other and sends a change of nothing (`contribution`). Texts of exceptions stay here: they may quote a comment, so none
+is sent, printed or logged.
+
+**Who may ask.** Invitations and tasks are signed (`invitations`); what is not is declined unread. Each that the owner's terms let through
+is counted against the rounds a day, whatever comes of it (`invited`).
 """
 
 from __future__ import annotations
@@ -22,8 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.client import records
+from palate.client.backbone import check_backbone
 from palate.client.consent import Consent, Terms
+from palate.client.contribution import Pause, begin_class, learned_or_nothing
 from palate.client.device import Device
+from palate.client.invitations import Invitations
+from palate.client.invited import count_invitation
 from palate.client.ledger import book_round
 from palate.client.masked_answers import KINDS, MaskedAnswers
 from palate.client.masking import MaskRules
@@ -31,8 +40,11 @@ from palate.client.outbox import Log, send_update
 from palate.client.progress import no_notice, no_progress
 from palate.client.pseudonyms import fresh_pseudonym, slots_left, use_pseudonym
 from palate.client.reasons import Declined, Notice, Send, check_encoder
-from palate.client.releases import offer, own_encoder
-from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights
+from palate.client.releases import federation_encoder, offer, release_key, why_not_good
+from palate.client.spent_note import remember
+from palate.client.task_limits import check_settings, check_step
+from palate.shared.delegation import ANY_RELEASE, SIGNED
+from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights, encoder_hash
 from palate.shared.errors import (
     PalateError,
     PrivacyError,
@@ -47,7 +59,7 @@ from palate.shared.masked_frame import INVITATION
 from palate.shared.pseudonym import Pseudonym
 from palate.shared.reasons import Reason
 from palate.shared.release import RELEASE
-from palate.shared.update import MAX_NORM
+from palate.shared.update import EncoderUpdate
 from palate.shared.wire import TASK, Task, decode_task, kind_of
 
 if TYPE_CHECKING:
@@ -76,7 +88,9 @@ def read_task(data: bytes, own: EncoderWeights) -> tuple[Task, EncoderWeights]:
         raise Declined(Reason.OTHER_ENCODER if other else Reason.UNREADABLE_TASK) from None
     if task.release < own.release:
         raise Declined(Reason.OLDER_RELEASE)
+    check_settings(task.settings)
     check_encoder(task.tensors)
+    check_step(task.tensors, own)
     return task, encoder
 
 
@@ -90,39 +104,46 @@ def answer_task(
     own: EncoderWeights | None = None,
     tell: Notice = no_notice,
     budgeted: bool = False,
+    pause: Callable[[], Pause] = begin_class,
+    up_to: int = ANY_RELEASE,
 ) -> None:
-    """Do what a task without masks asks and send the change through the outbox, noted in `log`; without labels send an empty answer.
+    """Do what a task without masks asks and send the change through the outbox, noted in `log`: of nothing where there are no labels.
 
     `own` is the release that is installed, by default that which ships with Palate. `labels` is asked after the task was checked,
-    so that a task that is declined costs nothing. `budgeted` books the round in the ledger of `log`: such a round has no bound,
-    so it takes place only if the person allowed that. Raises `Declined`, and what `send` raises when the server is lost
-    (`FederationError`).
+    booked and noted, so that a task that is declined costs nothing. `budgeted` books the round in the ledger of `log`: such a round
+    has no bound, so it takes place only if the person allowed that. `up_to` is the newest release that whoever signed the task
+    may invite to. Raises `Declined`, and what `send` raises when the server is lost (`FederationError`).
     """
-    from palate.client.reconstruction import train_locally
+    finish = pause()
+    task, encoder = read_task(data, federation_encoder() if own is None else own)
+    if task.release > up_to:
+        raise Declined(Reason.UNSIGNED)
+    trained_on, gone = 0, False
 
-    task, encoder = read_task(data, own_encoder() if own is None else own)
-    mine = labels()
-    if mine is None:
-        send(b"")
-        return
-    try:
-        update = train_locally(encoder, mine, task.settings, round=task.round, seed=task.seed)
-    except Exception:  # noqa: BLE001 - whatever it says may quote what it was trained on
-        raise Declined(Reason.TRAINING_FAILED) from None
-    if not update.norm <= MAX_NORM:  # the server would refuse it
-        raise Declined(Reason.TRAINING_FAILED)
-    gone = False
+    def make() -> EncoderUpdate:
+        nonlocal trained_on
+        update, trained_on = learned_or_nothing(
+            encoder, labels, task.settings, round=task.round, seed=task.seed, tell=tell
+        )
+        return update
 
     def hand_over(wire: bytes) -> None:
         nonlocal gone
+        finish()
         send(wire)
         gone = True
 
     try:
-        if budgeted:
-            book_round(log, 0.0, now=datetime.now(UTC))
         note = send_update(
-            log, update, send=hand_over, server=server, release=task.release, now=datetime.now(UTC)
+            log,
+            make,
+            send=hand_over,
+            server=server,
+            release=task.release,
+            base=encoder_hash(encoder),
+            round=task.round,
+            now=datetime.now(UTC),
+            first=lambda log: book_round(log, 0.0, now=datetime.now(UTC)) if budgeted else None,
         )
     except PrivacyError as error:
         tell(f"declined a round: {error}")
@@ -132,16 +153,18 @@ def answer_task(
             raise Declined(Reason.NOT_NOTED) from None
         tell(f"round {task.round}: sent, but the outbox could not note that it went")
         return
-    tell(
-        f"round {note.round}: trained on {len(mine)} labels, sent {note.bytes_up:,} bytes (release {note.release})"
-    )
+    what = f"trained on {trained_on} labels" if trained_on else "with a change of nothing"
+    tell(f"round {note.round}: {what}, sent {note.bytes_up:,} bytes (release {note.release})")
 
 
 class Member:
     """A person's device while it takes part: an unlocked vault, which is read again for every task."""
 
     def __init__(self, device: Device, *, server: str, tell: Notice = no_notice) -> None:
-        """Use an open device; `server` is the name under which the outbox notes what goes there, and consent was given."""
+        """Use an open device; `server` is the name under which the outbox notes what goes there, and consent was given.
+
+        Raises `ModelError` for other towers than those that ship, and what the vault and the keyring raise.
+        """
         self.ended: str | None = None
         """Why this device can take part no longer, once it cannot."""
         self.rounds = 0
@@ -151,15 +174,18 @@ class Member:
         self._tell = tell
         self._meanings: dict[str, Floats] = {}
         vault = device.vault
+        check_backbone()
+        remember(vault)
         self._consent = Consent(vault, server)
+        self._invitations = Invitations(vault, server, tell, pinned=self._pinned)
         self._masked = MaskedAnswers(
-            own=lambda: own_encoder(vault),
+            own=lambda: federation_encoder(vault),
             labels=self._labels_or_none,
             rules=self._rules,
             log=vault,
             server=server,
             tell=tell,
-            honest_share=lambda: self._terms().honest_share,
+            honest_share=lambda: self._terms().counted_share,
             pseudonym=self._pseudonym,
         )
 
@@ -171,28 +197,48 @@ class Member:
         finally:
             self.rounds += kind != RELEASE and not self._masked.in_round
 
-    def _answer(self, kind: int, task: bytes, send: Send) -> None:
+    def _answer(self, kind: int, wire: bytes, send: Send) -> None:
         """Answer one message of a kind.
 
-        A round begins only if the person's terms allow it now; a masked round that has begun is gone through with.
+        A round begins only if it is asked by whom this device trusts, and the person's terms allow it now; a masked round that has
+        begun is gone through with.
         """
+        if kind in (TASK, INVITATION):
+            self._tell("declined an invitation: it is not signed; the server needs this version of Palate")
+            raise Declined(Reason.UNSIGNED)
+        up_to = ANY_RELEASE
         try:
             terms = self._consent.terms()
+            if kind == SIGNED:
+                if terms is not None and terms.release_key and self._pinned() is None:
+                    self._tell(
+                        "declined an invitation: the log of releases that is pinned here has not come yet"
+                    )
+                    raise Declined(Reason.UNSIGNED)
+                opened = self._invitations.open(wire)
+                kind, wire, up_to = kind_of(opened.message), opened.message, opened.up_to
+                if kind not in (TASK, INVITATION):
+                    raise Declined(Reason.UNREADABLE_TASK)
+                now = datetime.now(UTC)
+                verdict = self._consent.allows(now)
+                why_not = "" if verdict.allowed else verdict.reason
+                why_not = why_not or why_not_good(self._device.vault, now)
+                if why_not:
+                    self._tell(f"stayed out of a round: {why_not}")
+                    send(b"")
+                    return
+                with self._device.vault.transaction() as change:
+                    self._invitations.keep(change, opened)
+                    count_invitation(change, now)
         except (PalateError, OSError) as error:
             self._excuse(error)
             send(b"")
             return
-        if kind in (TASK, INVITATION):
-            verdict = self._consent.allows(datetime.now(UTC))
-            if not verdict.allowed:
-                self._tell(f"stayed out of a round: {verdict.reason}")
-                send(b"")
-                return
         if kind in KINDS:
-            self._masked.answer(kind, task, send)
+            self._masked.answer(kind, wire, send, up_to)
             return
         if kind == RELEASE:
-            self._consider(task)
+            self._consider(wire)
             send(b"")
             return
         if terms is None or not terms.allow_unmasked:
@@ -201,14 +247,15 @@ class Member:
             )
             raise Declined(Reason.UNMASKED)
         answer_task(
-            task,
+            wire,
             self._labels_or_none,
             send,
             log=self._device.vault,
             server=self._server,
-            own=own_encoder(self._device.vault),
+            own=federation_encoder(self._device.vault),
             tell=self._tell,
             budgeted=True,
+            up_to=up_to,
         )
 
     def _consider(self, release: bytes) -> None:
@@ -217,7 +264,11 @@ class Member:
         if isinstance(found, ReleaseError):
             self._tell(f"a release was refused: {found}")
         elif found.new:
-            self._tell(f"release {found.release} is used from now on")
+            self._tell(f"release {found.release} is what rounds start from now")
+
+    def _pinned(self) -> bytes | None:
+        """Return the release key that invitations must be signed for: that of the log that is followed here, None before there is one."""
+        return release_key(self._device.vault)
 
     def _terms(self) -> Terms:
         terms = self._consent.terms()
@@ -286,7 +337,7 @@ class Member:
             self._tell("stayed out of a round: the kept pictures could not be looked at")
 
     def _labels_or_none(self) -> Labels | None:
-        """Return the labels, or None if the device stays out of this round; the person is told why, the server is not."""
+        """Return the labels, or None if there are too few or they cannot be read; the person is told, the server is not."""
         from palate.client.reconstruction import LEAST_LABELS
 
         try:
@@ -296,7 +347,7 @@ class Member:
         else:
             if len(mine) >= LEAST_LABELS:
                 return mine
-            self._tell(f"stayed out of a round: {len(mine)} labels, and it takes at least {LEAST_LABELS}")
+            self._tell(f"{len(mine)} labels, and to learn from them takes at least {LEAST_LABELS}")
         return None
 
 

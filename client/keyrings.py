@@ -83,6 +83,14 @@ class SystemKeyring:
             ) from error
 
 
+def find_keyring() -> KeyStore | None:
+    """Return the system's keyring, or None where there is none that protects what it keeps."""
+    try:
+        return SystemKeyring()
+    except OptionError:
+        return None
+
+
 def _parts(backend: Any) -> list[Any]:
     # The chainer tries several back ends in turn, so each of them must be fit to hold the key.
     if type(backend).__module__ == "keyring.backends.chainer":

@@ -7,10 +7,10 @@ behind; every head holds the hash of the one before, which is how "one behind" i
 
 from pathlib import Path
 
-from palate.client import durable
 from palate.client.keyrings import KeyStore
 from palate.client.vault_folder import NEXT_STEP, WITNESS, naming, witness_name
 from palate.client.vault_format import Head, Witness, decode_witness, encode_witness
+from palate.shared import durable
 from palate.shared.errors import VaultDamagedError
 
 

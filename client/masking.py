@@ -31,6 +31,7 @@ from palate.shared.agreement import decode_agreement, encode_endorsement
 from palate.shared.errors import MaskError, OptionError
 from palate.shared.masked_wire import (
     Invitation,
+    Roster,
     Shares,
     Unmask,
     context_of,
@@ -134,13 +135,13 @@ class MaskedRound:
         """Returns this device's secrets split among its neighbours, sealed for each.
 
         Refuses a roster that does not name this device exactly as it advertised itself, of too few devices or too many, with
-        a key twice or an unusable one, or with an advert that its identity did not sign or the registrar did not certify.
+        a key twice or an unusable one, with a neighbour's advert that its identity did not sign, or with a device that the
+        registrar did not certify. (What others advertised is for their own neighbours to check: `agreement` says why.)
         """
         self._expect(_Due.ROSTER)
-        found = decode_roster(roster, context=self.context, slot_key=self._rules.slot_key)
-        place = next((i for i, one in enumerate(found.adverts) if one.identity == self._name), None)
-        if place is None:
-            raise MaskError("the roster does not name this device", "absent")
+        slot_key = self._rules.slot_key
+        found = decode_roster(roster, context=self.context, slot_key=slot_key, whose=self._holders_in)
+        place = self._place_in(found)
         own = found.adverts[place]
         if (own.mask_key, own.share_key) != self._public:
             raise MaskError("the roster names this device with other keys", "absent")
@@ -153,7 +154,7 @@ class MaskedRound:
                 "few",
             )
         share = self._settings.threshold_share
-        self._holders = masks.holders_of(found.hash, len(found), share)[place]
+        self._holders = self._holders_in(found)
         self._threshold = masks.threshold_of(len(self._holders), share)
         self._roster, self._place, self.smallest_sum = found, place, surely
         self.sparse = masks.is_sparse(len(found), share)
@@ -257,6 +258,16 @@ class MaskedRound:
         if self._due != due:
             when = "too late, or a second time" if self._due > due else "too early"
             raise MaskError(f"a message of this round comes {when}", "order")
+
+    def _place_in(self, roster: Roster) -> int:
+        place = next((i for i, one in enumerate(roster.adverts) if one.identity == self._name), None)
+        if place is None:
+            raise MaskError("the roster does not name this device", "absent")
+        return place
+
+    def _holders_in(self, roster: Roster) -> tuple[int, ...]:
+        share = self._settings.threshold_share
+        return masks.holders_at(roster.hash, len(roster), share, self._place_in(roster))
 
     def _read_request(self, unmask: bytes) -> Unmask:
         asked = decode_unmask(unmask, session=self._session, alive=self._alive, count=len(self._roster))

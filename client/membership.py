@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from palate.client import durable
+from palate.shared import durable
 from palate.shared.errors import FederationError, VaultBusyError
 
 LOCK, NOTE = "federation.lock", "federation.json"

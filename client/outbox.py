@@ -1,14 +1,21 @@
 """The one door out: everything that a device sends to a federation goes through `send_update`, and is noted before it goes.
 
-Where it stands in the flow: `reconstruction` gives an `EncoderUpdate`, this module makes bytes of it, writes down in the vault
-what they are, hands them to the connection, and then writes down that they went. `palate outbox` shows the notes: when, to
-which server, which release and round, how many bytes with which SHA-256, which tensors and how long each is. The notes
-themselves stay in the vault, sealed.
+Where it stands in the flow: a round was agreed to, and this module writes down in the vault what will leave; then the change is made
+(`contribution`), and this module makes bytes of it, writes down which, hands them to the connection, and writes down that they
+went. `palate outbox` shows the notes: when, to which server, which release and round, and of the bytes themselves what they are
+(a masked vector or an update, how many numbers in how many bits, in which directions), how many, and their SHA-256. The notes
+stay in the vault, sealed.
+
+A note says what left, not what was trained: of a masked vector nobody can tell how long the change under the mask is, so its note has
+no lengths. They would also be the only part of a note that depends on what the person kept; without them every device's notes are
+alike (`what_leaves` is all that a masked round's note says of its bytes, and `preview` shows the same beforehand). Of an update without
+masks the lengths of its tensors did leave, and stand in the note.
 
 In a masked round keys and shares go through `send_handshake` beside it: random numbers made for the round, of which no note is kept.
 
-The order is the promise: no note, no sending. A note without "sent" was cut short (power, connection), so the bytes may or may
-not have left; the person should count them as gone. Nothing else in `client/` encodes an update; a test holds the source to that.
+The order is the promise: no note, no training for the server and no sending. A note without "sent" was cut short (power, connection), so
+the bytes may or may not have left; the person should count them as gone. Nothing else in `client/` encodes an update; a test
+holds the source to that.
 """
 
 from __future__ import annotations
@@ -23,10 +30,12 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from palate.client.records import ONLY
+from palate.shared.encoder import SHARED_WEIGHTS
 from palate.shared.errors import OptionError, VaultDamagedError
 from palate.shared.masked_frame import ADVERT, ENDORSEMENT, REVEALED, SHARES
+from palate.shared.masked_wire import masked_bytes
 from palate.shared.update import EncoderUpdate, norm_of
-from palate.shared.wire import MAGIC, encode_update
+from palate.shared.wire import MAGIC, UPDATE_BYTES, encode_update
 
 OUTBOX, OUTBOX_BEFORE = "outbox", "outbox before"  # types of records
 
@@ -82,6 +91,40 @@ class SentTensor:
     norm: float
 
 
+MASKED_VECTOR, UPDATE_KIND = "masked vector", "update"
+ALL_WEIGHTS = "all weights"
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """What bytes that leave are: known before they are made, and the same whatever was trained."""
+
+    kind: str  # `MASKED_VECTOR` or `UPDATE_KIND`
+    bytes_up: int
+    numbers: int  # in them
+    bits: int  # of each number: of the ring, or 32 for floats
+    within: str  # the subspace's hash, or `ALL_WEIGHTS`
+
+
+def what_leaves(count: int | None = None, ring_bits: int = 0, subspace: str = "") -> Leaving:
+    """Return what leaves in a masked round whose changes have `count` numbers; without a count, in a round without masks."""
+    if count is None:
+        return Leaving(UPDATE_KIND, UPDATE_BYTES, SHARED_WEIGHTS, 32, ALL_WEIGHTS)
+    # One number more says whether the change was cut.
+    size = masked_bytes(count + 1, ring_bits)
+    return Leaving(MASKED_VECTOR, size, count + 1, ring_bits, subspace or ALL_WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Cover:
+    """How the bytes of a masked round are made, and what is known of them before."""
+
+    leaving: Leaving
+    mask: Callable[[EncoderUpdate], bytes]
+    clip: float  # what the change is cut to (L2)
+    noise: float  # standard deviation of the noise that this device adds to each number
+
+
 @dataclass(frozen=True)
 class Sent:
     """The note on one update."""
@@ -92,14 +135,23 @@ class Sent:
     release: int
     base: str  # `encoder_hash` of the encoder that was trained
     round: int
+    kind: str  # of the bytes, as are the next five
     bytes_up: int
-    sha256: str  # of the bytes
-    norm: float  # L2 over all tensors
-    tensors: tuple[SentTensor, ...]
+    numbers: int
+    bits: int
+    within: str
+    sha256: str  # empty: they were not made yet
+    norm: float | None  # L2 over all tensors; None where masks hide it
+    tensors: tuple[SentTensor, ...]  # none where masks hide them
     sent: bool  # False: the sending was cut short, or is going on
     masked: bool = False  # the server saw only the sum with others
     clip: float = 0.0  # what the change was cut to (L2); 0 if it was not
-    noise: float = 0.0  # standard deviation of the noise that this device added to each weight
+    noise: float = 0.0  # standard deviation of the noise that this device added to each number
+
+    @property
+    def leaving(self) -> Leaving:
+        """What left, but for the bytes' own hash."""
+        return Leaving(self.kind, self.bytes_up, self.numbers, self.bits, self.within)
 
     def to_json(self) -> dict[str, Any]:
         """Return the note as `palate outbox --json` prints it."""
@@ -117,22 +169,24 @@ class Earlier:
 
 def send_update(
     log: Log,
-    update: EncoderUpdate,
+    make: Callable[[], EncoderUpdate],
     *,
     send: Callable[[bytes], None],
     server: str,
     release: int,
+    base: str,
+    round: int,  # noqa: A002
     now: datetime,
-    cover: Callable[[EncoderUpdate], bytes] | None = None,
-    clip: float = 0.0,
-    noise: float = 0.0,
+    cover: Cover | None = None,
+    first: Callable[[Log], object] = lambda log: None,
 ) -> Sent:
-    """Send an update to a server: note it in the vault, hand its bytes to `send`, note that they went; return the note.
+    """Note in the vault what will leave, have the update made, note its bytes, hand them to `send`, note that they went; return the note.
 
-    `cover` makes the bytes of a masked round, cut to `clip` and with `noise` on each weight; without it the update goes as it is.
+    `base` and `round` are those of the update that `make` returns. `cover` makes the bytes of a masked round; without it the update
+    goes as it is. `first` is done in one step with the first note, before anything is made: what it raises stops everything.
 
-    If the note cannot be written, nothing is sent, and the vault's error (`VaultError`, `StorageError`) is raised. If `send`
-    raises, its error is raised and the note stays without "sent"; so it does if only the second note cannot be written.
+    If a note cannot be written, nothing is sent, and the vault's error (`VaultError`, `StorageError`) is raised. If `send`
+    raises, its error is raised and the note stays without "sent"; so it does if only the last note cannot be written.
     `now` is a time with a zone. Raises `OptionError` for a server named in more than 200 characters, or in none.
     """
     if not 1 <= len(server) <= MAX_SERVER_CHARACTERS:
@@ -141,32 +195,40 @@ def send_update(
         )
     if now.tzinfo is None:
         raise ValueError("the time of sending needs a zone")
-    data = encode_update(update) if cover is None else cover(update)
+    leaving = what_leaves() if cover is None else cover.leaving
     when = now.astimezone(UTC).isoformat(timespec="microseconds")
     note = Sent(
         id=f"{when}-{secrets.token_hex(4)}",  # sorted by id is sorted by time
         when=when,
         server=server,
         release=release,
-        base=update.base,
-        round=update.round,
-        bytes_up=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        norm=update.norm,
-        tensors=tuple(SentTensor(name, t.shape, norm_of(t)) for name, t in update.tensors.items()),
+        base=base,
+        round=round,
+        **asdict(leaving),
+        sha256="",
+        norm=None,
+        tensors=(),
         sent=False,
         masked=cover is not None,
-        clip=clip,
-        noise=noise,
+        clip=0.0 if cover is None else cover.clip,
+        noise=0.0 if cover is None else cover.noise,
     )
     with log.transaction() as change:
+        first(Within(change))
         change.put(OUTBOX, note.id, _encode_note(note))
         _sum_up_oldest(change, spare=note.id)
+    update = make()
+    data = encode_update(update) if cover is None else cover.mask(update)
+    if (update.base, update.round, len(data)) != (base, round, leaving.bytes_up):
+        raise ValueError("what was made is not what was noted")
+    note = replace(note, sha256=hashlib.sha256(data).hexdigest())
+    if cover is None:
+        tensors = tuple(SentTensor(name, t.shape, norm_of(t)) for name, t in update.tensors.items())
+        note = replace(note, norm=update.norm, tensors=tensors)
+    _note_again(log, note)
     send(data)
     note = replace(note, sent=True)
-    with log.transaction() as change:
-        if change.has(OUTBOX, note.id):  # unless another process sent a thousand meanwhile
-            change.put(OUTBOX, note.id, _encode_note(note))
+    _note_again(log, note)
     return note
 
 
@@ -228,6 +290,25 @@ class MemoryLog:
         return tuple(sorted(id_ for kind, id_ in self._records if kind == type_))
 
 
+class Within:
+    """A transaction under way as a log: what begins one of its own in it takes part in that which is there."""
+
+    def __init__(self, change: Change) -> None:
+        """Take the transaction."""
+        self._change = change
+        self.get, self.has, self.list = change.get, change.has, change.list
+
+    def transaction(self) -> AbstractContextManager[Change]:
+        """Give the transaction that is under way."""
+        return nullcontext(self._change)
+
+
+def _note_again(log: Log, note: Sent) -> None:
+    with log.transaction() as change:
+        if change.has(OUTBOX, note.id):  # unless another process sent a thousand meanwhile
+            change.put(OUTBOX, note.id, _encode_note(note))
+
+
 def _sum_up_oldest(change: Change, *, spare: str) -> None:
     """Let no more than `KEPT` notes stand, and add the others to the sum; `spare` is the newest, whatever the clock says."""
     before = read_earlier(change)
@@ -246,6 +327,8 @@ def _encode_note(note: Sent) -> bytes:
 def _decode_note(data: bytes) -> Sent:
     content = dict(_decode(data))
     try:
+        if "kind" not in content:  # of the first version, which noted the lengths of what was trained
+            content |= _what_an_old_note_says(content)
         tensors = tuple(
             SentTensor(str(t["name"]), tuple(int(n) for n in t["shape"]), float(t["norm"]))
             for t in content.pop("tensors")
@@ -253,6 +336,14 @@ def _decode_note(data: bytes) -> Sent:
         return Sent(**content, tensors=tensors)
     except (KeyError, TypeError, ValueError):
         raise _unreadable() from None
+
+
+def _what_an_old_note_says(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a note without a kind lacks, and without the lengths that it should not have: they never left."""
+    if not content["masked"]:
+        return asdict(what_leaves()) | {"bytes_up": content["bytes_up"]}
+    unknown = Leaving(MASKED_VECTOR, int(content["bytes_up"]), 0, 0, "not noted")
+    return asdict(unknown) | {"norm": None, "tensors": ()}
 
 
 def _decode(data: bytes) -> Mapping[str, Any]:

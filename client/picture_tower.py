@@ -25,6 +25,7 @@ from palate.client import looks
 from palate.client.statistics import STATISTICS, measure_statistics
 from palate.shared.encoder import ATTRIBUTE_NAMES, CATEGORIES, TOWER_FEATURES
 from palate.shared.errors import ModelError, OptionError
+from palate.shared.shipped import check_shipped
 
 if TYPE_CHECKING:
     from palate.client.picture_network import PictureNetwork
@@ -109,9 +110,10 @@ def measure_all(pictures: Sequence[Image.Image]) -> Floats:
 
 @lru_cache(maxsize=2)
 def load_tower(path: Path = SHIPPED) -> PictureTower:
-    """Returns the tower of a weights file, loaded once; raises ModelError when it is missing, damaged or not a tower."""
+    """Returns the tower of a weights file, loaded once; raises ModelError when it is missing, damaged, exchanged or not a tower."""
     from palate.client.picture_network import from_tensors
 
+    check_shipped(path)
     try:
         from safetensors.torch import load_file
 

@@ -1,26 +1,25 @@
-"""Loads text-to-image pipelines: the shipped one, a folder, or a model of the Hugging Face hub.
+"""Loads text-to-image pipelines: the shipped one, a folder, or a commit of the Hugging Face hub that lies on this machine.
 
-Where it stands: **pipelines** ──▶ generator. Weights are read from safetensors files only, and no code that comes with a
-model is run. The shipped folder needs no network; a hub id is looked for where the hub's own client looks (its cache,
-then the network, unless HF_HUB_OFFLINE says otherwise).
+Where it stands: hub_cache ──▶ **pipelines** ──▶ generator. Weights are read from safetensors files only, those that ship are checked
+against their hashes, no code that comes with a model is run, and nothing is fetched.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from palate.client.hub_cache import find_model, refuse_reference
 from palate.shared.errors import ModelError
+from palate.shared.shipped import check_shipped
 
 SHIPPED_GENERATOR = Path(__file__).resolve().parent / "weights" / "generator"
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CLASS = "StableDiffusionPipeline"
 
 
@@ -35,11 +34,12 @@ class LoadedPipeline:
 
 
 def load_pipeline(model: str | Path | None = None, *, device: str | None = None) -> LoadedPipeline:
-    """Load a `StableDiffusionPipeline`: the shipped one (None), a folder's, or a hub id's.
+    """Load a `StableDiffusionPipeline`: the shipped one (None), a folder's, or that of a hub id with its commit (`hub_cache`).
 
     `device` is torch's name for it; None takes a GPU where there is one. Raises `ModelError`.
     """
     folder, name = _locate(model)
+    check_shipped(folder)
     with quiet():
         import torch
         from diffusers import StableDiffusionPipeline
@@ -55,7 +55,7 @@ def load_pipeline(model: str | Path | None = None, *, device: str | None = None)
                     f"model = {name!r} is a {kind}; Palate personalizes a {_CLASS}, so give one of these"
                 )
             pipeline = StableDiffusionPipeline.from_pretrained(
-                folder, torch_dtype=dtype, use_safetensors=True
+                folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True
             )
             pipeline = pipeline.to(device)
         except ModelError:
@@ -63,48 +63,35 @@ def load_pipeline(model: str | Path | None = None, *, device: str | None = None)
         except Exception as error:
             raise ModelError(_explain(name, model, error)) from error
     pipeline.set_progress_bar_config(disable=True)
-    return LoadedPipeline(pipeline, name, _hash_of_unet(pipeline, folder), folder == str(SHIPPED_GENERATOR))
+    return LoadedPipeline(pipeline, name, _hash_of_unet(folder), folder == SHIPPED_GENERATOR)
 
 
-def _locate(model: str | Path | None) -> tuple[str, str]:
-    """Return what diffusers is asked for, and a name that tells nothing about this machine."""
-    if model is None:
-        model = SHIPPED_GENERATOR
-    path = Path(model).expanduser()
-    if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise ModelError(
-                f"model = {str(model)!r} holds no model_index.json; give a folder that `save_pretrained` of a "
-                f"{_CLASS} wrote"
-            )
-        path = path.resolve()
-        return str(path), "palate" if path == SHIPPED_GENERATOR else path.name
-    if isinstance(model, str) and not path.exists() and _HUB_ID.fullmatch(model):
-        return model, model
-    raise ModelError(f"model = {str(model)!r} is neither a folder nor a hub id; give a folder, or owner/name")
+def _locate(model: str | Path | None) -> tuple[Path, str]:
+    """Return the pipeline's folder, and a name that tells nothing about this machine."""
+    folder, name = find_model(SHIPPED_GENERATOR if model is None else model)
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(
+            f"model = {str(model)!r} holds no model_index.json; give a folder that `save_pretrained` of a "
+            f"{_CLASS} wrote"
+        )
+    refuse_reference(folder, name)
+    return folder, "palate" if folder == SHIPPED_GENERATOR else name
 
 
 def _explain(name: str, model: str | Path | None, error: Exception) -> str:
     words = " ".join(str(error).split())
     reason = words if len(words) <= 160 else words[:157] + "..."
     step = "install Palate again" if model is None else "check the folder"
-    if isinstance(model, str) and not Path(model).expanduser().exists():
-        step = "check its name and the network, or give a folder"
     return f"model = {name!r} could not be loaded ({type(error).__name__}: {reason}); {step}"
 
 
-def _hash_of_unet(pipeline: Any, folder: str) -> str:
-    """SHA-256 of the U-Net's files; for a hub id, whose files lie in the hub's cache, of the weights in memory."""
+def _hash_of_unet(folder: Path) -> str:
+    """SHA-256 of the U-Net's files."""
     digest = hashlib.sha256()
-    files = sorted(Path(folder, "unet").glob("*.safetensors"))
-    for file in files:
+    for file in sorted((folder / "unet").glob("*.safetensors")):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-    if not files:
-        for key, value in sorted(pipeline.unet.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -1,9 +1,13 @@
 """What would leave this device if it took part now: trained here and shown to its owner, sent nowhere.
 
-Where it stands in the flow: before the door (`outbox`), and apart from it. `palate outbox --preview` and `palate join --ask` train
-with the installed release on the labels at hand, as a round does, and say in words and numbers which tensors would go, how long
-they are before and after clipping, how many bytes that is, how much noise stands against how much signal, and which comment moves
-the change most. Nothing here makes wire bytes or opens a connection; tests hold it to both.
+Where it stands in the flow: before the door (`outbox`), and apart from it. `palate outbox --preview` and `palate join --ask` say what
+the bytes of a round would be, in the words in which the outbox notes them when they went (`Leaving`; a test compares the two). Then
+they train with the installed release on the labels at hand, as a round does, and show what stays here: which tensors change, how long
+the change is as trained and as cut, how much noise goes on top of it, and which comment moves it most. Nothing here makes wire
+bytes or opens a connection; tests hold it to both.
+
+**With too few labels** the very same bytes leave, with a change of nothing under noise and mask: who takes part is no sign of who has
+something to say.
 
 **Which comment moves it most** is told by leaving one out: how alike (cosine) is the change with and without it? Local training draws
 which labels the head is fitted on, so two changes from the same labels differ too. Each change is therefore a mean over `DRAWS`
@@ -30,24 +34,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from palate.client.conditions import read_machine
-from palate.client.consent import Terms, may_take_part, sent_times
-from palate.client.ledger import read_spent
-from palate.client.outbox import Log, Sent, read_outbox
+from palate.client.consent import Terms, may_take_part
+from palate.client.invited import invitations_of_the_day
+from palate.client.ledger import describe_cost, read_spent
+from palate.client.outbox import ALL_WEIGHTS, UPDATE_KIND, Leaving, Log, Sent, read_outbox, what_leaves
 from palate.client.records import Taught
 from palate.shared.accounting import (
     LEAST_MULTIPLIER,
     MOST_MULTIPLIER,
+    Budget,
     epsilon_of_rho,
-    noise_multiplier,
     rho_of,
+    rounds_by_rho,
 )
 from palate.shared.coding import finest_step, sensitivity_of
 from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights, flatten
 from palate.shared.errors import OptionError
 from palate.shared.masks import MaskSettings
-from palate.shared.subspace import Subspace, load_subspace
+from palate.shared.subspace import Subspace, load_subspace, subspace_hash
+from palate.shared.sum_noise import SumNoise, honest_devices, sum_noise
 from palate.shared.update import LocalSettings, norm_of
-from palate.shared.wire import UPDATE_BYTES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,45 +103,50 @@ class Noise:
     signal: float  # this device's part, clipped
     own: float  # expected length of the noise that this device adds
     in_sum: float  # expected length of the noise in the sum
-    multiplier: float  # standard deviation of the noise in the sum over the longest that one device can add
+    multiplier: (
+        float  # standard deviation of the noise that is counted on, over the longest that one device can add
+    )
+    multiplier_if_all_add: float  # the same of all devices' noise
+    multiplier_alone: float  # the same of this device's own noise
     guess: float  # how often the best guess whether this device took part is right, from the sum: 0.5 to 1
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What would leave now. Without `LEAST_LABELS` labels nothing would: then only the first three fields say something."""
+    """What would leave now, and what stays here. Without `LEAST_LABELS` labels the change is nothing: lengths are 0."""
 
     labels: int
     least_labels: int
     release: int
-    count: int = 0  # of the numbers that are sent
-    norm: float = 0.0  # of them together, L2, as are the two below
+    leaving: Leaving  # the bytes of a masked round, as the outbox notes them
+    noise: Noise
+    leaving_unmasked: Leaving | None = None  # None unless rounds without masks are agreed to
+    norm: float = 0.0  # of the change that is made numbers of, L2, as are the two below; under noise and mask
     norm_clipped: float = 0.0
     clip: float = 0.0
-    bytes_masked: int = 0
-    bytes_unmasked: int | None = None  # None unless rounds without masks are agreed to
     from_last_round: bool = (
         False  # clip and noise are those of the last masked round, not what servers begin with
     )
     epsilon_spent: float = 0.0  # of the person's budget, by masked rounds so far
     epsilon_after: float | None = None  # after one more such round; None if the budget does not hold it
+    epsilon_after_if_all_add: float | None = None  # the same, if the other devices also add their noise
+    epsilon_after_alone: float | None = None  # the same, if none of them does
     epsilon_budget: float = 0.0
     stays_out: str = ""  # why this device would answer no masked round now, though there are labels
     tensors: tuple[PreviewedTensor, ...] = ()
-    noise: Noise | None = None
     chance: float = 1.0
     influences: tuple[Influence, ...] = ()  # the one that moves the change most first
     unseen: tuple[str, ...] = ()
     unprotected: tuple[str, ...] = ()
 
     @property
-    def would_leave(self) -> bool:
-        """Say whether anything would leave."""
+    def learned(self) -> bool:
+        """Say whether there is anything of the person's in what would leave."""
         return self.labels >= self.least_labels
 
     def to_json(self) -> dict[str, Any]:
         """Return the preview as `palate outbox --preview --json` prints it: comments by id, without their words."""
-        content = asdict(self) | {"would_leave": self.would_leave}
+        content = asdict(self) | {"learned": self.learned}
         for one in content["influences"]:
             del one["words"]
         return content
@@ -147,14 +158,15 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
     `terms` may be such that nobody has agreed to yet. `now` has a zone.
     """
     from palate.client.joining import Member
-    from palate.client.releases import own_encoder, read_standing
+    from palate.client.releases import federation_encoder, read_standing
 
     labels = Member(device, server=terms.server).labels()
     notes = [note for note in read_outbox(device.vault) if note.masked]
-    masks = usual_round(terms.least_devices, notes[-1] if notes else None)
+    last_note = notes[-1] if notes else None
+    masks = usual_round(terms.least_devices, last_note, honest_share=terms.counted_share)
     pinned = bool(terms.release_key) or read_standing(device.vault).key is not None
     seen = preview_update(
-        own_encoder(device.vault),
+        federation_encoder(device.vault),
         labels,
         teaching_comments(device),
         terms,
@@ -162,10 +174,11 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
         last=last,
         release_key_pinned=pinned,
     )
-    if seen.noise is None:
-        return seen
-    spent, after = _ask_budget(device.vault, terms, seen.noise.multiplier)
-    verdict = may_take_part(terms, now, read_machine(terms.conditions()), sent_times(device.vault))
+    noise = seen.noise
+    sure = SumNoise(noise.multiplier, noise.multiplier_if_all_add, noise.multiplier_alone)
+    spent, after, *others = _ask_budget(device.vault, terms, sure)
+    today = invitations_of_the_day(device.vault, now)
+    verdict = may_take_part(terms, read_machine(terms.conditions()), today)
     reasons = [] if verdict.allowed else [verdict.reason]
     if after is None:
         budget = f"epsilon {terms.epsilon:g} at delta {terms.delta:g}"
@@ -175,33 +188,52 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
         from_last_round=bool(notes),
         epsilon_spent=spent,
         epsilon_after=after,
+        epsilon_after_if_all_add=others[0],
+        epsilon_after_alone=others[1],
         epsilon_budget=terms.epsilon,
         stays_out="; ".join(reasons),
     )
 
 
-def _ask_budget(log: Log, terms: Terms, multiplier: float) -> tuple[float, float | None]:
-    """What is spent at these terms' delta, and what one more round makes of it, None if that is above their epsilon."""
-    rho = read_spent(log).rho
-    if multiplier < LEAST_MULTIPLIER:
-        return epsilon_of_rho(rho, terms.delta), None
-    after = epsilon_of_rho(rho + rho_of(min(multiplier, MOST_MULTIPLIER)), terms.delta)
-    return epsilon_of_rho(rho, terms.delta), after if after <= terms.epsilon else None
+def _ask_budget(
+    log: Log, terms: Terms, sure: SumNoise
+) -> tuple[float, float | None, float | None, float | None]:
+    """What is spent at these terms' delta, and what one more round makes of it, None if that is above their epsilon.
+
+    After the round: as it is counted, if all add their noise, and if no other device does.
+    """
+    spent = read_spent(log)
+    before = epsilon_of_rho(spent.rho, terms.delta)
+    if sure.counted < LEAST_MULTIPLIER:
+        return before, None, None, None
+    after, if_all_add, alone = (
+        epsilon_of_rho(rho + rho_of(min(multiplier, MOST_MULTIPLIER)), terms.delta)
+        for rho, multiplier in (
+            (spent.rho, sure.counted),
+            (spent.rho_if_all_add, sure.all_add),
+            (spent.rho_alone, sure.alone),
+        )
+    )
+    return (before, after, if_all_add, alone) if after <= terms.epsilon else (before, None, None, None)
 
 
-def usual_round(least_devices: int, note: Sent | None = None, count: int | None = None) -> MaskSettings:
+def usual_round(
+    least_devices: int, note: Sent | None = None, count: int | None = None, *, honest_share: float = 0.0
+) -> MaskSettings:
     """Return the round that a preview expects: that of a note on the last masked one, or what servers begin with.
 
-    `count` is how many numbers are sent, by default those of the installed subspace.
+    `count` is how many numbers are sent, by default those of the installed subspace. A server is taken to count on the noise of as
+    many devices as this one does, `honest_share`.
 
     The ring is the narrowest of the usual ones that holds the sum of `least_devices`.
     """
     count = load_subspace().count if count is None else count
     clip = note.clip if note is not None and note.clip > 0 else USUAL_CLIP
-    for bits in RING_BITS:
+    multiplier = USUAL_NOISE * math.sqrt(least_devices / honest_devices(honest_share, least_devices))
+    for bits in RING_BITS if note is None or not note.bits else (note.bits, *RING_BITS):
         try:
             step, noise = finest_step(
-                bits, least_devices, clip=clip, noise_multiplier=USUAL_NOISE, count=count
+                bits, least_devices, clip=clip, noise_multiplier=multiplier, count=count
             )
         except OptionError:
             continue
@@ -209,6 +241,16 @@ def usual_round(least_devices: int, note: Sent | None = None, count: int | None 
             noise = note.noise / step
         return MaskSettings(ring_bits=bits, step=step, clip=clip, noise=noise, least=least_devices)
     raise OptionError(f"least devices is {least_devices}; no ring holds the sum of so many")
+
+
+def describe_usual_cost(terms: Terms) -> str:
+    """Return in a line what a round costs of the budget if a server keeps to the noise that servers begin with."""
+    masks, count = usual_round(terms.least_devices, honest_share=terms.counted_share), load_subspace().count
+    noise = measure_noise(0.0, masks, terms.least_devices, count, terms.counted_share)
+    multipliers = (noise.multiplier, noise.multiplier_if_all_add, noise.multiplier_alone)
+    cost = describe_cost(*(epsilon_of_rho(rho_of(one), terms.delta) for one in multipliers))
+    held = rounds_by_rho(Budget(terms.epsilon, terms.delta), noise.multiplier)
+    return f"a round as servers begin with {cost}; your budget holds {held:,} such rounds in all"
 
 
 def teaching_comments(device: Device) -> list[Taught]:
@@ -241,56 +283,59 @@ def preview_update(
 
     if len(comments) != len(labels):
         raise OptionError(f"{len(comments)} comments for {len(labels)} labels; there must be one for each")
-    if len(labels) < LEAST_LABELS:
-        return Preview(len(labels), LEAST_LABELS, encoder.release)
     settings = LocalSettings() if settings is None else settings
     within = load_subspace() if within is None else within
-    masks = usual_round(terms.least_devices, count=within.count) if masks is None else masks
-    update = train_locally(encoder, labels, settings, round=1, seed=0)
-    sent = within.coordinates(update.tensors)
-    norm, seen = norm_of(sent), within.change(sent)
-    keep = min(1.0, masks.clip / norm) if norm else 1.0
-    tensors = tuple(
-        PreviewedTensor(name, tensor.shape, norm_of(tensor), keep * norm_of(seen[name]))
-        for name, tensor in update.tensors.items()
-    )
-    chance, influences = _leave_out(encoder, labels, comments, settings, last, draws)
-    return Preview(
+    if masks is None:
+        masks = usual_round(terms.least_devices, count=within.count, honest_share=terms.counted_share)
+    seen = Preview(
         labels=len(labels),
         least_labels=LEAST_LABELS,
         release=encoder.release,
-        count=within.count,
-        norm=norm,
-        norm_clipped=keep * norm,
+        leaving=what_leaves(within.count, masks.ring_bits, subspace_hash(within)),
+        leaving_unmasked=what_leaves() if terms.allow_unmasked else None,
         clip=masks.clip,
-        bytes_masked=-(
-            -(within.count + 1) * masks.ring_bits // 8
-        ),  # one value more says whether it was clipped
-        bytes_unmasked=UPDATE_BYTES if terms.allow_unmasked else None,
-        tensors=tensors,
-        noise=measure_noise(keep * norm, masks, terms.least_devices, within.count, terms.honest_share),
-        chance=chance,
-        influences=influences,
+        noise=measure_noise(0.0, masks, terms.least_devices, within.count, terms.honest_share),
         unseen=what_is_unseen(),
         unprotected=what_is_not_protected(terms, release_key_pinned=release_key_pinned),
+    )
+    if not seen.learned:
+        return seen
+    update = train_locally(encoder, labels, settings, round=1, seed=0)
+    sent = within.coordinates(update.tensors)
+    norm, inside = norm_of(sent), within.change(sent)
+    keep = min(1.0, masks.clip / norm) if norm else 1.0
+    tensors = tuple(
+        PreviewedTensor(name, tensor.shape, norm_of(tensor), keep * norm_of(inside[name]))
+        for name, tensor in update.tensors.items()
+    )
+    chance, influences = _leave_out(encoder, labels, comments, settings, last, draws)
+    return replace(
+        seen,
+        norm=norm,
+        norm_clipped=keep * norm,
+        tensors=tensors,
+        noise=measure_noise(keep * norm, masks, terms.least_devices, within.count, terms.counted_share),
+        chance=chance,
+        influences=influences,
     )
 
 
 def measure_noise(
-    signal: float, masks: MaskSettings, least_devices: int, count: int, honest_share: float = 1.0
+    signal: float, masks: MaskSettings, least_devices: int, count: int, honest_share: float = 0.0
 ) -> Noise:
     """Say how a part of `count` numbers and length `signal` stands against the noise, alone and in the smallest sum that the device agrees to.
 
-    What can be guessed is reckoned with the noise of `honest_share` of the devices in that sum.
+    What can be guessed is reckoned with the noise of `honest_share` of the devices in that sum, and at least this device's own.
     """
     devices = max(least_devices, masks.least)
     own = masks.noise * masks.step * math.sqrt(count)
     reach = sensitivity_of(masks.clip, masks.step, count)
-    multiplier = noise_multiplier(
+    sure = sum_noise(
         masks.noise, devices=devices, sensitivity=reach, dimension=count + 1, honest_share=honest_share
     )
-    guess = NormalDist().cdf(0.5 / multiplier) if multiplier else 1.0
-    return Noise(devices, signal, own, own * math.sqrt(devices), multiplier, guess)
+    guess = NormalDist().cdf(0.5 / sure.counted) if sure.counted else 1.0
+    in_sum = own * math.sqrt(devices)
+    return Noise(devices, signal, own, in_sum, sure.counted, sure.all_add, sure.alone, guess)
 
 
 def _leave_out(
@@ -309,7 +354,7 @@ def _leave_out(
         whole = _mean_change(encoder, labels, settings, 0, draws)
         others = [_mean_change(encoder, labels, settings, 1 + n, draws) for n in range(CHANCES)]
         chance = min(_cosine(whole, other) for other in others)
-        if len(labels) - 1 < LEAST_LABELS:  # without any of them nothing would leave at all
+        if len(labels) - 1 < LEAST_LABELS:  # without any of them nothing is learned
             return chance, ()
         found = []
         for place in range(max(0, len(labels) - last), len(labels)):
@@ -346,26 +391,24 @@ def what_is_unseen() -> tuple[str, ...]:
     """Return what no message to a server has room for, or what masks take from it."""
     return (
         "your comments, pictures, attributes and profile, and your own model: no message has room for them",
-        "how many labels you have: messages have one length, whoever sends them",
+        "how many labels you have, and whether training came to anything: messages have one length and one time, whoever sends them",
         "in a masked round this device's change: the server gets numbers that are random alone, and opens their sum",
     )
 
 
 def what_is_not_protected(terms: Terms, *, release_key_pinned: bool = False) -> tuple[str, ...]:
     """Return what taking part on these terms does give away, or leaves to trust."""
-    open_ = [
-        "that this device takes part or stays out of a round, when, and from which address",
-        f"what the sum over at least {terms.least_devices} devices says of all of them together",
-        "devices that work with the server: if all others in a sum do, this device's noise alone stands before its change"
-        + (
-            "; the budget counts on all of them to add theirs, on fewer with --honest-share"
-            if terms.honest_share == 1
-            else f"; the budget counts on {terms.honest_share:.0%} of the devices to add theirs"
-        ),
-    ]
-    if not terms.registrar:
+    open_ = ["that this device takes part or stays out of a round, when, and from which address"]
+    if terms.registrar:
+        open_ += [
+            f"what the sum over at least {terms.least_devices} devices says of all of them together",
+            "devices that work with the server: if all others in a sum do, this device's noise alone stands before its change; the "
+            f"budget counts on {terms.honest_share:.0%} of the devices to add theirs (--honest-share)",
+        ]
+    else:
         open_.append(
-            "no registrar is pinned, so a server that cheats can invent the other devices; pin one with --registrar"
+            "no registrar is pinned, so a server that cheats can invent the other devices: then it has this device's change behind its "
+            "own noise alone, which is what the budget counts; pin one with --registrar"
         )
     if not (terms.release_key or release_key_pinned):
         open_.append(
@@ -379,28 +422,49 @@ def what_is_not_protected(terms: Terms, *, release_key_pinned: bool = False) -> 
     return tuple(open_)
 
 
+def cost_after(preview: Preview) -> str:
+    """Return in words what is spent after one more such round."""
+    figures = (preview.epsilon_after, preview.epsilon_after_if_all_add, preview.epsilon_after_alone)
+    counted, if_all_add, alone = (0.0 if one is None else one for one in figures)
+    return describe_cost(counted, if_all_add, alone)
+
+
+def describe_bytes(leaving: Leaving) -> str:
+    """Return in words what bytes that leave are; of a note in the outbox the same as of a preview."""
+    within = (
+        "over all weights"
+        if leaving.within == ALL_WEIGHTS
+        else f"in the public directions {leaving.within[:12]}"
+    )
+    if not leaving.numbers:  # a note of an earlier version
+        return f"{leaving.bytes_up:,} bytes: a {leaving.kind}"
+    what = "an update as it is" if leaving.kind == UPDATE_KIND else f"a {leaving.kind}"
+    return f"{leaving.bytes_up:,} bytes: {what}, {leaving.numbers:,} numbers of {leaving.bits} bits {within}"
+
+
 def describe_shortly(preview: Preview) -> list[str]:
     """Return the few lines that a person is shown before being asked."""
-    if not preview.would_leave or preview.noise is None:
-        return [
-            f"{preview.labels} labels: nothing would leave now; from {preview.least_labels} labels on this device takes part"
-        ]
+    lines = [f"would leave in a round: {describe_bytes(preview.leaving)}"]
     noise = preview.noise
-    lines = [
-        f"would leave now: the change of the encoder in {preview.count:,} public directions, trained on {preview.labels} labels, "
-        f"as about {preview.bytes_masked:,} masked bytes a round",
-        f"its length is {preview.norm:.3g}, clipped to {preview.norm_clipped:.3g}, beside noise of length {noise.own:.3g}; "
-        f"in a sum of {noise.devices} devices the best guess whether you took part is right {noise.guess:.0%} of the time",
-    ]
-    if preview.bytes_unmasked is not None:
+    if not preview.learned:
         lines.append(
-            f"without masks, which you allow, the change goes as it is, {preview.bytes_unmasked:,} bytes: much of what it was "
-            "trained on can be rebuilt from it"
+            f"under noise and mask a change of nothing: {preview.labels} labels, and to learn from them takes {preview.least_labels}"
+        )
+    else:
+        lines.append(
+            f"under noise and mask a change trained on {preview.labels} labels, of length {preview.norm:.3g}, cut to "
+            f"{preview.norm_clipped:.3g}, beside noise of length {noise.own:.3g}; who knows all but the noise that is counted guesses "
+            f"whether you took part, right {noise.guess:.0%} of the time"
+        )
+    if preview.leaving_unmasked is not None:
+        lines.append(
+            f"in a round without masks, which you allow: {describe_bytes(preview.leaving_unmasked)}; much of what it was trained on "
+            "can be rebuilt from it"
         )
     if preview.stays_out:
         lines.append(f"this device would stay out of a round now: {preview.stays_out}")
     elif preview.epsilon_after is not None:
         lines.append(
-            f"privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}, after such a round {preview.epsilon_after:.3g}"
+            f"privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}; after such a round {cost_after(preview)}"
         )
     return [*lines, f"not protected: {'; '.join(preview.unprotected[:2])}; more in `palate outbox --preview`"]

@@ -7,6 +7,10 @@ form, and moves the encoder so that this head predicts the others. The head neve
 Beside the verdicts stand the words: the phrases of a comment should lie nearer to the picture that they were said of than to
 the person's other pictures (a contrastive loss, van den Oord et al., 2018), so that comments and pictures meet in the taste space.
 
+What is followed from step to step (outputs of layers, slopes) is held within plus or minus `BOUND`, which honest training never comes
+near, so that no encoder and no settings of a server's make numbers that are not finite of somebody's labels: whether training
+"failed" would tell what the labels are. What fails all the same is answered like everything else (`client.contribution`).
+
 Many devices are trained at once by the same code (`train_together`), each along a leading axis, which is how simulations run it;
 a device is the case of one. Labels are padded to a common number; padding changes nothing.
 """
@@ -41,6 +45,10 @@ MOST_LABELS = 60  # of more labels, so many are drawn anew in each round
 HEAD_NOISE = 4.0  # variance of a verdict, told as plus or minus `VERDICT`, around its logit
 VERDICT = 2.0
 SHAKEN = 0.1  # share of features that are dropped, and spread of noise on the others: labels are few, features many
+BOUND = 1e4
+"""What outputs and slopes are cut to. Over 200 rounds of honest training outputs reach 20, tastes 74 and slopes 43 (the last beside
+comments of nearly no length); products of a few hundred numbers of this size are far within what float32 holds."""
+
 CHUNK = 16  # devices that are trained side by side; of more, what a step needs falls out of the cache
 
 
@@ -206,11 +214,13 @@ def _descend(
             hidden = F.relu(first[0].outputs)
             weights = start["picture.taste.weight"] + moved
             tastes = torch.baddbmm(bias + moved_bias, hidden, weights.mT)
+        tastes.clamp_(-BOUND, BOUND)
         slope = _verdict_slopes(tastes, head, batch["liked"], split)
         if settings.alignment:
             of_tastes, of_said = _word_slopes(first[1].outputs, tastes, absent, spoken)
             slope.add_(of_tastes, alpha=settings.alignment)
             first[1].move(of_said.mul_(settings.alignment))
+        slope.clamp_(-BOUND, BOUND)
         moved.baddbmm_(slope.mT, hidden, beta=keep, alpha=-rate)
         moved_bias.mul_(keep).sub_(slope.sum(1, keepdim=True), alpha=rate)
         first[0].move(torch.ops.aten.threshold_backward(slope @ weights, hidden, 0))
@@ -229,15 +239,16 @@ class _Followed:
         self, start: Mapping[str, Tensor], name: str, inputs: Tensor, rate: float, keep: float
     ) -> None:
         self._name, self._inputs, self._rate, self._keep = name, inputs, rate, keep
-        self._begun = F.linear(inputs, start[f"{name}.weight"], start[f"{name}.bias"])
+        self._begun = F.linear(inputs, start[f"{name}.weight"], start[f"{name}.bias"]).clamp_(-BOUND, BOUND)
         self._reach = torch.baddbmm(torch.ones(()), inputs, inputs.mT)  # (devices, n, n)
         self._total = torch.zeros(())  # slopes so far
         self.outputs = self._begun
 
     def move(self, slope: Tensor) -> None:
         """Take a step against the slope at the outputs, which is kept."""
-        self._total = torch.add(slope, self._total, alpha=self._keep)
-        self.outputs = torch.baddbmm(self._begun, self._reach, self._total, alpha=-self._rate)
+        self._total = torch.add(slope.clamp_(-BOUND, BOUND), self._total, alpha=self._keep)
+        outputs = torch.baddbmm(self._begun, self._reach, self._total, alpha=-self._rate)
+        self.outputs = outputs.clamp_(-BOUND, BOUND)
 
     def changes(self) -> dict[str, Tensor]:
         """What changed in the weights and the bias."""

@@ -1,32 +1,41 @@
-"""Which encoder this device uses: the one that ships with Palate, or a signed release that was checked and is kept in the vault.
+"""Which release of the shared encoder this device accepted: signed, checked, and kept in the vault with what it was accepted for.
 
 Where it stands in the flow: `palate release adopt` takes a release from a file or folder, a joined device gets one offered over
-the wire; `shared.release_check` checks it against the pinned key, the log that was accepted before and the frozen backbone that
-is installed here; from then on `own_encoder` returns it to the evaluator, the adapter and the federation. Nothing else in
-`client/` loads an encoder; a test holds the source to that.
+the wire; `shared.release_check` checks it against the pinned recovery key, the log that was accepted before and the frozen backbone that
+is installed here; from then on the federation's rounds start from it (`federation_encoder`). Whether this person's own evaluator uses it too
+is another question (`own_encoder`), and never asked here.
 
-    record "release"         the message of kind 11 as it was accepted: log and encoder
-    record "release trust"   JSON: the key, how many entries of the log were accepted, the hash of the last, the newest release
-
-Both are written in one change of the vault, so there is never a release without what it was accepted for. No release older than
+Records are written in one change of the vault, so there is never a release without what it was accepted for. No release older than
 the accepted one is ever taken; the way back is `reset`, which forgets the releases, the log's head and the key, all together.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from palate.client import durable
-from palate.client.outbox import Log
+from palate.client.backbone import installed, shipped
+from palate.client.outbox import Change, Log
 from palate.client.records import ONLY, Records
-from palate.shared.encoder import MAX_BYTES, EncoderWeights, encoder_hash, load_encoder
-from palate.shared.errors import ModelError, ReleaseError, VaultDamagedError
+from palate.client.release_records import (
+    BEFORE,
+    RELEASE,
+    TRUST,
+    TYPES,
+    Choice,
+    encode_trust,
+    need_trust,
+    read_choice,
+    read_release,
+    read_trust,
+    write_choice,
+)
+from palate.shared import durable
+from palate.shared.encoder import MAX_BYTES, EncoderWeights, encoder_to_bytes
+from palate.shared.errors import ReleaseError, VaultDamagedError
 from palate.shared.release import (
     LOG_NAME,
     MOST_BYTES,
@@ -36,36 +45,21 @@ from palate.shared.release import (
     Entry,
     ReleaseLog,
     SignedRelease,
+    card_to_json,
     decode_log,
     decode_release,
     encode_release,
     encoder_name,
     read_key,
+    time_of,
     write_key,
 )
-from palate.shared.release_check import Pinned, Trust, backbone_hash, check_release
-
-RELEASE, TRUST = "release", "release trust"  # types of records
-
-WEIGHTS: Final = Path(__file__).parent / "weights"
-FROZEN: Final = (
-    "picture_tower.safetensors",
-    "vocabulary.safetensors",
-    "generator/text_encoder/config.json",
-    "generator/text_encoder/model.safetensors",
-    "generator/tokenizer/tokenizer.json",
-)
-"""The files of the frozen backbone: the picture tower, and the sentence tower with its embeddings of the vocabulary."""
-
-STATISTICS_VERSION: Final = 1
-"""To be raised when `statistics.measure_statistics` gives other numbers: they are a part of the backbone that is no file."""
-
-_VERSION = 1
+from palate.shared.release_check import Trust, check_log, check_release, expired
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """A release that this device uses now."""
+    """What was accepted: a release, or (before there is one) only the log, which is then release 0."""
 
     release: int
     hash: str  # `encoder_hash`
@@ -74,88 +68,148 @@ class Adopted:
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known here about releases; without an adopted one the encoder is release 0."""
+    """What is known here about releases; without an accepted one the encoder is release 0."""
 
-    release: int
-    hash: str  # `encoder_hash`
-    key: str | None  # as people pin it
+    release: int  # the newest that was accepted: what rounds start from
+    hash: str  # its `encoder_hash`
+    key: str | None  # the recovery key, as people pin it
     entries: int  # of the log that were accepted
     head: str | None  # the hash of the last of them: equal on all devices that were shown the same log
+    release_key: str | None = None  # the key that signs releases now, once a log was accepted
+    until: int = 0  # until when the log is good, seconds since 1970
+    choice: Choice | None = None  # which encoder this person's evaluator uses
     history: tuple[tuple[Entry, Card], ...] = ()
+
+    @property
+    def used(self) -> int:
+        """The release of the encoder that this person's evaluator uses."""
+        return self.release if self.choice is None or self.choice.uses == "new" else self.choice.before
 
     def to_json(self) -> dict[str, Any]:
         """Return it as `palate release show --json` prints it."""
+        choice = self.choice
         return {
             "release": self.release,
             "hash": self.hash,
+            "used": self.used,
+            "choice": None
+            if choice is None
+            else {name: value for name, value in vars(choice).items() if name != "fingerprint"},
             "key": self.key,
+            "release_key": self.release_key,
             "entries": self.entries,
             "head": self.head,
-            "history": [{**asdict(card), "when": entry.time} for entry, card in self.history],
+            "good_until": time_of(self.until) if self.entries else None,
+            "history": [{**card_to_json(card), "when": entry.time} for entry, card in self.history],
         }
 
 
-def own_encoder(records: Records | None = None) -> EncoderWeights:
-    """Return the encoder that a device uses: the adopted release of this vault, else (or without a vault) release 0.
+def federation_encoder(records: Records | None = None) -> EncoderWeights:
+    """Return the encoder that rounds start from: the accepted release of this vault, else (or without a vault) release 0.
 
-    An adopted release is checked again against what is installed: after an update of Palate it may no longer fit. Raises
-    `ReleaseError` then, and for a release 0 that is not the one that Palate shipped with; what the vault raises; `ModelError`
-    if a file is missing.
+    It depends on signatures alone, so what is answered with it tells nothing of the labels. An accepted release is checked again
+    against what is installed: after an update of Palate it may no longer fit. Raises `ReleaseError` then, and for a release 0 that is
+    not the one that Palate shipped with; what the vault raises; `ModelError` if a file is missing.
     """
-    if records is None or not records.has(RELEASE, ONLY):
-        return _shipped()
+    release = None if records is None else read_release(records)
+    if records is None or release is None or not release.log.releases:
+        return shipped()
     try:
-        return check_release(_read_release(records), _need_trust(records), installed()).encoder
+        return check_release(release, need_trust(records), installed()).encoder
     except ReleaseError as error:
         raise ReleaseError(
             f"{error}; or go back to the encoder that ships with Palate: palate release reset", error.reason
         ) from None
 
 
+def release_key(records: Records) -> bytes | None:
+    """Return the public key that signs for the server now (32 bytes), None before a log was accepted."""
+    trust = read_trust(records)
+    return trust.key if trust is not None and trust.entries else None
+
+
+def why_not_good(records: Records, now: datetime) -> str:
+    """Return why the accepted log is not good any more, in one line, empty while it is or before one was accepted.
+
+    A device stays out of rounds then: newer releases, or a change of a stolen key, may be withheld from it. `now` has a zone.
+    """
+    trust = read_trust(records)
+    if trust is None or not expired(trust, now):
+        return ""
+    return (
+        f"the server's log of releases was good until {time_of(trust.until)[:10]} only: newer releases may be withheld from this "
+        "device; ask the person who runs the server for a newer one"
+    )
+
+
 def pin_key(log: Log, text: str) -> bool:
-    """Keep the key that releases must be signed with, unless it is kept already; return whether it is new.
+    """Keep the key that the log of releases must rest on, unless it is kept already; return whether it is new.
 
     Raises `ReleaseError` for a text that is no key, and if another key is kept.
     """
     key = read_key(text)
     with log.transaction() as change:
-        known = _read_trust(change)
+        known = read_trust(change)
         if known is None:
-            change.put(TRUST, ONLY, _encode_trust(Trust(key)))
+            change.put(TRUST, ONLY, encode_trust(Trust(key)))
             return True
-        earlier = _read_release(change).log.keys if change.has(RELEASE, ONLY) else ()
-        if key not in (known.key, *earlier):
+        if key != known.recovery and key not in _recovery_keys(read_release(change)):
             raise _other_key(known)
         return False
 
 
 def adopt(log: Log, release: SignedRelease, *, key: str | None = None) -> Adopted:
-    """Check a release and use it from now on; `key` is the text of the server's key, needed the first time only.
+    """Check a release and accept it; `key` is the text of the server's key, needed the first time only.
 
-    Nothing is changed unless everything fits. Raises `ReleaseError`, with the reason in one line and in one word; what the vault
-    raises.
+    Rounds start from it from now on; this person's evaluator uses it once it was tried on the person's own labels. Before the first
+    release only the log is accepted. Nothing is changed unless everything fits. Raises `ReleaseError`, with the reason in one line and
+    in one word; what the vault raises.
     """
     given = None if key is None else read_key(key)
     pinned = installed()
     with log.transaction() as change:
-        known = _read_trust(change)
+        known = read_trust(change)
         if known is None and given is None:
             raise ReleaseError(
                 "no release key is pinned here; get its text from the person who runs the server, and give it with --key",
                 "key",
             )
         trust = known if known is not None else Trust(given or b"")
-        checked = check_release(release, trust, pinned)
-        if given is not None and given not in release.log.keys:
+        if release.log.releases:
+            checked = check_release(release, trust, pinned)
+            now, hash_ = checked.trust, checked.card.hash
+        else:
+            if release.encoder:
+                raise ReleaseError("the log holds no release, and an encoder comes with it", "encoder")
+            now, hash_ = check_log(release.log, trust, pinned), SHIPPED_HASH
+        if given is not None and given not in _recovery_keys(release):
             raise _other_key(trust)
-        if checked.trust != known:
+        if now != known:
+            if now.release > trust.release:
+                _keep_before(change)
             change.put(RELEASE, ONLY, encode_release(release))
-            change.put(TRUST, ONLY, _encode_trust(checked.trust))
-    return Adopted(checked.card.release, checked.card.hash, checked.card.release > trust.release)
+            change.put(TRUST, ONLY, encode_trust(now))
+    return Adopted(now.release, hash_, now.release > trust.release)
+
+
+def _keep_before(change: Change) -> None:
+    """Keep the encoder that the evaluator uses now beside a newer release, which is still to be tried.
+
+    As many bytes are written whichever it is: how long this takes must not tell a server what its owner uses.
+    """
+    choice, release = read_choice(change), read_release(change)
+    if choice is not None and choice.uses != "new":
+        before, data = choice.before, change.get(BEFORE, ONLY)
+    elif release is not None and release.log.releases:
+        before, data = release.log.releases[-1][1].release, release.encoder
+    else:
+        before, data = 0, encoder_to_bytes(shipped())
+    change.put(BEFORE, ONLY, data)
+    write_choice(change, Choice(before))
 
 
 def offer(log: Log, data: bytes) -> Adopted | ReleaseError:
-    """Take what came over the wire as a release (a message of kind 11): return it adopted, or why it was refused.
+    """Take what came over the wire as a release (a message of kind 11): return it accepted, or why it was refused.
 
     Without a pinned key everything is refused: a server cannot introduce itself. Raises what the vault raises.
     """
@@ -180,21 +234,32 @@ def read_source(path: Path) -> SignedRelease:
 
 def read_standing(records: Records) -> Standing:
     """Return what is known here about releases; raises what the vault raises."""
-    trust = _read_trust(records)
-    log: ReleaseLog | None = _read_release(records).log if records.has(RELEASE, ONLY) else None
-    history = log.releases if log is not None else ()
+    trust, release = read_trust(records), read_release(records)
+    history = release.log.releases if release is not None else ()
+    accepted = trust is not None and trust.entries > 0
     return Standing(
         release=history[-1][1].release if history else 0,
         hash=history[-1][1].hash if history else SHIPPED_HASH,
-        key=None if trust is None else write_key(trust.key),
+        key=None if trust is None else write_key(trust.recovery),
         entries=0 if trust is None else trust.entries,
-        head=None if trust is None or not trust.entries else trust.head,
+        head=trust.head if trust is not None and accepted else None,
+        release_key=write_key(trust.key) if trust is not None and accepted else None,
+        until=0 if trust is None else trust.until,
+        choice=read_choice(records),
         history=history,
     )
 
 
+def read_accepted(records: Records) -> ReleaseLog:
+    """Return the log as it was accepted; raises `ReleaseError` where none was."""
+    release = read_release(records)
+    if release is None:
+        raise ReleaseError("no release log was accepted here yet; see palate release adopt", "empty")
+    return release.log
+
+
 def reset(log: Log) -> int:
-    """Go back to release 0, forget the adopted release, the log's head and the key; return which release was in use.
+    """Go back to release 0, forget the accepted release, the log's head and the key; return which release was in use.
 
     Works on records that cannot be read too. From then on nothing protects against an older release or another history, until a
     key is pinned again.
@@ -202,95 +267,24 @@ def reset(log: Log) -> int:
     with log.transaction() as change:
         trust: Trust | None = None
         with contextlib.suppress(VaultDamagedError):
-            trust = _read_trust(change)
-        for type_ in (RELEASE, TRUST):
+            trust = read_trust(change)
+        for type_ in TYPES:
             if change.has(type_, ONLY):
                 change.delete(type_, ONLY)
     return 0 if trust is None else trust.release
 
 
-def installed() -> Pinned:
-    """Return the hashes that a release must have in common with what is installed here; raises `ModelError`."""
-    return Pinned.by(_shipped(), installed_backbone())
-
-
-def installed_backbone() -> str:
-    """Return the `backbone_hash` of the towers and statistics that are installed, from the files themselves.
-
-    The first call reads 34 MB; later ones look at sizes and times only. Raises `ModelError` if a file is missing.
-    """
-    from palate.client.statistics import STATISTICS
-
-    names = f"version {STATISTICS_VERSION}: {','.join(STATISTICS)}"
-    try:
-        found = tuple(
-            ((WEIGHTS / name).stat().st_size, (WEIGHTS / name).stat().st_mtime_ns) for name in FROZEN
-        )
-        return _hash_backbone(WEIGHTS, found, names)
-    except OSError as error:
-        raise ModelError(f"{error.filename} cannot be read; install Palate anew") from None
-
-
-@lru_cache(maxsize=2)
-def _hash_backbone(folder: Path, found: tuple[tuple[int, int], ...], statistics: str) -> str:
-    files = {}
-    for name in FROZEN:
-        with (folder / name).open("rb") as file:
-            files[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return backbone_hash(files, statistics)
-
-
-@lru_cache(maxsize=1)
-def _shipped() -> EncoderWeights:
-    encoder = load_encoder()
-    if encoder_hash(encoder) != SHIPPED_HASH:
-        raise ReleaseError(
-            "the encoder that is installed is not the one that Palate ships with; install Palate anew",
-            "encoder",
-        )
-    return encoder
+def _recovery_keys(release: SignedRelease | None) -> set[bytes]:
+    """All recovery keys that were ever in force: each of them is a text that people may have pinned."""
+    return set() if release is None else {keys.recovery for keys in release.log.keys}
 
 
 def _other_key(known: Trust) -> ReleaseError:
     return ReleaseError(
-        f"another release key is pinned here, {write_key(known.key)}; if the server really has a new beginning, "
+        f"another release key is pinned here, {write_key(known.recovery)}; if the server really has a new beginning, "
         "forget the old one with: palate release reset",
         "key",
     )
-
-
-def _read_release(records: Records) -> SignedRelease:
-    try:
-        return decode_release(records.get(RELEASE, ONLY))
-    except ReleaseError:
-        raise VaultDamagedError(
-            "the release in the vault cannot be read by this version of Palate; forget it with: palate release reset"
-        ) from None
-
-
-def _need_trust(records: Records) -> Trust:
-    trust = _read_trust(records)
-    if trust is None:
-        raise VaultDamagedError("the vault holds a release and not what it was accepted for")
-    return trust
-
-
-def _read_trust(records: Records) -> Trust | None:
-    if not records.has(TRUST, ONLY):
-        return None
-    try:
-        content = json.loads(records.get(TRUST, ONLY))
-        if content.pop("version") != _VERSION:
-            raise ValueError("unknown version")
-        return Trust(**{**content, "key": bytes.fromhex(content["key"])})
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise VaultDamagedError(
-            "what the vault knows about releases cannot be read by this version of Palate"
-        ) from None
-
-
-def _encode_trust(trust: Trust) -> bytes:
-    return json.dumps({"version": _VERSION, **asdict(trust), "key": trust.key.hex()}).encode()
 
 
 def _read_file(path: Path, most: int) -> bytes:

@@ -70,7 +70,7 @@ def score_pictures(
     without any, the answer is what people like on the whole. Raises `PictureError` or `OptionError`.
     """
     from palate.client.evaluator import fit_evaluator
-    from palate.client.releases import own_encoder
+    from palate.client.own_encoder import own_encoder
 
     known, unknown, asked = (find_pictures(paths) for paths in (liked, disliked, pictures))
     if not asked:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from palate.shared.errors import ModelError
+from palate.shared.shipped import check_shipped
 
 LINEAR: Final = {
     "attention.self.query": ("self_attn.in_proj", 0),
@@ -63,8 +64,9 @@ class SentenceNetwork(nn.Module):
 def load_network(folder: Path) -> SentenceNetwork:
     """Returns the network of a folder that a BertModel was saved in, in float32, for inference.
 
-    Raises ModelError when its files are missing, damaged, or of a network of another kind.
+    Raises ModelError when its files are missing, damaged, exchanged, or of a network of another kind.
     """
+    check_shipped(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if (config["model_type"], config["hidden_act"]) != ("bert", "gelu"):

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from palate.shared.attributes import Vocabulary, load_vocabulary
 from palate.shared.errors import ModelError
+from palate.shared.shipped import check_shipped
 
 if TYPE_CHECKING:
     from palate.client.sentence_network import SentenceNetwork
@@ -39,6 +40,7 @@ def known_words(folder: Path = SHIPPED) -> frozenset[str]:
     file = folder / "tokenizer" / "vocab.txt"
     if not file.is_file():
         return frozenset()
+    check_shipped(file)
     lines = file.read_text(encoding="utf-8").splitlines()
     return frozenset(line for line in lines if len(line) > 1 and line.isalpha())
 
@@ -66,6 +68,7 @@ class SentenceTower:
         """The tokenizer; it cuts and pads nothing."""
         from tokenizers import Tokenizer
 
+        check_shipped(self._tokenizer_file)
         tokenizer = Tokenizer.from_file(str(self._tokenizer_file))
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -121,6 +124,7 @@ def load_term_embeddings(tower: SentenceTower) -> tuple[Floats, tuple[str, ...]]
     if tower.folder == SHIPPED and TERMS.is_file():
         from safetensors import safe_open
 
+        check_shipped(TERMS)
         with safe_open(TERMS, framework="np") as file:
             stamp = (file.metadata() or {}).get("texts")
             rows = file.get_tensor("terms").astype(np.float32)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from palate.client.sentences import MAX_TOKENS, SentenceTower
 from palate.shared.errors import ModelError
+from palate.shared.shipped import check_shipped
 
 if TYPE_CHECKING:
     import torch
@@ -141,6 +142,7 @@ class Sentiment:
 
         from palate.client.sentence_network import LINEAR, load_network
 
+        check_shipped(self.weights)
         members = []
         try:
             tensors = {name: tensor.float() for name, tensor in load_file(str(self.weights)).items()}

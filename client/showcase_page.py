@@ -12,7 +12,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from palate.client import durable
 from palate.client.pictures import read_picture
 from palate.client.profile import Preference, Profile
 from palate.client.records import Taught
@@ -29,6 +28,7 @@ from palate.client.sheet import (
     sheet_bytes,
 )
 from palate.client.showcase import BEST_OF, Showcase, Shown, demo_pictures
+from palate.shared import durable
 
 CHIPS = 8  # of each kind, the strongest
 TITLE = "One prompt, two palates"

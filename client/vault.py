@@ -27,6 +27,7 @@ folder put back in place of the newer one is not noticed**: nothing outside the 
 one. With the key in the system's keyring the note lies in the keyring, and a whole older folder is noticed too (unless
 the keyring was put back as well). Not noticed in either case is that the very last change was undone, if the power
 failed between that change and its note. Damage to a record's content shows when it is read, or at `verify`.
+What rounds of training spent is remembered apart from all this, with any lock, where there is a keyring (`spent_note`).
 
 **What is not protected.** Whoever can read this process's memory has the keys while it runs (`close` drops them, but
 Python may have left copies). The number, the rounded sizes and the times of records are visible.
@@ -34,21 +35,22 @@ Python may have left copies). The number, the rounded sizes and the times of rec
 
 import contextlib
 import errno
-import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from palate.client import durable, vault_folder, vault_format
+from palate.client import vault_folder, vault_format
 from palate.client.keyrings import KeyStore, SystemKeyring
 from palate.client.last_change import LastChange
 from palate.client.sealing import SALT_BYTES, SealBrokenError, derive_key, new_key
 from palate.client.transaction import Transaction
-from palate.client.vault_folder import HEAD, LOCK, NEXT_STEP, RECORDS, WAIT_SECONDS, WITNESS
+from palate.client.vault_folder import HEAD, LOCK, NEXT_STEP, RECORDS, WAIT_SECONDS
 from palate.client.vault_format import Entry, Head, Keys, Name, Witness
+from palate.shared import durable
 from palate.shared.errors import (
     OptionError,
     StorageError,
@@ -72,6 +74,11 @@ class Vault:
         self._head_stat: tuple[int, ...] | None = None
         self._guard = threading.RLock()
         self._changing = False
+        self.key_store = key_store  # where the key lies; None for a passphrase
+        self.store = keys.clear.store  # the random id that the vault got when it was made
+        self._watched: dict[Name, Callable[[bytes], None]] = {}
+        self.mended: tuple[str, ...] = ()
+        """What was put right about the folder when the vault was made or opened, a line each, to be told to the person."""
 
     # --- making, opening, closing -------------------------------------------------------------------------------
 
@@ -95,6 +102,7 @@ class Vault:
         vault = cls(home, Keys.derive(key, lock, store, salt), keyring)
         try:
             durable.make_folder(home)
+            vault.mended = vault_folder.close_to_others(home, new=True)
             with durable.locked(home / LOCK, WAIT_SECONDS, f"the vault in {home}"):
                 if (home / vault_folder.ERASED).exists():
                     vault_folder.finish_erasing(home)
@@ -129,7 +137,7 @@ class Vault:
         """Open the vault in `home`; a vault locked by the keyring finds its key there by itself.
 
         `unsafe_accept_loss` opens a vault that was rolled back or that lacks record files (those stay unreadable): a
-        last resort for a person who restored an incomplete backup and knows it.
+        last resort for a person who restored an incomplete backup and knows it. Its privacy budget then counts as spent.
 
         Raises `VaultMissingError`, `WrongPassphraseError`, `VaultDamagedError`, `VaultBusyError` or `StorageError`.
         """
@@ -150,21 +158,28 @@ class Vault:
             key = derive_key(passphrase, clear.salt)
         vault = cls(home, Keys.derive(key, clear.lock, clear.store, clear.salt), keyring)
         try:
+            vault.mended = vault_folder.close_to_others(home)
             with durable.locked(home / LOCK, wait_seconds, f"the vault in {home}"):
                 vault._load_head()
                 seen: Witness | None = None
+                lost = False
                 try:
                     seen = vault._note.check(vault._head, vault._head_hash)
                     vault._check_files()
                 except VaultDamagedError:
                     if not unsafe_accept_loss:
                         raise
+                    lost = True
                 # A full disk must not keep a person from reading; the next change will ask again.
                 with contextlib.suppress(OSError, StorageError):
                     vault._note_head(seen)
                 vault._clear_leftovers()
         except OSError as error:
             raise durable.storage_error(error, home, "the vault was not opened") from error
+        if lost:
+            from palate.client.spent_note import settle_loss
+
+            settle_loss(vault, now=datetime.now(UTC))
         return vault
 
     def close(self) -> None:
@@ -246,6 +261,10 @@ class Vault:
             if change.puts or change.deletes:
                 self._commit(change.puts, change.deletes)
 
+    def watch(self, type_: str, id_: str, tell: Callable[[bytes], None]) -> None:
+        """Call `tell` with each new content of a record before the change is made; what it raises keeps the change from being made."""
+        self._watched[type_, id_] = tell
+
     def change_passphrase(self, new_passphrase: str) -> None:
         """Lock the vault by another passphrase from now on: wraps all data keys anew, in one step.
 
@@ -266,8 +285,8 @@ class Vault:
                 wrapped = vault_format.wrap_data_key(data_key, new, name, entry.revision)
                 entries[name] = replace(entry, wrapped=wrapped)
             with self._storage("nothing was changed"):
-                head, head_data = self._prepare_head(entries, new)
-            self._put_in_place(head, head_data, new)
+                head, head_data, beside = self._prepare_head(entries, new)
+            self._put_in_place(head, head_data, beside, new)
 
     @staticmethod
     def erase(home: Path | str, *, keyring: KeyStore | None = None) -> None:
@@ -337,20 +356,22 @@ class Vault:
                     entries[name] = Entry(*name, revision, file, len(data), wrapped)
                 if written:
                     durable.sync_folder(self.home / RECORDS)
-                head, head_data = self._prepare_head(entries, keys)
+                for name, tell in self._watched.items():
+                    if name in puts:
+                        tell(puts[name])
+                head, head_data, beside = self._prepare_head(entries, keys)
         except BaseException:
             vault_folder.remove_leftovers(written)
             raise
-        self._put_in_place(head, head_data, keys)
+        self._put_in_place(head, head_data, beside, keys)
 
-    def _prepare_head(self, entries: Mapping[Name, Entry], keys: Keys) -> tuple[Head, bytes]:
-        """Write the next head beside the present one."""
+    def _prepare_head(self, entries: Mapping[Name, Entry], keys: Keys) -> tuple[Head, bytes, Path]:
+        """Write the next head beside the present one, and return it with its bytes and where it lies."""
         head = Head(self._head.counter + 1, self._head_hash, self._head.witness_key, entries)
         data = vault_format.encode_head(head, keys)
-        durable.write_file(self.home / f"{HEAD}.new", data, replace=True)
-        return head, data
+        return head, data, durable.write_beside(self.home / HEAD, data)
 
-    def _put_in_place(self, head: Head, data: bytes, keys: Keys) -> None:
+    def _put_in_place(self, head: Head, data: bytes, beside: Path, keys: Keys) -> None:
         """Put the prepared head in place of the present one: the one point at which a change happens.
 
         If the disk fails here, it alone knows which head is in place: new files stay until the next opening, which
@@ -360,7 +381,7 @@ class Vault:
         with self._storage("open the vault again to see whether the change was kept"):
             with durable.holding(self.home / HEAD) as scrub_old_head:
                 self._head_stat = None
-                durable.rename(self.home / f"{HEAD}.new", self.home / HEAD)
+                durable.rename(beside, self.home / HEAD)
                 self._keys = keys
                 durable.sync_folder(self.home)
                 with contextlib.suppress(OSError):
@@ -456,17 +477,9 @@ class Vault:
         if seen != now:
             self._note.write(now, self._head.witness_key)
 
-    def _files(self) -> dict[str, int]:
-        """Return the names and sizes in bytes of what lies in the folder of records."""
-        try:
-            with os.scandir(self.home / RECORDS) as folder:
-                return {item.name: item.stat(follow_symlinks=False).st_size for item in folder}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-
     def _check_files(self) -> None:
         """Check that every record's file is there and of the right length."""
-        there = self._files()
+        there = vault_folder.record_sizes(self.home)
         entries = self._head.entries.values()
         lost = sum(there.get(entry.file) != entry.size_bytes for entry in entries)
         if lost:
@@ -477,6 +490,10 @@ class Vault:
     def _clear_leftovers(self) -> None:
         """Remove what a crash left: files that the head does not name, and half-written ones."""
         kept = {entry.file for entry in self._head.entries.values()}
-        files = [f for f in self._files() if f not in kept and vault_folder.RECORD_FILE.fullmatch(f)]
-        beside = [self.home / f"{HEAD}.new", self.home / f"{WITNESS}.new"]
-        vault_folder.remove_leftovers([self.home / RECORDS / file for file in files] + beside)
+        files = [
+            f
+            for f in vault_folder.record_sizes(self.home)
+            if f not in kept and vault_folder.RECORD_FILE.fullmatch(f)
+        ]
+        vault_folder.remove_leftovers(self.home / RECORDS / file for file in files)
+        vault_folder.clear_beside(self.home)

@@ -12,16 +12,18 @@ Each frame is bound to the file's beginning, its number, and whether it is the l
 Hoang, Reyhanitabar, Rogaway and Vizár, CRYPTO 2015), so frames cannot be changed, left out, moved or cut off unnoticed.
 """
 
+import contextlib
 import hmac
 import json
 import os
 import secrets
 import struct
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from palate.client import durable
+from palate.client.records import ONLY
 from palate.client.sealing import (
     SALT_BYTES,
     SealBrokenError,
@@ -33,8 +35,16 @@ from palate.client.sealing import (
     unpad,
     unseal,
 )
+from palate.client.spent_note import ACCOUNT, remember, settle_import
 from palate.client.vault import Vault
-from palate.shared.errors import OptionError, VaultDamagedError, VaultError, WrongPassphraseError
+from palate.shared import durable
+from palate.shared.errors import (
+    OptionError,
+    StorageError,
+    VaultDamagedError,
+    VaultError,
+    WrongPassphraseError,
+)
 
 MAGIC, VERSION = b"PALATEVX", 1
 _START = struct.Struct(f">8sB16s{SALT_BYTES}s16s")
@@ -43,7 +53,7 @@ _LARGEST_FRAME_BYTES = 1 << 30
 
 
 def export_vault(vault: Vault, path: Path | str, passphrase: str) -> int:
-    """Write all records of `vault` into one sealed file and return how many there were.
+    """Write all records of `vault`, and the id of its privacy account, into one sealed file; return how many records there were.
 
     The file appears whole or not at all, and never in place of another one. Raises `OptionError` if `path` exists or
     the passphrase is empty, `StorageError` if it cannot be written, `VaultDamagedError` for a damaged record.
@@ -53,30 +63,35 @@ def export_vault(vault: Vault, path: Path | str, passphrase: str) -> int:
     key = derive_key(passphrase, salt)
     start = _START.pack(MAGIC, VERSION, file_id, salt, derive_subkey(key, "export check", salt, 16))
     frame_key = derive_subkey(key, "export frames", salt)
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    beside = durable.name_beside(path)
     if path.exists():
         raise OptionError(f"{path} exists already; name a new file for the export")
+    with contextlib.suppress(StorageError):  # a keyring that does not answer keeps nobody from a backup
+        remember(vault)
     try:
         with vault.transaction() as snapshot:  # holds the lock, so that the copy is of one moment
             names = [(type_, id_) for type_ in vault.types() for id_ in snapshot.list(type_)]
+            extra = {} if snapshot.has(ACCOUNT, ONLY) else {(ACCOUNT, ONLY): vault.store.hex().encode()}
             try:
-                with beside.open("xb") as file:
-                    beside.chmod(0o600)
+                with os.fdopen(durable.create_file(beside), "wb") as file:
                     file.write(start)
-                    for number, name in enumerate(names):
-                        plain = json.dumps(name).encode() + b"\n" + snapshot.get(*name)
+                    for number, name in enumerate([*names, *extra]):
+                        content = extra[name] if name in extra else snapshot.get(*name)
+                        plain = json.dumps(name).encode() + b"\n" + content
                         _write_frame(file, frame_key, start, number, False, plain)
-                    _write_frame(file, frame_key, start, len(names), True, str(len(names)).encode())
+                    count = len(names) + len(extra)
+                    _write_frame(file, frame_key, start, count, True, str(count).encode())
                     file.flush()
                     os.fsync(file.fileno())
                 durable.rename(beside, path)
                 durable.sync_folder(path.absolute().parent)
+                durable.clear_beside(path, durable.LEFTOVER_SECONDS)
             except BaseException:
                 beside.unlink(missing_ok=True)
                 raise
     except OSError as error:
         raise durable.storage_error(error, path, "nothing was exported") from error
-    return len(names)
+    return sum(type_ != ACCOUNT for type_, _ in names)
 
 
 def read_export(path: Path | str, passphrase: str) -> Iterator[tuple[str, str, bytes]]:
@@ -94,10 +109,11 @@ def read_export(path: Path | str, passphrase: str) -> Iterator[tuple[str, str, b
         raise OptionError(f"the exported file {path} cannot be read ({reason})") from error
 
 
-def import_vault(vault: Vault, path: Path | str, passphrase: str) -> int:
+def import_vault(vault: Vault, path: Path | str, passphrase: str, *, spent: float | None = None) -> int:
     """Take over all records of an exported file into an empty vault, in one step; returns how many there were.
 
-    Raises what `read_export` and `Vault.transaction` raise, and `VaultError` if the vault holds records already.
+    The vault counts as restored: `spent_note.settle_import` decides, with `spent`, what that means for its privacy budget. Raises
+    what `read_export` and `Vault.transaction` raise, and `VaultError` if the vault holds records already.
     """
     records = list(read_export(path, passphrase))
     with vault.transaction() as change:
@@ -108,7 +124,8 @@ def import_vault(vault: Vault, path: Path | str, passphrase: str) -> int:
             )
         for type_, id_, content in records:
             change.put(type_, id_, content)
-    return len(records)
+        settle_import(change, vault, now=datetime.now(UTC), spent=spent)
+    return sum(type_ != ACCOUNT for type_, _, _ in records)
 
 
 def _write_frame(file: BinaryIO, key: bytes, start: bytes, number: int, last: bool, plain: bytes) -> None:

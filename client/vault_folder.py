@@ -11,13 +11,14 @@
 
 import contextlib
 import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from palate.client import durable
 from palate.client.keyrings import KeyStore, SystemKeyring
 from palate.client.vault_format import LOCKED_BY_KEYRING, ClearHead, read_clear_head
+from palate.shared import durable
 from palate.shared.errors import (
     OptionError,
     StorageError,
@@ -62,7 +63,7 @@ def read_head(home: Path) -> bytes:
         refuse_missing(home)
         raise
     except OSError as error:
-        if error.errno in (errno.EFBIG, errno.EINVAL, errno.EISDIR):
+        if error.errno in (errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ELOOP):
             raise VaultDamagedError(f"{home / HEAD} is not a vault of Palate; {NEXT_STEP}") from None
         raise
 
@@ -105,8 +106,8 @@ def finish_erasing(home: Path) -> None:
     if (home / ERASED).exists():
         with durable.holding(home / ERASED) as scrub:
             scrub()
-    for name in (f"{HEAD}.new", WITNESS, f"{WITNESS}.new"):
-        durable.remove(home / name)
+    durable.remove(home / WITNESS)
+    clear_beside(home)
     for path in list(_record_files(home)):
         durable.remove(path)
     durable.remove_folder(home / RECORDS)
@@ -119,6 +120,40 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             durable.remove(path)
+
+
+def clear_beside(home: Path) -> None:
+    """Remove what killed processes left beside the head and the note; only for who holds the vault's lock."""
+    for name in (HEAD, WITNESS):
+        durable.clear_beside(home / name)
+
+
+def close_to_others(home: Path, *, new: bool = False) -> tuple[str, ...]:
+    """Take from others what they may do in the vault's folder, and say in a line what was mended, if anything was.
+
+    Raises `OSError` if the folder is another user's, who could undo that; root may open such a vault, and not make one.
+    """
+    mended = durable.make_private(home, ours=new, through_link=True)
+    for place in (home / RECORDS, home / HEAD, home / WITNESS):
+        with contextlib.suppress(FileNotFoundError):
+            durable.make_private(place)
+    if mended is None:
+        return ()
+    before, now = mended
+    if now & 0o077:
+        return (
+            f"others may use the folder {home} (mode {now:04o}), and this disk does not let that be changed",
+        )
+    return (f"others could use the folder {home} (mode {before:04o}); now only you can (mode {now:04o})",)
+
+
+def record_sizes(home: Path) -> dict[str, int]:
+    """Return the names and sizes in bytes of what lies in the folder of records."""
+    try:
+        with os.scandir(home / RECORDS) as folder:
+            return {item.name: item.stat(follow_symlinks=False).st_size for item in folder}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
 
 
 def stat_head(home: Path) -> tuple[int, ...]:

@@ -7,7 +7,8 @@ ViPer (Salehi et al., ECCV 2024) tunes Idefics2 with an adapter to answer in two
 
 Any model that transformers' AutoModelForImageTextToText loads can be asked; a model that was not tuned for it may not keep to the
 form. The answer is read strictly: whatever does not have the form is an ExtractionError that says what was wrong, since an empty
-profile would look like an answer. Nothing leaves the device; the folder or id is loaded by transformers as the person set it up.
+profile would look like an answer. Nothing leaves the device and nothing is fetched; model and adapter are folders or commits of the
+hub on this machine (`hub_cache`), read from safetensors alone, and no code that comes with them is run.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from palate.client.comments import check_comment
+from palate.client.hub_cache import find_model, refuse_reference
 from palate.shared.attributes import Mention, load_vocabulary
 from palate.shared.errors import ExtractionError, ModelError
 
@@ -40,7 +43,7 @@ _LINES = ("Liked Art Features", "Disliked Art Features")
 
 @dataclass(frozen=True)
 class VisionLanguageExtractor:
-    """Asks a model in a folder (or a hub id that is already on this device), with an optional peft adapter on top.
+    """Asks a model in a folder (or a hub id with its commit, OWNER/NAME@COMMIT), with an optional peft adapter on top.
 
     device is where it runs ("cpu", "cuda"). The model is loaded at the first comment; an 8-billion-weight one takes minutes.
     """
@@ -61,17 +64,21 @@ class VisionLanguageExtractor:
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         """The model on its device and its processor."""
+        folder, name = find_model(self.model)
+        refuse_reference(folder, name)
+        adapter = None if self.adapter is None else _find_adapter(self.adapter)
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        safe = {"local_files_only": True, "trust_remote_code": False}
         try:
-            processor = AutoProcessor.from_pretrained(self.model, local_files_only=True)
+            processor = AutoProcessor.from_pretrained(folder, **safe)
             model: Any = AutoModelForImageTextToText.from_pretrained(
-                self.model, dtype="auto", local_files_only=True, use_safetensors=True
+                folder, dtype="auto", use_safetensors=True, **safe
             )
-            if self.adapter is not None:
+            if adapter is not None:
                 from peft import PeftModel
 
-                model = PeftModel.from_pretrained(model, self.adapter, local_files_only=True)
+                model = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             reason = (str(error).splitlines() or ["unknown"])[0]
             raise ModelError(
@@ -95,6 +102,16 @@ class VisionLanguageExtractor:
         return str(
             processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
         )
+
+
+def _find_adapter(adapter: str) -> Path:
+    """Return an adapter's folder; raises ModelError for one without safetensors, for which peft would read pickle."""
+    folder, _ = find_model(adapter, "adapter")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            f"adapter = {adapter!r} holds no adapter_model.safetensors, and pickled weights are not read; save it as safetensors"
+        )
+    return folder
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from palate.server.durable import storage_error, write_atomically
 from palate.server.settings import RunSettings
+from palate.shared.durable import storage_error, write_atomically
 from palate.shared.encoder import EncoderWeights
 from palate.shared.errors import FileFormatError, PalateError
 from palate.shared.update import Floats

@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import json as jsonlib
-import math
 import os
 import signal
 import sys
+import time
 import tomllib
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from palate.server import registrar_cli, release_cli, shell
+from palate.server import carry_cli, key_cli, registrar_cli, release_cli, shell
 from palate.server.shell import Home, Json
+from palate.shared.accounting import Budget
 from palate.shared.errors import FederationError, FileFormatError, OptionError
 
 if TYPE_CHECKING:
     from palate.server.federation import ServerFolder
     from palate.server.privacy import Privacy
     from palate.server.settings import RunSettings
+    from palate.shared.release import ReleaseLog
 
 USUAL_LEAST = 10  # what `palate join` asks for unless told otherwise
+USUAL_BUDGET = Budget(8.0, 1e-5)  # the same
+NEARLY_OVER_DAYS = 14
+"""From how many days before its end on `palate server status` asks for the log of releases to be renewed."""
 DROWNED = 2.0
 """From how many lengths of the clip on the noise of a round is said to drown what devices teach."""
 
@@ -62,13 +68,6 @@ def start(
     admitted_only: Annotated[
         bool, typer.Option("--admitted-only", help="Take only devices admitted with palate server admit.")
     ] = False,
-    keep_books: Annotated[
-        bool,
-        typer.Option(
-            "--keep-books",
-            help="Keep Flower's books on disk, so that a noise plan knows devices again after a kill. Rounds take longer.",
-        ),
-    ] = False,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay until the server ends or Ctrl-C.")
     ] = False,
@@ -94,7 +93,6 @@ def start(
         certificate=_place(certificate),
         key=_place(key),
         admitted_only=admitted_only,
-        keep_books=keep_books,
     )
     with shell.dots(f"starting the server on {folder.home}"):
         server = processes.start(folder, address)
@@ -114,29 +112,56 @@ def start(
 @app.command()
 def admit(
     key: Annotated[
-        Path,
+        Path | None,
         typer.Argument(metavar="KEY.pub", help="Public key of the device; its private half stays there."),
-    ],
+    ] = None,
     name: Annotated[str, typer.Option(help="What you call the device.")] = "",
+    listed: Annotated[bool, typer.Option("--list", help="Show which devices are admitted.")] = False,
+    remove: Annotated[str, typer.Option(metavar="NAME", help="Take back the admission of a device.")] = "",
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Let a device join a server that was started with --admitted-only; it is known from then on, restarts included.
+    """Let a device join a server that is started with --admitted-only; whether it runs now or not.
 
     The device's owner makes the key with ssh-keygen -t ecdsa -b 256 -N "" -f palate-key, sends you palate-key.pub,
     and joins with palate join SERVER --key palate-key.
 
-    Example:
+    Examples:
 
         palate server admit palate-key.pub --name "Mara's laptop"
-    """
-    from palate.server.admission import admit as admit_device
 
-    done = admit_device(shell.folder_of(home), key, name)
+        palate server admit --list
+
+        palate server admit --remove "Mara's laptop"
+    """
+    from palate.server import admission, processes
+
+    folder = shell.folder_of(home)
+    if (key is not None) + listed + bool(remove) != 1:
+        raise OptionError("name a public key to admit, or take --list, or --remove NAME")
+    if listed:
+        found = admission.list_admitted(folder.admitted)
+        if json:
+            shell.print_json({"devices": [asdict(one) for one in found]})
+            return
+        for one in found:
+            shell.out(f"{one.name or '(no name)'}  since {one.when}  {one.key[:60]}...")
+        if not found:
+            shell.out("no device is admitted yet")
+        return
+    done = admission.dismiss(folder, remove) if remove else admission.admit(folder, cast(Path, key), name)
+    server = processes.running(folder)
+    if server is not None:
+        processes.ask_server(server, "admit")
     if json:
-        shell.print_json({"node": done.node, "name": done.name})
+        shell.print_json({**asdict(done), "admitted": not remove})
     else:
-        shell.out(f"admitted; the device may join as node {done.node}" + (f" ({name})" if name else ""))
+        named = f" ({done.name})" if done.name else ""
+        shell.out(
+            f"the device{named} may join no more" if remove else f"admitted; the device{named} may join"
+        )
+    if not remove and server is not None and not server.address.admitted_only:
+        shell.say("note: the server that runs takes every device; it asks for keys with --admitted-only")
 
 
 @app.command()
@@ -170,6 +195,10 @@ def run(
     """Train the shared encoder with the connected devices, and show how it goes.
 
     Rounds are masked and noised: the server sees sums over at least the quorum, and books what they cost in its privacy ledger.
+    Noise comes from the devices. Where a registrar vouches for them (palate server certify), or the server takes admitted ones
+    only, half of a sum's devices are counted on to add theirs (honest_share); where whoever likes may join, none but a person's own,
+    and each adds so much more.
+
     The settings file takes every setting by name, those of local training in a table [local], of masks and noise in [privacy]:
 
         strategy = "fedadam"
@@ -190,6 +219,7 @@ def run(
     """
     from palate.server import processes
     from palate.server.checkpoints import read_checkpoint
+    from palate.server.release_keys import KeyFiles
 
     folder = shell.folder_of(home)
     kept = read_checkpoint(folder.checkpoint)
@@ -198,9 +228,8 @@ def run(
         settings, {name: value for name, value in given.items() if value is not None}, unmasked
     )
     wanted = replace(wanted, rounds=(kept.round if kept else 0) + rounds)
-    if wanted.privacy is not None and not wanted.privacy.registrar:
-        known = registrar_cli.registrar_of(folder)
-        wanted = replace(wanted, privacy=replace(wanted.privacy, registrar=known))
+    if wanted.privacy is not None:
+        wanted = replace(wanted, privacy=_count_on(folder, wanted.privacy))
     if wanted.privacy is not None and wanted.privacy.plan is not None:
         from palate.server.planned import masks_and_plan
 
@@ -209,29 +238,45 @@ def run(
         from palate.server.slots import peek_slot
 
         peek_slot(folder.home, bytes.fromhex(wanted.privacy.registrar), wanted.rounds - rounds + 1)
+    log = (
+        key_cli.lend_round_key(KeyFiles(folder.home), datetime.now(UTC))
+        if processes.running(folder)
+        else None
+    )
     number = processes.submit(folder, wanted)
+    if log is not None and (line := _nearly_over(log)):
+        shell.say(f"note: {line}")
     if wanted.privacy is not None:
-        _warn(wanted, wanted.privacy)
+        _warn(wanted, wanted.privacy, rounds)
     if detach:
         shell.print_json({"run": number}) if json else shell.out(
             f"run {number} is submitted; see palate server status"
         )
         return
+    before = kept.round if kept else 0
     try:
-        ended = _show(folder, number, wanted.rounds - rounds)
+        ended = _show(folder, number, before)
     except KeyboardInterrupt:
         shell.say("the run goes on; see palate server status, or end it with palate server stop --run")
         raise
     kept = read_checkpoint(folder.checkpoint)
     if ended.get("ended") != "finished":
         raise FederationError(str(ended.get("reason", "the run was stopped")))
+    round_ = kept.round if kept else 0
+    counted = _counted(folder, before)
     if json:
         shell.print_json(
-            {"run": number, "round": kept.round if kept else 0, "last": dict(kept.metrics) if kept else {}}
+            {"run": number, "round": round_, "counted": counted, "last": dict(kept.metrics) if kept else {}}
+        )
+    elif counted:
+        shell.out(
+            f"the federation stands at round {round_}; {counted} of {round_ - before} rounds moved the encoder; "
+            "make a release: palate server release"
         )
     else:
         shell.out(
-            f"the federation stands at round {kept.round if kept else 0}; make a release: palate server release"
+            f"no round had enough answers: after round {round_} the encoder is what it was, and there is nothing to release; see that "
+            "devices are joined and allowed to take part, then run again"
         )
 
 
@@ -246,17 +291,19 @@ def status(home: Home = None, json: Json = False) -> None:
     from palate.server import processes
     from palate.server.checkpoints import read_checkpoint
     from palate.server.federation import read_note
-    from palate.server.releases import list_releases
+    from palate.server.releases import read_log
+    from palate.shared.release import time_of
 
     folder = shell.folder_of(home)
     server = processes.running(folder)
     kept = read_checkpoint(folder.checkpoint)
     wanted = processes.wanted(folder)
-    releases = [card.release for card in list_releases(folder.releases)]
+    log = read_log(folder.releases)
+    releases = [card.release for _, card in log.releases] if log else []
     found: dict[str, Any] = {
         "home": str(folder.home),
         "running": server is not None,
-        "healthy": server is not None and processes.healthy(server.address),
+        "healthy": server is not None and processes.healthy(server),
         "address": server.address.near if server else None,
         "pid": server.pid if server else None,
         "round": kept.round if kept else 0,
@@ -265,6 +312,7 @@ def status(home: Home = None, json: Json = False) -> None:
         "now": read_note(folder.now) if wanted and server else {},
         "ended": read_note(folder.ended),
         "releases": releases,
+        "good_until": time_of(log.statement.until) if log else None,
     }
     if json:
         shell.print_json(found)
@@ -277,6 +325,8 @@ def status(home: Home = None, json: Json = False) -> None:
     shell.out(
         f"the federation stands at round {found['round']}; releases: {', '.join(map(str, releases)) or 'none yet'}"
     )
+    if log is not None and (line := _nearly_over(log)):
+        shell.out(line)
     if wanted:
         shell.out(
             f"a run up to round {wanted.rounds} is {'at work' if server else 'to be taken up at the next start'}"
@@ -293,9 +343,12 @@ def status(home: Home = None, json: Json = False) -> None:
 
 app.command()(registrar_cli.certify)
 app.command()(registrar_cli.slots)
-app.command()(release_cli.key)
+app.command()(key_cli.key)
 app.command()(release_cli.privacy)
 app.command()(release_cli.release)
+app.command()(carry_cli.prepare)
+app.command()(carry_cli.sign)
+app.command()(carry_cli.take)
 
 
 @app.command()
@@ -348,9 +401,29 @@ def _settings(file: Path | None, given: dict[str, Any], unmasked: bool) -> RunSe
     return RunSettings.from_json(jsonlib.dumps(merged, default=str))
 
 
-def _warn(settings: RunSettings, privacy: Privacy) -> None:
-    """Say so where devices on their usual terms will refuse, and where the noise drowns whatever they can teach."""
-    from palate.server.privacy import noise_over_clip, sum_that_is_sure
+def _count_on(folder: ServerFolder, privacy: Privacy) -> Privacy:
+    """Return the settings with who vouches for devices, and with the part of them that is counted on to add noise."""
+    from palate.server import processes
+    from palate.shared.sum_noise import VOUCHED_SHARE
+
+    privacy = replace(privacy, registrar=privacy.registrar or registrar_cli.registrar_of(folder))
+    server = processes.running(folder)
+    if privacy.registrar:
+        return privacy
+    if server is not None and server.address.admitted_only:
+        return privacy if privacy.honest_share is not None else replace(privacy, honest_share=VOUCHED_SHARE)
+    if privacy.honest_share:
+        raise OptionError(
+            f"honest_share is {privacy.honest_share:g}, but whoever likes may join this server, and made-up devices add no noise; "
+            "vouch for devices with palate server certify, start with --admitted-only, or take honest_share = 0"
+        )
+    return privacy
+
+
+def _warn(settings: RunSettings, privacy: Privacy, rounds: int) -> None:
+    """Say so where devices on their usual terms will refuse, whose noise is counted on, and where it drowns what they can teach."""
+    from palate.server.privacy import enough_devices, noise_over_clip, sum_that_is_sure
+    from palate.shared.sum_noise import VOUCHED_SHARE
 
     sure = sum_that_is_sure(privacy, settings.devices, settings.quorum)
     if sure < USUAL_LEAST:
@@ -369,13 +442,67 @@ def _warn(settings: RunSettings, privacy: Privacy) -> None:
                 "note: with a noise_multiplier of 0 beside the plan the devices add no noise, and this server sees sums without any; "
                 "devices refuse that unless their owners allowed rounds that nothing protects"
             )
-    times = noise_over_clip(privacy, settings.devices)
+    alone = privacy.counted_share == 0 and privacy.noise_multiplier > 0
+    if alone:
+        shell.say(
+            "note: nobody vouches for the devices, so any of them may be made up, and each adds noise enough for itself alone; "
+            "with palate server certify, or --admitted-only, half of them are counted on, and far less noise does"
+        )
+    _warn_of_budgets(settings, privacy, rounds, sure)
+    times = noise_over_clip(privacy, settings.devices, settings.least)
     if times > DROWNED:
+        known = replace(privacy, honest_share=VOUCHED_SHARE) if alone else privacy
+        enough = enough_devices(known, DROWNED, settings.least / settings.devices)
         shell.say(
             f"note: with {settings.devices} devices the noise of a round is {times:.0f} times as long as one device's longest change, "
-            f"so little will be learned; from about {math.ceil(times * settings.devices / DROWNED):,} devices a round on it is worth "
-            "the while"
+            f"so little will be learned; from about {enough:,} {'vouched-for ' if alone else ''}devices a round on it is worth the while"
         )
+
+
+def _warn_of_budgets(settings: RunSettings, privacy: Privacy, rounds: int, sure: int) -> None:
+    """Say so where the devices' usual budget, or the server's own, does not hold all rounds."""
+    from palate.server.privacy import own_multiplier
+    from palate.shared.accounting import rounds_by_rho
+
+    if not privacy.noise_multiplier:
+        return
+    of_device = own_multiplier(privacy, settings.least, sure)
+    theirs = rounds_by_rho(USUAL_BUDGET, of_device)
+    if theirs < rounds:
+        held = f"holds {theirs:,} of the {rounds:,} rounds" if theirs else "holds not one round"
+        more = "a higher noise_multiplier"
+        if privacy.counted_share and not privacy.registrar:
+            more = "a registrar, without which a device counts its own noise alone,"
+        shell.say(
+            f"note: the budget that devices usually join with, epsilon {USUAL_BUDGET.epsilon:g}, {held}; with {more} it holds more"
+        )
+    ours = rounds_by_rho(Budget(privacy.epsilon, privacy.delta), privacy.noise_multiplier)
+    if privacy.plan is None and privacy.sampling == "fixed" and ours < rounds:
+        shell.say(
+            f"note: the budget of this server, epsilon {privacy.epsilon:g}, holds about {ours:,} rounds like these in all, and then ends "
+            "the run"
+        )
+
+
+def _nearly_over(log: ReleaseLog) -> str:
+    """Return a line on a log of releases that is good for few more days or none, empty for any other."""
+    from palate.shared.release import time_of
+
+    left = (log.statement.until - time.time()) / 86_400
+    if left >= NEARLY_OVER_DAYS:
+        return ""
+    return (
+        f"the log of releases {'is good until' if left > 0 else 'was good until'} {time_of(log.statement.until)[:10]}; after that "
+        "devices stay out of rounds; renew it: palate server key --renew"
+    )
+
+
+def _counted(folder: ServerFolder, before: int) -> int:
+    """Return how many rounds after `before` moved the encoder; the others count for numbers and seeds, and for nothing else."""
+    from palate.server.metrics import read_metrics
+
+    rounds = {line["round"]: bool(line["counted"]) for line in read_metrics(folder.rounds)}
+    return sum(counted for number, counted in rounds.items() if number > before)
 
 
 def _show(folder: ServerFolder, number: str, before: int) -> dict[str, Any]:
@@ -422,8 +549,6 @@ def _round_line(metrics: dict[str, Any]) -> str:
 
 def _stay(folder: ServerFolder) -> None:
     """Wait until the server ends; Ctrl-C and SIGTERM end it."""
-    import time
-
     from palate.server import processes
 
     def leave(number: int, frame: object) -> None:

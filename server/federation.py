@@ -5,7 +5,9 @@ the same process. Everything that a server has lies in one folder:
 
     checkpoint.safetensors   where the federation stands          (checkpoints)
     releases/                numbered encoders, the signed log    (releases)
-    release.key              signs releases                       (signing)
+    release.key              signs releases                       (release_keys)
+    recovery.key             signs changes of keys, until it is moved off this machine
+    round.key, round.delegations    sign invitations, and by what right    (inviting)
     registrar.key            vouches for devices, if there is one (registrar_cli)
     registrar/, slots/       its keys for slots and its books; the public slot keys    (registrar)
     slot.json                the newest slot that a masked round had                   (slots)
@@ -22,15 +24,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from palate.server.durable import held, write_atomically
 from palate.server.exchange import Devices, Now, Patience
+from palate.server.inviting import signer
 from palate.server.ledger import Ledger
 from palate.server.metrics import MetricsLog
 from palate.server.planned import PlannedNoise
@@ -39,8 +40,10 @@ from palate.server.rounds import Average, Book, Spend, no_ledger, run_rounds
 from palate.server.settings import RunSettings
 from palate.server.slots import Slots, kept_slots
 from palate.shared.accounting import Budget, Cost
+from palate.shared.durable import locked, make_folder, write_atomically
 from palate.shared.encoder import EncoderWeights
-from palate.shared.errors import PalateError
+from palate.shared.errors import PalateError, StorageError
+from palate.shared.sum_noise import SumNoise
 
 LOCK_SECONDS = 30.0  # what is left of a killed server lets go of the folder within a second
 
@@ -87,6 +90,11 @@ class ServerFolder:
         return self.home / "now.json"
 
     @property
+    def admitted(self) -> Path:
+        """The public keys of the devices that may join."""
+        return self.home / "admitted.json"
+
+    @property
     def ended(self) -> Path:
         """How the last run ended."""
         return self.home / "ended.json"
@@ -103,9 +111,11 @@ def standing(folder: ServerFolder, settings: RunSettings, first: EncoderWeights 
         return Checkpoint(0, newest_encoder(folder.releases) if first is None else first, settings)
     memory = kept.memory if kept.settings.strategy == settings.strategy else {}
     state = replace(kept, settings=settings, memory=memory)
-    newest = len(list_releases(folder.releases))
-    if newest > kept.encoder.release:  # a release was made since: it is what devices grow from now
-        state = replace(state, encoder=EncoderWeights(newest, kept.encoder.tensors), updates=0)
+    cards = list_releases(folder.releases)
+    if len(cards) > kept.encoder.release:  # a release was made since: it is what devices grow from now
+        # Rounds may have gone on while it was being signed elsewhere: what came since then is not in it.
+        since = max(0, kept.updates - cards[-1].updates)
+        state = replace(state, encoder=EncoderWeights(len(cards), kept.encoder.tensors), updates=since)
     return state
 
 
@@ -128,7 +138,8 @@ def federate(
     encoder to start from where there is no checkpoint yet.
     Raises FederationError, StorageError and others of our tree; `ended.json` holds their line.
     """
-    with held(folder.home / "lock", LOCK_SECONDS, f"the server folder {folder.home}"):
+    make_folder(folder.home)
+    with locked(folder.home / "lock", LOCK_SECONDS, f"the server folder {folder.home}", busy=StorageError):
         folder.ended.unlink(missing_ok=True)
         try:
             state = start = standing(folder, settings, first)
@@ -144,9 +155,10 @@ def federate(
                     average=average,
                     tell=tell,
                     patience=patience,
-                    spend=_spender(ledger),
+                    spend=_spender(ledger, settings),
                     noise=_planned(folder, start, ledger),
                     release=installed,
+                    sign=signer(folder.home),
                     offered=newest_message(folder.releases) or b"",
                     slots=_slots_of(folder, start),
                 ):
@@ -186,17 +198,18 @@ def _planned(folder: ServerFolder, start: Checkpoint, ledger: Ledger | None) -> 
     return PlannedNoise(folder.noise, start.settings, ledger)
 
 
-def _spender(ledger: Ledger | None) -> Spend:
+def _spender(ledger: Ledger | None, settings: RunSettings) -> Spend:
     """What books each round in the ledger, before its sum can be seen; rounds of a noise plan are booked by `planned`."""
-    if ledger is None:
+    if ledger is None or settings.privacy is None:
         return no_ledger
+    share = settings.privacy.counted_share
 
-    def spend(round: int, multiplier: float, chance: float | None, asked: int) -> Book:  # noqa: A002
-        cost = Cost(multiplier, chance).on_grid()
+    def spend(round: int, noise: SumNoise, chance: float | None, asked: int) -> Book:  # noqa: A002
+        cost = Cost(noise.counted, chance).on_grid()
         ledger.check(cost)
 
         def book() -> str:
-            ledger.book(round, cost, cohort=asked)
+            ledger.book(round, cost, cohort=asked, noise=noise, honest_share=share)
             return ledger.head
 
         return book
@@ -216,10 +229,8 @@ def read_note(path: Path) -> dict[str, Any]:
 def _teller(folder: ServerFolder, run: str) -> Callable[[Now], None]:
     def tell(now: Now) -> None:
         # For looking at only: not forced to the disk, and no reason to end a run.
-        beside = folder.now.with_suffix(".new")
         with contextlib.suppress(OSError):
-            beside.write_text(json.dumps({"run": run, **asdict(now)}), encoding="utf-8")
-            os.replace(beside, folder.now)
+            write_atomically(folder.now, json.dumps({"run": run, **asdict(now)}).encode(), lasting=False)
 
     return tell
 

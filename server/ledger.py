@@ -14,16 +14,20 @@ bounds, so the smaller one counts. The form of the file is described in `ledger_
 
     ledger       format
     budget       epsilon, delta, when                                         the newest one holds
-    round        round, noise_multiplier, sampling, cohort, mechanism, when
+    round        round, noise_multiplier, sampling, cohort, mechanism, when, and honest_share, all_add, alone
     plan         plan, noise_multiplier, rounds, when                         noise that is correlated over so many rounds
     plan round   plan, round, cohort, when
+
+A round's `noise_multiplier` is what is counted: the noise that is there if `honest_share` of the devices in the sum add theirs. `all_add` is
+the noise if all do, and `alone` that of one device. Rounds of earlier versions say none of the three: they were booked as if all added
+theirs, and one device's noise was at least a sum's over the square root of the cohort.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -31,14 +35,14 @@ from typing import Any, Final
 import numpy as np
 
 from palate.server.ledger_file import LedgerFile, read_lines
+from palate.server.spent import DEVICES, SERVER, Kind, PlanSpent, Spent, spent_by
 from palate.shared.accounting import (
+    LEAST_MULTIPLIER,
     ORDERS,
     Budget,
     Cost,
     Curve,
     check_rounds,
-    epsilon_by_pld,
-    epsilon_by_rdp,
     epsilon_of_curve,
     epsilon_of_rho,
     rdp_curve,
@@ -46,42 +50,16 @@ from palate.shared.accounting import (
     rounds_within,
 )
 from palate.shared.errors import LedgerDamagedError, OptionError, PalateError, PrivacyBudgetError
+from palate.shared.sum_noise import SumNoise
 from palate.shared.update import MAX_ROUND
 
 FORMAT: Final = "palate privacy ledger 1"
 
-DEVICES: Final = "devices"
-"""The noise is the sum of what the devices add: nobody ever has a sum without noise."""
-
-SERVER: Final = "server"
-"""The server adds the noise: whoever runs it is trusted not to look at the sum."""
-
 _PLAN = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class PlanSpent:
-    """A noise plan that is paid for: how many rounds it is for, and how many of them are done."""
-
-    rounds: int
-    done: int
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a ledger has spent of its budget, and whose noise that rests on: `DEVICES`, or for a part of it `SERVER`."""
-
-    rounds: int
-    epsilon: float  # the tight figure (privacy loss distributions)
-    epsilon_rdp: float  # the Rényi figure
-    delta: float
-    budget: float  # of epsilon
-    mechanism: str = DEVICES
-    plans: tuple[PlanSpent, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the figures as `palate server privacy --json` prints them."""
-        return asdict(self)
+_ROUND = ("round", "noise_multiplier", "sampling", "cohort", "mechanism", "when")
+_OTHERS = ("honest_share", "all_add", "alone")
 
 
 class _Count:
@@ -91,6 +69,8 @@ class _Count:
         self.budget: Budget | None = None
         self.rounds = 0
         self.costs: dict[Cost, int] = {}
+        self.kinds: dict[Kind, int] = {}
+        self.honest_share = 1.0  # the least that was counted on
         self.plans: dict[str, list[int]] = {}  # rounds planned, rounds done
         self.mechanism = DEVICES  # until some noise was the server's
         self.rho = 0.0  # of rounds without sampling
@@ -107,14 +87,15 @@ class _Count:
                 _expect(fields, "epsilon", "delta", "when")
                 self.budget = Budget(fields["epsilon"], fields["delta"])
             case "round":
-                _expect(fields, "round", "noise_multiplier", "sampling", "cohort", "mechanism", "when")
+                _expect(fields, *_ROUND, *(_OTHERS if "alone" in fields else ()))
                 _check_whole("round", fields["round"], 1, MAX_ROUND)
                 _check_whole("cohort", fields["cohort"], 1, 10**9)
                 if fields["mechanism"] not in (DEVICES, SERVER):
                     raise ValueError("unknown mechanism")
                 if fields["mechanism"] == SERVER:
                     self.mechanism = SERVER
-                self.spend(Cost(fields["noise_multiplier"], fields["sampling"]))
+                self.spend(_kind_of(fields))
+                self.honest_share = min(self.honest_share, fields.get("honest_share", 1.0))
                 self.rounds += 1
             case "plan":
                 _expect(fields, "plan", "noise_multiplier", "rounds", "when")
@@ -122,7 +103,8 @@ class _Count:
                 check_rounds(fields["rounds"])
                 if fields["plan"] in self.plans:
                     raise ValueError("a plan is paid for once")
-                self.spend(Cost(fields["noise_multiplier"]))
+                cost = Cost(fields["noise_multiplier"])
+                self.spend(Kind(cost, cost.noise_multiplier, cost.noise_multiplier))  # it rests on no device
                 self.plans[fields["plan"]] = [fields["rounds"], 0]
                 self.mechanism = SERVER
             case "plan round":
@@ -137,7 +119,9 @@ class _Count:
             case _:
                 raise ValueError("unknown kind")
 
-    def spend(self, cost: Cost) -> None:
+    def spend(self, kind: Kind) -> None:
+        cost = kind.cost
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
         self.costs[cost] = self.costs.get(cost, 0) + 1
         if cost.sampling is None:
             self.rho += rho_of(cost.noise_multiplier)
@@ -237,20 +221,37 @@ class Ledger:
             f"{self.rounds} rounds have been spent; end the run here, or begin a new budget and say so to everyone"
         )
 
-    def book(self, round: int, cost: Cost, *, cohort: int, mechanism: str = DEVICES) -> None:  # noqa: A002
+    def book(
+        self,
+        round: int,  # noqa: A002
+        cost: Cost,
+        *,
+        cohort: int,
+        mechanism: str = DEVICES,
+        noise: SumNoise | None = None,
+        honest_share: float = 1.0,
+    ) -> None:
         """Writes down that a round is spent; only when this has returned may its sum be looked at.
 
-        `cohort` is the number of devices that were asked. Raises PrivacyBudgetError when the budget does not hold it,
+        `cohort` is the number of devices that were asked, `noise` what the sum has by how many of the devices add theirs, of which
+        `cost` counts on `honest_share`. Without `noise` the line is that of an earlier version.
+        Raises PrivacyBudgetError when the budget does not hold it,
         StorageError when it cannot be written (the round must not be used then).
         """
         self.check(cost)
         cost = cost.on_grid()
-        self._write(
-            {
-                "kind": "round", "round": round, "noise_multiplier": cost.noise_multiplier, "sampling": cost.sampling,
-                "cohort": cohort, "mechanism": mechanism,
+        line: dict[str, Any] = {
+            "kind": "round", "round": round, "noise_multiplier": cost.noise_multiplier, "sampling": cost.sampling,
+            "cohort": cohort, "mechanism": mechanism,
+        }  # fmt: skip
+        if noise is not None:
+            enough = noise.alone >= LEAST_MULTIPLIER
+            line |= {
+                "honest_share": honest_share,
+                "all_add": max(cost.noise_multiplier, Cost(noise.all_add).on_grid().noise_multiplier),
+                "alone": Cost(noise.alone).on_grid().noise_multiplier if enough else 0.0,
             }
-        )  # fmt: skip
+        self._write(line)
 
     def steps_of(self, plan: str) -> tuple[int, int]:
         """Returns for how many rounds a plan is paid for, and how many of them are done; 0 and 0 for one that is not."""
@@ -335,12 +336,32 @@ def _counted(lines: Any, path: Path) -> _Count:
 def _spent(count: _Count) -> Spent:
     if count.budget is None:
         raise LedgerDamagedError("the privacy ledger has no budget")
-    delta = count.budget.delta
-    costs = list(count.costs.items())
-    quick = epsilon_by_rdp(costs, delta)
-    tight = min(quick, epsilon_by_pld(costs, delta))
-    plans = tuple(PlanSpent(rounds, done) for rounds, done in count.plans.values())
-    return Spent(count.rounds, tight, quick, delta, count.budget.epsilon, count.mechanism, plans)
+    return spent_by(
+        count.kinds,
+        count.budget.delta,
+        count.budget.epsilon,
+        rounds=count.rounds,
+        mechanism=count.mechanism,
+        plans=tuple(PlanSpent(rounds, done) for rounds, done in count.plans.values()),
+        honest_share=count.honest_share,
+    )
+
+
+def _kind_of(fields: Mapping[str, Any]) -> Kind:
+    """What a round's line says of its noise; raises OptionError or ValueError for what no line says."""
+    cost = Cost(fields["noise_multiplier"], fields["sampling"])
+    if "alone" not in fields:
+        all_add, alone = cost.noise_multiplier, cost.noise_multiplier
+        if fields["mechanism"] == DEVICES:
+            alone /= math.sqrt(fields["cohort"])
+        return Kind(cost, all_add, alone if alone >= LEAST_MULTIPLIER else 0.0)
+    share, all_add, alone = (fields[name] for name in _OTHERS)
+    for name, value, most in (("honest_share", share, 1.0), ("alone", alone, cost.noise_multiplier)):
+        if type(value) is not float or not 0 <= value <= most:
+            raise ValueError(f"{name} is {value!r}; it must be from 0 to {most:g}")
+    if type(all_add) is not float or all_add < cost.noise_multiplier:
+        raise ValueError(f"all_add is {all_add!r}; it must be at least the noise that is counted")
+    return Kind(cost, Cost(all_add).noise_multiplier, alone if alone >= LEAST_MULTIPLIER else 0.0)
 
 
 def _expect(fields: Mapping[str, Any], *names: str) -> None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from palate.server.durable import storage_error, write_atomically
+from palate.shared.durable import storage_error, write_atomically
 from palate.shared.errors import LedgerDamagedError
 
 BEFORE_FIRST: Final = "0" * 64

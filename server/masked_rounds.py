@@ -24,18 +24,19 @@ import numpy as np
 from palate.server.checkpoints import Checkpoint
 from palate.server.clipping import next_clip
 from palate.server.exchange import Collected, Exchange, Now, Tell
+from palate.server.inviting import Sign, not_signed
 from palate.server.masking import MaskedSum
 from palate.server.privacy import Privacy, mask_settings
 from palate.server.robust import CENTRE, combine, drop_long, make_groups
 from palate.server.sampling import SEED_BYTES, poisson_cohort
 from palate.server.settings import RunSettings
 from palate.server.slots import Slots, slots_by_round
-from palate.shared.accounting import noise_multiplier
 from palate.shared.coding import decode_model, encode_model, from_levels, sensitivity_of
 from palate.shared.encoder import EncoderWeights, encoder_hash, unflatten
 from palate.shared.errors import FederationError, MaskError
 from palate.shared.masked_wire import Invitation, encode_invitation
 from palate.shared.subspace import subspace_hash
+from palate.shared.sum_noise import SumNoise, sum_noise
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import fixed_hash
 
@@ -68,16 +69,18 @@ def collect_masked(
     release: EncoderWeights,
     seed: int,
     tell: Tell,
-    spend: Callable[[float, int], Callable[[], str]],
+    spend: Callable[[SumNoise, int], Callable[[], str]],
     noise: PlannedNoise | None = None,
+    sign: Sign = not_signed,
     slots: Slots = slots_by_round,
 ) -> Collected:
     """Returns the mean change of those devices of the cohort that came to the end, as one update; none where too few did.
 
     `release` is the encoder that devices have installed, `seed` what they derive their randomness from. `spend` is called with
-    the round's noise multiplier and the number of devices before anything is asked, and what it returns before a sum can be seen.
-    In rounds of a noise plan `noise` does that, and gives the sum its noise. `slots` gives the round its slot. Raises FederationError
-    when the settings name a registrar and there is no key of its for the slot.
+    the round's noise multipliers and the number of devices before anything is asked, and what it returns before a sum can be seen.
+    `sign` signs the invitation; what binds the round together is the hash of what was signed. In rounds of a noise plan `noise` gives
+    the sum its noise. `slots` gives the round its slot. Raises FederationError when the settings name a registrar and there is no key
+    of its for the slot.
     """
     settings, number = before.settings, before.round + 1
     privacy = settings.privacy
@@ -95,10 +98,14 @@ def collect_masked(
         if noise is not None
         else mask_settings(privacy, clip, least=least, most=max(least, _most(len(cohort), privacy)))
     )
-    multiplier = noise_multiplier(
-        masks.noise, devices=least, sensitivity=sensitivity_of(clip, masks.step, count), dimension=count + 1
+    sure = sum_noise(
+        masks.noise,
+        devices=least,
+        sensitivity=sensitivity_of(clip, masks.step, count),
+        dimension=count + 1,
+        honest_share=privacy.counted_share,
     )
-    book = spend(multiplier, len(cohort)) if privacy.noise_multiplier and noise is None else str
+    book = spend(sure, len(cohort)) if privacy.noise_multiplier and noise is None else str
     model = encode_model(before.encoder, release, privacy.model_bits)
     slot, slot_key = slots(number)
     if privacy.registrar and slot_key is None:
@@ -126,7 +133,7 @@ def collect_masked(
         "masked": True,
         "slot": slot,
         "clip": clip,
-        "noise_multiplier": multiplier,
+        "noise_multiplier": sure.counted,
         "ring_bits": masks.ring_bits,
     }
 
@@ -134,7 +141,7 @@ def collect_masked(
         tell(Now("training", number, settings.rounds, done, len(cohort)))
 
     heard(0)
-    adverts = exchange.ask(dict.fromkeys(cohort, invitation), SHARES[0] * settings.deadline_seconds)
+    adverts = exchange.ask(dict.fromkeys(cohort, sign(invitation)), SHARES[0] * settings.deadline_seconds)
     sums: list[_Group] = []
     for members in _groups(adverts, privacy, context):
         masked = MaskedSum(invitation, masks, count + 1, slot_key=slot_key)

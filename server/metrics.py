@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from palate.server.durable import storage_error, write_atomically
 from palate.server.events import EventFile
+from palate.shared.durable import storage_error, write_atomically
 
 
 class MetricsLog:

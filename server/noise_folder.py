@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import struct
 from collections.abc import Collection
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from palate.server.correlated import Levels, NoisePlan, NoiseState, add_noise, resting
-from palate.server.durable import storage_error, write_atomically
+from palate.shared.durable import make_folder, storage_error, write_atomically
 from palate.shared.errors import FileFormatError
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 MAGIC: Final = b"PALATE NOISE 1"
 _NONCE_BYTES, _SEED_BYTES = 12, 32
-_BINARY = getattr(os, "O_BINARY", 0)
 
 
 class NoiseFolder:
@@ -127,17 +125,10 @@ def _cipher(seed: bytes) -> AESGCM:
 
 def _read_or_make_seed(path: Path, *, has_state: bool) -> bytes:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent)
         if not path.exists() and not has_state:
             # Written beside and renamed, so that a kill leaves a whole seed or none; never readable by others.
-            beside = path.with_name("seed.new")
-            beside.unlink(missing_ok=True)
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(_SEED_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
+            write_atomically(path, secrets.token_bytes(_SEED_BYTES))
         seed = path.read_bytes()
     except OSError as error:
         raise storage_error(error, path, "without the seed there is no noise, and no round") from None

@@ -21,6 +21,7 @@ from palate.shared.errors import OptionError
 from palate.shared.masks import MOST_DEVICES, MaskSettings, smallest_sum
 from palate.shared.noise import check_sigma
 from palate.shared.subspace import Subspace, load_subspace
+from palate.shared.sum_noise import VOUCHED_SHARE, honest_devices
 
 SAMPLINGS: Final = ("fixed", "poisson")
 
@@ -30,6 +31,7 @@ _NUMBERS: Final = {
     "noise_multiplier": (0.0, 1_000.0),
     "agreement": (0.01, 1.0),
     "threshold_share": (0.51, 0.9),
+    "honest_share": (0.0, 1.0),
     "epsilon": (1e-3, 1e6),
     "delta": (1e-15, 0.1),
 }
@@ -83,7 +85,9 @@ class Privacy:
 
     A device's change is cut to the L2 length `clip`; from round to round the clip follows the median of the devices' lengths by
     `clip_rate` (0 keeps it). The noise on a sum of the quorum has the standard deviation `noise_multiplier` times the longest
-    that one device can add; with more devices in the sum there is more. Sums are taken modulo 2^`ring_bits` in the finest steps
+    that one device can add, also if no more than `honest_share` of its devices add theirs: so much more each of them adds. With more
+    devices in the sum there is more. By default half of the devices are counted on where a registrar vouches for them, and
+    elsewhere none but a person's own, because whoever likes can make devices up. Sums are taken modulo 2^`ring_bits` in the finest steps
     that fit if the changes agree no more than `agreement` (1: all the same). The encoder goes out as a difference of
     `model_bits` bits per weight. `threshold_share` is the part of a device's neighbours that must be there at the end.
 
@@ -95,13 +99,14 @@ class Privacy:
     hexadecimal digits) only devices that it has certified are taken in.
 
     With a `plan`, for fleets that cannot be sampled, the server adds noise of its own to each sum, and what is released is counted by
-    that alone. The devices' shares, `noise_multiplier`, stay what each device counts for itself; they may be smaller then, as
-    far as the devices' own budgets allow. Clip, steps of levels and cohort are then the same in all rounds.
+    that alone, whoever the devices are. The devices' shares, `noise_multiplier`, stay what each device counts for itself; they may
+    be smaller then, as far as the devices' own budgets allow. Clip, steps of levels and cohort are then the same in all rounds.
     """
 
     clip: float = 0.15
     clip_rate: float = 0.2
     noise_multiplier: float = 4.0
+    honest_share: float | None = None  # 0 to 1; None is VOUCHED_SHARE with a registrar, else 0
     ring_bits: int = 16
     agreement: float = 1.0
     model_bits: int = 8
@@ -118,6 +123,8 @@ class Privacy:
     def __post_init__(self) -> None:
         for name, (low, high) in _NUMBERS.items():
             value = getattr(self, name)
+            if value is None and name == "honest_share":
+                continue
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not low <= value <= high:
                 raise OptionError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}")
@@ -173,6 +180,13 @@ class Privacy:
         return SHARED_WEIGHTS if self.directions is None else self.directions.count
 
     @property
+    def counted_share(self) -> float:
+        """The part of the devices in a sum whose noise is counted on, a person's own beside them."""
+        if self.honest_share is not None:
+            return self.honest_share
+        return VOUCHED_SHARE if self.registrar else 0.0
+
+    @property
     def robust_rule(self) -> RobustRule:
         """The rule over the groups' means."""
         return RobustRule(self.rule)
@@ -183,14 +197,44 @@ class Privacy:
         return ClipRule(rate=self.clip_rate)
 
 
-def noise_over_clip(privacy: Privacy, devices: int) -> float:
+def noise_over_clip(privacy: Privacy, devices: int, least: int | None = None) -> float:
     """Returns how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2).
 
-    The noise of a plan, which cancels over the rounds, counts as the independent noise that leaves as much in the sum of all rounds.
+    Each of them adds noise as if the sum were of `least`, of which `honest_share` add theirs; by default `least` is all. The noise of a
+    plan, which cancels over the rounds, counts as the independent noise that leaves as much in the sum of all rounds.
     """
     plan = privacy.plan
     planned = prefix_error(plan.over(1.0)) / math.sqrt((plan.steps + 1) / 2) if plan is not None else 0.0
-    return math.hypot(privacy.noise_multiplier, planned) * math.sqrt(privacy.count) / devices
+    shares = privacy.noise_multiplier * more_noise(privacy, least=least or devices, most=devices)
+    return math.hypot(shares, planned) * math.sqrt(privacy.count) / devices
+
+
+def more_noise(privacy: Privacy, *, least: int, most: int) -> float:
+    """Returns how many times `noise_multiplier` the noise of `most` devices is that each add what keeps a sum of `least` safe."""
+    return math.sqrt(most / honest_devices(privacy.counted_share, least))
+
+
+def enough_devices(privacy: Privacy, times: float, least_share: float) -> int:
+    """Returns from about how many devices a round on the noise in its mean is at most so many clips long (`noise_over_clip`).
+
+    `least_share` is the part of them that makes the smallest sum. Returns at most 10^9.
+    """
+    low, high = 1, 10**9
+    while low < high:
+        middle = (low + high) // 2
+        least = max(1, math.ceil(least_share * middle))
+        low, high = (low, middle) if noise_over_clip(privacy, middle, least) <= times else (middle + 1, high)
+    return low
+
+
+def own_multiplier(privacy: Privacy, least: int, sure: int) -> float:
+    """Returns the noise multiplier that a device counts for itself on its usual terms, when sums of `sure` devices are sure.
+
+    With a registrar it counts on the noise of `VOUCHED_SHARE` of them, without one on its own alone.
+    """
+    share = VOUCHED_SHARE if privacy.registrar else 0.0
+    counted = honest_devices(share, max(1, min(sure, least)))
+    return privacy.noise_multiplier * math.sqrt(counted / honest_devices(privacy.counted_share, least))
 
 
 def sum_that_is_sure(privacy: Privacy, devices: int, quorum: int) -> int:
@@ -202,7 +246,8 @@ def sum_that_is_sure(privacy: Privacy, devices: int, quorum: int) -> int:
 def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> MaskSettings:
     """Returns what an invitation says about masks, for a sum of `least` to `most` devices.
 
-    Each device adds noise as if only `least` came to the end, so that there is always enough. Raises OptionError when the ring
+    Each device adds noise as if only `least` came to the end, and of them only those that are counted on added theirs, so that there
+    is always enough. Raises OptionError when the ring
     is too narrow.
     """
     # The ring must hold the noise of all, each of which adds the share that is reckoned for the fewest.
@@ -210,7 +255,7 @@ def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> Ma
         privacy.ring_bits,
         most,
         clip=clip,
-        noise_multiplier=privacy.noise_multiplier * math.sqrt(most / least),
+        noise_multiplier=privacy.noise_multiplier * more_noise(privacy, least=least, most=most),
         agreement=privacy.agreement,
         count=privacy.count,
     )
@@ -239,7 +284,7 @@ def planned_masks(
         raise ValueError("there is no noise plan in the settings")
     count = privacy.count if count is None else count
     unit = plan.over(1.0)
-    shares = privacy.noise_multiplier * math.sqrt(most / least)
+    shares = privacy.noise_multiplier * more_noise(privacy, least=least, most=most)
     step, _ = finest_step(
         privacy.ring_bits,
         most,
@@ -255,7 +300,9 @@ def planned_masks(
         ring_bits=privacy.ring_bits,
         step=step,
         clip=clip,
-        noise=check_sigma(privacy.noise_multiplier * sensitivity / math.sqrt(least)),
+        noise=check_sigma(
+            privacy.noise_multiplier * sensitivity / math.sqrt(honest_devices(privacy.counted_share, least))
+        ),
         least=least,
         threshold_share=privacy.threshold_share,
     )

@@ -1,16 +1,10 @@
-"""The deployed server: starts and stops Flower's SuperLink the right way, submits runs, and takes up what a kill left undone.
+"""The deployed server: starts and stops its process, submits runs to it, and takes up what a kill left undone.
 
-Where it stands in the flow: the commands of `cli` call this; Flower is reached through its own programs, never imported. What
-is right, learned by trying Flower 1.42: the work folder is empty, or code that lies in it would be taken for the app's; nothing
-is installed at run time; no telemetry and no question about updates leaves; Flower's own files lie in the server's folder, not in
-the home folder; passphrases are not handed on. Flower's books lie in memory, which halves the time of a masked round: what must outlive
-a kill lies in the server's folder, and devices join anew. Admitted keys need books on disk, and noise plans are better off with them.
+Where it stands in the flow: the commands of `cli` call this; the process is `serve`, which is reached by its own socket (`control`).
+No telemetry and no question about updates leaves; Flower's own files lie in the server's folder, not in the home folder;
+passphrases are not handed on. What must outlive a kill lies in the server's folder, and devices join anew.
 
-Whether the server runs is asked of the operating system: the SuperLink inherits a lock, which ends with it, however it ends.
-
-Flower's one port carries three things: what devices use (`/v1/fleet`), the submission of runs (`/v1/control`) and what the server's own
-processes use (`/v1/runtime`). Whoever reaches the port can submit runs. Beyond this machine it therefore needs TLS, and a proxy
-that lets the world reach `/v1/fleet` only.
+Whether the server runs is asked of the operating system: its process inherits a lock, which ends with it, however it ends.
 """
 
 from __future__ import annotations
@@ -23,25 +17,23 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from palate.server.checkpoints import read_checkpoint
-from palate.server.durable import storage_error, write_atomically
+from palate.server.control import SOCKET_NAME, ControlClient
 from palate.server.federation import ServerFolder, read_note
 from palate.server.settings import RunSettings
-from palate.shared.bundle import write_bundle
+from palate.shared.durable import storage_error, write_atomically
 from palate.shared.errors import FederationError, OptionError
 
-CONNECTION: Final = "palate"  # the name of our server in Flower's configuration
-IN_MEMORY: Final = ":flwr-in-memory:"
 START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 10.0
-CALL_SECONDS: Final = 90.0  # for one of Flower's commands
+LONGEST_SOCKET: Final = 100  # characters that a path to a socket may have on every system
 LARGEST_LOG: Final = 20_000_000
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -53,8 +45,7 @@ class Address:
     """Where a server listens, how it proves itself (TLS), and whether devices must prove themselves.
 
     `tls` is a folder with ca.crt, server.pem and server.key; each of these can be named by itself as well. Without any of them it is
-    plain HTTP. With `admitted_only` no device joins whose key was not admitted (`admission`). With `keep_books`, and where keys are
-    admitted, Flower's books lie on disk: devices keep their numbers over a kill, by which a noise plan knows at once who rests.
+    plain HTTP. With `admitted_only` no device joins whose key was not admitted (`admission`).
     Raises OptionError for a port out of range, for files that are missing, and for what needs TLS without it.
     """
 
@@ -65,7 +56,6 @@ class Address:
     certificate: str = ""
     key: str = ""
     admitted_only: bool = False
-    keep_books: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65_535:
@@ -121,6 +111,7 @@ class Running:
 
     pid: int
     address: Address
+    socket: str  # of the server itself
 
 
 def running(folder: Folder) -> Running | None:
@@ -134,45 +125,43 @@ def running(folder: Folder) -> Running | None:
     note = read_note(folder.home / "server.json")
     if not note:
         return None
-    return Running(int(note["pid"]), Address(**note["address"]))
+    try:
+        return Running(int(note["pid"]), Address(**note["address"]), str(note["socket"]))
+    except (KeyError, TypeError, ValueError):
+        raise FederationError(
+            f"the server on {folder.home} was started by another version; stop it with that one first"
+        ) from None
 
 
 def start(folder: Folder, address: Address) -> Running:
-    """Starts the SuperLink in the background, waits until it answers, and resubmits a run that was cut short.
+    """Starts the server in the background, waits until it answers, and resubmits a run that was cut short.
 
     Raises FederationError when a server runs here already or it does not come up, OptionError when the port is taken.
     """
-    program = _program("flower-superlink")
     already = running(folder)
     if already:
         raise FederationError(
             f"a server runs on {folder.home} already, at {already.address.near} (process {already.pid})"
         )
     _require_free(address)
-    log = prepare(folder, address)
+    _require_flower()
+    _require_certificate(address)
+    log = prepare(folder)
     lock = _take(folder.home / "server.lock")
     if lock is None:
         raise FederationError(f"another `palate server start` is at work on {folder.home}; let it finish")
-    command = [program, "--host", address.host, "--port", str(address.port)]
-    command += [
-        "--database",
-        str(folder.home / "flower" / "state.db")
-        if address.admitted_only or address.keep_books
-        else IN_MEMORY,
-        "--disable-runtime-dependency-installation",
-    ]
+    own = _socket_path(folder)
+    command = [sys.executable, "-m", "palate.server.serve", str(folder.home), str(own)]
+    command += [address.host, str(address.port)]
     if address.encrypted:
-        for flag, path in zip(("ca-certfile", "certfile", "keyfile"), address.certificates, strict=True):
-            command += [f"--ssl-{flag}", str(path.resolve())]
-        if address.admitted_only:
-            command.append("--enable-supernode-auth")
-    else:
-        command.append("--insecure")
+        command += [str(path.resolve()) for path in address.certificates[1:]]
+    if address.admitted_only:
+        command.append("--admitted-only")
     try:
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
-                cwd=folder.home / "flower" / "work",
+                cwd=folder.home / "flower",
                 env=environment(folder),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -182,10 +171,10 @@ def start(folder: Folder, address: Address) -> Running:
             )
     finally:
         os.close(lock)
-    server = Running(process.pid, address)
+    server = Running(process.pid, address, str(own))
     try:
         _note(folder.home / "server.json", asdict(server))
-        _wait_until_healthy(folder, process, address)
+        _wait_until_healthy(folder, process, server)
         resume(folder)
     except BaseException:
         _end(process.pid)
@@ -205,20 +194,20 @@ def stop(folder: Folder) -> bool:
     return True
 
 
-def healthy(address: Address, seconds: float = 2.0) -> bool:
-    """Says whether a server answers there."""
-    context = ssl.create_default_context(cafile=str(address.certificates[0])) if address.encrypted else None
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if context is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    scheme = "https" if address.encrypted else "http"
+def healthy(server: Running) -> bool:
+    """Says whether a server answers: on its own socket, and with an open port."""
     try:
-        with urllib.request.build_opener(*handlers).open(
-            f"{scheme}://{address.near}/health", timeout=seconds
-        ) as reply:
-            return bool(reply.status == 200)
-    except (OSError, ValueError):
+        ask_server(server, "status")
+        with socket.create_connection(_host_and_port(server.address), timeout=2.0):
+            return True
+    except (FederationError, OSError):
         return False
+
+
+def ask_server(server: Running, call: str, body: bytes = b"") -> dict[str, Any]:
+    """Make one call on the server's own socket; raises FederationError (`control`)."""
+    with contextlib.closing(ControlClient(Path(server.socket))) as client:
+        return client.ask_json(call, body)
 
 
 def submit(folder: Folder, settings: RunSettings) -> str:
@@ -241,9 +230,6 @@ def resume(folder: Folder) -> str | None:
     settings = wanted(folder)
     if settings is None:
         return None
-    number = read_note(folder.home / "run.json").get("run", "")
-    if number:  # what is left of it in Flower's books would keep devices busy
-        call_flower(folder, "stop", number, CONNECTION, may_fail=True)
     return _submit(folder, settings)
 
 
@@ -264,8 +250,9 @@ def drop_run(folder: Folder) -> bool:
         return False
     note = read_note(folder.home / "run.json")
     _note(folder.home / "run.json", {**note, "dropped": True})
-    if running(folder) and note.get("run"):
-        call_flower(folder, "stop", note["run"], CONNECTION, may_fail=True)
+    server = running(folder)
+    if server is not None:
+        ask_server(server, "stop")
     folder.now.unlink(missing_ok=True)
     return True
 
@@ -294,7 +281,7 @@ def follow(folder: Folder, run: str, poll_seconds: float = 0.2) -> Iterator[dict
                 raise FederationError(
                     "the server is gone; the run goes on when you start it again: palate server start"
                 )
-            if status_of(folder, run).startswith("finished") and read_note(folder.ended).get("run") != run:
+            if status_of(folder, run) not in ("running", "") and read_note(folder.ended).get("run") != run:
                 if read_note(folder.home / "run.json").get("dropped"):
                     yield {"run": run, "ended": "stopped", "round": _round(folder)}
                     return
@@ -310,38 +297,21 @@ def follow(folder: Folder, run: str, poll_seconds: float = 0.2) -> Iterator[dict
 
 
 def status_of(folder: Folder, run: str) -> str:
-    """Returns what Flower says of a run, such as `running` or `finished:failed`; empty when it does not answer."""
-    with contextlib.suppress(FederationError, KeyError, IndexError, TypeError):
-        return str(
-            call_flower(folder, "list", CONNECTION, "--run-id", run, "--format", "json")["runs"][0]["status"]
-        )
+    """Returns "running", or how a run ended ("finished", "failed", "stopped", "gone"); empty when the server does not answer."""
+    server = running(folder)
+    with contextlib.suppress(FederationError, KeyError):
+        if server is not None:
+            found = ask_server(server, "status")
+            return str(found["state"]) if found["run"] == run else "gone"
     return ""
 
 
-def prepare(folder: Folder, address: Address) -> Path:
-    """Lays out what Flower needs in the server's folder and returns the path of the log; raises StorageError."""
-    flower = folder.home / "flower"
+def prepare(folder: Folder) -> Path:
+    """Lays out the server's folder and returns the path of the log; raises StorageError."""
     log = folder.home / "logs" / "server.log"
-    lines = [
-        "[superlink]",
-        f'default = "{CONNECTION}"',
-        "",
-        f"[superlink.{CONNECTION}]",
-        f'address = "{address.near}"',
-    ]
-    if address.encrypted:
-        lines.append(f"root-certificates = {json.dumps(str(address.certificates[0].resolve()))}")
-    else:
-        lines.append("insecure = true")
     try:
-        for place in (flower / "work", log.parent):
+        for place in (folder.home / "flower", log.parent):
             place.mkdir(parents=True, exist_ok=True)
-        for leftover in (flower / "work").iterdir():
-            raise OptionError(
-                f"{leftover} must not be there: the server's work folder is to be empty; move it away"
-            )
-        write_bundle(flower / "bundle")
-        (flower / "config.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
         if log.exists() and log.stat().st_size > LARGEST_LOG:
             os.replace(log, log.with_suffix(".log.1"))
     except OSError as error:
@@ -350,7 +320,7 @@ def prepare(folder: Folder, address: Address) -> Path:
 
 
 def environment(folder: Folder) -> dict[str, str]:
-    """Returns the environment for Flower's programs: ours without secrets, and with Flower's switches set."""
+    """Returns the environment of the server's process: ours without secrets, and with Flower's switches set."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -361,65 +331,52 @@ def environment(folder: Folder) -> dict[str, str]:
         "FLWR_HOME": str(folder.home / "flower"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
-        "NO_PROXY": ",".join(LOOPBACK),
-        "PALATE_SERVER_HOME": str(folder.home),
         "PYTHONUNBUFFERED": "1",
     }
 
 
 def _submit(folder: Folder, settings: RunSettings) -> str:
-    if running(folder) is None:
+    server = running(folder)
+    if server is None:
         raise FederationError(f"no server runs on {folder.home}; start it with: palate server start")
     note = {"settings": json.loads(settings.to_json())}
     _note(folder.home / "run.json", {**note, "run": ""})
-    text = folder.home / "flower" / "run.toml"
-    text.write_text(f"settings = {json.dumps(settings.to_json())}\n", encoding="utf-8")
-    bundle = str(folder.home / "flower" / "bundle")
-    answer = call_flower(folder, "run", bundle, CONNECTION, "--run-config", str(text), "--format", "json")
-    number = str(answer.get("run-id") or "")
-    if not number:
-        raise FederationError(f"the server took no run: {answer.get('error-message', 'it does not say why')}")
+    number = str(ask_server(server, "start", settings.to_json().encode())["run"])
     _note(folder.home / "run.json", {**note, "run": number})
     return number
 
 
-def call_flower(folder: Folder, *arguments: str, may_fail: bool = False) -> dict[str, Any]:
-    """Runs one of Flower's commands and returns the JSON object that it prints, if it prints one."""
-    try:
-        done = subprocess.run(
-            [_program("flwr"), *arguments],
-            cwd=folder.home / "flower" / "work",
-            env=environment(folder),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=CALL_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise FederationError(
-            f"the server did not answer within {CALL_SECONDS:g} s; see {folder.home / 'logs'}"
-        ) from None
-    begin = done.stdout.find("{")
-    with contextlib.suppress(ValueError):
-        found = json.loads(done.stdout[begin:]) if begin >= 0 else None
-        if isinstance(found, dict) and (done.returncode == 0 or may_fail):
-            return found
-    if may_fail or done.returncode == 0:
-        return {}
-    said = (done.stderr.strip() or done.stdout.strip() or "it does not say why").splitlines()[-1]
-    raise FederationError(f"`flwr {arguments[0]}` failed: {said[:300]}")
+def _socket_path(folder: Folder) -> Path:
+    """Returns where the server's own socket is to lie: in its folder, or where that is too deep, in a folder of this user's."""
+    path = folder.home.resolve() / SOCKET_NAME
+    if len(str(path).encode()) <= LONGEST_SOCKET:
+        return path
+    return Path(tempfile.mkdtemp(prefix="palate-")) / SOCKET_NAME
 
 
-def _program(name: str) -> str:
-    path = Path(sys.executable).parent / name
-    if not path.exists():
+def _host_and_port(address: Address) -> tuple[str, int]:
+    host, _, port = address.near.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _require_certificate(address: Address) -> None:
+    if address.encrypted:
+        _, certificate, key = address.certificates
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, lambda: "")
+        except (ssl.SSLError, OSError, ValueError):
+            raise OptionError(
+                f"{certificate} and {key} are no certificate and its private key, unsealed, as PEM files"
+            ) from None
+
+
+def _require_flower() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("flwr") is None:
         raise FederationError(
             "the server needs Flower, which is not installed here: pip install 'palate[federate]'"
         )
-    return str(path)
 
 
 def _require_free(address: Address) -> None:
@@ -434,9 +391,9 @@ def _require_free(address: Address) -> None:
             ) from None
 
 
-def _wait_until_healthy(folder: Folder, process: subprocess.Popen[bytes], address: Address) -> None:
+def _wait_until_healthy(folder: Folder, process: subprocess.Popen[bytes], server: Running) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not healthy(address):
+    while not healthy(server):
         if process.poll() is not None:
             raise FederationError(
                 f"the server ended while it started; see {folder.home / 'logs' / 'server.log'}"
@@ -445,7 +402,7 @@ def _wait_until_healthy(folder: Folder, process: subprocess.Popen[bytes], addres
             raise FederationError(
                 f"the server did not answer within {START_SECONDS:g} s; see {folder.home / 'logs' / 'server.log'}"
             )
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 def _end(pid: int) -> None:

@@ -31,9 +31,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from palate.server.durable import held, storage_error, write_atomically
 from palate.shared.blind_signature import MODULUS_BYTES, SigningKey, make_signing_key, sign_blinded
-from palate.shared.errors import FileFormatError, OptionError
+from palate.shared.durable import locked, make_folder, storage_error, write_atomically
+from palate.shared.errors import FileFormatError, OptionError, StorageError
 from palate.shared.pseudonym import (
     SlotKey,
     SlotKeys,
@@ -185,10 +185,10 @@ class Registrar:
     def _held(self) -> Iterator[None]:
         folder = self.home / "registrar"
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder)
         except OSError as error:
             raise storage_error(error, folder, "nothing was changed") from None
-        with held(folder / "lock", _LOCK_SECONDS, f"the registrar's folder {folder}"):
+        with locked(folder / "lock", _LOCK_SECONDS, f"the registrar's folder {folder}", busy=StorageError):
             yield
 
     @contextmanager

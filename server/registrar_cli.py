@@ -2,7 +2,8 @@
 
 Where it stands in the flow: `cli` registers them beside its own commands. Devices that pin the registrar's key take part only with devices
 that it has certified, under pseudonyms that it cannot tell apart (`registrar`), and as soon as there is a registrar the server takes
-no others into masked rounds. A registrar that is somebody else than the server's operator protects against the operator too.
+no others into masked rounds, and counts on the noise of half of those in a sum (`shared.sum_noise`). A registrar that is somebody
+else than the server's operator protects against the operator too.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ def certify(
     the first time; owners pin it with palate join SERVER --registrar KEY. A request comes from palate pseudonyms request, and the
     answer goes back to palate pseudonyms take. For each slot a device is answered once. What was certified for a device cannot
     be taken back; with --withdraw it ends with the slots that it has.
+
+    To register says: behind this identity is a device that others may count on. From the first one on this server takes no other devices
+    into masked rounds, and both it and the devices count on half of those in a sum to add their noise (honest_share in [privacy],
+    palate join --honest-share); before, on none but a person's own. It says nothing of what the device sends.
 
     Examples:
 
@@ -166,7 +171,7 @@ def _register(folder: ServerFolder, text: str, withdraw: bool, json: bool) -> No
 
 
 def _answer(folder: ServerFolder, request: Path, output: Path | None, json: bool) -> None:
-    from palate.server.durable import write_atomically
+    from palate.shared.durable import write_atomically
 
     place = request.with_name(request.name + ".answer") if output is None else output.expanduser()
     with _progress("certificates", None) as done:

@@ -1,65 +1,35 @@
-"""`palate server key | privacy | release`: what the person who runs a server publishes, and what that has cost.
+"""`palate server privacy | release`: what the person who runs a server publishes, and what that has cost.
 
-Where it stands in the flow: `cli` registers these beside its own commands.
+Where it stands in the flow: `cli` registers these beside its own commands; `key_cli` and `carry_cli` are their neighbours.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palate.server import shell
+from palate.server import key_cli, shell
+from palate.server.key_cli import Days
 from palate.server.shell import Home, Json
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
+    from palate.server.checkpoints import Checkpoint
     from palate.server.federation import ServerFolder
-    from palate.shared.release import PrivacySpent
+    from palate.shared.release import Acceptance, Card, ReleaseLog
 
-
-def key(
-    rotate: Annotated[
-        bool, typer.Option("--rotate", help="Make another key; devices that accepted the old one follow.")
-    ] = False,
-    home: Home = None,
-    json: Json = False,
-) -> None:
-    """Print the text of the release key, by which people pin it; the first time, make the key.
-
-    Set PALATE_RELEASE_PASSPHRASE before that to seal the private half; the same is then needed for every release.
-
-    Examples:
-
-        palate server key
-
-        palate server key --rotate
-    """
-    from palate.server import releases, signing
-    from palate.shared.release import write_key
-
-    folder = shell.folder_of(home)
-    path = folder.home / "release.key"
-    made = True
-    if rotate:
-        public = releases.rotate_key(
-            folder.releases, datetime.now(UTC), key_path=path, passphrase=signing.passphrase_given()
-        )
-    else:
-        known = releases.current_public(folder.releases, path)
-        made = known is None
-        public = known or signing.make_key(path, signing.passphrase_given()).public_key().public_bytes_raw()
-    if json:
-        shell.print_json({"key": write_key(public), "file": str(path), "new": made})
-        return
-    if made:
-        shell.say(f"a new release key is in {path}; keep a copy of that file, and keep it secret")
-    shell.out(write_key(public))
+Anyway = Annotated[
+    bool, typer.Option("--anyway", help="Release an encoder that the acceptance test refuses.")
+]
 
 
 def privacy(home: Home = None, json: Json = False) -> None:
     """Say what the rounds so far have spent of the privacy budget, and check that nothing in the ledger was changed.
+
+    Beside what is booked stands what holds if all devices add their noise, against those who know who took part in which round (with
+    --json also by how many rounds somebody was in), and if all other devices are silent or made up.
 
     Example:
 
@@ -74,61 +44,105 @@ def privacy(home: Home = None, json: Json = False) -> None:
     if json:
         shell.print_json(spent.to_json())
         return
-    shell.out(
-        f"{spent.rounds} rounds have spent epsilon {spent.epsilon:.3g} of {spent.budget:g} at delta {spent.delta:g}, "
-        "counted per device, against everybody who sees the releases"
-    )
-    for plan in spent.plans:
-        shell.out(
-            f"a noise plan of {plan.rounds} rounds is paid for in that, {plan.done} of them done; it rests on this server, "
-            "which adds the noise"
-        )
+    for line in spent.describe():
+        shell.out(line)
 
 
-def _spent_for_card(folder: ServerFolder) -> PrivacySpent | None:
-    """What a release's card says of the privacy that was spent up to it; nothing without a ledger."""
-    from palate.server.ledger import read_spent
-    from palate.shared.release import PrivacySpent
+def release(anyway: Anyway = False, days: Days = 90, home: Home = None, json: Json = False) -> None:
+    """Make a numbered, signed release of the encoder as it stands, for devices to adopt; the first time, make the keys too.
 
-    if not folder.ledger.exists():
-        return None
-    spent = read_spent(folder.ledger)
-    return PrivacySpent(spent.epsilon, spent.delta, spent.mechanism)
-
-
-def release(home: Home = None, json: Json = False) -> None:
-    """Make a numbered, signed release of the encoder as it stands, for devices to adopt; the first time, make the key too.
+    It is tested on public pictures first: one that forgot what the release before knew, or is more noise than signal, is refused.
+    Where the release key lies on another machine, carry a folder there instead: palate server prepare FOLDER.
 
     Example:
 
         palate server release
     """
-    from palate.server import releases, signing
-    from palate.server.checkpoints import read_checkpoint
+    from palate.server import inviting, release_keys, releases
+    from palate.server.release_figures import spent_for_card
     from palate.shared.release import write_key
 
     folder = shell.folder_of(home)
-    kept = read_checkpoint(folder.checkpoint)
-    if kept is None:
-        raise OptionError(f"nothing was trained in {folder.home} yet; train first: palate server run")
-    path, passphrase = folder.home / "release.key", signing.passphrase_given()
-    found = releases.current_key(folder.releases, path, passphrase)
-    if found is None:
-        found = signing.make_key(path, passphrase)
-        shell.say(f"a new release key is in {path}; keep a copy of that file, and keep it secret")
+    kept = trained(folder)
+    files, now = release_keys.KeyFiles(folder.home), datetime.now(UTC)
+    log = releases.read_log(files.releases) or key_cli.make_keys(files, now, unsealed=False, days=days)
+    key = release_keys.current_key(files, key_cli.open_release_key(files))
+    if key is None:  # taken away between the two readings
+        raise OptionError(f"{files.release_file} is not there any more; nothing was signed")
     card = releases.make_release(
-        folder.releases, kept, datetime.now(UTC), key=found, privacy=_spent_for_card(folder)
+        folder.releases,
+        kept,
+        now,
+        key=key,
+        privacy=spent_for_card(folder.ledger),
+        acceptance=tested(folder, kept, anyway=anyway),
+        days=days,
     )
-    text = write_key(found.public_key().public_bytes_raw())
+    log = releases.read_log(files.releases) or log
+    inviting.lend(folder.home, key, now)
     file, message = (
         name(folder.releases, card.release) for name in (releases.release_path, releases.message_path)
     )
     if json:
-        shell.print_json(
-            {**releases.card_to_json(card), "file": str(file), "message": str(message), "key": text}
-        )
+        text = write_key(log.keys[-1].recovery)
+        shell.print_json({**card_of(card, log), "file": str(file), "message": str(message), "key": text})
         return
+    shell.out(f"release {card.release} is {file}")
+    for line in card_lines(card):
+        shell.out(line)
+    say_how_to_adopt(log, str(message))
+
+
+def trained(folder: ServerFolder) -> Checkpoint:
+    """Return the checkpoint to make a release of; raise OptionError where there is none."""
+    from palate.server.checkpoints import read_checkpoint
+
+    kept = read_checkpoint(folder.checkpoint)
+    if kept is None:
+        raise OptionError(f"nothing was trained in {folder.home} yet; train first: palate server run")
+    return kept
+
+
+def tested(folder: ServerFolder, kept: Checkpoint, *, anyway: bool) -> Acceptance | None:
+    """Return what the acceptance test found of a checkpoint's encoder; raise OptionError for one that it refuses."""
+    from palate.server import release_figures
+    from palate.server.releases import newest_encoder
+
+    if release_figures.TEST is None:
+        return None
+    with shell.dots("testing the encoder on public pictures"):
+        return release_figures.accept(
+            newest_encoder(folder.releases), kept.encoder, test=release_figures.TEST, anyway=anyway
+        )
+
+
+def card_lines(card: Card) -> list[str]:
+    """Return a card in lines for a person."""
+    from palate.server.release_figures import why_refused
+
+    lines = [
+        f"encoder {card.hash[:12]}, {card.updates:,} updates up to round {card.round}, on {card.parent[:12]}",
+        f"privacy: {card.privacy.describe() if card.privacy else 'no noise was booked, so nothing is promised'}",
+        f"test: {card.acceptance.describe() if card.acceptance else 'none was made'}",
+    ]
+    wrong = why_refused(card.acceptance) if card.acceptance else ""
+    return [*lines, f"warning: the test refuses it: {wrong}"] if wrong else lines
+
+
+def card_of(card: Card, log: ReleaseLog) -> dict[str, Any]:
+    """Return a card and until when its log is good, for JSON."""
+    from palate.shared.release import card_to_json, time_of
+
+    return {**card_to_json(card), "good_until": time_of(log.statement.until)}
+
+
+def say_how_to_adopt(log: ReleaseLog, message: str) -> None:
+    """Print what the owner of a device types, and until when."""
+    from palate.shared.release import time_of, write_key
+
     shell.out(
-        f"release {card.release} is {file} (encoder {card.hash[:12]}, {card.updates} updates, round {card.round})"
+        f"devices take it over with: palate release adopt {message} --key {write_key(log.keys[-1].recovery)}"
     )
-    shell.out(f"devices take it over with: palate release adopt {message} --key {text}")
+    shell.out(
+        f"the log is good until {time_of(log.statement.until)[:10]}; a newer release or palate server key --renew makes it longer"
+    )

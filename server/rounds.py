@@ -30,10 +30,12 @@ import numpy as np
 from palate.server.aggregation import Sound, check_replies, in_fixed_order, moved
 from palate.server.checkpoints import Checkpoint
 from palate.server.exchange import Collected, Devices, Exchange, Now, Patience, Tell
+from palate.server.inviting import Sign, not_signed
 from palate.server.settings import RunSettings
 from palate.server.slots import Slots, slots_by_round
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, ModelError
+from palate.shared.sum_noise import SumNoise
 from palate.shared.update import EncoderUpdate, Floats, norm_of
 from palate.shared.wire import Task, encode_task
 
@@ -46,8 +48,8 @@ OFFER_SECONDS = 20.0
 Book = Callable[[], str]
 """Books a round in the privacy ledger, before its sum can be seen, and returns the ledger's head."""
 
-Spend = Callable[[int, float, float | None, int], Book]
-"""Called before a noised round with its number, noise multiplier, the chance with which devices were asked, and how many were."""
+Spend = Callable[[int, SumNoise, float | None, int], Book]
+"""Called before a noised round with its number, its noise, the chance with which devices were asked, and how many were."""
 
 Average = Callable[
     [RunSettings, int, Sequence[EncoderUpdate], Mapping[str, Floats]], tuple[Floats, dict[str, Floats]]
@@ -55,7 +57,7 @@ Average = Callable[
 """From settings, round, checked updates and memory to the change of the encoder and the memory after it."""
 
 
-def no_ledger(round: int, multiplier: float, chance: float | None, asked: int) -> Book:  # noqa: A002
+def no_ledger(round: int, noise: SumNoise, chance: float | None, asked: int) -> Book:  # noqa: A002
     """No ledger: nothing is counted."""
     return str
 
@@ -70,6 +72,7 @@ def run_rounds(
     spend: Spend = no_ledger,
     noise: PlannedNoise | None = None,
     release: EncoderWeights | None = None,
+    sign: Sign = not_signed,
     offered: bytes = b"",
     slots: Slots = slots_by_round,
 ) -> Iterator[Checkpoint]:
@@ -77,9 +80,10 @@ def run_rounds(
 
     `spend` is asked before each masked round, and ends the run where the budget does; `noise` is the noise plan of settings that
     hold one, and ends the run with its last step. `release` is the encoder that devices have installed, against which masked
-    rounds write theirs (by default the one that ships with Palate), and `offered` are the bytes of the newest signed release,
-    sent once to every device. `slots` gives each masked round its slot. Raises FederationError, in one line, when too few devices
-    connect in time or too many rounds in a row had no quorum, and what `spend`, `noise` and `slots` raise.
+    rounds write theirs (by default the one that ships with Palate), `sign` signs what devices are asked (`inviting`), and `offered`
+    are the bytes of the newest signed release, sent once to every device. `slots` gives each masked round its slot. Raises
+    FederationError, in one line, when too few devices connect in time or too many rounds in a row had no quorum, and what `spend`,
+    `noise`, `sign` and `slots` raise.
     """
     if start.round < start.settings.rounds:
         wait_for_devices(devices, start, tell, patience, noise)
@@ -103,6 +107,7 @@ def run_rounds(
             spend=spend,
             noise=noise,
             release=release,
+            sign=sign,
             slots=slots,
         )
         yield state
@@ -124,6 +129,7 @@ def run_round(
     spend: Spend = no_ledger,
     noise: PlannedNoise | None = None,
     release: EncoderWeights | None = None,
+    sign: Sign = not_signed,
     slots: Slots = slots_by_round,
 ) -> Checkpoint:
     """Runs the round after a checkpoint and returns the checkpoint after it.
@@ -139,7 +145,7 @@ def run_round(
     exchange = Exchange(devices, number, patience)
     if settings.privacy is None:
         cohort = choose_cohort(connected, settings.asked, settings.seed, number)
-        got = _collect(devices, cohort, before, tell, patience)
+        got = _collect(devices, cohort, before, tell, patience, sign)
     else:
         from palate.server.masked_rounds import choose_masked_cohort, collect_masked
 
@@ -151,8 +157,9 @@ def run_round(
             load_encoder() if release is None else release,
             derive_seed(settings.seed, number),
             tell,
-            lambda multiplier, asked: spend(number, multiplier, chance, asked),
+            lambda sure, asked: spend(number, sure, chance, asked),
             noise,
+            sign,
             slots,
         )
 
@@ -254,7 +261,12 @@ def _wait(
 
 
 def _collect(
-    devices: Devices, cohort: Sequence[int], before: Checkpoint, tell: Tell, patience: Patience
+    devices: Devices,
+    cohort: Sequence[int],
+    before: Checkpoint,
+    tell: Tell,
+    patience: Patience,
+    sign: Sign,
 ) -> Collected:
     """Asks the cohort, without masks; returns the usable updates in an order that depends on their content alone."""
     settings, number = before.settings, before.round + 1
@@ -262,7 +274,7 @@ def _collect(
     task = Task.for_encoder(
         before.encoder, round=number, settings=settings.local, seed=derive_seed(settings.seed, number)
     )
-    wire = encode_task(task)
+    wire = sign(encode_task(task))
     got = Collected(bytes_down=len(wire) * len(cohort))
     refused = got.refused
     sound: list[Sound] = []

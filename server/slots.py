@@ -13,8 +13,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from palate.server.durable import storage_error, write_atomically
 from palate.server.registrar import find_slot_key
+from palate.shared.durable import storage_error, write_atomically
 from palate.shared.errors import FederationError, FileFormatError
 from palate.shared.pseudonym import SlotKey
 

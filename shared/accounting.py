@@ -281,6 +281,21 @@ def epsilon_of_rho(rho: float, delta: float) -> float:
     return max(0.0, min(bound(guess), bound((low + high) / 2)))
 
 
+def rounds_by_rho(budget: Budget, multiplier: float) -> int:
+    """Returns how many unsampled rounds of this noise multiplier a budget holds, counted as a device counts them."""
+
+    def fits(count: int) -> bool:
+        return epsilon_of_rho(count * rho_of(multiplier), budget.delta) <= budget.epsilon
+
+    low, high = 0, 1
+    while high < MOST_ROUNDS and fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
 def check_delta(delta: float) -> None:
     """Raises OptionError unless delta is a number between 0 and 1, and neither."""
     _check("delta", delta, 0.0, 1.0)

@@ -6,9 +6,23 @@ shares when more than the threshold's share of the whole roster endorsed the ver
 consistency check of Bonawitz et al. (CCS 2017, section 6.2), over the roster in place of the neighbourhood.
 
 **What it withstands.** A device endorses one request a round, so with t of n devices needed, two requests can both be agreed to only with
-2t - n colluding ones. Whoever reveals has therefore the same survivors before them, at least as many as the round's `least`. Nor can
-the ring be cut in two by what all are told: a survivor at the edge of the cut keeps little more than half of its holders, and
-more are needed to recover its seed.
+2t - n colluding ones. Whoever reveals has therefore the same living and the same survivors before them, at least as many as the round's
+`least`. What follows holds as long as fewer than 2s devices collude with the server, where s is `masks.spare` (with the usual threshold
+share, .66, a tenth of the cohort is never so many; with .51 as few as two may be):
+
+* A device in the sum was told of the same living as those who reveal. If not, its masks with the t of its holders that it takes for
+  living cancel only if those dropped out, or were told as it was. Neither reveals anything, so at most h - t others do of h
+  holders, and its seed takes t, more by 2t - h = 2s + 1.
+* Its neighbour among the survivors is in the sum too, since their mask cancels in no other way: it has checked the signature of
+  that neighbour's keys, whose secret takes t colluding holders.
+* So it goes on around the ring, and all survivors are in the sum, each with its noise, unless the ring is cut on both sides. A
+  gap is a cut if it is as wide as a device reaches, on one side, and has no honest survivor in it. The device before it has its
+  seed revealed by t holders, so s of those in the gap collude. Two gaps take 2s.
+
+Hence a device need not check what those advertised who are no neighbours of it: whoever is in the sum has found its own keys in the roster,
+and its neighbours have checked them. Certificates, the registrar's signatures of all pseudonyms in the roster for the round's slot, are
+checked for all: an endorsement counts only if a device that was vouched for gave it, and as each has one for a slot, the devices that
+collude are in the roster at most once each.
 
     endorsement  start 11 | request 32 | identity 32 | signature 64
     agreement    start 12 | request 32 | endorsers | for each endorser: signature 64 | checksum 4

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.shared.errors import ModelError, OptionError
+from palate.shared.shipped import check_shipped
 
 Floats = NDArray[np.float32]
 
@@ -231,6 +232,7 @@ def encoder_from_bytes(data: bytes) -> EncoderWeights:
 @lru_cache(maxsize=4)
 def load_encoder(path: Path = SHIPPED) -> EncoderWeights:
     """Returns the encoder of a file, release 0 unless another is named; raises ModelError when it cannot be read."""
+    check_shipped(path)
     try:
         with path.open("rb") as file:
             return encoder_from_bytes(file.read(MAX_BYTES + 1))

@@ -19,6 +19,7 @@ The command line prints that line and ends with a non-zero status; nothing else 
     ├── UpdateError              what came over the wire is not exactly what was agreed on
     ├── MaskError                a masked round that is refused, or cannot be finished
     ├── ReleaseError             a release of the encoder that this device must not take over
+    ├── InvitationError          an invitation that is not signed by the key that is trusted
     ├── FederationError          a federation's server cannot be reached, or does not take this device
     ├── PrivacyError             how much privacy the rounds of training have spent
     │   ├── PrivacyBudgetError   a round would spend more than the budget
@@ -98,6 +99,10 @@ MaskReason = Literal[
     "order",
 ]
 """Why a message of a masked round is refused, or the round fails, in one word, for counting."""
+
+
+InvitationReason = Literal["size", "magic", "kind", "version", "key", "expired", "signature"]
+"""Why a signed invitation is refused, in one word, for counting."""
 
 
 class PalateError(Exception):
@@ -248,6 +253,26 @@ class MaskError(PalateError):
         """Takes the line for people and the word for counting."""
         super().__init__(message)
         self.reason: MaskReason = reason
+
+
+class InvitationError(PalateError):
+    """An invitation that is not signed as it must be.
+
+    `reason` is one word of a fixed list:
+
+        size       cut short, or without a delegation
+        magic      not of Palate
+        kind       not signed at all, or another message
+        version    of another version of the form
+        key        signed for another release key than the one that is kept here
+        expired    the round key's time is over, or further off than is believed
+        signature  a signature is not of the key that is named
+    """
+
+    def __init__(self, message: str, reason: InvitationReason) -> None:
+        """Takes the line for people and the word for counting."""
+        super().__init__(message)
+        self.reason: InvitationReason = reason
 
 
 class FederationError(PalateError):

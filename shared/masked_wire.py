@@ -18,7 +18,8 @@ unsigned, others IEEE 754 of 8 bytes; shares alone are big endian. `alive`, `sur
 bitmaps over the roster (`masks.bitmap`), which is sorted by identity; whatever is there for each of several devices stands in
 that order. An identity here is a pseudonym: a key that a device has for this round alone; its certificate is the registrar's, for it
 and the round's slot (`pseudonym`). `context` is the SHA-256 of the invitation, `roster` and `request` that of the roster and of the
-unmask message. `certified` is 1 if some certificate is not zeros.
+unmask message. `certified` is 1 if some certificate is not zeros. An invitation goes out inside a signed message (`delegation`);
+`context` is of the invitation itself, so whoever has signed it changes nothing of the round.
 
 Reading is strict: what decodes is encoded to the very same bytes again, all else is refused with a `MaskError` whose `reason` is
 one word. `tests/data/mask_vectors.json` holds test vectors.
@@ -27,7 +28,7 @@ one word. `tests/data/mask_vectors.json` holds test vectors.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -233,12 +234,16 @@ def encode_roster(adverts: Collection[Advert]) -> bytes:
 
 
 def decode_roster(
-    data: bytes, *, context: bytes, slot_key: SlotKey | None = None, verified: bool = False
+    data: bytes,
+    *,
+    context: bytes,
+    slot_key: SlotKey | None = None,
+    whose: Callable[[Roster], Collection[int]] = lambda roster: range(len(roster)),
 ) -> Roster:
-    """Returns the roster of these bytes, every key and signature in it checked, unless all its adverts were `verified` before.
+    """Returns the roster of these bytes, every key in it checked, and the signatures of the adverts at the places `whose`.
 
     Raises MaskError: for another context, more than 1,000 devices, devices out of order, a key that is there twice or is not
-    usable, an advert that its identity did not sign, and, where the key of a slot is given, one without a certificate for it.
+    usable, such an advert that its identity did not sign, and, where the key of the slot is given, any without a certificate for it.
     """
     body = open_checked(data, ROSTER, least=_ROSTER.size)
     found, count, certified = _ROSTER.unpack_from(body)
@@ -267,9 +272,14 @@ def decode_roster(
     exchange = [key for one in adverts for key in (one.mask_key, one.share_key)]
     if len(set(exchange)) < len(exchange):
         raise MaskError("the roster has a key twice", "duplicate")
-    for one in () if verified else adverts:
-        check_advert(one, slot_key)
-    return Roster(tuple(adverts), masks.digest_of(data))
+    for one in adverts:
+        check_keys(one)
+        if slot_key is not None:
+            check_certificate(one.certificate, one.identity, slot_key)
+    roster = Roster(tuple(adverts), masks.digest_of(data))
+    for place in whose(roster):
+        check_signature(adverts[place])
+    return roster
 
 
 def encode_delivery(roster: Roster, receiver: int, alive: Collection[int], sealed: Sequence[bytes]) -> bytes:
@@ -333,20 +343,25 @@ def decode_advert(data: bytes, *, context: bytes, slot_key: SlotKey | None = Non
     advert = Advert(found, identity, mask_key, share_key, certificate, signature)
     if advert.context != context:
         raise MaskError("the advert is for another invitation", "context")
-    check_advert(advert, slot_key)
+    check_keys(advert)
+    check_signature(advert)
+    if slot_key is not None:
+        check_certificate(advert.certificate, advert.identity, slot_key)
     return advert
 
 
-def check_advert(advert: Advert, slot_key: SlotKey | None) -> None:
-    """Raises MaskError unless keys, signature, and, where the key of the slot is given, the certificate are good."""
+def check_keys(advert: Advert) -> None:
+    """Raises MaskError (`key`) unless all keys of an advert are in their canonical form and of full order."""
     masks.check_identity(advert.identity)
     masks.check_exchange_key(advert.mask_key)
     masks.check_exchange_key(advert.share_key)
+
+
+def check_signature(advert: Advert) -> None:
+    """Raises MaskError (`signature`) unless the identity that an advert names has signed it."""
     keys = (advert.identity, advert.mask_key, advert.share_key)
     content = start_of(ADVERT) + _ADVERT.pack(advert.context, *keys, advert.certificate)
     masks.verify(advert.signature, content, advert.identity, "an advert")
-    if slot_key is not None:
-        check_certificate(advert.certificate, advert.identity, slot_key)
 
 
 def encode_shares(roster: Roster, identity: Ed25519PrivateKey, shares: Shares) -> bytes:

@@ -14,9 +14,9 @@ Pasquini et al., CCS 2022). The keys are new in every round.
 **What it withstands.** Fewer than `threshold` of the holders of a secret learn nothing of it, whoever they are. Each honest holder
 reveals one share of a device, so a server that tells some that a device stayed and others that it dropped out needs twice the
 threshold: with t of h holders it takes at least 2t - h colluding ones. `smallest_sum` is the least number of devices whose sum such
-a server can get at all without colluders. In a sparse graph it is the round's minimum, because there devices first make sure
-that all were told the same (`agreement`). A server that makes up devices counts as colluding with them: that is what the
-registrar's certificates are against.
+a server can get at all without colluders, by lying about who dropped out and about who is alive. In a sparse graph it is the
+round's minimum, because there devices first make sure that all were told the same (`agreement`, with its argument). A server
+that makes up devices counts as colluding with them: that is what the registrar's certificates are against.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import hashlib
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -43,6 +44,7 @@ SIGNATURE_BYTES: Final = 64
 
 _STAY = 0.8  # the share of a cohort that the sparse graph counts on
 _FAILS = 1_000  # and in one of so many rounds at most, a device is left with too few neighbours
+_COLLUDE = 10  # and of so many devices one may collude with the server
 
 _FIELD_25519 = 2**255 - 19
 _SMALL_X25519 = {
@@ -106,17 +108,44 @@ class MaskSettings:
 # --- who is neighbour of whom --------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
 def degree(count: int, threshold_share: float) -> int:
-    """Returns how many neighbours each of `count` devices has: all others up to 64 devices, of more about log(count).
+    """Returns how many neighbours each of `count` devices has: all others up to 64 devices, of more as few as are safe.
 
-    So many that, when a fifth drops out by chance, in one of 1,000 rounds at most some device is left with fewer holders than
-    the threshold; by Hoeffding's bound (1963), which holds for draws without replacement too. A threshold share from 0.51 is more
-    than a device has left of its holders beside a gap that cuts the ring.
+    That is the smallest even number with which (1) when a fifth of the cohort drops out by chance, in one of 1,000 rounds at most
+    some device is left with fewer holders than the threshold, and (2) no tenth of the cohort that colludes with the server can
+    cut the ring, wherever its devices stand (`agreement` says why twice `spare` of them are needed). The first is
+    computed exactly, as a draw without replacement. For threshold shares too small for (2) it is what Hoeffding's bound (1963)
+    takes for (1), and in a cohort too small for either, all others.
     """
     if count <= COMPLETE or threshold_share >= _STAY:
         return count - 1
     half = math.ceil(math.log(_FAILS * count) / (4 * (_STAY - threshold_share) ** 2))
-    return min(count - 1, 2 * half)
+    most = min(count - 1, 2 * half)
+    for near in range(2, most, 2):
+        uncut = 2 * spare(near, threshold_share) * _COLLUDE > count
+        if uncut and _mostly_enough(count, near + 1, threshold_of(near + 1, threshold_share)):
+            return near
+    return most
+
+
+def spare(near: int, threshold_share: float) -> int:
+    """Returns how many holders a device with `near` neighbours needs beyond itself and those on one side of it in the ring."""
+    return threshold_of(near + 1, threshold_share) - near // 2 - 1
+
+
+def _mostly_enough(count: int, holders: int, threshold: int) -> bool:
+    """Says whether all of `count` devices keep the threshold of holders but in one of 1,000 rounds, if a fifth is gone.
+
+    How many of a device's holders stay is hypergeometric; over the devices chances are added. Whole numbers, so that both
+    sides of a round find the same.
+    """
+    stay = math.floor(_STAY * count)
+    least = max(0, holders - (count - stay))
+    few = sum(
+        math.comb(stay, left) * math.comb(count - stay, holders - left) for left in range(least, threshold)
+    )
+    return few * count * _FAILS <= math.comb(count, holders)
 
 
 def is_sparse(count: int, threshold_share: float) -> bool:
@@ -138,25 +167,60 @@ def holders_of(roster_hash: bytes, count: int, threshold_share: float) -> list[t
     near = degree(count, threshold_share)
     if near >= count - 1:
         return [tuple(range(count))] * count
-    ring = sorted(range(count), key=lambda i: hashlib.sha256(roster_hash + i.to_bytes(4, "little")).digest())
+    ring = _ring(roster_hash, count)
     found: list[tuple[int, ...]] = [()] * count
     for at, place in enumerate(ring):
-        found[place] = tuple(sorted(ring[(at + away) % count] for away in range(-(near // 2), near // 2 + 1)))
+        found[place] = _around(ring, at, near)
     return found
+
+
+def holders_at(roster_hash: bytes, count: int, threshold_share: float, place: int) -> tuple[int, ...]:
+    """Returns what `holders_of` has for one place."""
+    near = degree(count, threshold_share)
+    if near >= count - 1:
+        return tuple(range(count))
+    ring = _ring(roster_hash, count)
+    return _around(ring, ring.index(place), near)
+
+
+def _ring(roster_hash: bytes, count: int) -> list[int]:
+    return sorted(range(count), key=lambda i: hashlib.sha256(roster_hash + i.to_bytes(4, "little")).digest())
+
+
+def _around(ring: Sequence[int], at: int, near: int) -> tuple[int, ...]:
+    count = len(ring)
+    return tuple(sorted(ring[(at + away) % count] for away in range(-(near // 2), near // 2 + 1)))
+
+
+@lru_cache(maxsize=256)
+def _smallest(count: int, threshold: int, each: int) -> int:
+    """The least number of devices whose sum a server that lies can get in a complete cohort; see `smallest_sum`."""
+    for devices in range(1, count):
+        for unseen in range(min(each, count - devices) + 1):
+            dropped = count - devices - unseen  # all others that these have masks with
+            inside = devices * min(each - unseen, dropped)
+            told = inside + unseen * min(each, dropped) + dropped * min(each, dropped - 1)
+            tellers = (devices if unseen < each else 0) + unseen + dropped - 1
+            if not dropped or (told >= threshold * dropped and tellers >= threshold):
+                return devices
+    return count
 
 
 def smallest_sum(count: int, settings: MaskSettings) -> int:
     """Returns over how few of `count` devices a server can get a sum, if it tells every device something else.
 
-    No device reveals more mask keys than leave t of its holders, and `least` of all, as survivors. A key takes t of them. So a
-    server can have no more than count * (what one reveals) / t devices dropped out; the rest are in the sum. In a sparse graph
-    it can tell but one thing (`agreement`), so the answer is `least`. Both hold without colluders.
+    The sum over some devices is bare when of each other device either its mask key is known or they have no mask with
+    it, since they were told that it never shared its secrets. A mask key takes t holders who are told that the device dropped
+    out. Nobody goes on when less than t of its holders, or than `least` of all, are left of both, so each can be told of
+    `each` such devices, and none is told so of itself: those in the sum of `unseen` ones, all the same, and of drop-outs
+    as far as there is room, the others of drop-outs alone. The answer is the least number for which shares could
+    come together by these counts. In a sparse graph a server can tell but one thing (`agreement`), so there it is `least`. Both
+    hold without colluders.
     """
     if is_sparse(count, settings.threshold_share):
         return min(count, settings.least)
     threshold = threshold_of(count, settings.threshold_share)
-    each = max(0, min(count - threshold, count - settings.least))
-    return count - count * each // threshold
+    return _smallest(count, threshold, max(0, min(count - threshold, count - settings.least)))
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------

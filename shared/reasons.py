@@ -1,8 +1,8 @@
 """The only words about a device's refusals that ever leave it.
 
 Where it stands in the flow: a device that does not do what was asked answers with one of these texts, and the server counts it by
-`word_of`. They are about the message or the software, never about the person: whoever stays out for reasons of their own
-answers nothing.
+`word_of`. They are about the message or the software, never about the person, nor about what came of training: a device whose training
+fails answers as every other does (`client.contribution`), and whoever stays out for reasons of their own answers nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ class Reason(StrEnum):
     UNREADABLE_TASK = "the task cannot be read"
     UNMASKED = "this device takes part in masked rounds only"
     MASKS_REFUSED = "the masked round is not one that this device takes part in"
+    UNSIGNED = "the invitation is not signed by the key that this device trusts"
+    SETTINGS_REFUSED = "the task's settings are not ones that this device trains with"
     OTHER_ENCODER = "the task is for an encoder with other fixed tensors"
     OLDER_RELEASE = "the task is for a release older than this device's"
     ENCODER_TOO_LARGE = "the task's encoder is out of bounds"
-    TRAINING_FAILED = "local training failed"
+    TRAINING_FAILED = "local training failed"  # of devices before this version: no device says so any more
     NOT_NOTED = "the outbox could not be written, so nothing was sent"
     FAILED = "the device failed"
 

@@ -1,18 +1,19 @@
-"""Checks a release before anybody uses it: the log against the pinned key and what was seen before, the encoder against its card.
+"""Check a release before anybody uses it: the log against the pinned key and what was seen before, the encoder against its card.
 
 Where it stands in the flow: a device calls `check_release` with what came from a file or over the wire (`release`) and with the
 `Trust` in its vault; only if everything fits does it get an encoder, and the trust to keep from then on. The server reads its own
 log through the same checks.
 
 **What this stops.** A server, or whoever stands in its place, that wants to give a device an encoder of its own: without the
-pinned key nothing passes. One that has the key and shows different devices different histories, or takes a device back: what a
+release key nothing passes. One that has the key and shows different devices different histories, or takes a device back: what a
 device accepted once stays at its place in the log (no fork, no rollback), so every lie remains in the log of whoever was lied
-to. One that exchanges the frozen backbone for a rigged one, from whose gradients pictures can be rebuilt (PEFTLeak, Sami et
-al., CVPR 2025): the backbone ships with Palate, and a release trained on any other is refused.
+to. One that stole the release key and wants to keep it: the recovery key names another. One that exchanges the frozen backbone for a
+rigged one, from whose gradients pictures can be rebuilt (PEFTLeak, Sami et al., CVPR 2025): the backbone ships with Palate,
+and a release trained on any other is refused. One that withholds what is new: the log is not good any more after a while (`expired`).
 
-**What this does not stop.** Two devices that never accepted anything can be shown two logs signed by the same key; each then
-holds to its own, and only by comparing heads (`palate release show`) do they find out. A server that shows no newer release
-cannot be told from one that has none. Whoever steals the key can sign until devices have accepted the change to another one.
+**What this does not stop.** Two devices that never accepted anything can be shown two logs signed by the same keys; each then
+holds to its own, and only by comparing (`palate release compare`) do they find out. Whoever steals the release key can sign, and
+renew the log for those to whom it also keeps the change of keys from arriving.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -41,8 +43,8 @@ from palate.shared.release import (
     UNSIGNED,
     Card,
     Entry,
+    Keys,
     ReleaseLog,
-    Rotation,
     SignedRelease,
 )
 from palate.shared.update import norm_of
@@ -54,12 +56,15 @@ LARGEST_ENCODER: Final = 1_000.0
 
 @dataclass(frozen=True)
 class Trust:
-    """What is remembered of a federation's releases: a key, and how far its log was accepted. 0 entries: only a key was pinned."""
+    """What is remembered of a federation's releases: the recovery key, and how far its log was accepted. 0 entries: only that is pinned."""
 
-    key: bytes  # public: the pinned one, or the one in force after the last accepted entry
+    recovery: bytes  # public: the pinned one, or the one in force after the last accepted entry
     entries: int = 0
     head: str = ""  # hash of the last accepted entry
     release: int = 0  # number of the newest accepted release
+    key: bytes = b""  # public: the release key that is in force, once a log was accepted
+    stated: int = 0  # when the latest accepted statement was made, seconds since 1970
+    until: int = 0  # until when the log is good by that statement
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Pinned:
 
     @classmethod
     def by(cls, installed: EncoderWeights, backbone: str = BACKBONE_HASH) -> Pinned:
-        """Returns the hashes of an installed release 0 and backbone."""
+        """Return the hashes of an installed release 0 and backbone."""
         return cls(fixed_hash(installed), backbone, encoder_hash(installed))
 
 
@@ -88,7 +93,7 @@ class Checked:
 
 
 def backbone_hash(files: Mapping[str, str], statistics: str) -> str:
-    """Returns one hash for the frozen part: of each file's name and SHA-256 (in hexadecimal), and of what the statistics are."""
+    """Return one hash for the frozen part: of each file's name and SHA-256 (in hexadecimal), and of what the statistics are."""
     digest = hashlib.sha256(b"palate backbone 1\0")
     for name in sorted(files):
         digest.update(f"{name}\n{files[name]}\n".encode())
@@ -97,11 +102,12 @@ def backbone_hash(files: Mapping[str, str], statistics: str) -> str:
 
 
 def check_log(log: ReleaseLog, trust: Trust, pinned: Pinned) -> Trust:
-    """Checks a whole log and returns what is to be remembered of it.
+    """Check a whole log and return what is to be remembered of it.
 
     Entries up to the one that was accepted before are checked by their hashes alone: their signatures were checked then, and the
-    hash of the last of them names them all. Raises ReleaseError: "gap", "chain", "unsigned", "signature", "key", "parent", "shapes",
-    "fixed", "backbone", "rollback" or "fork".
+    hash of the last of them names them all. A log that is not good any more passes: `expired` says so of what is returned.
+    Raises ReleaseError: "empty", "gap", "chain", "unsigned", "signature", "key", "parent", "shapes", "fixed", "backbone", "rollback" or
+    "fork".
     """
     if log.shipped != pinned.shipped:
         raise ReleaseError(
@@ -109,13 +115,16 @@ def check_log(log: ReleaseLog, trust: Trust, pinned: Pinned) -> Trust:
             f"{pinned.shipped[:12]}; use the version of Palate that the server uses",
             "parent",
         )
+    if not log.entries:
+        raise ReleaseError("the release log is empty: nobody has signed anything yet", "empty")
     if len(log.entries) < trust.entries:
         raise ReleaseError(
             f"the release log ends at entry {len(log.entries)}, and entry {trust.entries} was accepted here before; "
             "ask the server for a newer one",
             "rollback",
         )
-    keys, encoders, previous = [log.first_key], [log.shipped], log.beginning
+    known: list[Keys] = []
+    encoders, previous = [log.shipped], log.beginning
     for number, entry in enumerate(log.entries, 1):
         if entry.number != number:
             raise ReleaseError(
@@ -123,14 +132,13 @@ def check_log(log: ReleaseLog, trust: Trust, pinned: Pinned) -> Trust:
             )
         if entry.previous != previous:
             raise ReleaseError(f"entry {number} of the release log does not continue the one before", "chain")
+        if number == 1 and not isinstance(entry.content, Keys):
+            raise ReleaseError("the first entry of the release log names no keys", "key")
         if number > trust.entries:
-            _check_signatures(entry, keys[-1])
-        if isinstance(entry.content, Rotation):
-            if entry.content.key in keys:
-                raise ReleaseError(
-                    f"entry {number} of the release log names a key that was used before", "key"
-                )
-            keys.append(entry.content.key)
+            _check_signatures(entry, known[-1] if known else None)
+        if isinstance(entry.content, Keys):
+            _check_keys(number, entry.content, known)
+            known.append(entry.content)
         else:
             _check_card(entry.content, encoders, pinned)
             encoders.append(entry.content.hash)
@@ -141,13 +149,29 @@ def check_log(log: ReleaseLog, trust: Trust, pinned: Pinned) -> Trust:
                 "its place, shows two histories; ask the person who runs it",
                 "fork",
             )
-    if not trust.entries and trust.key not in keys:
+    if not trust.entries and trust.recovery not in {keys.recovery for keys in known}:
         raise ReleaseError("the release log is not of the key that is pinned here", "key")
-    return Trust(keys[-1], len(log.entries), previous, len(encoders) - 1)
+    said = log.statement
+    _verify(
+        known[-1].release, said.signature, said.signed_bytes(previous), "the statement of the release log"
+    )
+    stated, until = max((said.when, said.until), (trust.stated, trust.until))
+    now = known[-1]
+    return Trust(now.recovery, len(log.entries), previous, len(encoders) - 1, now.release, stated, until)
+
+
+def check_next(log: ReleaseLog, card: Card, pinned: Pinned) -> None:
+    """Check a card that is to be the next release of a log as `check_log` will once it is signed; raise ReleaseError as that does."""
+    _check_card(card, [log.shipped, *(known.hash for _, known in log.releases)], pinned)
+
+
+def expired(trust: Trust, now: datetime) -> bool:
+    """Say whether the accepted log is not good any more at this time (with a zone); never before one was accepted."""
+    return trust.entries > 0 and now.timestamp() > trust.until
 
 
 def check_release(release: SignedRelease, trust: Trust, pinned: Pinned) -> Checked:
-    """Checks the newest release of a log and returns it; a release that was accepted before passes again.
+    """Check the newest release of a log and returns it; a release that was accepted before passes again.
 
     Raises ReleaseError as `check_log` does, and "empty", "encoder" or "norm".
     """
@@ -159,7 +183,7 @@ def check_release(release: SignedRelease, trust: Trust, pinned: Pinned) -> Check
 
 
 def read_encoder(data: bytes, card: Card) -> EncoderWeights:
-    """Returns the encoder of a file, which must be the very one that the card speaks of; raises ReleaseError ("encoder", "norm").
+    """Return the encoder of a file, which must be the very one that the card speaks of; raises ReleaseError ("encoder", "norm").
 
     Before the hash of the bytes is found to be the signed one, nothing in them is read.
     """
@@ -187,7 +211,7 @@ def read_encoder(data: bytes, card: Card) -> EncoderWeights:
 
 
 def _check_card(card: Card, encoders: list[str], pinned: Pinned) -> None:
-    """Checks a card against the releases before it (`encoders`, from release 0 on) and against what must not change."""
+    """Check a card against the releases before it (`encoders`, from release 0 on) and against what must not change."""
     if card.release != len(encoders):
         raise ReleaseError(
             f"release {card.release} follows release {len(encoders) - 1} in the log; a release is left out",
@@ -216,17 +240,33 @@ def _check_card(card: Card, encoders: list[str], pinned: Pinned) -> None:
         )
 
 
-def _check_signatures(entry: Entry, key: bytes) -> None:
-    pairs = [(key, entry.signature)]
-    if isinstance(entry.content, Rotation):
-        pairs.append((entry.content.key, entry.countersignature))
-    for signer, signature in pairs:
-        if signature == UNSIGNED:
-            raise ReleaseError(f"entry {entry.number} of the release log is not signed", "unsigned")
-        try:
-            Ed25519PublicKey.from_public_bytes(signer).verify(signature, entry.signed_bytes)
-        except (InvalidSignature, ValueError):
-            raise ReleaseError(
-                f"entry {entry.number} of the release log is signed by another key than the one in force",
-                "signature",
-            ) from None
+def _check_keys(number: int, keys: Keys, known: list[Keys]) -> None:
+    """Check that each key is the one in force or a new one: a key that was given up does not come back."""
+    for named, before in (
+        (keys.release, [one.release for one in known]),
+        (keys.recovery, [one.recovery for one in known]),
+    ):
+        other = {key for one in known for key in (one.release, one.recovery)} - set(before[-1:])
+        if named in other or (known and keys == known[-1]):
+            raise ReleaseError(f"entry {number} of the release log names a key that was used before", "key")
+
+
+def _check_signatures(entry: Entry, known: Keys | None) -> None:
+    """Check an entry's signatures against the keys in force before it; the first entry vouches for itself, and is bound by the pin."""
+    content = entry.content
+    signers: tuple[bytes, ...]
+    if isinstance(content, Keys):
+        signers = (content.recovery if known is None else known.recovery, content.release, content.recovery)
+    else:
+        signers = (b"" if known is None else known.release,)
+    for signer, signature in zip(signers, entry.signatures, strict=True):
+        _verify(signer, signature, entry.signed_bytes, f"entry {entry.number} of the release log")
+
+
+def _verify(signer: bytes, signature: bytes, signed: bytes, what: str) -> None:
+    if signature == UNSIGNED:
+        raise ReleaseError(f"{what} is not signed", "unsigned")
+    try:
+        Ed25519PublicKey.from_public_bytes(signer).verify(signature, signed)
+    except (InvalidSignature, ValueError):
+        raise ReleaseError(f"{what} is signed by another key than the one in force", "signature") from None

@@ -26,6 +26,7 @@ PRIME: Final = 2**256 + 297
 SECRET_BYTES: Final = 32
 SHARE_BYTES: Final = 33
 _DRAWN_BYTES = 48  # 128 bits more than the field has, so that reducing them is as good as uniform
+_RUN = 32  # steps of Horner's rule between two reductions
 _MOST_SUBSETS = 256  # tried when decoding fails, at most: what a liar may cost the server
 
 Polynomial = list[int]
@@ -53,12 +54,16 @@ def split_secret(
     coefficients = [int.from_bytes(secret, "big")] + [
         int.from_bytes(drawn[i : i + _DRAWN_BYTES], "big") % PRIME for i in range(0, len(drawn), _DRAWN_BYTES)
     ]
+    coefficients.reverse()
+    runs = [coefficients[i : i + _RUN] for i in range(0, threshold, _RUN)]
     shares = {}
     for x in holders:
         value = 0
-        for coefficient in reversed(coefficients):  # reduced once, at the end: x is small
-            value = value * x + coefficient
-        shares[x] = value % PRIME
+        for run in runs:  # reduced once in a run: x is small
+            for coefficient in run:
+                value = value * x + coefficient
+            value %= PRIME
+        shares[x] = value
     return shares
 
 
@@ -111,14 +116,14 @@ def _candidates(
 @lru_cache(maxsize=256)
 def _at_zero(places: tuple[int, ...]) -> tuple[int, ...]:
     """Lagrange's coefficients: what to multiply the values at these places by to have the value at 0 as the sum."""
-    found = []
-    for x in places:
-        above = below = 1
-        for other in places:
-            if other != x:
-                above = above * other % PRIME
-                below = below * (other - x) % PRIME
-        found.append(above * pow(below, -1, PRIME) % PRIME)
+    # Places are small, so their products are taken whole, and one inversion does for all (Montgomery's trick).
+    above = math.prod(places) % PRIME
+    below = [x * math.prod([other - x for other in places if other != x]) % PRIME for x in places]
+    *before, all_of_them = itertools.accumulate(below, lambda a, b: a * b % PRIME, initial=1)
+    found, inverse = [0] * len(places), pow(all_of_them, -1, PRIME)
+    for i in range(len(places) - 1, -1, -1):
+        found[i] = above * before[i] * inverse % PRIME
+        inverse = inverse * below[i] % PRIME
     return tuple(found)
 
 

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from palate.shared.encoder import HIDDEN, SHARED_SHAPES, TASTE, EncoderWeights, standardize
 from palate.shared.errors import ModelError, OptionError
+from palate.shared.shipped import check_shipped
 
 Floats = NDArray[np.float32]
 
@@ -92,6 +93,7 @@ def load_subspace(path: Path = SHIPPED) -> Subspace:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    check_shipped(path)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -8,7 +8,7 @@ Numbers are little endian, whole ones unsigned, others IEEE 754 of 8 bytes. `sha
 the `encoder_hash` of the encoder that was trained, `fixed` the `fixed_hash` of the tensors that come with a release. The tensors
 are those of `SHARED_SHAPES` in declared order, each row by row in little-endian float32, with nothing between and no
 compression. The checksum is the CRC-32 of everything before it (RFC 1952): it finds damage. That a message comes from whom it
-should is the transport's business: Flower's node authentication and TLS, and the SHA-256 by which Flower names each object.
+should is not told by it: a task goes out inside a signed message (`delegation`), and an update over Flower's node authentication and TLS.
 
 So every task has the same length, and every update, known before anything is read. Reading is strict: each value is
 checked, one way of writing a value is the only one, and what decodes is encoded to the very same bytes again. Everything

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -62,6 +63,7 @@ class Stage:
         self.folder = folder
         self.server = ServerFolder(folder / "server")
         self.nodes: list[Node] = []
+        self.release_passphrase = secrets.token_hex(16)
         for name in ("devices", "logs", "empty"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -189,16 +191,20 @@ class Stage:
         return ended if run and ended.get("run") == run else None
 
     def _environment(self, node: Node | None) -> dict[str, str]:
-        """Returns this process's environment for a child: with one passphrase or none, and without our user's own settings."""
+        """Returns this process's environment for a child: with the passphrase that it needs, and without our user's own settings."""
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("PALATE_", "FLWR_"))
         }
         kept |= {"OMP_NUM_THREADS": "1"}  # many processes share a few cores
+        # Made-up people leave nothing in the keyring of the person who looks on.
+        kept |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
         if kept.pop(
             "PYTHONDONTWRITEBYTECODE", None
         ):  # some thirty processes would compile every library anew
             kept["PYTHONPYCACHEPREFIX"] = str(self.folder / "bytecode")
-        return kept | ({"PALATE_PASSPHRASE": node.passphrase} if node is not None else {})
+        if node is not None:
+            return kept | {"PALATE_PASSPHRASE": node.passphrase}
+        return kept | {"PALATE_RELEASE_PASSPHRASE": self.release_passphrase}
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:

@@ -2,10 +2,11 @@
 
     make federation-demo            python -m palate.simulations.federation_demo [--out DIR] [--rounds 3] [--json]
 
-Three virtual people with a device each, a server, and a tap between them. After the first round a device is killed (-9) and started
-again; in the second the server is. At the end there is a newer release, every device shows what it sent, and everything that went over
-the wire is searched for what must not have (`needles`). Last comes an indiscreet device, which sends just that, and the same
-search has to find it. Ends with status 1 if anything of this is not so.
+Three virtual people with a device each, a server, and a tap between them. A registrar vouches for each device, so that they meet nobody
+made up and count on one another's noise, as far as three can: half of a sum of two is one, so each counts its own alone. After the
+first round a device is killed (-9) and started again; in the second the server is. At the end there is a newer release, every device
+shows what it sent, and everything that went over the wire is searched for what must not have (`needles`). Last comes an indiscreet
+device, which sends just that, and the same search has to find it. Ends with status 1 if anything of this is not so.
 """
 
 from __future__ import annotations
@@ -108,10 +109,12 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
         )
     nodes = sorted(stage.nodes, key=lambda node: node.name)
     wire = ("127.0.0.1", port)
+    with step("a registrar vouches for each device"):
+        pinned = {node.name: _vouch_for(stage, node) for node in nodes}
     with Tap(wire, folder / "capture") as tap, Peers(nodes) as peers:
         with step("the devices join, through a tap that keeps every byte"):
             for node in nodes:
-                stage.join(node, tap.address)
+                stage.join(node, tap.address, extra=pinned[node.name])
             private = {node.name: _read_private(node, folder) for node in nodes}
             stage.until("all devices have joined", lambda: all(node.joined() for node in nodes))
         with step("round 1"):
@@ -145,6 +148,7 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
         "device_killed": {"name": killed.name, "after_round": 1},
         "server_killed": {"in_round": killed_in, "resumed": again["resumed"], "ended": stage.how_run_ended()},
         "release": release,
+        "privacy": stage.serve("privacy"),
         "devices": [
             {"name": node.name, "labels": labels, **outbox}
             for node, labels, outbox in zip(nodes, lessons, sent, strict=True)
@@ -196,6 +200,16 @@ def find_wrong(report: Mapping[str, Any], rounds: int) -> list[str]:
     for device in report["devices"]:
         done = {one["round"] for one in device["outbox"]}
         expect({1, rounds} <= done, f"{device['name']} sent updates of the rounds {sorted(done)} only")
+        spent = device["privacy"]
+        expect(
+            spent["epsilon_if_all_add"] < spent["epsilon"] <= min(spent["epsilon_alone"], spent["budget"]),
+            f"{device['name']}'s device has spent {spent}",
+        )
+    kept = report["privacy"]
+    expect(
+        kept["if_all_add_epsilon"] < kept["epsilon"] <= min(kept["alone_epsilon"], kept["budget"]),
+        "the server's ledger does not say what holds if devices add no noise",
+    )
     noted = {one["sha256"] for device in report["devices"] for one in device["outbox"]}
     gone = {one["sha256"] for device in report["devices"] for one in device["outbox"] if one["sent"]}
     seen = set(report["capture"]["updates"])
@@ -240,6 +254,13 @@ def _read_private(node: Node, folder: Path) -> Private:
     return read_private(node.home, node.passphrase, _pictures(folder, node))
 
 
+def _vouch_for(stage: Stage, node: Node) -> tuple[str, ...]:
+    """Has the registrar certify a device; returns what its owner joins with."""
+    shown = stage.palate("outbox", "--terms", "--json", "--home", str(node.home), node=node)
+    given = stage.serve("certify", json.loads(shown)["identity"])
+    return ("--registrar", given["registrar"], "--certificate", given["certificate"])
+
+
 def _patience(devices: int) -> tuple[str, ...]:
     numbers = {"devices": devices, "quorum": min(2, devices), "deadline": DEADLINE_SECONDS, "wait": 120}
     return tuple(part for name, number in numbers.items() for part in (f"--{name}", str(number)))
@@ -263,10 +284,13 @@ def _kill_server(stage: Stage, process: int) -> int:
 
 
 def _read_outbox(stage: Stage, node: Node) -> dict[str, Any]:
-    """Returns a device's outbox as `palate outbox` shows it and as data."""
+    """Returns a device's outbox as `palate outbox` shows it and as data, and what its rounds have spent."""
     home = ("--home", str(node.home))
-    shown = stage.palate("outbox", *home, node=node)
-    return {"outbox": json.loads(stage.palate("outbox", *home, "--json", node=node)), "shown": shown}
+    shown, notes, terms = (
+        stage.palate("outbox", *options, *home, node=node)
+        for options in ((), ("--json",), ("--terms", "--json"))
+    )
+    return {"outbox": json.loads(notes), "shown": shown, "privacy": json.loads(terms)["privacy"]}
 
 
 def _read_rounds(stage: Stage) -> list[dict[str, Any]]:

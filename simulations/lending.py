@@ -17,13 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
+from palate.client.contribution import no_class
+from palate.client.invitations import Invitations
 from palate.client.joining import Participant, answer_task
 from palate.client.masked_answers import KINDS, MaskedAnswers
 from palate.client.masking import MaskRules
 from palate.client.outbox import MemoryLog
 from palate.client.progress import no_notice
-from palate.client.reasons import Send
+from palate.client.reasons import Declined, Send
 from palate.client.reconstruction import LEAST_LABELS, Labels
+from palate.shared.delegation import ANY_RELEASE, SIGNED, Opened
 from palate.shared.encoder import (
     PICTURE_FEATURES,
     SENTENCE_FEATURES,
@@ -32,7 +35,9 @@ from palate.shared.encoder import (
     load_encoder,
 )
 from palate.shared.errors import FileFormatError, OptionError, StorageError
-from palate.shared.wire import kind_of
+from palate.shared.masked_frame import INVITATION
+from palate.shared.reasons import Reason
+from palate.shared.wire import TASK, kind_of
 
 POPULATION_VARIABLE = "PALATE_POPULATION"
 SERVER = "this process"
@@ -52,10 +57,27 @@ class VirtualPerson:
         )
 
     def take_part(self, task: bytes, send: Send) -> None:
-        """Answer one message; too few labels stay out, as on a device. A virtual person has no privacy budget to lose."""
-        kind = kind_of(task)
+        """Answer one message, as on a device: too few labels make a change of nothing. A virtual person has no privacy budget to lose.
+
+        An invitation must be signed as on a device, by whatever key; whose that is a virtual person does not care.
+        """
+        kind, up_to = kind_of(task), ANY_RELEASE
+        if kind == SIGNED:
+            opened = open_by_anybody(task)
+            kind, task, up_to = kind_of(opened.message), opened.message, opened.up_to
+        elif kind in (TASK, INVITATION):
+            raise Declined(Reason.UNSIGNED)
         if kind not in KINDS:
-            answer_task(task, self._mine, send, log=MemoryLog(), server=SERVER, own=self.own)
+            answer_task(
+                task,
+                self._mine,
+                send,
+                log=MemoryLog(),
+                server=SERVER,
+                own=self.own,
+                pause=no_class,
+                up_to=up_to,
+            )
             return
         if self._masked is None:
             self._masked = MaskedAnswers(
@@ -66,11 +88,17 @@ class VirtualPerson:
                 server=SERVER,
                 tell=no_notice,
                 budgeted=False,
+                pause=no_class,
             )
-        self._masked.answer(kind, task, send)
+        self._masked.answer(kind, task, send, up_to)
 
     def _mine(self) -> Labels | None:
         return self.labels if len(self.labels) >= LEAST_LABELS else None
+
+
+def open_by_anybody(wire: bytes) -> Opened:
+    """Returns what was signed, by whatever release key; raises `Declined` where the signatures are not right."""
+    return Invitations(MemoryLog(), SERVER, no_notice).open(wire)
 
 
 def write_population(folder: Path, people: Sequence[Labels], own: EncoderWeights) -> None:

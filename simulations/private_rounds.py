@@ -191,6 +191,7 @@ class _PlannedNoise:
             clip=coded.clip,
             clip_rate=0.0,
             noise_multiplier=coded.multiplier,
+            honest_share=1.0,
             ring_bits=coded.ring_bits,
             model_bits=coded.model_bits,
             plan=coded.plan,

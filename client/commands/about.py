@@ -1,5 +1,7 @@
 """`palate demo` and `palate doctor`: Palate shows itself, and looks at the machine it runs on."""
 
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -54,12 +56,17 @@ def doctor(
 
         palate doctor --no-measure --json
     """
-    from palate.client.doctor import examine
+    from palate.client.doctor import examine, look_at_releases
 
+    stale = look_at_releases(
+        shell.home_of(home), os.environ.get(shell.PASSPHRASE_VARIABLE) or None, datetime.now(UTC)
+    )
     with shell.progress_bar() as progress:
         health = examine(shell.home_of(home), measure=measure, progress=progress)
+    if stale:
+        shell.say(f"warning: {stale}; until then this device stays out of rounds")
     if json:
-        shell.print_json(health.to_json())
+        shell.print_json(health.to_json() | {"releases": stale or None})
     else:
         from palate.client.commands import views
 

@@ -68,7 +68,7 @@ def join(
         int | None,
         typer.Option(
             "--least-devices",
-            help="Fewest devices whose sum the server may open.",
+            help="Fewest devices whose sum the server may open; it can make them up unless --registrar is given.",
             rich_help_panel=TERMS,
             show_default="10",
         ),
@@ -83,9 +83,9 @@ def join(
         float | None,
         typer.Option(
             "--honest-share",
-            help="Part of a sum's devices counted on to add noise; the fewer, the more a round costs.",
+            help="With --registrar: part of a sum's devices counted on to add noise; the fewer, the more a round costs.",
             rich_help_panel=TERMS,
-            show_default="1",
+            show_default="0.5",
         ),
     ] = None,
     allow_unmasked: Annotated[
@@ -112,7 +112,7 @@ def join(
         typer.Option(
             "--registrar",
             metavar="FILE_OR_TEXT",
-            help="Public key of who vouches for devices; none takes the pin away.",
+            help="Public key of who vouches for devices: others count for nothing then. The word none takes the pin away.",
             rich_help_panel=TERMS,
             show_default=False,
         ),
@@ -128,6 +128,9 @@ def join(
     Runs until Ctrl-C or `palate leave`. In each round this device trains the shared encoder on its labels and sends the
     change; comments, pictures, profile and your own model stay here. Other palate commands work meanwhile. A key for
     --key is made with: ssh-keygen -t ecdsa -b 256 -N "" -f palate-key
+
+    Without --registrar this server can make up all the other devices of a sum, so this device's own noise alone is counted; with it, that
+    of half of the devices.
 
     Joining is agreeing to the terms that are shown. They are kept in the vault for this server; terms that are not given again
     stay as they were. palate outbox --preview shows what would leave, palate outbox --terms what was agreed to and when.
@@ -168,16 +171,20 @@ def join(
     from palate.client.device import Device
     from palate.client.joining import Member
     from palate.client.membership import membership
+    from palate.client.spent_note import remember
 
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what there is to say is said here
     where = read_server(address, root_certificates, key, insecure)
     with _ended_by_signals(), contextlib.ExitStack() as held:
         device = held.enter_context(shell.open_device(home))
         held.enter_context(membership(place))
+        known = remember(device.vault)
         _terms_to_join_on(device, address, given, ask=ask, yes=yes)
         held.callback(_note_leaving, device.vault, address)
         member = Member(device, server=address, tell=shell.say)
         shell.say(f"{member.count_labels()} labels; reaching {address} ...")
+        for line in known:
+            shell.say(f"privacy: {line}")
         app.run_node(
             member,
             where,
@@ -218,11 +225,11 @@ def outbox(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Show what was sent to federations: when, to whom, which release, how many bytes, which tensors, how long each is.
+    """Show what was sent to federations: when, to whom, which release, and of the bytes what they are, how many, and their SHA-256.
 
-    With --preview, what would leave now: this device trains as in a round and shows the change, the noise, which of your comments
-    moves it most, and what is not protected. In JSON, comments are named by their ids, and updates that are no longer kept one by
-    one come first, as one entry with the id "earlier" that counts them in "updates".
+    With --preview, the same of what would leave now, and what stays here: this device trains as in a round and shows the change, the
+    noise, which of your comments moves it most, and what is not protected. In JSON, comments are named by their ids, and updates
+    that are no longer kept one by one come first, as one entry with the id "earlier" that counts them in "updates".
 
     Examples:
 
@@ -244,7 +251,8 @@ def outbox(
 
 
 def _show_notes(device: "Device", json: bool) -> None:
-    from palate.client.commands.federation_views import outbox_json, view_outbox
+    from palate.client.commands.federation_views import outbox_json, spent_line, view_outbox
+    from palate.client.ledger import read_spent
     from palate.client.outbox import read_earlier, read_outbox
 
     notes, earlier = read_outbox(device.vault), read_earlier(device.vault)
@@ -254,6 +262,7 @@ def _show_notes(device: "Device", json: bool) -> None:
         shell.say("nothing was sent so far")
     else:
         shell.out().print(view_outbox(notes, earlier))
+        shell.out().print(shell.plain(spent_line(read_spent(device.vault))), soft_wrap=True)
 
 
 def _show_preview(device: "Device", json: bool) -> None:
@@ -276,7 +285,10 @@ def _show_terms(device: "Device", json: bool) -> None:
     from palate.client.identity import own_identity
     from palate.client.ledger import read_spent
     from palate.client.pseudonyms import slots_left
+    from palate.client.spent_note import remember
 
+    for line in remember(device.vault):
+        shell.say(f"privacy: {line}")
     held, (dropped, events) = read_all_terms(device.vault), read_history(device.vault)
     spent = read_spent(device.vault)
     pinned = [one for one in held if one.registrar]
@@ -306,13 +318,19 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
 
     from palate.client.consent import Terms, agree, read_terms, refuse
     from palate.client.ledger import OwnBudget, write_budget
+    from palate.client.preview import describe_usual_cost
     from palate.client.pseudonyms import slots_left
     from palate.client.releases import pin_key
     from palate.shared.release import write_key
 
     before = read_terms(device.vault, address)
     terms = replace(before or Terms(address), **given)
-    for number, line in enumerate(terms.describe()):
+    if given.get("honest_share") and not terms.registrar:
+        raise OptionError(
+            "--honest-share counts on other devices, and without a registrar a server can make them up; pin one with --registrar, or "
+            "leave the option away"
+        )
+    for number, line in enumerate((*terms.describe(), describe_usual_cost(terms))):
         shell.say(f"terms: {line}" if not number else f"       {line}")
     if ask:
         from palate.client.preview import describe_shortly, preview_device

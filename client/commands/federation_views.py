@@ -38,8 +38,10 @@ def outbox_json(notes: Sequence[Sent], earlier: Earlier) -> list[dict[str, Any]]
 
 
 def view_outbox(notes: Sequence[Sent], earlier: Earlier) -> Any:
-    """Return a table with a row per update, and below it the tensors of the newest."""
+    """Return a table with a row per update: what left, and of the newest, if it went without masks, the tensors that it held."""
     from rich.console import Group
+
+    from palate.client.preview import describe_bytes
 
     rows = [
         (
@@ -48,40 +50,53 @@ def view_outbox(notes: Sequence[Sent], earlier: Earlier) -> Any:
             str(note.release),
             str(note.round),
             f"{note.bytes_up:,}",
-            f"{note.norm:.4g}",
-            ("masked" if note.masked else "without masks") if note.sent else "cut short: it may have left",
+            note.sha256[:12],
+            ("masked" if note.masked else "without masks") if note.sent else _cut_short(note),
         )
         for note in notes
     ]
-    table = _table(("when (UTC)", "server", ">release", ">round", ">bytes", ">norm", "sent"), rows)
-    tensors = _table(
-        ("tensor", "shape", ">norm"),
-        [(one.name, _shape(one.shape), f"{one.norm:.4g}") for one in notes[-1].tensors],
-    )
+    table = _table(("when (UTC)", "server", ">release", ">round", ">bytes", "SHA-256", "sent"), rows)
+    newest = notes[-1]
+    parts: list[Any] = [
+        table, "", shell.plain(f"the newest: {describe_bytes(newest.leaving)}"),
+        shell.plain(f"SHA-256 {newest.sha256 or 'of no bytes'}"),
+    ]  # fmt: skip
+    if newest.tensors:
+        tensors = [(one.name, _shape(one.shape), f"{one.norm:.4g}") for one in newest.tensors]
+        parts += [
+            "",
+            shell.plain("its tensors, and how long each is"),
+            _table(("tensor", "shape", ">norm"), tensors),
+        ]
     total = f"{len(notes)} updates, {sum(note.bytes_up for note in notes):,} bytes"
     if earlier.updates:
         total += f"; before them {earlier.updates:,} updates, {earlier.bytes_up:,} bytes, the last at {earlier.last[:19]}"
-    # A title of the table would be wrapped to the table's width.
-    heading = shell.plain("tensors of the newest, and how long each is")
-    return Group(table, "", heading, tensors, "", shell.plain(total))
+    return Group(*parts, "", shell.plain(total))
+
+
+def _cut_short(note: Sent) -> str:
+    return "cut short: it may have left" if note.sha256 else "cut short before there was anything to send"
 
 
 def view_preview(preview: Preview) -> Any:
     """Return what would leave as a page: numbers, tensors, comments, what stays unseen and what is not protected."""
     from rich.console import Group
 
-    from palate.client.preview import describe_shortly
+    from palate.client.preview import cost_after, describe_bytes, describe_shortly
 
     noise = preview.noise
-    if not preview.would_leave or noise is None:
-        return shell.plain(describe_shortly(preview)[0])
+    if not preview.learned:
+        return Group(*map(shell.plain, describe_shortly(preview)[:2]), shell.plain("Nothing was sent."))
     lines = [
-        f"If a round came now, trained on {preview.labels} labels with release {preview.release}, this would leave:",
-        f"  the change of the encoder in {preview.count:,} public directions, in about {preview.bytes_masked:,} masked bytes",
-        f"  length {preview.norm:.4g} as trained, {preview.norm_clipped:.4g} as clipped (at most {preview.clip:g})",
+        "If a round came now, this would leave:",
+        f"  {describe_bytes(preview.leaving)}",
+        "",
+        f"And this stays here, trained on {preview.labels} labels with release {preview.release}:",
+        f"  the change under noise and mask: length {preview.norm:.4g} as trained, {preview.norm_clipped:.4g} as cut (at most {preview.clip:g})",
         f"  this device's noise has the length {noise.own:.4g}, {_ratio(noise.own, noise.signal)} its change",
-        f"  the noise in a sum of {noise.devices} devices has the length {noise.in_sum:.4g}; somebody who knows everything else "
-        f"guesses from one sum whether you took part, right {noise.guess:.1%} of the time (50% is no knowledge)",
+        f"  the noise in a sum of {noise.devices} devices that all add theirs has the length {noise.in_sum:.4g}; somebody who knows "
+        f"everything but the noise that is counted guesses from one sum whether you took part, right {noise.guess:.1%} of the time "
+        "(50% is no knowledge)",
     ]
     how = "those of the last masked round" if preview.from_last_round else "what servers begin with"
     lines.append(
@@ -89,16 +104,16 @@ def view_preview(preview: Preview) -> Any:
     )
     if preview.epsilon_after is not None:
         lines.append(
-            f"  privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}, after such a round {preview.epsilon_after:.3g}"
+            f"  privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}; after such a round {cost_after(preview)}"
         )
     if preview.stays_out:
         lines.append(f"  but this device would stay out now: {preview.stays_out}")
-    if preview.bytes_unmasked is not None:
+    if preview.leaving_unmasked is not None:
         lines.append(
-            f"  in a round without masks, which you allow: {preview.bytes_unmasked:,} bytes, the change as it is"
+            f"  but in a round without masks, which you allow, the change leaves: {describe_bytes(preview.leaving_unmasked)}"
         )
     tensors = _table(
-        ("tensor", "shape", ">as trained", ">as sent"),
+        ("tensor", "shape", ">as trained", ">as cut"),
         [
             (one.name, _shape(one.shape), f"{one.norm:.4g}", f"{one.norm_clipped:.4g}")
             for one in preview.tensors
@@ -142,7 +157,7 @@ def view_terms(
         for one in events
     ]
     parts: list[Any] = [*(held or [shell.plain("no terms hold: this device takes part in nothing")])]
-    parts += [shell.plain(_spent_line(spent))] if spent.rounds or spent.unprotected_rounds else []
+    parts += [shell.plain(spent_line(spent))] if spent.rounds or spent.unprotected_rounds else []
     if rows:
         parts += ["", _table(("when (UTC)", "server", "what", "terms"), rows)]
     for server, identity in identities.items():
@@ -153,16 +168,17 @@ def view_terms(
     return Group(*parts)
 
 
-def _spent_line(spent: OwnSpent) -> str:
+def spent_line(spent: OwnSpent) -> str:
+    """Return in a line what was spent of the privacy budget, and what if the other devices add their noise or do not."""
     budget = f"{spent.budget.epsilon:g} at delta {spent.budget.delta:g}"
-    line = f"spent: epsilon {spent.protected_epsilon:.3g} of {budget}, in {spent.rounds:,} masked rounds"
+    line = f"spent in {spent.rounds:,} masked rounds, of a budget of {budget}: {spent.describe()}"
     alone = f"; and {spent.unprotected_rounds:,} rounds without protection, which nothing bounds"
     return line + (alone if spent.unprotected_rounds else "")
 
 
 def _influences(preview: Preview) -> list[Any]:
     if not preview.influences:
-        few = f"with one comment fewer than {preview.labels} nothing would leave"
+        few = f"with one comment fewer than {preview.labels} nothing is learned"
         return [shell.plain(f"Which comment moves the change most cannot be said: {few}.")]
     rows = [
         (

@@ -8,6 +8,7 @@ import typer
 from palate.client.commands import shell
 from palate.client.commands.shell import Home, Json
 from palate.shared.errors import VaultError
+from palate.shared.hardening import given
 
 EXPORT_VARIABLE = "PALATE_EXPORT_PASSPHRASE"
 
@@ -67,7 +68,7 @@ def export(
     else:
         passphrase, other_passphrase = "", True
         device = Device.open(place)
-    with device:
+    with shell.with_notices(device):
         if other_passphrase:
             passphrase = shell.ask_passphrase("Passphrase for the file", twice=True, variable=EXPORT_VARIABLE)
         count = device.export(file, passphrase)
@@ -79,6 +80,15 @@ def export(
 
 def import_(
     file: Annotated[Path, typer.Argument(help="A file that `palate export` wrote.")],
+    spent: Annotated[
+        float | None,
+        typer.Option(
+            "--spent",
+            metavar="EPSILON",
+            help="Privacy that was spent in all, as palate outbox --terms showed it on the lost device, if you know it.",
+            show_default="the whole budget",
+        ),
+    ] = None,
     home: Home = None,
     keyring: Keyring = False,
     json: Json = False,
@@ -88,17 +98,21 @@ def import_(
     The file's passphrase is asked for, or read from PALATE_EXPORT_PASSPHRASE, else from PALATE_PASSPHRASE. A vault that
     is made here gets the passphrase in PALATE_PASSPHRASE, else the file's.
 
-    Example:
+    What the exported vault did after it was exported is not known, so its whole privacy budget counts as spent, unless the system's
+    keyring here remembers better or you say with --spent what it was. A larger budget: palate join --epsilon.
+
+    Examples:
 
         palate import taste.palate --home ~/taste
-    """
-    import os
 
+        palate import taste.palate --spent 2.5
+    """
     from palate.client.device import Device
+    from palate.client.spent_note import read_restored
     from palate.client.vault_export import read_export
     from palate.shared.errors import VaultMissingError
 
-    variable = EXPORT_VARIABLE if os.environ.get(EXPORT_VARIABLE) else shell.PASSPHRASE_VARIABLE
+    variable = EXPORT_VARIABLE if given(EXPORT_VARIABLE) else shell.PASSPHRASE_VARIABLE
     passphrase = shell.ask_passphrase(f"Passphrase of {file}", variable=variable)
     place = shell.home_of(home)
     try:
@@ -113,14 +127,19 @@ def import_(
 
             device = Device.init(place, keyring=SystemKeyring())
         else:
-            device = Device.init(place, os.environ.get(shell.PASSPHRASE_VARIABLE) or passphrase)
+            device = Device.init(place, given(shell.PASSPHRASE_VARIABLE) or passphrase)
+        shell.with_notices(device)
         made = True
     with device:
         if keyring and not made:
             raise VaultError(f"there is a vault in {place} already, with its own lock; leave out --keyring")
-        count = device.import_(file, passphrase)
+        count = device.import_(file, passphrase, spent=spent)
+        restored = read_restored(device.vault)
+    if restored is not None:
+        shell.say(restored.describe())
     if json:
-        shell.print_json({"home": str(place), "records": count})
+        counted = None if restored is None else restored.epsilon
+        shell.print_json({"home": str(place), "records": count, "epsilon_counted": counted})
     else:
         shell.out().print(shell.plain(f"{count} records are now in the vault in {place}"), soft_wrap=True)
 
@@ -131,6 +150,8 @@ def erase(
     json: Json = False,
 ) -> None:
     """Destroy the vault and everything in it, for good; needs no passphrase.
+
+    What was spent of your privacy stays noted in the system's keyring, if there is one: what was sent stays sent.
 
     Example:
 
@@ -157,10 +178,10 @@ def _make(home: Path | None, keyring: bool) -> Path:
     if keyring:
         from palate.client.keyrings import SystemKeyring
 
-        Device.init(place, keyring=SystemKeyring()).close()
+        shell.with_notices(Device.init(place, keyring=SystemKeyring())).close()
         return place
     if Device.exists(place):  # said before a passphrase is thought up
         raise VaultError(f"there is a vault in {place} already; use it, or remove it with `palate erase`")
     passphrase = shell.ask_passphrase(f"A passphrase for the new vault in {place}", twice=True)
-    Device.init(place, passphrase).close()
+    shell.with_notices(Device.init(place, passphrase)).close()
     return place

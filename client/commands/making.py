@@ -41,7 +41,7 @@ def create(
         str | None,
         typer.Option(
             "--model",
-            help="Another text-to-image model: a folder, or an id on the Hugging Face hub.",
+            help="Another text-to-image model: a folder, or OWNER/NAME@COMMIT that hf download fetched.",
             show_default="the shipped one",
         ),
     ] = None,

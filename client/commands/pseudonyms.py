@@ -99,8 +99,8 @@ def request(
 
         palate pseudonyms request palate.example.org registrar.slots -o wren.request
     """
-    from palate.client import durable
     from palate.client.pseudonyms import drop_request, make_request
+    from palate.shared import durable
     from palate.shared.pseudonym import decode_request
 
     wanted = _range(slots)
@@ -175,7 +175,7 @@ def _range(text: str | None) -> range | None:
 
 
 def _read(path: Path) -> bytes:
-    from palate.client import durable
+    from palate.shared import durable
     from palate.shared.pseudonym import MOST_FILE_BYTES
 
     try:

@@ -1,5 +1,6 @@
-"""`palate release`: which encoder this device uses, taking a newer one over, and going back to the one that ships with Palate."""
+"""`palate release`: which encoder this device uses, taking a newer one over, going back, and comparing what others were shown."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from palate.client.commands import shell
 from palate.client.commands.shell import Home, Json
+from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 release_app = typer.Typer(
     help=(
-        "Take over newer releases of the shared encoder, each one signed and checked.\n\n"
+        "Take over newer releases of the shared encoder, each one signed, checked, and tried on your own verdicts.\n\n"
         "Start with: palate release adopt FILE --key TEXT, with the text that the person who runs the server gave you."
     ),
     no_args_is_help=True,
@@ -25,20 +27,23 @@ release_app = typer.Typer(
 
 @release_app.command()
 def show(home: Home = None, json: Json = False) -> None:
-    """Show which release this device uses, whose key is pinned, and how far the server's log was accepted.
+    """Show which release this device uses and why, whose key is pinned, and until when the server's log is good.
 
-    Devices that were shown the same log have the same head: compare it with somebody.
+    Devices that were shown the same log have the same head: compare it with somebody, or see palate release witness.
 
     Example:
 
         palate release show
     """
-    from palate.client.releases import read_standing
+    from palate.client.releases import read_standing, why_not_good
 
     with shell.open_device(home) as device:
         standing = read_standing(device.vault)
+        stale = why_not_good(device.vault, datetime.now(UTC))
+    if stale:
+        shell.say(f"warning: {stale}; until then it stays out of rounds")
     if json:
-        shell.print_json(standing.to_json())
+        shell.print_json({**standing.to_json(), "good": not stale})
     else:
         shell.out().print(_view(standing))
 
@@ -46,37 +51,159 @@ def show(home: Home = None, json: Json = False) -> None:
 @release_app.command()
 def adopt(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="FILE_OR_FOLDER", help="A .palate file, or a server's folder of releases."),
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="FILE_OR_FOLDER",
+            help="A .palate file, or a server's folder of releases.",
+            show_default=False,
+        ),
+    ] = None,
     key: Annotated[
         str | None,
         typer.Option(
             "--key", help="Text of the server's release key; needed the first time.", show_default=False
         ),
     ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Use the newest release even if it does worse on your verdicts.")
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Check a release and use it from now on; anything that is not signed, newer and fitting is refused.
+    """Check a release and accept it; anything that is not signed, newer and fitting is refused.
+
+    It is then tried on your own verdicts: where it does worse for you, your scores stay with the release from before. Only you hear of
+    that; in rounds your device takes part as every other.
 
     Examples:
 
         palate release adopt release-00001.palate --key palate1...
 
         palate release adopt release-00002.palate
-    """
-    from palate.client.releases import adopt as adopt_release
-    from palate.client.releases import read_source
 
-    release = read_source(source)
+        palate release adopt --anyway
+    """
+    from palate.client.own_encoder import decide, describe_choice
+    from palate.client.releases import adopt as adopt_release
+    from palate.client.releases import read_source, read_standing
+
+    if source is None and not anyway:
+        raise OptionError("name the file or folder of a release, or use the newest one with --anyway")
+    release = read_source(source) if source is not None else None
     with shell.open_device(home) as device:
-        adopted = adopt_release(device.vault, release, key=key)
+        adopted = None if release is None else adopt_release(device.vault, release, key=key)
+        if anyway:
+            decide(device.vault, "new")
+        elif adopted is not None and adopted.release:
+            with shell.progress_bar() as progress:
+                device.evaluator(adapt=False, progress=progress)
+        standing = read_standing(device.vault)
     if json:
-        shell.print_json({"release": adopted.release, "hash": adopted.hash, "new": adopted.new})
+        new = adopted is not None and adopted.new
+        shell.print_json(
+            {"release": standing.release, "hash": standing.hash, "new": new, "used": standing.used}
+        )
+        return
+    out = shell.out()
+    if adopted is not None and not adopted.release:
+        out.print("the server's log is accepted; it holds no release yet")
+    elif adopted is not None:
+        now = "is accepted" if adopted.new else "was accepted already"
+        out.print(f"release {adopted.release} {now} (encoder {adopted.hash[:12]})")
+    if standing.choice is not None:
+        out.print(describe_choice(standing.choice, standing.release), soft_wrap=True)
+
+
+@release_app.command()
+def back(home: Home = None, json: Json = False) -> None:
+    """Use the release from before the newest one for your own scores again; rounds start from the newest all the same.
+
+    It stays so until another release comes. The other way: palate release adopt --anyway.
+
+    Example:
+
+        palate release back
+    """
+    from palate.client.own_encoder import decide, describe_choice
+
+    with shell.open_device(home) as device:
+        choice, newest = decide(device.vault, "before")
+    if json:
+        shell.print_json({"release": newest, "used": choice.before})
     else:
-        now = "is in use from now on" if adopted.new else "was in use already"
-        shell.out().print(f"release {adopted.release} {now} (encoder {adopted.hash[:12]})")
+        shell.out().print(describe_choice(choice, newest))
+
+
+@release_app.command()
+def witness(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the text.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Write what this device saw of the server's log into a small text, for somebody else to compare.
+
+    Nothing in it is about you: hashes, the server's key, numbers of releases. Send it by any way that the server does not control.
+
+    Example:
+
+        palate release witness mine.txt
+    """
+    from palate.client.releases import read_accepted
+    from palate.shared import durable
+    from palate.shared.release_witness import witness_of, write_witness
+
+    with shell.open_device(home) as device:
+        seen = witness_of(read_accepted(device.vault))
+    try:
+        file.write_text(write_witness(seen), encoding="ascii")
+    except OSError as error:
+        raise durable.storage_error(error, file, "no witness was written") from None
+    if json:
+        shell.print_json({"file": str(file), "entries": len(seen.entries), "head": seen.head})
+    else:
+        shell.out().print(
+            f"{len(seen.entries)} entries, {seen.releases} of them releases, head {seen.head[:16]}: written to {file}",
+            soft_wrap=True,
+        )
+
+
+@release_app.command()
+def compare(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A witness that another device wrote.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Say whether another device saw the same log as this one, more or less of it, or another history: a FORK.
+
+    Ends with 1 at a fork, and for the log of another server.
+
+    Example:
+
+        palate release compare hers.txt
+    """
+    from palate.client.releases import read_accepted
+    from palate.shared import durable
+    from palate.shared.release_witness import (
+        MOST_WITNESS_BYTES,
+        compare_witnesses,
+        read_witness,
+        witness_of,
+    )
+
+    try:
+        with file.open("rb") as source:
+            text = source.read(MOST_WITNESS_BYTES + 1).decode("utf-8", "replace")
+    except OSError as error:
+        raise durable.storage_error(error, file, "nothing was compared") from None
+    other = read_witness(text)
+    with shell.open_device(home) as device:
+        found = compare_witnesses(witness_of(read_accepted(device.vault)), other)
+    if json:
+        shell.print_json({"verdict": found.verdict, "entry": found.entry, "words": found.words})
+    else:
+        shell.out().print(shell.plain(found.words), soft_wrap=True)
+    if found.verdict in ("fork", "other"):
+        raise typer.Exit(1)
 
 
 @release_app.command()
@@ -113,25 +240,38 @@ def _view(standing: "Standing") -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
 
+    from palate.client.own_encoder import describe_choice
+    from palate.shared.release import time_of
+
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
-    facts.add_row("in use", f"release {standing.release} (encoder {standing.hash[:12]})")
+    facts.add_row(
+        "in use", f"release {standing.used}" + (" (the one that ships)" if not standing.used else "")
+    )
+    if standing.choice is not None:
+        facts.add_row("why", describe_choice(standing.choice, standing.release))
+    facts.add_row("rounds start from", f"release {standing.release} (encoder {standing.hash[:12]})")
     facts.add_row(
         "pinned key", standing.key or "none yet; give it with: palate release adopt FILE --key TEXT"
     )
     facts.add_row("accepted", f"{standing.entries} entries of the server's log")
-    if standing.head:
+    if standing.head and standing.release_key:
         facts.add_row("head", standing.head)
+        facts.add_row("release key", standing.release_key)
+        facts.add_row("good until", time_of(standing.until)[:10])
     if not standing.history:
         return facts
     table = Table(box=None, pad_edge=False)
-    for name in ("release", "made (UTC)", "round", "updates", "encoder", "privacy spent"):
+    for name in ("release", "made (UTC)", "round", "updates", "encoder"):
         table.add_column(name, justify="right" if name in ("release", "round", "updates") else "left")
     for entry, card in standing.history:
-        spent = "not said"
-        if card.privacy is not None:
-            spent = f"epsilon {card.privacy.epsilon:.3g}, delta {card.privacy.delta:.3g}, {card.privacy.mechanism}"
         when = entry.time[:19].replace("T", " ")
-        table.add_row(str(card.release), when, str(card.round), f"{card.updates:,}", card.hash[:12], spent)
-    return Group(facts, "", table)
+        table.add_row(str(card.release), when, str(card.round), f"{card.updates:,}", card.hash[:12])
+    card = standing.history[-1][1]
+    said = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    said.add_column(style="bold")
+    said.add_column(overflow="fold")
+    said.add_row("privacy", card.privacy.describe() if card.privacy else "not said")
+    said.add_row("test", card.acceptance.describe() if card.acceptance else "none was made")
+    return Group(facts, "", table, "", f"what the server says of release {card.release}:", said)

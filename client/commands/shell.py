@@ -9,7 +9,6 @@ import contextlib
 import errno
 import getpass
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from palate.client.progress import Progress
+from palate.shared import hardening
 from palate.shared.errors import OptionError, PalateError, StorageError, WrongPassphraseError
 
 if TYPE_CHECKING:
@@ -78,7 +78,14 @@ def open_device(home: Path | None) -> "Device":
         if Device.is_locked_by_passphrase(place)
         else None
     )
-    return Device.open(place, passphrase)
+    return with_notices(Device.open(place, passphrase))
+
+
+def with_notices(device: "Device") -> "Device":
+    """Tell the person what was put right about the vault's folder, and return the device."""
+    for line in device.vault.mended:
+        say(line)
+    return device
 
 
 def ask_passphrase(question: str, *, twice: bool = False, variable: str = PASSPHRASE_VARIABLE) -> str:
@@ -86,8 +93,8 @@ def ask_passphrase(question: str, *, twice: bool = False, variable: str = PASSPH
 
     Raises `WrongPassphraseError` where there is no keyboard, and `OptionError` if the repetition differs.
     """
-    given = os.environ.get(variable)
-    if given:
+    given = hardening.given(variable)
+    if given is not None:
         return given
     if not sys.stdin.isatty():
         raise WrongPassphraseError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,17 @@ from numpy.typing import NDArray
 from palate.shared import masks
 from palate.shared.agreement import decode_endorsement, encode_agreement, encode_endorsement
 from palate.shared.errors import MaskError
-from palate.shared.masked_wire import decode_revealed, encode_unmask
-from palate.shared.ring import mask_of, unpack
+from palate.shared.masked_wire import (
+    decode_revealed,
+    decode_roster,
+    decode_shares,
+    encode_delivery,
+    encode_roster,
+    encode_unmask,
+)
+from palate.shared.ring import centred, mask_of, to_ring, unpack
 from palate.shared.shamir import recover_secret
-from tests.shared.mask_cases import Round, identity, settings
+from tests.shared.mask_cases import Round, identity, settings, stream
 
 SHARE = 0.51
 COUNT = 70  # of the devices; each has one that is no neighbour
@@ -125,6 +133,42 @@ def test_where_too_few_vectors_came_to_agree_nobody_is_asked_to_unmask() -> None
     assert refusal(lambda: r.mask(gone=range(NEEDED - 1, COUNT))) == "few"
 
 
+# --- a server that tells each device something else, in a complete cohort ----------------------------------------------
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_server_that_lies_about_who_is_alive_gets_no_single_vector(
+    counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five devices, three of whom must be left to each: they do not begin, since the server could have the bare vector of one.
+
+    With lies about drop-outs alone two devices seem the least, and they begin (the control). Then one hears that two others never
+    shared anything, so it has masks with the last two only. Those are dropped: the two unseen ones are told so of
+    both, and they of each other, which makes three shares of each key.
+    """
+    r = Round(5, mask_settings=settings(threshold_share=0.51), count=5)
+    r.advertise()
+    if counted:
+        assert refusal(r.share) == "few"
+        return
+    monkeypatch.setattr(masks, "smallest_sum", lambda count, settings: 2)
+    r.share()
+    one, unseen, dropped = 0, (1, 2), (3, 4)
+    roster, place = r.of[one]._roster, {n: r.of[n]._place for n in r.of}
+    pairs = {n: decode_shares(r.shares[n], roster, place[n], 4).sealed for n in dropped}
+    sealed = {place[n]: pairs[n][place[one] - (place[one] > place[n])] for n in dropped}
+    alive = {place[one], *sealed}
+    r.deliveries[one] = encode_delivery(roster, place[one], alive, [sealed[at] for at in sorted(sealed)])
+    r.masked = {n: r.of[n].masked(r.deliveries[n], r.vectors[n]) for n in r.of}
+    told = {n: frozenset(dropped) - {n} for n in (*unseen, *dropped)}
+    everyone = frozenset(place.values())
+    requests = {n: request(r, n, everyone - {place[m] for m in told[n]}) for n in told}
+    answers = {n: r.of[n].revealed(requests[n]) for n in told}
+    keys, seeds = revealed_shares(r, answers, requests, told)
+    total = sum_of_arc(r, [one], dropped, keys, seeds, 3)
+    assert (total == r.vectors[one]).all()
+
+
 # --- a server that tells each device something else ------------------------------------------------------------------------
 
 
@@ -168,9 +212,84 @@ def test_a_lying_server_cuts_off_no_arc_of_the_ring(agreeing: bool) -> None:
     assert (total == r.vectors[inside].sum(0)).all()
 
 
-def ring_of(r: Round) -> list[int]:
+@pytest.mark.parametrize("in_each_gap", [3, 4])
+def test_two_gaps_with_too_few_colluders_cut_no_ring(in_each_gap: int) -> None:
+    """One story for all, agreed to by all: two gaps of drop-outs around an arc, among them devices that help the server.
+
+    These claim to have stayed and reveal what they hold. Beside each gap a device keeps one side of its holders and itself,
+    and needs `spare` more; with four in each gap (the control: more than the tenth that is withstood) the server has the arc's sum.
+    """
+    devices, arc, share = 70, 18, 0.6
+    r = Round(devices, mask_settings=settings(threshold_share=share), count=5)
+    r.advertise()
+    r.share()
+    r.mask()
+    side = masks.degree(devices, share) // 2
+    needed = masks.spare(2 * side, share)
+    assert needed == 4
+    assert 2 * (needed - 1) <= devices // 10 < 2 * needed
+    ring = ring_of(r, share)
+    inside, right, left = ring[:arc], ring[arc : arc + side], ring[-side:]
+    colluding = [*right[1 : 1 + in_each_gap], *left[1 : 1 + in_each_gap]]
+    dropped = tuple(n for n in (*left, *right) if n not in colluding)
+    place = {n: r.of[n]._place for n in ring}
+    story = request(r, ring[0], frozenset(place.values()) - {place[n] for n in dropped})
+    staying = [n for n in ring if n not in dropped]
+    accepted, reasons = [], []
+    for n in staying:
+        try:
+            r.of[n].endorsed(story)
+            accepted.append(n)
+        except MaskError as error:
+            reasons.append(error.reason)
+    assert set(reasons) <= {"few"}
+    if in_each_gap < needed:
+        assert inside[0] not in accepted
+        assert inside[-1] not in accepted
+        return
+    assert accepted == staying
+    agreement = encode_agreement(masks.digest_of(story), signed(r, story, staying), devices)
+    answers = {n: r.of[n].revealed(agreement) for n in staying}
+    told = {n: frozenset(dropped) for n in staying}
+    keys, seeds = revealed_shares(r, answers, dict.fromkeys(staying, story), told)
+    of_colluders = {r.of[n]._place: n for n in colluding}
+    total = sum_of_arc(r, inside, dropped, keys, seeds, masks.threshold_of(2 * side + 1, share))
+    for n in inside:  # what the colluders' masks with the arc were, they say themselves
+        for at in set(r.of[n]._holders).intersection(of_colluders):
+            total += mask_between(r, n, of_colluders[at])
+    assert (centred(to_ring(total, 16), r.mask_settings.ring_bits) == r.vectors[inside].sum(0)).all()
+
+
+def test_the_neighbours_of_a_device_refuse_a_roster_that_gives_it_other_keys() -> None:
+    """Who is no neighbour of it does not look; without its neighbours and itself there is nobody to agree."""
+    share = 0.6
+    r = Round(COUNT, mask_settings=settings(threshold_share=share), count=5)
+    r.advertise()
+    found = list(decode_roster(r.roster, context=r.of[0].context).adverts)
+    forged = replace(found[7], mask_key=masks.public_key(b"7" * 32))
+    roster = encode_roster([*found[:7], forged, *found[8:]])
+    holders = masks.holders_of(masks.digest_of(roster), COUNT, share)
+    for one in r.of.values():
+        at = next(i for i, advert in enumerate(found) if advert.identity == one._name)
+        if at in holders[7]:
+            assert refusal(lambda one=one: one.shares(roster)) == "signature"  # type: ignore[misc]
+        else:
+            one.shares(roster)
+    assert COUNT - len(holders[7]) < masks.threshold_of(COUNT, share)
+
+
+def mask_between(r: Round, one: int, other: int) -> NDArray[np.int64]:
+    """What takes the mask with another device out of one's vector."""
+    secret = stream(f"device {other}")(32)  # what it drew first
+    agreed = masks.agree(X25519PrivateKey.from_private_bytes(secret), r.of[one]._public[0])
+    key = masks.pair_mask_key(agreed, r.of[one]._session, r.of[one]._name, r.of[other]._name)
+    mask = mask_of(key, r.count, r.mask_settings.ring_bits).astype(np.int64)
+    return mask if r.of[other]._place < r.of[one]._place else -mask
+
+
+def ring_of(r: Round, share: float = SHARE) -> list[int]:
     """The devices in the order of the ring of neighbours, from any one on."""
-    holders = masks.holders_of(r.of[0]._roster.hash, r.devices, SHARE)
+    holders = masks.holders_of(r.of[0]._roster.hash, r.devices, share)
     at = {one._place: n for n, one in r.of.items()}
     left, order = set(range(r.devices)), [0]
     left.discard(0)

@@ -1,22 +1,20 @@
-"""The ClientApp: one answer for one task, and no word of an exception in it. And what of Flower's inside the node rests on."""
+"""The ClientApp: one answer for one task, and no word of an exception in it."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-flwr = pytest.importorskip("flwr")
+pytest.importorskip("flwr")
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict  # noqa: E402
-from flwr.supercore.inflatable import inflatable_object, inflatable_utils  # noqa: E402
-from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
-from palate.client import app as node  # noqa: E402
-from palate.client.app import make_app  # noqa: E402
-from palate.client.joining import Participant  # noqa: E402
-from palate.client.reasons import Declined  # noqa: E402
-from palate.shared.reasons import Reason  # noqa: E402
+from palate.client import app as node
+from palate.client.app import make_app
+from palate.client.joining import Participant
+from palate.client.reasons import Declined
+from palate.shared.reasons import Reason
 
 NEEDLE = "Grandmother Ottilie"
 RUN = 77
@@ -127,30 +125,3 @@ def test_a_message_of_another_form_is_declined_unread(content: RecordDict) -> No
     echo = Echo()
     assert reply_to(echo, message(content=content)).error.reason == Reason.UNREADABLE_TASK.value
     assert echo.seen == []
-
-
-# --- Flower's inside ----------------------------------------------------------------------------------------------
-
-
-def test_flowers_inside_is_what_the_connection_takes_it_for() -> None:
-    assert flwr.__version__.startswith("1.42.")
-    calls = (
-        "RegisterNode ActivateNode DeactivateNode UnregisterNode SendNodeHeartbeat PullMessages PushMessages"
-    )
-    for name in (*calls.split(), "PushObject", "PullObject", "ConfirmMessageReceived", "GetRun"):
-        assert list(inspect.signature(getattr(node.FleetHttpClient, name)).parameters) == ["self", "request"]
-    made = inspect.signature(node.FleetHttpClient.__init__).parameters
-    assert list(made) == ["self", "base_url", "interceptors", "verify", "timeout", "retry_invoker"]
-    assert "self._client = httpx.Client(" in inspect.getsource(node.FleetHttpClient.__mro__[1].__init__)
-    auth = inspect.signature(node.NodeAuthHttpInterceptor.__init__).parameters
-    assert list(auth) == ["self", "private_key", "public_key"]
-    inflate = inspect.signature(inflatable_utils.inflate_object_from_contents).parameters
-    assert list(inflate)[:2] == ["object_id", "object_contents"]
-    for module, names in (
-        (inflatable_object, ("get_all_nested_objects", "get_object_tree", "iterate_object_tree")),
-        (inflatable_object, ("get_object_type_from_object_content", "no_object_id_recompute")),
-        (node, ("remove_content_from_message", "message_from_proto", "message_to_proto")),
-        (node, ("public_key_to_bytes",)),
-    ):
-        assert all(callable(getattr(module, name)) for name in names)
-    assert (node.ErrorCode.CLIENT_APP_RAISED_EXCEPTION, node.ErrorCode.INVALID_FAB) == (2, 7)

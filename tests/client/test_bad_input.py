@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from palate.client import durable
 from palate.client.cli import app
 from palate.client.showcase import demo_folder
+from palate.shared import durable
 
 BOAT = demo_folder() / "boat.jpg"
 

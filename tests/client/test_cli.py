@@ -140,6 +140,30 @@ def test_export_erase_import_brings_everything_back(vault: Path, tmp_path: Path)
     assert told("profile") == before
 
 
+def test_an_imported_vault_says_what_counts_as_spent(vault: Path, tmp_path: Path) -> None:
+    file = str(tmp_path / "taste.palate")
+    told("export", file)
+    done = palate("import", file, "--home", str(tmp_path / "new"))
+    assert "epsilon 8, its whole budget, counts as spent" in done.stderr
+    assert told("import", file, "--home", str(tmp_path / "known"), "--spent", "2.5")["epsilon_counted"] == (
+        pytest.approx(2.5)
+    )
+    assert "spent is -1" in palate(
+        "import", file, "--home", str(tmp_path / "wrong"), "--spent", "-1", status=1
+    ).stderr  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_folder_that_others_could_use_is_mended_and_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    done = palate("init", "--home", str(tmp_path / "open"))
+    assert "mode 0777" in done.stderr
+    (tmp_path / "open").chmod(0o750)
+    assert "mode 0750" in palate("comments", "--home", str(tmp_path / "open")).stderr
+    assert "mode" not in palate("comments", "--home", str(tmp_path / "open")).stderr
+
+
 def test_erasing_wants_to_be_meant(vault: Path) -> None:
     assert "--yes" in palate("erase", status=1).stderr
     assert told("comments")

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,13 @@ from palate.client.consent import (
     read_public_key,
     read_terms,
     refuse,
-    sent_times,
 )
-from palate.client.outbox import MemoryLog, send_update
+from palate.client.invited import count_invitation
+from palate.client.outbox import OUTBOX, MemoryLog
 from palate.client.records import ONLY
 from palate.client.vault import Vault
-from palate.shared.encoder import encoder_hash, load_encoder
 from palate.shared.errors import OptionError, VaultDamagedError
 from palate.shared.release import write_key
-from palate.shared.update import EncoderUpdate
 
 SERVER = "127.0.0.1:8000"
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -53,13 +51,13 @@ def ago(**before: float) -> datetime:
 
 
 def test_nobody_takes_part_who_has_not_agreed() -> None:
-    assert may_take_part(None, NOON, Readings(0.0, True, 100.0), []) == Verdict(
+    assert may_take_part(None, Readings(0.0, True, 100.0), 0) == Verdict(
         False, "its owner has not agreed to take part"
     )
 
 
 def test_at_any_time_asks_for_nothing() -> None:
-    assert may_take_part(TERMS, NOON, Readings(), []) == Verdict(True, "at any time")
+    assert may_take_part(TERMS, Readings(), 0) == Verdict(True, "at any time")
 
 
 @pytest.mark.parametrize(
@@ -78,37 +76,34 @@ def test_at_any_time_asks_for_nothing() -> None:
     ],
 )
 def test_every_condition_must_be_met(when: str, readings: Readings, allowed: bool, reason: str) -> None:
-    assert may_take_part(replace(TERMS, when=when), NOON, readings, []) == Verdict(allowed, reason)
+    assert may_take_part(replace(TERMS, when=when), readings, 0) == Verdict(allowed, reason)
 
 
 def test_what_cannot_be_read_counts_as_no_unless_the_person_said_otherwise() -> None:
     careful = replace(TERMS, when="idle+charging")
     bold = replace(careful, in_doubt=True)
-    assert not may_take_part(careful, NOON, Readings(), []).allowed
-    assert may_take_part(bold, NOON, Readings(), []).allowed
+    assert not may_take_part(careful, Readings(), 0).allowed
+    assert may_take_part(bold, Readings(), 0).allowed
     # Doubt is not the same as a reading that says no.
-    assert not may_take_part(bold, NOON, Readings(load=0.9), []).allowed
-    assert not may_take_part(bold, NOON, Readings(plugged_in=False, charge=12), []).allowed
+    assert not may_take_part(bold, Readings(load=0.9), 0).allowed
+    assert not may_take_part(bold, Readings(plugged_in=False, charge=12), 0).allowed
 
 
 def test_no_more_rounds_a_day_than_agreed() -> None:
     terms = replace(TERMS, rounds_a_day=2)
-    assert may_take_part(terms, NOON, Readings(), [ago(hours=1)]).allowed
-    full = may_take_part(terms, NOON, Readings(), [ago(hours=23), ago(hours=1)])
-    assert full == Verdict(False, "2 rounds within a day, and 2 are agreed to")
-    assert may_take_part(terms, NOON, Readings(), [ago(hours=24), ago(hours=1)]).allowed
+    assert may_take_part(terms, Readings(), 1).allowed
+    assert may_take_part(terms, Readings(), 2) == Verdict(False, "2 rounds within a day, and 2 are agreed to")
+    assert not may_take_part(terms, Readings(), 3).allowed
 
 
-def test_a_clock_that_is_put_back_wins_nobody_a_round() -> None:
-    ahead = [NOON + timedelta(days=400), NOON + timedelta(hours=1)]
-    assert not may_take_part(replace(TERMS, rounds_a_day=2), NOON, Readings(), ahead).allowed
-
-
-def test_a_day_is_the_same_in_every_zone() -> None:
-    there = NOON.astimezone(timezone(timedelta(hours=14)))
-    assert not may_take_part(replace(TERMS, rounds_a_day=1), there, Readings(), [ago(hours=23)]).allowed
-    with pytest.raises(ValueError, match="zone"):
-        may_take_part(TERMS, NOON.replace(tzinfo=None), Readings(), [])
+def test_more_than_a_thousand_rounds_a_day_can_be_agreed_to_and_are_counted() -> None:
+    log = MemoryLog()
+    agree(log, replace(TERMS, rounds_a_day=1_500), NOON)
+    asked = Consent(log, SERVER)
+    for number in range(1_500):
+        assert asked.allows(NOON).allowed
+        count_invitation(log, NOON - timedelta(seconds=number))
+    assert asked.allows(NOON) == Verdict(False, "1500 rounds within a day, and 1500 are agreed to")
 
 
 readings = some.builds(
@@ -117,22 +112,25 @@ readings = some.builds(
     some.none() | some.booleans(),
     some.none() | some.floats(0, 100),
 )
-hours = some.lists(some.floats(-100, 100), max_size=6)
 
 
-@given(readings, hours, some.sampled_from(["always", "idle", "charging", "idle+charging"]), some.booleans())
+@given(
+    readings,
+    some.integers(0, 6),
+    some.sampled_from(["always", "idle", "charging", "idle+charging"]),
+    some.booleans(),
+)
 def test_stricter_terms_never_allow_what_looser_ones_refuse(
-    read: Readings, sent: list[float], when: str, in_doubt: bool
+    read: Readings, today: int, when: str, in_doubt: bool
 ) -> None:
-    history = [ago(hours=one) for one in sent]
     loose = replace(TERMS, when=when, in_doubt=in_doubt, rounds_a_day=4)
     strict = [
         replace(loose, in_doubt=False),
         replace(loose, rounds_a_day=2),
         replace(loose, when="idle+charging"),
     ]
-    if any(may_take_part(one, NOON, read, history).allowed for one in strict):
-        assert may_take_part(loose, NOON, read, history).allowed
+    if any(may_take_part(one, read, today).allowed for one in strict):
+        assert may_take_part(loose, read, today).allowed
 
 
 # --- the terms ----------------------------------------------------------------------------------------------------
@@ -174,8 +172,21 @@ def test_what_nobody_chose_is_careful() -> None:
         10,
         8.0,
     )
-    assert "never this device's update alone" in " ".join(TERMS.describe())
-    assert "or this device's update alone" in " ".join(replace(TERMS, allow_unmasked=True).describe())
+    assert "never this device's update without masks" in " ".join(TERMS.describe())
+    assert "or this device's update without masks" in " ".join(replace(TERMS, allow_unmasked=True).describe())
+
+
+def test_without_a_registrar_no_number_of_devices_is_promised_and_nobody_is_counted_on() -> None:
+    said = " ".join(TERMS.describe())
+    assert TERMS.counted_share == 0.0
+    assert "at least" not in said
+    assert "this server can make all the others up" in said
+    assert "counting this device's own noise alone" in said
+    assert replace(TERMS, honest_share=1.0).counted_share == 0.0
+    pinned = replace(TERMS, registrar="ab" * 32)
+    assert pinned.counted_share == 0.5
+    assert "sums over at least 10 devices that the registrar vouches for" in " ".join(pinned.describe())
+    assert "counting on the noise of 50% of the devices" in " ".join(pinned.describe())
 
 
 def test_keys_are_read_in_the_forms_that_people_have_them() -> None:
@@ -286,26 +297,15 @@ def test_a_record_of_another_form_is_a_no_and_never_a_crash(content: bytes) -> N
     assert log.get(CONSENT, ONLY) == content
 
 
-def send(log: Any, when: datetime, *, fail: bool = False) -> None:
-    def hand_over(wire: bytes) -> None:
-        if fail:
-            raise ConnectionError
-
-    shared = load_encoder().shared()
-    update = EncoderUpdate(encoder_hash(load_encoder()), 1, {name: t * 0 for name, t in shared.items()})
-    send_update(log, update, send=hand_over, server=SERVER, release=0, now=when)
-
-
-def test_rounds_of_the_day_are_counted_from_the_outbox_also_those_that_were_cut_short() -> None:
+def test_rounds_of_the_day_are_counted_from_invitations_whatever_came_of_them() -> None:
     log = MemoryLog()
     agree(log, replace(TERMS, rounds_a_day=2), NOON)
     asked = Consent(log, SERVER)
-    send(log, ago(days=2))
-    send(log, ago(hours=2))
+    count_invitation(log, ago(days=2))
+    count_invitation(log, ago(hours=2))
     assert asked.allows(NOON).allowed
-    with pytest.raises(ConnectionError):
-        send(log, ago(hours=1), fail=True)
-    assert sent_times(log) == [ago(days=2), ago(hours=2), ago(hours=1)]
+    count_invitation(log, ago(hours=1))
+    assert log.list(OUTBOX) == ()
     assert not asked.allows(NOON).allowed
     assert asked.allows(NOON + timedelta(days=1)).allowed
 
@@ -342,7 +342,7 @@ def test_the_record_is_as_it_was_written_first() -> None:
     agree(log, TERMS, NOON)
     terms = {
         "server": SERVER, "when": "always", "rounds_a_day": 24, "least_devices": 10, "epsilon": 8.0, "delta": 1e-05,
-        "honest_share": 1.0, "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "", "certificate": "",
+        "honest_share": 0.5, "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "", "certificate": "",
     }  # fmt: skip
     event = {"when": "2026-03-01T12:00:00.000000+00:00", "server": SERVER, "what": "agreed", "terms": terms}
     assert json.loads(log.get(CONSENT, ONLY)) == {

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -27,14 +26,13 @@ from palate.client.commands import federation
 from palate.client.consent import Terms
 from palate.client.device import Device
 from palate.client.membership import LOCK, NOTE, birth_of, find_member, leave, membership
-from palate.client.outbox import send_update
 from palate.client.server_address import check_address
 from palate.client.showcase import demo_folder
-from palate.shared.encoder import SHARED_SHAPES, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, OptionError
 from palate.shared.release import write_key
-from palate.shared.update import EncoderUpdate
 from palate.shared.wire import UPDATE_BYTES
+from tests.client.test_outbox import give
+from tests.client.test_outbox import update as lengths
 
 SERVER = "127.0.0.1:8000"
 NOWHERE = "127.0.0.1:9"  # the discard port, where nothing listens
@@ -67,7 +65,7 @@ def complaint(*arguments: str) -> str:
     done = palate(*arguments, status=1)
     *before, line = done.stderr.strip().splitlines()
     assert line.startswith("palate: ")
-    said = ("labels; reaching", "terms: ", "       ")
+    said = ("labels; reaching", "terms: ", "       ", "privacy: ")
     assert not [other for other in before if not any(word in other for word in said)]
     return line
 
@@ -186,9 +184,13 @@ def test_joining_holds_the_vault_open_and_says_so_in_two_small_files(
     assert (seen["labels"], seen["on"], seen["after"], seen["found"]) == (2, True, False, os.getpid())
     assert json.loads(seen["note"]) == {"process": os.getpid(), "born": birth_of(os.getpid())}
     assert "has joined a federation already" in seen["second"]
-    terms, protection, reaching = done.stderr.splitlines()[:3]
+    terms, protection, cohorts, cost, reaching = done.stderr.splitlines()[:5]
     assert terms == "terms: at any time, at most 24 rounds a day"
-    assert "sums over at least 10 devices, privacy budget epsilon 8 at delta 1e-05; never" in protection
+    assert "budget epsilon 8 at delta 1e-05, counting this device's own noise alone; never" in protection
+    assert "this server can make all the others up" in cohorts
+    assert (
+        "counts epsilon 1.01; if the other devices also add their noise: 0.291; your budget holds 39" in cost
+    )
     assert reaching == f"2 labels; reaching {SERVER} ..."
     assert not {LOCK, NOTE} & {path.name for path in vault.iterdir()}
 
@@ -326,7 +328,7 @@ def test_a_no_is_kept_and_nothing_is_reached(
     monkeypatch.setattr(federation, "_is_terminal", lambda: True)
     done = CliRunner().invoke(app, ["join", SERVER, "--insecure", "--ask"], input=answer)
     assert done.exit_code == 1
-    assert "2 labels: nothing would leave now; from 6 labels on" in done.stderr
+    assert "a change of nothing: 2 labels, and to learn from them takes 6" in done.stderr
     if answer:  # without one, the input has ended: nobody said anything
         assert "palate: you said no; nothing was sent" in done.stderr.splitlines()[-1]
         assert agreed(vault) == ([], ["agreed", "left", "refused"])
@@ -343,7 +345,7 @@ def test_a_yes_joins(vault: Path, monkeypatch: pytest.MonkeyPatch, yes: bool) ->
     )
     assert done.exit_code == 0, done.stderr
     assert ("Take part with" in done.stderr) is not yes
-    assert "nothing would leave now" in done.stderr
+    assert "a change of nothing: 2 labels" in done.stderr
     assert (len(calls), agreed(vault)[1]) == (1, ["agreed", "left"])
 
 
@@ -421,12 +423,10 @@ def test_a_process_that_does_not_leave_is_told_of(vault: Path) -> None:
 
 
 def put_update(vault: Path, round_: int) -> None:
-    tensors = {name: np.zeros(shape, np.float32) for name, shape in SHARED_SHAPES.items()}
-    tensors["picture.hidden.bias"][:] = 0.25  # 256 of them: a length of 4
-    update = EncoderUpdate(encoder_hash(load_encoder()), round_, tensors)
+    update = lengths(round_)
     when = datetime(2026, 3, 1, 12, round_, tzinfo=UTC)
     with Device.open(vault, "correct horse") as device:
-        send_update(device.vault, update, send=lambda _: None, server=SERVER, release=0, now=when)
+        give(device.vault, update, send=lambda _: None, server=SERVER, release=0, now=when)
 
 
 def test_an_empty_outbox_says_so(vault: Path) -> None:
@@ -440,12 +440,19 @@ def test_the_outbox_shows_when_which_release_how_many_bytes_and_which_tensors(va
     put_update(vault, 2)
     first, second = json.loads(palate("outbox", "--json").stdout)
     assert (first["round"], second["round"], first["release"], first["server"]) == (1, 2, 0, SERVER)
-    assert {tensor["name"]: tensor["norm"] for tensor in first["tensors"]}["picture.hidden.bias"] == 4.0
+    assert {tensor["name"]: tensor["norm"] for tensor in first["tensors"]}["picture.hidden.bias"] == 3.0
     shown = palate("outbox").stdout
-    assert re.search(rf"2026-03-01 12:01:00 +{SERVER} +0 +1 +{first['bytes_up']:,} +4 +without masks", shown)
+    assert re.search(
+        rf"2026-03-01 12:01:00 +{SERVER} +0 +1 +{first['bytes_up']:,} +{first['sha256'][:12]} +without masks",
+        shown,
+    )
     assert re.search(r"picture\.hidden\.weight +256 × 216 +0\b", shown)
     assert f"2 updates, {2 * first['bytes_up']:,} bytes" in shown
-    assert "\ntensors of the newest, and how long each is\n" in shown
+    assert (
+        f"\nthe newest: {first['bytes_up']:,} bytes: an update as it is, 96,640 numbers of 32 bits" in shown
+    )
+    assert f"\nSHA-256 {second['sha256']}\n" in shown
+    assert "\nits tensors, and how long each is\n" in shown
 
 
 def test_what_was_summed_up_comes_first_as_an_entry_like_the_others(
@@ -467,15 +474,15 @@ def test_what_was_summed_up_comes_first_as_an_entry_like_the_others(
 def test_a_narrow_terminal_does_not_wrap_headings(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_update(vault, 1)
     monkeypatch.setenv("COLUMNS", "80")
-    assert "\ntensors of the newest, and how long each is\n" in palate("outbox").stdout
+    assert "\nits tensors, and how long each is\n" in palate("outbox").stdout
 
 
 # --- what would be sent -------------------------------------------------------------------------------------------
 
 
 def test_a_preview_of_too_few_labels_says_so(vault: Path) -> None:
-    assert palate("outbox", "--preview").stdout.startswith("2 labels: nothing would leave now")
-    assert json.loads(palate("outbox", "--preview", "--json").stdout)["would_leave"] is False
+    assert "a change of nothing: 2 labels" in palate("outbox", "--preview").stdout
+    assert json.loads(palate("outbox", "--preview", "--json").stdout)["learned"] is False
 
 
 def test_preview_and_terms_are_two_questions(vault: Path) -> None:
@@ -490,7 +497,8 @@ def test_a_preview_follows_the_terms_that_were_joined_on_last(
     watched(monkeypatch, lambda *_: None)
     palate("join", SERVER, "--insecure", "--least-devices", "50", "--allow-unmasked", "--registrar", KEY)
     seen = json.loads(palate("outbox", "--preview", "--json").stdout)
-    assert (seen["labels"], seen["noise"]["devices"], seen["bytes_unmasked"]) == (14, 50, UPDATE_BYTES)
+    told = (seen["labels"], seen["noise"]["devices"], seen["leaving_unmasked"]["bytes_up"])
+    assert told == (14, 50, UPDATE_BYTES)
     assert len(seen["influences"]) == 8
     assert not any("registrar" in line for line in seen["unprotected"])
     shown = palate("outbox", "--preview").stdout

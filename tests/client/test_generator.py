@@ -111,9 +111,10 @@ def test_damaged_or_pickled_weights_are_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_id_without_a_network_is_one_clear_line() -> None:
-    with pytest.raises(ModelError, match=r"network") as caught:
-        load_generator("nobody/nothing-here")
+@pytest.mark.parametrize("name", ["nobody/nothing-here", "nobody/nothing-here@main", f"nobody/x@{'0' * 40}"])
+def test_a_hub_id_that_is_not_on_this_machine_is_one_clear_line(name: str) -> None:
+    with pytest.raises(ModelError, match=r"name its commit|hf download nobody/x --revision 0{40}") as caught:
+        load_generator(name)
     assert "\n" not in str(caught.value)
 
 

@@ -1,7 +1,6 @@
 """What a device does with a task: whose labels count, what it refuses, what it says, and what it never says."""
 
 import json
-import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,25 +9,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client import reconstruction
 from palate.client.comments import Comment
 from palate.client.consent import Terms, agree
 from palate.client.device import Device
 from palate.client.fitting import _tower_mark
+from palate.client.invited import invitations_of_the_day
 from palate.client.joining import Member, answer_task, read_meanings, read_task
 from palate.client.ledger import OwnBudget, write_budget
 from palate.client.outbox import MemoryLog, read_outbox
 from palate.client.reasons import Declined
 from palate.client.reconstruction import LEAST_LABELS, Labels
 from palate.client.records import COMMENT, FEATURES, PICTURE, Taught, encode_taught
+from palate.client.releases import pin_key
 from palate.client.showcase import demo_folder
 from palate.shared.attributes import Mention
+from palate.shared.delegation import make_delegation, sign_message
 from palate.shared.encoder import PICTURE_FEATURES, SHARED_SHAPES, EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, StorageError, WrongPassphraseError
 from palate.shared.reasons import Reason
+from palate.shared.release import write_key
 from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.shared.wire import CHECKSUM_BYTES, Task, add_checksum, decode_update, encode_task
+from tests.signed import PUBLIC, RELEASE_KEY, ROUND_KEY, signed
 
 NEEDLE = "Grandmother Ottilie"
 PASSPHRASE = "correct horse"
@@ -36,7 +41,7 @@ SERVER = "127.0.0.1:8000"
 
 
 def make_task(encoder: EncoderWeights | None = None, **changes: Any) -> bytes:
-    """A task as the server sends it."""
+    """A task as the server signs it."""
     values: dict[str, Any] = {"round": 3, "settings": LocalSettings(steps=2), "seed": 11} | changes
     return encode_task(Task.for_encoder(load_encoder() if encoder is None else encoder, **values))
 
@@ -56,6 +61,11 @@ def put_label(device: Device, number: int, liked: bool | None, attributes: tuple
         change.put(PICTURE, picture, b"never opened: the features are kept")
         change.put(FEATURES, picture, _tower_mark() + row.tobytes())
     return id_
+
+
+def ask(encoder: EncoderWeights | None = None, **changes: Any) -> bytes:
+    """A task as the server sends it: signed."""
+    return signed(make_task(encoder, **changes))
 
 
 def let_everything(device: Device) -> None:
@@ -161,7 +171,7 @@ def test_pictures_that_were_taught_become_labels(tmp_path: Path, remembered_keys
 
 def test_a_round_sends_what_training_gives_and_notes_it(device: Device, door: Door) -> None:
     member = door.member(device)
-    sent = door.answer(member, make_task())
+    sent = door.answer(member, ask())
     encoder = load_encoder()
     update = reconstruction.train_locally(encoder, member.labels(), LocalSettings(steps=2), round=3, seed=11)
     assert decode_update(sent, base=update.base, round=3, max_norm=25) == update
@@ -174,14 +184,15 @@ def test_a_round_sends_what_training_gives_and_notes_it(device: Device, door: Do
         len(sent),
         True,
     )
-    assert door.lines == [f"round 3: trained on 7 labels, sent {len(sent):,} bytes (release 0)"]
+    assert door.lines[0].startswith(f"{SERVER} signs with palate1")
+    assert door.lines[1:] == [f"round 3: trained on 7 labels, sent {len(sent):,} bytes (release 0)"]
 
 
 def test_the_tasks_encoder_is_trained_and_not_kept(device: Device, door: Door) -> None:
     own = load_encoder()
-    newer = own.with_shared({name: t * np.float32(0.9) for name, t in own.shared().items()}, release=4)
+    newer = own.with_shared({name: t * np.float32(0.99) for name, t in own.shared().items()}, release=4)
     member = door.member(device)
-    first = door.answer(member, make_task(newer))
+    first = door.answer(member, ask(newer))
     update = reconstruction.train_locally(newer, member.labels(), LocalSettings(steps=2), round=3, seed=11)
     assert decode_update(first, base=update.base, round=3, max_norm=25) == update
     assert read_outbox(device.vault)[0].release == 4
@@ -191,26 +202,31 @@ def test_a_comment_forgotten_by_another_process_no_longer_counts(
     home: Path, device: Device, door: Door
 ) -> None:
     member = door.member(device)
-    before = door.answer(member, make_task())
+    before = door.answer(member, ask())
     with Device.open(home, PASSPHRASE) as other:
         other.forget("00000001")
-    after = door.answer(member, make_task())
+    after = door.answer(member, ask())
     assert before != after
     assert member.count_labels() == 6
     with Device.init(home.parent / "never", PASSPHRASE) as never:
         for number in range(2, 8):
             put_label(never, number, number % 2 == 0, ("calm", "misty") if number < 7 else ())
         let_everything(never)
-        assert door.answer(door.member(never), make_task()) == after  # as if it had never been taught
+        assert door.answer(door.member(never), ask()) == after  # as if it had never been taught
 
 
-def test_below_six_labels_the_device_stays_out_politely(home: Path, device: Device, door: Door) -> None:
+def test_below_six_labels_the_device_answers_with_a_change_of_nothing(
+    home: Path, device: Device, door: Door
+) -> None:
     with Device.open(home, PASSPHRASE) as other:
         other.forget("00000001")
         other.forget("00000002")
-    assert door.answer(door.member(device), make_task()) == b""
-    assert read_outbox(device.vault) == []
-    assert door.lines == [f"stayed out of a round: 5 labels, and it takes at least {LEAST_LABELS}"]
+    sent = door.answer(door.member(device), ask())
+    assert decode_update(sent, base=encoder_hash(load_encoder()), round=3).norm == 0
+    (note,) = read_outbox(device.vault)
+    assert (note.bytes_up, note.sent) == (len(sent), True)
+    assert door.lines[1] == f"5 labels, and to learn from them takes at least {LEAST_LABELS}"
+    assert "with a change of nothing" in door.lines[2]
 
 
 def test_other_commands_change_the_vault_while_a_round_is_trained(
@@ -224,7 +240,7 @@ def test_other_commands_change_the_vault_while_a_round_is_trained(
         return train(*arguments, **options)
 
     monkeypatch.setattr(reconstruction, "train_locally", train_slowly)
-    assert door.answer(door.member(device), make_task())
+    assert door.answer(door.member(device), ask())
     assert device.profile().signed()["neon"] == -0.5
 
 
@@ -234,7 +250,7 @@ def test_other_commands_change_the_vault_while_a_round_is_trained(
 def test_a_locked_vault_stays_out(device: Device, door: Door) -> None:
     member = door.member(device)
     device.close()
-    assert door.answer(member, make_task()) == b""
+    assert door.answer(member, ask()) == b""
     assert door.lines == ["stayed out of a round: the vault could not be read"]
 
 
@@ -242,7 +258,7 @@ def test_a_passphrase_changed_meanwhile_stays_out_and_ends_it(home: Path, device
     member = door.member(device)
     with Device.open(home, PASSPHRASE) as other:
         other.vault.change_passphrase("battery staple")
-    assert door.answer(member, make_task()) == b""
+    assert door.answer(member, ask()) == b""
     assert member.ended is not None
     assert "passphrase" in member.ended
 
@@ -250,7 +266,7 @@ def test_a_passphrase_changed_meanwhile_stays_out_and_ends_it(home: Path, device
 def test_an_erased_vault_stays_out_and_ends_it(home: Path, device: Device, door: Door) -> None:
     member = door.member(device)
     Device.erase(home)
-    assert door.answer(member, make_task()) == b""
+    assert door.answer(member, ask()) == b""
     assert member.ended is not None
 
 
@@ -259,15 +275,92 @@ def test_the_wrong_passphrase_opens_nothing_to_join_with(home: Path) -> None:
         Device.open(home, "wrong")
 
 
-def test_without_a_note_nothing_is_sent(device: Device, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("notes", [0, 1])
+def test_without_a_note_nothing_is_sent(
+    device: Device, door: Door, notes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = 0
+
+    def full(*_: Any, **__: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        if begun > 1 + notes:  # the first counts the invitation
+            raise StorageError("the disk is full")
+        return transaction()
+
+    transaction = device.vault.transaction
+    monkeypatch.setattr(device.vault, "transaction", full)
+    with pytest.raises(Declined) as declined:
+        door.member(device).take_part(ask(), door.out.append)
+    assert declined.value.reason is Reason.NOT_NOTED
+    assert door.out == []
+
+
+def test_an_invitation_that_cannot_be_counted_is_not_looked_into(
+    device: Device, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any, **__: Any) -> Any:
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(device.vault, "transaction", full)
-    with pytest.raises(Declined) as declined:
+    assert door.answer(door.member(device), ask()) == b""
+    assert read_outbox(device.vault) == []
+
+
+# --- who asks, and how often --------------------------------------------------------------------------------------
+
+
+def test_what_is_not_signed_is_declined_unread(device: Device, door: Door) -> None:
+    with pytest.raises(Declined) as refused:
         door.member(device).take_part(make_task(), door.out.append)
-    assert declined.value.reason is Reason.NOT_NOTED
-    assert door.out == []
+    assert refused.value.reason is Reason.UNSIGNED
+    assert invitations_of_the_day(device.vault, datetime.now(UTC)) == 0
+
+
+def test_after_its_first_invitation_a_device_takes_no_other_key_from_this_server(
+    device: Device, door: Door
+) -> None:
+    member = door.member(device)
+    assert door.answer(member, ask())
+    stranger = Ed25519PrivateKey.generate()
+    with pytest.raises(Declined) as refused:
+        member.take_part(signed(make_task(), stranger), door.out.append)
+    assert refused.value.reason is Reason.UNSIGNED
+    assert write_key(PUBLIC) in door.lines[0]
+    assert "if the server really has another" in door.lines[-1]
+    assert len([line for line in door.lines if "signs with" in line]) == 1
+
+
+def test_a_pinned_release_key_decides_from_the_first_invitation_on(device: Device, door: Door) -> None:
+    pin_key(device.vault, write_key(Ed25519PrivateKey.generate().public_key().public_bytes_raw()))
+    with pytest.raises(Declined) as refused:
+        door.member(device).take_part(ask(), door.out.append)
+    assert refused.value.reason is Reason.UNSIGNED
+
+
+def test_every_invitation_that_is_looked_into_counts_whatever_comes_of_it(device: Device, door: Door) -> None:
+    agree(device.vault, Terms(SERVER, rounds_a_day=3, allow_unmasked=True), datetime.now(UTC))
+    member = door.member(device)
+    wild = ask(settings=LocalSettings(learning_rate=10.0))
+    for _ in range(3):
+        with pytest.raises(Declined) as refused:
+            member.take_part(wild, door.out.append)
+        assert refused.value.reason is Reason.SETTINGS_REFUSED
+    assert read_outbox(device.vault) == []
+    assert door.answer(member, ask()) == b""
+    assert door.lines[-1] == "stayed out of a round: 3 rounds within a day, and 3 are agreed to"
+    assert invitations_of_the_day(device.vault, datetime.now(UTC)) == 3
+
+
+def test_an_invitation_to_a_release_beyond_the_delegation_is_declined(device: Device, door: Door) -> None:
+    own = load_encoder()
+    newer = make_task(own.with_shared(own.shared(), release=3))
+    public = ROUND_KEY.public_key().public_bytes_raw()
+    short = make_delegation(RELEASE_KEY, public, now=datetime.now(UTC), up_to=2)
+    with pytest.raises(Declined) as refused:
+        door.member(device).take_part(sign_message(newer, [short], ROUND_KEY), door.out.append)
+    assert refused.value.reason is Reason.UNSIGNED
+    assert door.answer(door.member(device), signed(newer))
 
 
 def test_a_server_lost_while_sending_leaves_a_note_that_says_so(device: Device, door: Door) -> None:
@@ -275,7 +368,7 @@ def test_a_server_lost_while_sending_leaves_a_note_that_says_so(device: Device, 
         raise FederationError("gone")
 
     with pytest.raises(FederationError):
-        door.member(device).take_part(make_task(), lose)
+        door.member(device).take_part(ask(), lose)
     assert [note.sent for note in read_outbox(device.vault)] == [False]
 
 
@@ -340,17 +433,18 @@ def test_a_task_with_a_huge_encoder_is_declined() -> None:
 
 
 @pytest.mark.parametrize("size", [1.0, np.inf])
-def test_training_that_runs_away_is_not_sent(size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_that_runs_away_is_answered_with_a_change_of_nothing(
+    size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run_away(encoder: EncoderWeights, *_: Any, **given: Any) -> EncoderUpdate:
         change = {name: np.full(shape, size, np.float32) for name, shape in SHARED_SHAPES.items()}
         return EncoderUpdate(encoder_hash(encoder), given["round"], change)
 
     monkeypatch.setattr("palate.client.reconstruction.train_locally", run_away)
     log, out = MemoryLog(), list[bytes]()
-    with pytest.raises(Declined) as caught:
-        answer_task(make_task(load_encoder()), labels, out.append, log=log, server=SERVER)
-    assert caught.value.reason is Reason.TRAINING_FAILED
-    assert (out, read_outbox(log)) == ([], [])
+    answer_task(make_task(load_encoder()), labels, out.append, log=log, server=SERVER)
+    assert decode_update(out[0], base=encoder_hash(load_encoder()), round=3).norm == 0
+    assert [note.sent for note in read_outbox(log)] == [True]
 
 
 # --- nothing is told ----------------------------------------------------------------------------------------------
@@ -363,18 +457,17 @@ def test_what_an_exception_says_never_gets_out(
         raise RuntimeError(f"cannot train on {NEEDLE}")
 
     monkeypatch.setattr(reconstruction, "train_locally", fail)
-    with pytest.raises(Declined) as caught:
-        door.member(device).take_part(make_task(), door.out.append)
-    shown = "".join(traceback.format_exception(caught.value))
-    assert NEEDLE not in shown + "".join(door.lines) + "".join(capfd.readouterr())
-    assert str(caught.value) in set(Reason)
+    door.member(device).take_part(ask(), door.out.append)
+    assert NEEDLE not in "".join(door.lines) + "".join(capfd.readouterr())
+    assert NEEDLE.encode() not in door.out[0]
+    assert "local training came to nothing" in "".join(door.lines)
 
 
 def test_a_round_says_nothing_of_what_is_in_the_vault(
     device: Device, door: Door, capfd: pytest.CaptureFixture[str]
 ) -> None:
     member = door.member(device)
-    sent = door.answer(member, make_task())
+    sent = door.answer(member, ask())
     said = "".join(door.lines) + "".join(capfd.readouterr())
     for needle in (NEEDLE, "calm", "misty", PASSPHRASE):
         assert needle not in said

@@ -26,6 +26,7 @@ from palate.client.records import ONLY
 from palate.client.vault import Vault
 from palate.shared.accounting import epsilon_of_rho, rho_of
 from palate.shared.errors import OptionError, PrivacyBudgetError, VaultBusyError, VaultDamagedError
+from palate.shared.sum_noise import SumNoise
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -33,7 +34,7 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 def test_a_new_device_has_spent_nothing_and_has_the_default_budget() -> None:
     spent = read_spent(MemoryLog())
     assert spent.to_json() == {
-        "epsilon": 0.0, "protected_epsilon": 0.0, "delta": 1e-5, "budget": 8.0, "rounds": 0,
+        "epsilon": 0.0, "protected_epsilon": 0.0, "epsilon_if_all_add": 0.0, "epsilon_alone": 0.0, "delta": 1e-5, "budget": 8.0, "rounds": 0,
         "unprotected_rounds": 0, "unprotected_allowed": False, "last": None,
     }  # fmt: skip
 
@@ -70,6 +71,62 @@ def test_a_round_beyond_the_budget_is_declined_before_training_and_not_booked() 
         book_round(log, 8.0, now=NOW)
     assert read_spent(log).rounds == booked
     check_round(log, 10_000.0)  # what costs next to nothing still fits
+
+
+def test_the_budget_is_held_to_what_is_counted_and_the_others_noise_is_told_beside_it() -> None:
+    log = MemoryLog()
+    write_budget(log, OwnBudget(4.0))
+    sure = SumNoise(counted=2.0, all_add=8.0, alone=1.0)
+    spent = book_round(log, sure, now=NOW)
+    assert spent == read_spent(log)
+    assert spent.epsilon == epsilon_of_rho(rho_of(2.0), 1e-5)
+    assert spent.epsilon_if_all_add == epsilon_of_rho(rho_of(8.0), 1e-5)
+    assert spent.epsilon_alone == epsilon_of_rho(rho_of(1.0), 1e-5) > 4.0
+    counted, if_all, alone = (
+        spent.to_json()[name] for name in ("epsilon", "epsilon_if_all_add", "epsilon_alone")
+    )
+    assert spent.describe() == (
+        f"counts epsilon {counted:.3g}; if the other devices also add their noise: {if_all:.3g}; if none of them does: {alone:.3g}"
+    )
+    while True:
+        try:
+            book_round(log, sure, now=NOW)
+        except PrivacyBudgetError:
+            break
+    assert read_spent(log).epsilon <= 4.0
+    assert read_spent(log).epsilon_if_all_add < 2.0  # by which there would be room
+
+
+def test_a_refusal_for_want_of_a_registrar_says_so() -> None:
+    log = MemoryLog()
+    write_budget(log, OwnBudget(1.0))
+    with pytest.raises(PrivacyBudgetError, match="no registrar is pinned") as caught:
+        check_round(log, SumNoise(counted=1.0, all_add=10.0, alone=1.0))
+    assert "\n" not in str(caught.value)
+    check_round(log, SumNoise(counted=10.0, all_add=10.0, alone=1.0))  # the same round, with one
+
+
+@pytest.mark.parametrize(
+    "wrong", [(2.0, 1.0, 1.0), (1.0, 2.0, 1.5), (math.nan, 2.0, 1.0), (1.0, math.inf, 1.0)]
+)
+def test_noise_that_grows_with_fewer_devices_is_refused(wrong: tuple[float, float, float]) -> None:
+    with pytest.raises(OptionError):
+        SumNoise(*wrong)
+
+
+def test_a_count_of_the_first_version_stays_as_it_was_booked() -> None:
+    log = MemoryLog()
+    first = {"version": 1, "rounds": 2, "rho": 0.001, "unprotected_rounds": 0, "last": "2026"}
+    log.put(PRIVACY_SPENT, ONLY, json.dumps(first).encode())
+    spent = read_spent(log)
+    assert (spent.rounds, spent.rho, spent.rho_if_all_add) == (2, 0.001, 0.001)
+    assert spent.rho_alone == pytest.approx(1.0)  # of a sum of a thousand, which is the largest
+    assert book_round(log, 4.0, now=NOW).rho == pytest.approx(0.001 + rho_of(4.0))
+    assert json.loads(log.get(PRIVACY_SPENT, ONLY))["version"] == 2
+    for damaged in ({"rho": "0.1"}, {"rho": None}, {"rho": 0.0}):
+        log.put(PRIVACY_SPENT, ONLY, json.dumps({**first, **damaged}).encode())
+        with pytest.raises(VaultDamagedError):
+            read_spent(log)
 
 
 def test_a_check_alone_writes_nothing() -> None:
@@ -138,10 +195,14 @@ def test_a_time_without_a_zone_is_a_mistake() -> None:
         book_round(MemoryLog(), 5.0, now=datetime(2026, 1, 1))
 
 
-SOUND = {"version": 1, "rounds": 2, "rho": 0.1, "unprotected_rounds": 0, "last": "2026"}
+SOUND = {
+    "version": 2, "rounds": 2, "rho": 0.1, "rho_if_all_add": 0.05, "rho_alone": 0.1, "unprotected_rounds": 0, "last": "2026",
+}  # fmt: skip
 DAMAGED = [
     {"rounds": -1}, {"rounds": 1.0}, {"rounds": True}, {"rounds": 2**60}, {"rounds": 0}, {"rho": -0.1}, {"rho": 0.0}, {"rho": 0},
-    {"rho": math.nan}, {"rho": math.inf}, {"rho": "0.1"}, {"unprotected_rounds": -1}, {"last": None}, {"version": 2}, {"more": 1},
+    {"rho": math.nan}, {"rho": math.inf}, {"rho": "0.1"}, {"unprotected_rounds": -1}, {"last": None},
+    {"version": 3}, {"version": 1}, {"version": True},
+    {"more": 1}, {"rho_alone": 0.09}, {"rho_if_all_add": 0.2}, {"rho_if_all_add": 0.0}, {"rho_alone": None}, {"rho_alone": math.inf},
 ]  # fmt: skip
 
 

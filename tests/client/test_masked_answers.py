@@ -1,5 +1,6 @@
 """What a device with a vault says in masked rounds, and what it refuses to say."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,17 +13,19 @@ import pytest
 from palate.client.consent import Terms, agree
 from palate.client.device import Device
 from palate.client.joining import Member
-from palate.client.ledger import OwnBudget, read_spent, write_budget
+from palate.client.ledger import OwnBudget, OwnSpent, read_spent, write_budget
 from palate.client.masked_answers import guaranteed
 from palate.client.outbox import read_outbox
 from palate.client.pseudonyms import slots_left
 from palate.client.reasons import Declined
 from palate.server.masking import MaskedSum
 from palate.server.privacy import PlanSettings, Privacy, mask_settings, planned_masks
+from palate.shared.accounting import rho_of
 from palate.shared.coding import encode_model, from_levels
 from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.shared.masked_wire import (
     ADVERT,
+    INVITATION,
     MASKED,
     REVEALED,
     SHARES,
@@ -34,9 +37,10 @@ from palate.shared.masks import MaskSettings
 from palate.shared.reasons import Reason
 from palate.shared.subspace import load_subspace, subspace_hash
 from palate.shared.update import LocalSettings
-from palate.shared.wire import Task, encode_task, fixed_hash, kind_of
+from palate.shared.wire import TASK, Task, encode_task, fixed_hash, kind_of
 from tests.client.test_joining import put_label
 from tests.shared.pseudonym_cases import equip, registrar_in
+from tests.signed import signed
 
 SERVER = "127.0.0.1:9"
 PASSPHRASE = "correct horse battery"
@@ -68,7 +72,9 @@ class Person:
         self.member = Member(device, server=SERVER, tell=self.lines.append)
 
     def answer(self, wire: bytes) -> bytes:
+        """Answer a message as it comes; an invitation is signed on its way."""
         sent: list[bytes] = []
+        wire = signed(wire) if kind_of(wire) in (INVITATION, TASK) else wire
         self.member.take_part(wire, sent.append)
         (only,) = sent
         return only
@@ -132,19 +138,49 @@ def test_a_device_stays_out_of_a_round_beyond_its_budget(people: list[Person]) -
     assert people[0].member.rounds == 1
 
 
-def test_a_device_that_counts_on_fewer_to_add_noise_pays_more_for_a_round(people: list[Person]) -> None:
-    masks = mask_settings(Privacy(noise_multiplier=4.0, clip_rate=0.0), 0.15, least=100, most=100)
-    assert guaranteed(masks, COUNT, share=0.25) == pytest.approx(guaranteed(masks, COUNT) / 2, rel=0.01)
-    assert guaranteed(masks, COUNT, share=0.0) == pytest.approx(guaranteed(masks, COUNT) / 10, rel=0.05)
-    let(people[1].device, honest_share=0.5)
-    invitation = invite()
-    total = MaskedSum(invitation, MASKS, COUNT + 1)
+def spent_in_a_round(people: list[Person], masks: MaskSettings) -> list[OwnSpent]:
+    """What each device has spent once its masked vector is gone."""
+    invitation = invite(masks)
+    total = MaskedSum(invitation, masks, COUNT + 1)
     roster, _ = total.adverts({place: one.answer(invitation) for place, one in enumerate(people)})
     deliveries, _ = total.shares({place: one.answer(roster) for place, one in enumerate(people)})
     for place, one in enumerate(people):
         assert kind_of(one.answer(deliveries[place])) == MASKED
-    trusting, careful = (read_spent(one.device.vault).rho for one in people)
-    assert careful == pytest.approx(2 * trusting, rel=0.05)  # half of the noise's variance
+    return [read_spent(one.device.vault) for one in people]
+
+
+def test_a_device_that_counts_on_fewer_to_add_noise_pays_more_for_a_round() -> None:
+    masks = mask_settings(Privacy(noise_multiplier=4.0, honest_share=1.0), 0.15, least=100, most=100)
+    all_add, quarter, alone = (guaranteed(masks, COUNT, share=one) for one in (1.0, 0.25, 0.0))
+    assert all_add.counted == all_add.all_add == quarter.all_add == pytest.approx(4.0, rel=0.01)
+    assert quarter.counted == pytest.approx(all_add.counted / 2, rel=0.01)
+    assert alone.counted == alone.alone == quarter.alone == pytest.approx(all_add.counted / 10, rel=0.05)
+    assert guaranteed(masks, COUNT) == alone
+
+
+def test_without_a_registrar_a_device_counts_its_own_noise_alone(people: list[Person]) -> None:
+    trusting = mask_settings(Privacy(honest_share=1.0), 1.0, least=2, most=2)
+    let(people[1].device, honest_share=1.0)  # it is not asked
+    for one in spent_in_a_round(people, trusting):
+        sure = guaranteed(trusting, COUNT)
+        assert one.rho == one.rho_alone == pytest.approx(rho_of(sure.alone))
+        assert one.rho_if_all_add == pytest.approx(one.rho / 2, rel=0.01)
+        assert "if the other devices also add their noise" in one.describe()
+
+
+def test_with_a_registrar_a_device_counts_on_the_share_that_its_owner_chose(
+    people: list[Person], tmp_path: Path
+) -> None:
+    trusting = mask_settings(Privacy(honest_share=1.0), 1.0, least=2, most=2)
+    registrar, file = registrar_in(tmp_path / "registrar")
+    for one, share in zip(people, (1.0, 0.5), strict=True):
+        terms = Terms(SERVER, least_devices=2, honest_share=share, registrar=registrar.public.hex())
+        agree(one.device.vault, terms, datetime.now(UTC))
+        equip(one.device.vault, terms, registrar, file)
+    all_of_them, half = spent_in_a_round(people, trusting)
+    assert all_of_them.rho == all_of_them.rho_if_all_add == pytest.approx(half.rho / 2, rel=0.01)
+    assert all_of_them.rho_alone == half.rho_alone == half.rho  # half of two is a person alone
+    assert "if none of them does" in all_of_them.describe()
 
 
 def test_with_a_noise_plan_a_device_counts_its_own_share_and_trusts_nobody_with_the_rest(
@@ -153,7 +189,7 @@ def test_with_a_noise_plan_a_device_counts_its_own_share_and_trusts_nobody_with_
     plan = PlanSettings(steps=9, separation=3, noise_multiplier=5.0)
     shares = Privacy(noise_multiplier=2.0, clip_rate=0.0, plan=plan)
     masks, _ = planned_masks(shares, least=2, most=2)
-    assert guaranteed(masks, COUNT) == pytest.approx(2.0, rel=0.01)
+    assert guaranteed(masks, COUNT).counted == pytest.approx(2.0, rel=0.01)
     assert kind_of(people[0].answer(invite(masks))) == ADVERT
     none, _ = planned_masks(replace(shares, noise_multiplier=0.0), least=2, most=2)
     assert people[1].answer(invite(none)) == b""
@@ -239,7 +275,7 @@ def test_a_pseudonym_is_gone_from_the_vault_before_anything_of_it_leaves(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        people[0].member.take_part(invite(slot=1), dies)
+        people[0].member.take_part(signed(invite(slot=1)), dies)
     assert Person(people[0].device).answer(invite(slot=1)) == b""
 
 
@@ -252,6 +288,19 @@ def test_a_device_that_stays_out_keeps_its_pseudonym(people: list[Person], tmp_p
     write_budget(vault, OwnBudget(0.1))
     assert people[0].answer(invite(slot=1)) == b""
     assert slots_left(vault, pinned) == [1, 2]
+
+
+def test_a_device_without_labels_uses_a_pseudonym_up_like_any_other(
+    tmp_path: Path, remembered_keys: None, people: list[Person]
+) -> None:
+    registrar, file = registrar_in(tmp_path / "registrar", 2)
+    pinned = Terms(SERVER, least_devices=2, registrar=registrar.public.hex())
+    with contextlib.closing(Device.init(tmp_path / "empty", PASSPHRASE)) as empty:
+        for device in (empty, people[0].device):
+            agree(device.vault, pinned, datetime.now(UTC))
+            equip(device.vault, pinned, registrar, file)
+            assert kind_of(Person(device).answer(invite(slot=1))) == ADVERT
+            assert slots_left(device.vault, pinned) == [2]
 
 
 def test_a_device_rests_by_itself_after_a_round_of_a_noise_plan(people: list[Person]) -> None:

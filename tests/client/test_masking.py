@@ -399,7 +399,7 @@ def test_masks_of_two_models_do_not_cancel(split: bool, monkeypatch: pytest.Monk
 
     The control, one model for all, gives the sum with the same code.
     """
-    monkeypatch.setattr(wire, "check_advert", lambda advert, slot_key: None)
+    monkeypatch.setattr(wire, "check_signature", lambda advert: None)
     r = Round(4, count=20_000, mask_settings=settings(ring_bits=8))
     r.vectors = np.random.default_rng(1).integers(-20, 21, (4, r.count), dtype=np.int64)
     shown = [

@@ -1,4 +1,4 @@
-"""The node as a real process against a real SuperLink: a bundle that brings code along, a restart of the server, the end."""
+"""The node as a real process against a server that lies: a bundle that brings code along, a restart of the server, the end."""
 
 import contextlib
 import json
@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,11 @@ from palate.client.device import Device
 from palate.client.outbox import read_outbox
 from palate.client.showcase import demo_folder
 from palate.shared.encoder import encoder_hash, load_encoder
-from palate.shared.reasons import Reason
+from palate.shared.reasons import Reason, word_of
 from palate.shared.wire import UPDATE_BYTES
 
 pytestmark = pytest.mark.slow
 
-PROGRAMS = Path(sys.executable).parent
 JOIN = "import sys; from palate.client.cli import main; sys.argv[0] = 'palate'; main()"
 # Somebody whose device takes the bundle for a known one: even then nothing of it is executed.
 JOIN_TRUSTING = "import sys; from palate.client import app; trusted = sys.argv.pop()\n"
@@ -39,14 +38,14 @@ PYPROJECT = """
 name = "bundle"
 version = "1.0.0"
 license = "Apache-2.0"
-dependencies = ["flwr>=1.41.0"]
+dependencies = ["flwr>=1.42.0"]
 [tool.flwr.app]
 publisher = "somebody"
 [tool.flwr.app.components]
-serverapp = "probe.server:app"
+serverapp = "client.app:app"
 clientapp = "client.app:app"
 [tool.flwr.app.config]
-out = ""
+settings = ""
 """
 MARKER = """
 import os
@@ -54,31 +53,43 @@ open(os.environ["MARKER"], "a").write("executed by process %d\\n" % os.getpid())
 from flwr.clientapp import ClientApp
 app = ClientApp()
 """
+# Our own front and books, made to hand out a foreign bundle: SERVER.py PORT BUNDLE OUT; asks two devices once.
 SERVER = """
-import json, time
-from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.serverapp import ServerApp
+import asyncio, hashlib, json, sys, time
+from pathlib import Path
+import uvicorn
+from palate.server import superlink
+from palate.server.front import Front
+from palate.server.inviting import passing_signer
 from palate.shared.encoder import load_encoder
 from palate.shared.update import LocalSettings
 from palate.shared.wire import Task, encode_task
-app = ServerApp()
-@app.main()
-def main(grid, context):
-    while len(list(grid.get_node_ids())) < 2:
-        time.sleep(0.1)
-    wire = encode_task(Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(steps=1), seed=5))
-    content = RecordDict({"palate": ConfigRecord({"wire": wire})})
-    waiting = set(grid.push_messages([Message(content, n, "train", ttl=90) for n in grid.get_node_ids()]))
-    found = []
-    until = time.monotonic() + 80
-    while waiting and time.monotonic() < until:
-        for reply in grid.pull_messages(waiting):
-            waiting.discard(reply.metadata.reply_to_message_id)
-            size = None if reply.has_error() else len(reply.content["palate"]["wire"])
-            found.append({"error": reply.error.reason if reply.has_error() else None, "bytes": size})
-        time.sleep(0.1)
-    with open(context.run_config["out"], "w") as file:
-        json.dump(found, file)
+
+port, bundle, out = int(sys.argv[1]), Path(sys.argv[2]).read_bytes(), Path(sys.argv[3])
+superlink.bundle_bytes = lambda: bundle
+superlink.known_hashes = lambda: frozenset({hashlib.sha256(bundle).hexdigest()})
+link = superlink.SuperLink()
+link.start_run("{}")
+
+async def ask():
+    while len(link.connected()) < 2:
+        await asyncio.sleep(0.1)
+    task = Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(steps=1), seed=5)
+    wire = passing_signer()(encode_task(task))
+    asked = link.ask(dict.fromkeys(link.connected(), wire), 1, 90.0)
+    found, until = [], time.monotonic() + 80
+    while len(found) < len(asked) and time.monotonic() < until:
+        for one in link.replies():
+            found.append({"reason": one.reason if one.wire is None else None, "bytes": one.wire and len(one.wire)})
+        await asyncio.sleep(0.1)
+    out.write_text(json.dumps(found))
+
+async def main():
+    config = uvicorn.Config(Front(link), host="127.0.0.1", port=port, lifespan="off", access_log=False, ws="none")
+    work = [uvicorn.Server(config).serve()] + ([] if out.exists() else [ask()])
+    await asyncio.gather(*work)
+
+asyncio.run(main())
 """
 
 
@@ -105,7 +116,7 @@ def listening_ports(process: int) -> list[str]:
 
 
 class Deployment:
-    """A SuperLink and device nodes on loopback, all ended at the end."""
+    """A server and device nodes on loopback, all ended at the end."""
 
     def __init__(self, place: Path) -> None:
         self.place, self.marker, self.out = place, place / "marker", place / "out.json"
@@ -113,20 +124,10 @@ class Deployment:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self.running: list[subprocess.Popen[bytes]] = []
-        flower = {
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_HOME": str(place / "flwr"),
-        }
-        flower["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
         mine = {"MARKER": str(self.marker), "PALATE_PASSPHRASE": "correct horse", "OMP_NUM_THREADS": "1"}
-        self.environment = {**os.environ, **flower, **mine, "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
-        for name in ("flwr", "empty"):
-            (place / name).mkdir()
-        config = (
-            f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "{self.address}"\ninsecure = true\n'
-        )
-        (place / "flwr" / "config.toml").write_text(config)
+        self.environment = {**os.environ, **mine}
+        (place / "empty").mkdir()
+        (place / "server.py").write_text(SERVER)
 
     def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
         with (self.place / f"{name}.log").open("ab") as log:
@@ -144,16 +145,17 @@ class Deployment:
     def said(self, name: str) -> str:
         return (self.place / f"{name}.log").read_text(errors="replace")
 
-    def start_server(self) -> subprocess.Popen[bytes]:
-        host, _, port = self.address.partition(":")
-        flags = ["--insecure", "--host", host, "--port", port, "--database", str(self.place / "link.db")]
-        link = self.start("link", "flower-superlink", *flags, "--disable-runtime-dependency-installation")
-        wait_for(self.is_healthy)
-        return link
+    def start_server(self, bundle: Path) -> subprocess.Popen[bytes]:
+        port = self.address.rpartition(":")[2]
+        server = self.start(
+            "server", sys.executable, str(self.place / "server.py"), port, str(bundle), str(self.out)
+        )
+        wait_for(self.is_open)
+        return server
 
-    def is_healthy(self) -> bool:
-        with contextlib.suppress(OSError):
-            return bool(urllib.request.urlopen(f"http://{self.address}/health", timeout=2).status == 200)
+    def is_open(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(self.address.split(":"), 2):  # type: ignore[arg-type]
+            return True
         return False
 
     def join(self, name: str, home: Path, code: str = JOIN, *more: str) -> subprocess.Popen[bytes]:
@@ -183,25 +185,24 @@ def test_a_bundle_with_code_is_refused_and_never_executed_and_the_node_survives(
 ) -> None:
     from flwr.cli.build import build_fab_from_disk
 
-    bundle = tmp_path / "bundle"
+    folder = tmp_path / "bundle"
     for name, text in {
         "pyproject.toml": PYPROJECT,
         "client/app.py": MARKER,
-        "probe/server.py": SERVER,
+        "client/__init__.py": "",
     }.items():
-        (bundle / name).parent.mkdir(parents=True, exist_ok=True)
-        (bundle / name).write_text(text)
-    for package in ("client", "probe"):
-        (bundle / package / "__init__.py").write_text("")
-    from hashlib import sha256
-
-    trusted = sha256(build_fab_from_disk(bundle)).hexdigest()
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    content = build_fab_from_disk(folder)
+    bundle = tmp_path / "bundle.fab"
+    bundle.write_bytes(content)
+    trusted = sha256(content).hexdigest()
     homes = [tmp_path / "careful", tmp_path / "trusting"]
     with Device.init(homes[0], "correct horse") as device:
         device.teach_file(demo_folder() / "mara.json")
     shutil.copytree(homes[0], homes[1])
 
-    link = deployment.start_server()
+    server = deployment.start_server(bundle)
     careful = deployment.join("careful", homes[0])
     trusting = deployment.join("trusting", homes[1], JOIN_TRUSTING, "--allow-unmasked", trusted)
     for name in ("careful", "trusting"):
@@ -211,13 +212,11 @@ def test_a_bundle_with_code_is_refused_and_never_executed_and_the_node_survives(
     with socket.create_server(("127.0.0.1", 0)):
         assert len(listening_ports(os.getpid())) == 1
 
-    run = deployment.start("run", "flwr", "run", str(bundle), "here", "-c", f'out="{deployment.out}"')
-    assert run.wait(60) == 0, deployment.said("run")
     wait_for(lambda: deployment.out.exists() and deployment.out.read_text(), 120)
     answers = json.loads(deployment.out.read_text())
     assert sorted(answers, key=str) == [
-        {"error": Reason.UNKNOWN_BUNDLE.value, "bytes": None},
-        {"error": None, "bytes": UPDATE_BYTES},
+        {"reason": word_of(Reason.UNKNOWN_BUNDLE.value), "bytes": None},
+        {"reason": None, "bytes": UPDATE_BYTES},
     ]
     assert not deployment.marker.exists()
     assert re.search(rf"declined run \d+: {Reason.UNKNOWN_BUNDLE.value}", deployment.said("careful"))
@@ -229,10 +228,10 @@ def test_a_bundle_with_code_is_refused_and_never_executed_and_the_node_survives(
     assert notes[0] == []
     assert [(note.sent, note.base) for note in notes[1]] == [(True, encoder_hash(load_encoder()))]
 
-    os.killpg(link.pid, signal.SIGKILL)
-    link.wait()
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
     wait_for(lambda: "looking for it until it is back" in deployment.said("careful"))
-    deployment.start_server()
+    deployment.start_server(bundle)
     wait_for(lambda: "again; waiting for rounds" in deployment.said("careful"))
 
     left = deployment.start("leave", sys.executable, "-c", JOIN, "leave", "--home", str(homes[0]))

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -16,20 +17,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palate.client import durable, outbox
+from palate.client import outbox
 from palate.client.outbox import (
     OUTBOX,
+    Cover,
     Earlier,
+    Leaving,
     MemoryLog,
     Sent,
     SentTensor,
     read_earlier,
     read_outbox,
     send_update,
+    what_leaves,
 )
 from palate.client.vault import Vault
+from palate.shared import durable
 from palate.shared.encoder import SHARED_SHAPES
-from palate.shared.errors import OptionError, StorageError, VaultDamagedError, VaultError
+from palate.shared.errors import OptionError, PrivacyBudgetError, StorageError, VaultDamagedError, VaultError
+from palate.shared.masked_wire import masked_bytes
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import UPDATE_BYTES, decode_update, encode_update
 
@@ -50,7 +56,11 @@ def update(round_: int = 4) -> EncoderUpdate:
 
 
 def send(log: Any, send: Any = lambda data: None, *, round_: int = 4, now: datetime = NOON) -> Sent:
-    return send_update(log, update(round_), send=send, server=SERVER, release=2, now=now)
+    return give(log, update(round_), send=send, server=SERVER, release=2, now=now)
+
+
+def give(log: Any, what: EncoderUpdate, **options: Any) -> Sent:
+    return send_update(log, lambda: what, base=what.base, round=what.round, **options)
 
 
 @pytest.fixture
@@ -111,13 +121,17 @@ import numpy as np
 from palate.client.outbox import send_update
 from palate.client.vault import Vault
 from palate.shared.encoder import SHARED_SHAPES
+from palate.shared.masked_wire import masked_bytes
 from palate.shared.update import EncoderUpdate
 
 update = EncoderUpdate("ab" * 32, 4, {n: np.zeros(s, np.float32) for n, s in SHARED_SHAPES.items()})
 vault = Vault.open(sys.argv[1], "correct horse battery")
 def stop(data):
     os.kill(os.getpid(), 9)
-send_update(vault, update, send=stop, server="127.0.0.1:9092", release=2, now=datetime.now(UTC))
+send_update(
+    vault, lambda: update, base=update.base, round=4,
+    send=stop, server="127.0.0.1:9092", release=2, now=datetime.now(UTC),
+)
 """
 
 
@@ -189,9 +203,71 @@ def test_times_are_written_in_utc_and_notes_come_oldest_first(log: Any) -> None:
 def test_a_server_without_a_sensible_name_gets_nothing(log: Any, server: str) -> None:
     left: list[bytes] = []
     with pytest.raises(OptionError, match="1 to 200 characters"):
-        send_update(log, update(), send=left.append, server=server, release=0, now=NOON)
+        give(log, update(), send=left.append, server=server, release=0, now=NOON)
     assert not left
     assert read_outbox(log) == []
+
+
+# --- what is noted of a masked round --------------------------------------------------------------------------------
+
+COVER = Cover(what_leaves(4_096, 16, "cd" * 32), lambda update: bytes(masked_bytes(4_097, 16)), 0.5, 0.25)
+
+
+def test_the_note_of_a_masked_round_says_what_left_and_no_length_of_what_was_trained(log: Any) -> None:
+    left: list[bytes] = []
+    note = give(log, update(), send=left.append, server=SERVER, release=2, now=NOON, cover=COVER)
+    assert read_outbox(log) == [note]
+    assert note.leaving == Leaving("masked vector", len(left[0]), 4_097, 16, "cd" * 32)
+    assert note.sha256 == sha256(left[0]).hexdigest()
+    assert (note.masked, note.norm, note.tensors, note.clip, note.noise) == (True, None, (), 0.5, 0.25)
+    small, large = (
+        give(log, one, send=left.append, server=SERVER, release=2, now=NOON, cover=COVER)
+        for one in (update(), EncoderUpdate(BASE, 4, {n: t * 0 for n, t in update().tensors.items()}))
+    )
+    assert replace(small, id="") == replace(large, id="")
+
+
+def test_the_note_is_written_before_the_update_is_made(log: Any) -> None:
+    seen: list[Sent] = []
+
+    def make() -> EncoderUpdate:
+        seen.extend(read_outbox(log))
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        send_update(log, make, base=BASE, round=4, send=lambda data: None, server=SERVER, release=2, now=NOON)
+    assert [(one.sha256, one.bytes_up, one.sent) for one in seen] == [("", UPDATE_BYTES, False)]
+    assert read_outbox(log) == seen
+
+
+def test_what_stops_the_first_note_stops_everything(log: Any) -> None:
+    def refuse(log: Any) -> None:
+        raise PrivacyBudgetError("too much")
+
+    with pytest.raises(PrivacyBudgetError):
+        give(log, update(), send=pytest.fail, server=SERVER, release=2, now=NOON, first=refuse)
+    assert read_outbox(log) == []
+
+
+def test_bytes_other_than_those_that_were_noted_are_not_sent(log: Any) -> None:
+    cover = replace(COVER, mask=lambda update: b"short")
+    with pytest.raises(ValueError, match="not what was noted"):
+        give(log, update(), send=pytest.fail, server=SERVER, release=2, now=NOON, cover=cover)
+
+
+def test_a_note_of_the_first_version_is_read_without_the_lengths_that_never_left(log: Any) -> None:
+    old = {
+        "version": 1, "id": "a", "when": "2026-03-01T12:00:00.000000+00:00", "server": SERVER, "release": 0,
+        "base": BASE, "round": 1, "bytes_up": 8_330, "sha256": "ef" * 32, "norm": 4.681,
+        "tensors": [{"name": "picture.hidden.bias", "shape": [128], "norm": 4.681}], "sent": True,
+        "masked": True, "clip": 0.15, "noise": 0.1,
+    }  # fmt: skip
+    with log.transaction() as change:
+        change.put(OUTBOX, "a", json.dumps(old).encode())
+        change.put(OUTBOX, "b", json.dumps(old | {"masked": False, "bytes_up": UPDATE_BYTES}).encode())
+    masked, plain = read_outbox(log)
+    assert (masked.bytes_up, masked.norm, masked.tensors) == (8_330, None, ())
+    assert (plain.leaving, plain.norm) == (what_leaves(), 4.681)
 
 
 # --- many notes ---------------------------------------------------------------------------------------------------
@@ -234,9 +310,10 @@ def test_a_note_of_another_version_is_one_clear_line(log: Any, content: bytes) -
 
 def test_notes_of_infinite_length_are_impossible_and_tiny_ones_exact(log: Any) -> None:
     tensors = {name: np.full(shape, 1e-45, np.float32) for name, shape in SHARED_SHAPES.items()}
-    note = send_update(
+    note = give(
         log, EncoderUpdate(BASE, 1, tensors), send=lambda data: None, server=SERVER, release=0, now=NOON
     )
+    assert note.norm is not None
     assert 0 < note.norm < 1e-40
     assert read_outbox(log)[0] == note
     assert all(math.isfinite(one.norm) for one in note.tensors)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import numpy as np
 import pytest
 
 from palate.client.comments import Comment
-from palate.client.consent import Terms
+from palate.client.consent import Terms, agree
 from palate.client.device import Device
+from palate.client.joining import Member
 from palate.client.ledger import OwnBudget, book_round, write_budget
-from palate.client.outbox import Sent, read_outbox
+from palate.client.outbox import Sent, read_outbox, what_leaves
 from palate.client.preview import (
     Preview,
+    describe_bytes,
     describe_shortly,
     measure_noise,
     preview_device,
@@ -32,15 +35,20 @@ from palate.client.preview import (
 from palate.client.reconstruction import LEAST_LABELS, Labels, train_locally
 from palate.client.records import Taught
 from palate.client.showcase import demo_folder
+from palate.server.masking import MaskedSum
 from palate.server.privacy import Privacy
 from palate.shared.accounting import epsilon_of_rho, rho_of
-from palate.shared.coding import sensitivity_of
+from palate.shared.coding import encode_model, sensitivity_of
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
 from palate.shared.errors import OptionError
+from palate.shared.masked_wire import Invitation, encode_invitation
 from palate.shared.masks import MaskSettings
-from palate.shared.subspace import load_subspace
+from palate.shared.subspace import load_subspace, subspace_hash
+from palate.shared.sum_noise import SumNoise
 from palate.shared.update import LocalSettings, norm_of
-from palate.shared.wire import UPDATE_BYTES
+from palate.shared.wire import UPDATE_BYTES, fixed_hash
+from palate.simulations.lending import VirtualPerson
+from tests.signed import signed
 
 NEEDLE = "Grandmother Ottilie"
 TERMS = Terms("127.0.0.1:8000")
@@ -74,18 +82,21 @@ def preview(labels: Labels, **options: Any) -> Preview:
 
 
 @pytest.mark.parametrize("count", [0, 1, LEAST_LABELS - 1])
-def test_with_too_few_labels_nothing_would_leave(count: int) -> None:
+def test_with_too_few_labels_the_same_bytes_leave_and_nothing_is_in_them(count: int) -> None:
     seen = preview(make_labels(count))
-    assert (seen.would_leave, seen.labels, seen.tensors, seen.bytes_masked) == (False, count, (), 0)
-    assert seen.to_json()["would_leave"] is False
-    assert describe_shortly(seen) == [
-        f"{count} labels: nothing would leave now; from 6 labels on this device takes part"
-    ]
+    assert (seen.learned, seen.labels, seen.tensors, seen.norm) == (False, count, (), 0.0)
+    assert seen.to_json()["learned"] is False
+    assert seen.leaving == preview(make_labels(9)).leaving
+    lines = describe_shortly(seen)
+    assert lines[0] == describe_shortly(preview(make_labels(9)))[0]
+    assert lines[1] == (
+        f"under noise and mask a change of nothing: {count} labels, and to learn from them takes 6"
+    )
 
 
 def test_with_just_enough_labels_there_is_none_to_leave_out() -> None:
     seen = preview(make_labels(LEAST_LABELS))
-    assert seen.would_leave
+    assert seen.learned
     assert seen.influences == ()
 
 
@@ -110,7 +121,7 @@ def test_the_tensors_are_those_of_a_round_and_clipped_together() -> None:
     for one in seen.tensors:
         assert one.norm == norm_of(update.tensors[one.name])
         assert one.norm_clipped == pytest.approx(norm_of(parts[one.name]) / 4)
-    assert (seen.count, seen.norm) == (within.count, pytest.approx(float(np.linalg.norm(sent))))
+    assert (seen.leaving.numbers, seen.norm) == (within.count + 1, pytest.approx(float(np.linalg.norm(sent))))
     assert seen.norm_clipped == pytest.approx(masks.clip)
     moved = {one.name for one in seen.tensors if one.norm_clipped}
     assert moved == {"picture.taste.weight", "picture.taste.bias"}
@@ -123,11 +134,13 @@ def test_a_change_within_the_bound_is_not_clipped() -> None:
 
 def test_the_bytes_are_those_of_the_bits_that_go() -> None:
     assert load_subspace().count == 4_096
-    assert preview(make_labels(6), masks=MaskSettings(ring_bits=8)).bytes_masked == 4_097
-    assert preview(make_labels(6), masks=MaskSettings(ring_bits=11)).bytes_masked == 5_634
-    assert preview(make_labels(6)).bytes_unmasked is None
+    beside = 8 + 32 + 32 + 64  # start, session, identity, signature
+    assert preview(make_labels(6), masks=MaskSettings(ring_bits=8)).leaving.bytes_up == 4_097 + beside
+    assert preview(make_labels(6), masks=MaskSettings(ring_bits=11)).leaving.bytes_up == 5_634 + beside
+    assert preview(make_labels(6)).leaving_unmasked is None
     unmasked = preview(make_labels(6), terms=replace(TERMS, allow_unmasked=True))
-    assert unmasked.bytes_unmasked == UPDATE_BYTES
+    assert unmasked.leaving_unmasked == what_leaves()
+    assert what_leaves().bytes_up == UPDATE_BYTES
     assert "much of what it was trained on can be rebuilt" in " ".join(describe_shortly(unmasked))
 
 
@@ -142,7 +155,7 @@ def test_noise_is_what_one_computes_by_hand() -> None:
     masks = MaskSettings(
         step=0.01, noise=100.0, clip=10.0, least=3
     )  # a standard deviation of 1 for each weight
-    noise = measure_noise(4.0, masks, least_devices=25, count=96_640)
+    noise = measure_noise(4.0, masks, least_devices=25, count=96_640, honest_share=1.0)
     assert noise.own == pytest.approx(math.sqrt(96_640))
     assert noise.in_sum == pytest.approx(5 * math.sqrt(96_640))
     assert (noise.devices, noise.signal) == (25, 4.0)
@@ -153,6 +166,9 @@ def test_noise_is_what_one_computes_by_hand() -> None:
     doubtful = measure_noise(4.0, masks, 25, 96_640, honest_share=0.16)
     assert doubtful.multiplier == pytest.approx(2 / reach, rel=1e-6)
     assert doubtful.guess > noise.guess
+    careful = measure_noise(4.0, masks, 25, 96_640)
+    assert careful.multiplier == careful.multiplier_alone == pytest.approx(1 / reach, rel=1e-6)
+    assert careful.multiplier_if_all_add == noise.multiplier == noise.multiplier_if_all_add
     assert measure_noise(4.0, masks, 2, 96_640).devices == 3  # the server opens no smaller sum
     assert measure_noise(4.0, replace(masks, noise=0.0), 25, 96_640).guess == 1.0
 
@@ -164,7 +180,7 @@ def test_the_best_guess_is_as_often_right_as_it_says() -> None:
     noise = masks.noise * masks.step * rng.standard_normal((2, tries, devices)).sum(2)
     reach = sensitivity_of(masks.clip, masks.step) * masks.step
     right = ((noise[0] + reach > reach / 2).mean() + (noise[1] < reach / 2).mean()) / 2
-    assert right == pytest.approx(measure_noise(6.0, masks, devices, 96_640).guess, abs=0.01)
+    assert right == pytest.approx(measure_noise(6.0, masks, devices, 96_640, 1.0).guess, abs=0.01)
 
 
 @pytest.mark.parametrize("devices", [2, 10, 1_000])
@@ -177,9 +193,14 @@ def test_the_usual_round_has_as_much_noise_as_a_server_begins_with(devices: int)
 
 
 def test_the_last_masked_round_says_how_much_noise_to_expect() -> None:
-    note = Sent("x", "x", "x", 0, "x", 1, 1, "x", 1.0, (), True, masked=True, clip=0.5, noise=0.25)
+    left = what_leaves(load_subspace().count, 20)
+    note = Sent(
+        "x", "x", "x", 0, "x", 1, left.kind, left.bytes_up, left.numbers, left.bits, left.within, "x", None, (),
+        True, masked=True, clip=0.5, noise=0.25,
+    )  # fmt: skip
     masks = usual_round(10, note)
     assert (masks.clip, masks.noise * masks.step) == (0.5, pytest.approx(0.25))
+    assert masks.ring_bits == 20
 
 
 # --- which comment moves it most ----------------------------------------------------------------------------------
@@ -230,10 +251,13 @@ def test_what_is_not_protected_follows_from_the_terms() -> None:
     open_ = " ".join(what_is_not_protected(TERMS))
     assert "can invent the other devices" in open_
     assert "no release key is pinned" in open_
-    assert "sum over at least 10 devices" in open_
+    assert "at least" not in open_
+    assert "its own noise alone, which is what the budget counts" in open_
     assert "can be rebuilt" not in open_
     pinned = " ".join(what_is_not_protected(replace(TERMS, registrar="ab" * 32, release_key="cd" * 32)))
     assert "pinned" not in pinned
+    assert "sum over at least 10 devices" in pinned
+    assert "counts on 50% of the devices" in pinned
     assert "can be rebuilt" in " ".join(what_is_not_protected(replace(TERMS, allow_unmasked=True)))
 
 
@@ -279,7 +303,7 @@ def test_a_preview_opens_no_socket_and_leaves_nothing_in_the_outbox(taught: Path
     shown = watched(LOOK, taught)
     assert shown.endswith("SOCKETS []\n")
     assert "this would leave" in shown
-    assert '"would_leave": true' in shown
+    assert '"learned": true' in shown
     with Device.open(taught, "correct horse") as device:
         assert read_outbox(device.vault) == []
 
@@ -309,6 +333,42 @@ def device(taught: Path, tmp_path: Path, remembered_keys: None) -> Iterator[Devi
         yield opened
 
 
+def test_the_outbox_notes_the_very_bytes_that_the_preview_shows(device: Device) -> None:
+    terms = replace(TERMS, least_devices=2, epsilon=1e4)
+    agree(device.vault, terms, datetime.now(UTC))
+    write_budget(device.vault, OwnBudget(terms.epsilon, terms.delta))
+    seen = preview_device(device, terms, datetime.now(UTC), last=1)
+    masks = usual_round(2)
+    own, within = load_encoder(), load_subspace()
+    wire = encode_invitation(
+        Invitation(
+            1, 0, fixed_hash(own), 7, LocalSettings(), masks, encode_model(own, own, 8), subspace_hash(within)
+        )
+    )
+    one, other = Member(device, server=terms.server), VirtualPerson(make_labels(9), own)
+    total, left = MaskedSum(wire, masks, within.count + 1), list[bytes]()
+
+    def ask(messages: dict[int, bytes]) -> dict[int, bytes]:
+        answers: dict[int, bytes] = {}
+        for place, message in messages.items():
+            said: list[bytes] = []
+            (one, other)[place].take_part(message, said.append)
+            answers[place] = said[0]
+        left.append(answers[0])
+        return answers
+
+    roster, _ = total.adverts(ask(dict.fromkeys(range(2), signed(wire))))
+    ask(total.shares(ask(dict.fromkeys(range(2), roster)))[0])
+    (note,) = read_outbox(device.vault)
+    assert note.leaving == seen.leaving
+    assert (note.bytes_up, note.sha256) == (len(left[-1]), sha256(left[-1]).hexdigest())
+    assert (note.norm, note.tensors) == (None, ())
+    assert describe_bytes(note.leaving) in describe_shortly(seen)[0]
+    again = preview_device(device, terms, datetime.now(UTC), last=1)
+    assert again.leaving == note.leaving
+    assert again.from_last_round
+
+
 def test_what_a_round_costs_is_told_from_what_is_spent(device: Device) -> None:
     terms = replace(TERMS, epsilon=20.0)
     first = preview_device(device, terms, NOON, last=1)
@@ -317,11 +377,18 @@ def test_what_a_round_costs_is_told_from_what_is_spent(device: Device) -> None:
     cost = rho_of(first.noise.multiplier)
     assert first.epsilon_after == pytest.approx(epsilon_of_rho(cost, terms.delta))
     write_budget(device.vault, OwnBudget(20.0, terms.delta))
-    book_round(device.vault, first.noise.multiplier, now=NOON)
+    noise = first.noise
+    sure = SumNoise(noise.multiplier, noise.multiplier_if_all_add, noise.multiplier_alone)
+    book_round(device.vault, sure, now=NOON)
     second = preview_device(device, terms, NOON, last=1)
     assert second.epsilon_spent == pytest.approx(first.epsilon_after)
     assert second.epsilon_after == pytest.approx(epsilon_of_rho(2 * cost, terms.delta))
-    assert f"of 20, after such a round {second.epsilon_after:.3g}" in " ".join(describe_shortly(second))
+    assert second.epsilon_after_if_all_add is not None
+    assert second.epsilon_after_if_all_add < second.epsilon_after
+    assert (
+        f"of 20; after such a round counts epsilon {second.epsilon_after:.3g}; if the other devices also add"
+        in " ".join(describe_shortly(second))
+    )
 
 
 def test_a_device_that_would_stay_out_says_why_all_at_once(
@@ -329,7 +396,7 @@ def test_a_device_that_would_stay_out_says_why_all_at_once(
 ) -> None:
     monkeypatch.setattr("palate.client.conditions.read_load", lambda: 0.75)
     seen = preview_device(device, replace(TERMS, when="idle", epsilon=0.1), NOON, last=1)
-    assert seen.would_leave  # the change is shown all the same
+    assert seen.learned  # the change is shown all the same
     assert seen.epsilon_after is None
     assert seen.stays_out == (
         "not idle: load of 0.75 per core; one more such round would pass your privacy budget, epsilon 0.1 at delta 1e-05"

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from palate.client import durable, vault
+from palate.client import vault
 from palate.client.vault import Vault
 from palate.client.vault_folder import read_lock
 from palate.client.vault_format import LOCKED_BY_KEYRING, LOCKED_BY_PASSPHRASE
+from palate.shared import durable
 from palate.shared.errors import (
     OptionError,
     StorageError,

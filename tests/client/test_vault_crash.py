@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from palate.client import durable, vault
+from palate.client import vault
 from palate.client.vault import Vault
+from palate.shared import durable
 from palate.shared.errors import VaultError, VaultMissingError, WrongPassphraseError
 
 Contents = dict[tuple[str, str], bytes]

@@ -73,7 +73,8 @@ def test_what_was_exported_is_imported(filled: Vault, tmp_path: Path) -> None:
 def test_an_empty_vault_can_be_carried_too(tmp_path: Path, quick_key: None) -> None:
     with Vault.create(tmp_path / "v", "pw") as made:
         assert export_vault(made, tmp_path / "e", "pw") == 0
-    assert list(read_export(tmp_path / "e", "pw")) == []
+        account = ("privacy account", "only", made.store.hex().encode())
+    assert list(read_export(tmp_path / "e", "pw")) == [account]
 
 
 def test_an_export_never_takes_the_place_of_a_file(filled: Vault, tmp_path: Path) -> None:
@@ -120,15 +121,16 @@ def test_records_that_were_left_out_or_moved_are_noticed(filled: Vault, tmp_path
         length = 4 + int.from_bytes(whole[place : place + 4], "big")
         frames.append(whole[place : place + length])
         place += length
-    assert len(frames) == 4
-    a, b, c, last = frames
+    assert len(frames) == 5
+    a, b, c, account, last = frames
     for wrong in (
-        [a, b, last],
-        [b, a, c, last],
-        [a, b, c],
-        [a, a, b, c, last],
+        [a, b, account, last],
+        [a, b, c, last],
+        [b, a, c, account, last],
+        [a, b, c, account],
+        [a, a, b, c, account, last],
         [last],
-        [a, b, c, last, last],
+        [a, b, c, account, last, last],
     ):
         path.write_bytes(start + b"".join(wrong))
         with pytest.raises(VaultDamagedError):

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from palate.client import durable, vault
+from palate.client import vault
 from palate.client.vault import Vault
+from palate.shared import durable
 from palate.shared.errors import StorageError, VaultBusyError
 
 

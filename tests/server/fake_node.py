@@ -9,8 +9,11 @@ from pathlib import Path
 
 from server_fakes import honest
 
-from palate.client.app import Server, run_node
+from palate.client import fleet
+from palate.client.app import run_node
 from palate.client.reasons import Send
+from palate.client.server_address import Server
+from palate.shared.delegation import message_in
 from palate.shared.wire import decode_task
 
 
@@ -22,10 +25,11 @@ class Participant:
 
     def take_part(self, task: bytes, send: Send, /) -> None:
         time.sleep(self._seconds)
-        send(honest(decode_task(task), self._number))
+        send(honest(decode_task(message_in(task)), self._number))
 
 
 if __name__ == "__main__":
+    fleet.HEARTBEAT_SECONDS = 10.0  # type: ignore[misc]  # the least; a killed one is given up after two of them
     participant = Participant(int(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)
     trusted = Path(sys.argv[4]).read_text() if len(sys.argv) > 4 else None
     server = Server(sys.argv[1], insecure=trusted is None, root_certificates=trusted)

@@ -8,6 +8,7 @@ import numpy as np
 from palate.server.aggregation import Reply
 from palate.server.exchange import Patience
 from palate.server.settings import RunSettings
+from palate.shared.delegation import message_in
 from palate.shared.encoder import SHARED_SHAPES, encoder_hash, load_encoder
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import Task, decode_task, encode_update
@@ -69,7 +70,7 @@ class FakeDevices:
 
     def ask(self, wires: Mapping[int, bytes], round: int, seconds: float) -> Mapping[str, int]:  # noqa: A002
         (wire,) = set(wires.values())
-        task = decode_task(wire)
+        task = decode_task(message_in(wire))
         assert task.round == round
         self.tasks.append(task)
         self.asked.append(list(wires))

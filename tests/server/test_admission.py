@@ -1,4 +1,4 @@
-"""Which devices a server takes: keys that are none, servers that do not ask for any, and a real SuperLink over TLS."""
+"""Which devices a server takes: keys that are none, the list of those admitted, and a real server over TLS."""
 
 import json
 import re
@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 from typer.testing import CliRunner
 
 from palate.client.cli import app
-from palate.server import admission
-from palate.server.admission import admit, read_device_key
+from palate.server import processes
+from palate.server.admission import admit, dismiss, list_admitted, read_admitted, read_device_key
 from palate.server.federation import ServerFolder
 from palate.server.processes import Address, Running
 from palate.shared.errors import FederationError, OptionError
@@ -105,8 +105,8 @@ def test_both_forms_give_the_same_key_without_its_comment(tmp_path: Path, key: A
     for data in (public_form(key) + b" mara@laptop\n", public_form(key, Encoding.PEM)):
         path.write_bytes(data)
         read = read_device_key(path)
-        assert b"mara" not in read
-        assert load_ssh_public_key(read) == key.public_key()
+        assert "mara" not in read
+        assert load_ssh_public_key(read.encode()) == key.public_key()
 
 
 # --- the server ---------------------------------------------------------------------------------------------------
@@ -148,83 +148,127 @@ def test_files_are_named_one_by_one_or_by_their_folder(certificates: Path) -> No
     )  # as noted by an earlier version
 
 
-class Books:
-    """Flower's register, as its command answers."""
-
-    def __init__(self, *answers: dict[str, Any]) -> None:
-        self.answers, self.calls = list(answers), []  # type: list[dict[str, Any]], list[tuple[str, ...]]
-
-    def __call__(self, folder: ServerFolder, *arguments: str, may_fail: bool = False) -> dict[str, Any]:
-        self.calls.append(arguments)
-        return self.answers.pop(0)
+# --- who is admitted ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def folder(tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch) -> ServerFolder:
-    """A folder on which a server seems to run that asks for keys."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServerFolder:
+    """A folder that the environment names, on which no server runs."""
     monkeypatch.setenv("PALATE_SERVER_HOME", str(tmp_path / "server"))
-    address = Address(tls=str(certificates), admitted_only=True)
-    monkeypatch.setattr(admission, "running", lambda folder: Running(4711, address))
     return ServerFolder(tmp_path / "server")
 
 
-def test_an_admitted_device_gets_a_number_that_stays(
-    folder: ServerFolder, tmp_path: Path, key: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    books = Books(
-        {"success": True, "node-id": 1234567890123456789}, {"success": False, "error-message": "no room"}
-    )
-    monkeypatch.setattr(admission, "call_flower", books)
+@pytest.fixture
+def public(tmp_path: Path, key: Any) -> Path:
     path = tmp_path / "palate-key.pub"
     path.write_bytes(public_form(key) + b" mara@laptop")
-    done = palate("admit", str(path), "--name", "Mara's laptop", "--json")
-    assert json.loads(done.stdout) == {"node": "1234567890123456789", "name": "Mara's laptop"}
-    ((*command, given, connection, option, name, _, _),) = books.calls
-    assert (command, connection, option, name) == (
-        ["supernode", "register"],
-        "palate",
-        "--name",
-        "Mara's laptop",
-    )
-    assert load_ssh_public_key(Path(given).read_bytes()) == key.public_key()
-    with pytest.raises(FederationError, match=r"did not admit the key in .*: no room"):
-        admit(folder, path)
+    return path
 
 
-def test_a_key_is_admitted_once(
-    folder: ServerFolder, tmp_path: Path, key: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_device_is_admitted_listed_and_dismissed_without_a_server(
+    folder: ServerFolder, public: Path, key: Any
 ) -> None:
-    said = {"success": False, "error-message": "[code: 23] Public key\n already in use"}
-    monkeypatch.setattr(admission, "call_flower", Books(said))
-    (tmp_path / "key.pub").write_bytes(public_form(key))
-    assert "was admitted before" in palate("admit", str(tmp_path / "key.pub"), status=1).stderr
+    done = json.loads(palate("admit", str(public), "--name", "Mara's laptop", "--json").stdout)
+    assert (done["name"], done["admitted"]) == ("Mara's laptop", True)
+    assert "mara@laptop" not in folder.admitted.read_text()
+    assert load_ssh_public_key(done["key"].encode()) == key.public_key()
+    (listed,) = json.loads(palate("admit", "--list", "--json").stdout)["devices"]
+    assert (listed["name"], listed["key"]) == ("Mara's laptop", done["key"])
+    assert "Mara's laptop  since 20" in palate("admit", "--list").stdout
+    assert read_admitted(folder.admitted) == {public_form(key, Encoding.PEM): "Mara's laptop"}
+    assert "0 admitted devices are called 'Boris'" in palate("admit", "--remove", "Boris", status=1).stderr
+    assert "may join no more" in palate("admit", "--remove", "Mara's laptop").stdout
+    assert read_admitted(folder.admitted) == {}
+    assert palate("admit", "--list").stdout == "no device is admitted yet\n"
 
 
-def test_without_a_server_that_asks_for_keys_nothing_is_admitted(
-    folder: ServerFolder, tmp_path: Path, key: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "key.pub").write_bytes(public_form(key))
+def test_a_key_is_admitted_once_whatever_its_form(folder: ServerFolder, public: Path, key: Any) -> None:
+    admit(folder, public, "first")
+    before = folder.admitted.read_bytes()
+    assert "was admitted before" in palate("admit", str(public), status=1).stderr
+    public.write_bytes(public_form(key, Encoding.PEM))
+    with pytest.raises(FederationError, match="was admitted before"):
+        admit(folder, public, "second")
+    assert folder.admitted.read_bytes() == before
+
+
+def test_two_devices_of_one_name_are_not_told_apart(folder: ServerFolder, tmp_path: Path) -> None:
+    for number in range(2):
+        path = tmp_path / f"{number}.pub"
+        path.write_bytes(public_form(ec.generate_private_key(ec.SECP256R1())))
+        admit(folder, path, "laptop")
+    with pytest.raises(OptionError, match="2 admitted devices are called 'laptop'"):
+        dismiss(folder, "laptop")
+    assert len(list_admitted(folder.admitted)) == 2
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "x" * 61, "\x1b[31mred"])
+def test_a_name_out_of_range_admits_nobody(folder: ServerFolder, public: Path, name: str) -> None:
     with pytest.raises(OptionError, match="at most 60 characters"):
-        admit(folder, tmp_path / "key.pub", "two\nlines")
-    for found, says in (
-        (None, "no server runs on"),
-        (Running(1, Address()), "start it with --admitted-only"),
-    ):
-        monkeypatch.setattr(admission, "running", lambda folder, found=found: found)
-        assert says in palate("admit", str(tmp_path / "key.pub"), status=1).stderr
+        admit(folder, public, name)
     assert not folder.home.exists()
 
 
-# --- a real SuperLink ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "given", [[], ["{key}", "--list"], ["--list", "--remove", "x"], ["{key}", "--remove", "x"]]
+)
+def test_one_thing_is_done_at_a_time(folder: ServerFolder, public: Path, given: list[str]) -> None:
+    done = palate("admit", *(word.format(key=public) for word in given), status=1)
+    assert "name a public key to admit, or take --list, or --remove NAME" in done.stderr
+    assert not folder.admitted.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"version": 2, "devices": []}',
+        '{"version": 1, "devices": {"a": 1}}',
+        '{"version": 1, "devices": [{"name": "a", "when": ""}]}',
+        '{"version": 1, "devices": [{"name": "a", "key": "no key", "when": ""}]}',
+        '{"version": 1, "devices": [{"name": "a", "key": "ssh-dss AAAA", "when": ""}]}',
+    ],
+)
+def test_a_list_that_is_damaged_is_one_line_and_is_not_written_over(
+    folder: ServerFolder, public: Path, content: str
+) -> None:
+    folder.home.mkdir()
+    folder.admitted.write_text(content)
+    for command in ([str(public)], ["--list"], ["--remove", "a"]):
+        done = palate("admit", *command, status=1)
+        assert "is no list of admitted devices; put back a copy" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert folder.admitted.read_text() == content
+
+
+def test_a_server_that_runs_is_told_and_one_that_asks_for_no_keys_is_remarked(
+    folder: ServerFolder, public: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(processes, "ask_server", lambda server, call: calls.append(call))
+    strict = Running(4711, Address(tls=str(certificates), admitted_only=True), "socket")
+    monkeypatch.setattr(processes, "running", lambda folder: strict)
+    assert palate("admit", str(public), "--name", "laptop").stderr == ""
+    palate("admit", "--remove", "laptop")
+    palate("admit", "--list")
+    assert calls == ["admit", "admit"]
+    monkeypatch.setattr(processes, "running", lambda folder: Running(1, Address(), "socket"))
+    assert "it asks for keys with --admitted-only" in palate("admit", str(public)).stderr
+
+
+# --- a real server ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the server runs on POSIX")
 def test_a_real_server_takes_admitted_devices_and_no_others(tmp_path: Path, key: Any) -> None:
     pytest.importorskip("flwr")
-    from test_processes import Deployment, make_certificates
+    from certificates import make_certificates
+    from test_processes import Deployment
 
-    from palate.client.app import Fleet, ForgottenError, NotTakenError
+    from palate.client.fleet import Fleet, ForgottenError, NotTakenError
     from palate.client.server_address import Server
 
     make_certificates(tmp_path / "tls")
@@ -237,7 +281,7 @@ def test_a_real_server_takes_admitted_devices_and_no_others(tmp_path: Path, key:
         fleet = Fleet(Server(f"127.0.0.1:{deployed.port}", root_certificates=trusted, key=own))
         try:
             fleet.enter()
-            assert fleet.pull() is None  # it is let in, and there is nothing to do
+            assert fleet.take(0.1) is None  # it is let in, and there is nothing to do
             return fleet.node_id
         finally:
             fleet.close()
@@ -246,15 +290,19 @@ def test_a_real_server_takes_admitted_devices_and_no_others(tmp_path: Path, key:
         deployed.start("--tls", str(tmp_path / "tls"), "--admitted-only")
         with pytest.raises(NotTakenError, match="only devices whose key it knows"):
             enter(None)
-        with pytest.raises(ForgottenError, match="have it registered there"):
+        with pytest.raises(ForgottenError, match="have it admitted there"):
             enter(key)
-        node = int(deployed.palate("admit", str(tmp_path / "key.pub"), "--name", "Mara's laptop")["node"])
+        assert deployed.palate("admit", str(tmp_path / "key.pub"), "--name", "Mara's laptop")["admitted"]
         assert "was admitted before" in deployed.palate("admit", str(tmp_path / "key.pub"), status=1)
-        assert enter(key) == node
+        node = enter(key)
+        assert enter(key) == node  # at once: it had said goodbye
         with pytest.raises(ForgottenError):  # another device's key is still unknown
             enter(ec.generate_private_key(ec.SECP384R1()))
         deployed.palate("stop")
         deployed.start("--tls", str(tmp_path / "tls"), "--admitted-only")
         assert enter(key) == node  # what was admitted outlives a restart
+        deployed.palate("admit", "--remove", "Mara's laptop")
+        with pytest.raises(ForgottenError, match="have it admitted there"):
+            enter(key)
     finally:
         deployed.close()

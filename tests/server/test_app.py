@@ -1,6 +1,5 @@
-"""The server's Flower app against Grids: in one process, and against the answers of a SuperLink in every state."""
+"""The server's Flower app against a Grid in one process, as Flower's engines lend it."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,16 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
-from flwr.common.constant import ErrorCode
-from flwr.proto.error_pb2 import Error as ProtoError
-from flwr.proto.message_pb2 import PullObjectResponse
-from flwr.proto.runtime_pb2 import PullAppMessagesResponse, PushAppMessagesResponse
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable import inflatable_object
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from server_fakes import SHIPPED, FakeDevices, honest, settings
 
-from palate.server import app as server_app
-from palate.server.app import HOME_VARIABLE, app, grid_devices
+from palate.server.app import HOME_VARIABLE, app
 from palate.server.checkpoints import read_checkpoint
 from palate.server.federation import read_note
 from palate.server.metrics import read_metrics
+from palate.shared.delegation import message_in
 from palate.shared.encoder import encoder_hash
 from palate.shared.errors import FederationError, FileFormatError
 from palate.shared.reasons import Reason
@@ -49,7 +43,7 @@ def a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def good(wire: bytes, device: int) -> RecordDict:
-    return RecordDict({"palate": ConfigRecord({"wire": honest(decode_task(wire), device)})})
+    return RecordDict({"palate": ConfigRecord({"wire": honest(decode_task(message_in(wire)), device)})})
 
 
 class PlainGrid(Grid):
@@ -136,7 +130,7 @@ def test_a_message_holds_the_task_alone_and_dies_at_the_deadline(
         assert message.metadata.ttl == 9.0
         assert message.metadata.message_type == "train"
         assert {name: set(record) for name, record in message.content.items()} == {"palate": {"wire"}}
-        assert decode_task(message.content["palate"]["wire"]).round == 1  # type: ignore[arg-type, index]
+        assert decode_task(message_in(message.content["palate"]["wire"])).round == 1  # type: ignore[arg-type, index]
 
 
 def record(**values: Any) -> RecordDict:
@@ -209,7 +203,6 @@ def test_too_few_devices_end_the_run_in_one_line(tmp_path: Path, monkeypatch: py
     with pytest.raises(FederationError, match="1 of at least 2 devices"):
         run(PlainGrid(nodes=[101]), tmp_path, settings(wait_seconds=0.05).to_json(), monkeypatch)
     assert read_note(tmp_path / "ended.json")["ended"] == "failed"
-    assert "1 of at least 2 devices" in (tmp_path / "logs" / "runs.log").read_text()
 
 
 def test_settings_that_are_none_and_a_folder_that_is_not_named_are_one_line(
@@ -221,180 +214,3 @@ def test_settings_that_are_none_and_a_folder_that_is_not_named_are_one_line(
     context = Context(run_id=7, node_id=1, node_config={}, state=RecordDict(), run_config={})
     with pytest.raises(FederationError, match="PALATE_SERVER_HOME"):
         app(PlainGrid(), context)
-
-
-# --- a SuperLink's answers ------------------------------------------------------------------------------------------
-
-
-class Link:
-    """The part of a SuperLink that hands out replies; objects may be announced and not be there yet."""
-
-    def __init__(self) -> None:
-        self.announced: dict[str, tuple[Any, Any]] = {}
-        self.objects: dict[str, bytes | None] = {}
-        self.confirmed: list[str] = []
-
-    def add(self, question: str, content: RecordDict, *, missing: bool = False) -> None:
-        """A reply of which the record may be `missing`: not uploaded yet."""
-        from flwr.common.serde import message_to_proto
-
-        asked = Message(RecordDict(), 101, "train", ttl=60.0)
-        asked.metadata.__dict__["_message_id"] = question
-        reply = Message(content, reply_to=asked)
-        with inflatable_object.no_object_id_recompute():
-            reply.metadata.__dict__["_message_id"] = reply.object_id
-            tree = inflatable_object.get_object_tree(reply)
-            parts = {
-                name: part.deflate() for name, part in inflatable_object.get_all_nested_objects(reply).items()
-            }
-            bare = message_to_proto(Message(RecordDict(), metadata=reply.metadata))  # type: ignore[call-overload]
-        self.announced[question] = (bare, tree)
-        for number, (name, data) in enumerate(parts.items()):
-            self.objects[name] = data if number or not missing else None
-        self.parts = parts
-
-    def PullMessages(self, request: Any) -> PullAppMessagesResponse:  # noqa: N802
-        found = [self.announced.pop(one) for one in request.message_ids if one in self.announced]
-        return PullAppMessagesResponse(
-            messages_list=[m for m, _ in found], message_object_trees=[t for _, t in found]
-        )
-
-    def PullObject(self, request: Any) -> PullObjectResponse:  # noqa: N802
-        data = self.objects.get(request.object_id)
-        return PullObjectResponse(
-            object_found=request.object_id in self.objects,
-            object_available=data is not None,
-            object_content=data or b"",
-        )
-
-    def ConfirmMessageReceived(self, request: Any) -> None:  # noqa: N802
-        self.confirmed.append(request.message_object_id)
-
-
-class LinkedGrid(PlainGrid):
-    """A Grid that has a SuperLink behind it."""
-
-    def __init__(self, link: Link) -> None:
-        from flwr.proto.node_pb2 import Node
-
-        super().__init__()
-        self._runtime_client, self.node = link, Node(node_id=1)
-
-
-def reasons(link: Link, *questions: str) -> dict[str, str | bytes | None]:
-    devices = grid_devices(LinkedGrid(link))
-    return {
-        reply.question: reply.wire if reply.wire is not None else reply.reason
-        for reply in devices.replies(questions)
-    }
-
-
-def test_of_a_reply_the_record_alone_is_fetched() -> None:
-    link = Link()
-    link.add("q1", record(wire=b"bytes"))
-    for name, part in link.parts.items():
-        if not part.startswith(b"ConfigRecord"):
-            del link.objects[name]
-    assert reasons(link, "q1", "q2") == {"q1": b"bytes"}
-    assert len(link.confirmed) == 1
-
-
-def test_what_the_link_says_for_a_device_is_not_fetched_and_both_messages_are_forgotten() -> None:
-    link = Link()
-    link.add("q1", RecordDict())
-    bare, _ = link.announced["q1"]
-    bare.ClearField("content")
-    bare.error.CopyFrom(ProtoError(code=ErrorCode.NODE_UNAVAILABLE))
-    link.PullObject = lambda request: pytest.fail("an object was fetched")  # type: ignore[assignment, method-assign]
-    assert reasons(link, "q1") == {"q1": "gone"}
-    assert link.confirmed == [bare.metadata.message_id, "q1"]
-
-
-def test_messages_are_sent_with_their_records_last_and_what_is_there_already_is_not_sent_again() -> None:
-    sent: list[Any] = []
-
-    class Taking(Link):
-        def PushMessages(self, request: Any) -> PushAppMessagesResponse:  # noqa: N802
-            ids = [one.metadata.message_id for one in request.messages_list]
-            parts = [
-                p.object_id
-                for t in request.message_object_trees
-                for p in inflatable_object.iterate_object_tree(t)
-            ]
-            self.wanted = [one for one in parts if one != parts[-1]]
-            return PushAppMessagesResponse(
-                message_ids=[*ids[:2], ""], objects_to_push=self.wanted, session_id="s"
-            )
-
-        def PushObject(self, request: Any) -> None:  # noqa: N802
-            assert request.session_id == "s"
-            sent.append((request.object_id, request.object_content))
-
-    link = Taking()
-    asked = grid_devices(LinkedGrid(link)).ask({101: b"one", 102: b"one", 103: b"two"}, 4, 60.0)
-    assert sorted(asked.values()) == [101, 102]
-    assert all(hashlib.sha256(content).hexdigest() == name for name, content in sent)
-    assert sorted(name for name, _ in sent) == sorted(set(link.wanted))
-    kinds = [content.partition(b" ")[0].decode() for _, content in sent]
-    assert kinds.count("ConfigRecord") == 2
-    assert set(kinds[-2:]) == {"ConfigRecord"}
-
-
-def test_a_reply_that_is_announced_and_not_uploaded_holds_nobody_up() -> None:
-    link = Link()
-    link.add("q1", record(wire=b"slow"), missing=True)
-    parts = dict(link.parts)
-    link.add("q2", record(wire=b"quick"))
-    devices = grid_devices(LinkedGrid(link))
-    assert [reply.wire for reply in devices.replies(["q1", "q2"])] == [b"quick"]
-    assert list(devices.replies(["q1"])) == []
-    link.objects.update(parts)
-    assert [reply.wire for reply in devices.replies(["q1"])] == [b"slow"]
-    assert list(devices.replies(["q1"])) == []
-
-
-def test_a_reply_of_many_objects_is_refused_before_any_is_fetched() -> None:
-    link = Link()
-    link.add("q1", RecordDict({f"record-{i}": ConfigRecord({"a": i}) for i in range(2000)}))
-    link.PullObject = lambda request: pytest.fail("an object was fetched")  # type: ignore[assignment, method-assign]
-    assert reasons(link, "q1") == {"q1": "content"}
-
-
-def test_a_reply_of_many_bytes_is_refused() -> None:
-    link = Link()
-    link.add("q1", record(wire=bytes(server_app.MOST_BYTES + 1)))
-    assert reasons(link, "q1") == {"q1": "size"}
-
-
-def test_a_reply_whose_objects_are_gone_or_damaged_is_unreadable_and_the_others_are_read() -> None:
-    link = Link()
-    link.add("q1", record(wire=b"gone"))
-    link.objects.pop(next(iter(link.parts)))
-    link.add("q2", record(wire=b"damaged"))
-    link.objects.update(dict.fromkeys(link.parts, b"\xff\x00\x13garbage"))
-    link.add("q3", record(wire=b"sound"))
-    assert reasons(link, "q1", "q2", "q3") == {"q1": "unreadable", "q2": "unreadable", "q3": b"sound"}
-
-
-def test_an_answer_to_another_question_is_left_alone() -> None:
-    link = Link()
-    link.add("q9", record(wire=b"stray"))
-    link.announced["q1"] = link.announced.pop("q9")
-    assert reasons(link, "q1") == {}
-
-
-def test_what_a_round_did_not_wait_for_is_forgotten_here_and_on_the_link() -> None:
-    link = Link()
-    link.add("q1", record(wire=b"slow"), missing=True)
-    devices = grid_devices(LinkedGrid(link))
-    assert list(devices.replies(["q1", "q2"])) == []
-    link.PullObject = lambda request: pytest.fail("an object was fetched")  # type: ignore[assignment, method-assign]
-    assert list(devices.replies(["q3"])) == []
-    assert devices._read.__self__._announced == {}  # type: ignore[attr-defined]
-    assert link.confirmed[1:] == ["q1"]  # the reply, and its question
-    link.add("q2", record(wire=b"later"))
-    assert list(devices.replies(["q3"])) == []
-    assert link.confirmed[3:] == ["q2"]
-    link.add("q2", record(wire=b"a second one"))
-    assert list(devices.replies(["q3"])) == []
-    assert len(link.confirmed) == 4

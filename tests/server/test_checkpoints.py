@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from server_fakes import SHIPPED, Clock, FakeDevices, settings
 
-from palate.server import durable
 from palate.server.checkpoints import (
     Checkpoint,
     checkpoint_from_bytes,
@@ -19,6 +18,7 @@ from palate.server.checkpoints import (
 )
 from palate.server.rounds import run_rounds
 from palate.server.strategy import average
+from palate.shared import durable
 from palate.shared.encoder import encoder_hash
 from palate.shared.errors import FileFormatError, StorageError
 
@@ -119,7 +119,7 @@ def test_a_kill_at_any_step_of_writing_leaves_the_old_or_the_new(
     for step in range(len(steps)):
         with pytest.MonkeyPatch.context() as patch:
             # A kill cannot tidy up: keep the half-written file where it is.
-            patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+            patch.setattr(durable.os, "unlink", lambda path: None)
             count_calls(patch, step)
             with pytest.raises(Killed):
                 write_checkpoint(path, states[1])
@@ -156,8 +156,15 @@ def test_a_full_disk_is_one_clear_line_and_the_old_checkpoint_stays(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
-def test_a_disk_that_is_really_full_is_told_so(tmp_path: Path, states: list[Checkpoint]) -> None:
-    (tmp_path / "checkpoint.new").symlink_to("/dev/full")
+def test_a_disk_that_is_really_full_is_told_so(
+    tmp_path: Path, states: list[Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def open_full(path: object, flags: int, mode: int = 0o777) -> int:
+        return real("/dev/full", os.O_WRONLY) if str(path).endswith(".new") else real(str(path), flags, mode)
+
+    monkeypatch.setattr(durable.os, "open", open_full)
     with pytest.raises(StorageError, match="the disk is full"):
         write_checkpoint(tmp_path / "checkpoint", states[0])
     assert not (tmp_path / "checkpoint").exists()

@@ -1,13 +1,14 @@
 """`palate server`: what it prints where and how it ends, without a SuperLink."""
 
 import json
-import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from server_fakes import Clock, FakeDevices, settings
 from typer.testing import CliRunner
 
@@ -18,14 +19,16 @@ from palate.server.ledger import Ledger
 from palate.server.processes import Address
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
-from palate.shared.accounting import Budget
+from palate.shared.accounting import Budget, Cost
 from palate.shared.errors import OptionError
+from palate.shared.sum_noise import SumNoise
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A server's folder, named by the environment."""
     monkeypatch.setenv("PALATE_SERVER_HOME", str(tmp_path / "server"))
+    monkeypatch.setenv("PALATE_RELEASE_PASSPHRASE", "correct horse")
     monkeypatch.setenv("NO_COLOR", "1")
     return tmp_path / "server"
 
@@ -51,7 +54,21 @@ def told(*arguments: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "command", ["start", "admit", "certify", "run", "status", "key", "privacy", "release", "stop"]
+    "command",
+    [
+        "start",
+        "admit",
+        "certify",
+        "run",
+        "status",
+        "key",
+        "privacy",
+        "release",
+        "prepare",
+        "sign",
+        "take",
+        "stop",
+    ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     assert f"palate server {command}" in palate(command, "--help").stdout
@@ -86,6 +103,31 @@ def test_without_training_there_is_no_release(home: Path) -> None:
     done = palate("release", status=1)
     assert done.stderr.startswith("palate: nothing was trained in ")
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_run_in_which_nobody_was_used_does_not_ask_for_a_release(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    def submit(folder: ServerFolder, wanted: RunSettings) -> str:
+        silent = {} if answered else dict.fromkeys(range(100, 104), lambda task, device: b"")
+        federate(
+            FakeDevices(odd=silent), folder, settings(rounds=wanted.rounds),
+            average=average, run="r2", patience=Clock().patience(), tensorboard=False,
+        )  # fmt: skip
+        return "r2"
+
+    monkeypatch.setattr(processes, "submit", submit)
+    monkeypatch.setattr(processes, "follow", lambda folder, number: iter([{"ended": "finished"}]))
+    done = palate("run", "--rounds", "1", "--unmasked")
+    if answered:
+        assert "1 of 1 rounds moved the encoder; make a release" in done.stdout
+    else:
+        assert "there is nothing to release" in done.stdout
+        assert "make a release" not in done.stdout
+    assert json.loads(palate("run", "--rounds", "1", "--unmasked", "--json").stdout)["counted"] == int(
+        answered
+    )
 
 
 def test_a_run_needs_a_server(home: Path) -> None:
@@ -139,32 +181,34 @@ def test_a_port_that_is_taken_is_one_line(home: Path) -> None:
         Address(port=0)
 
 
-def test_without_flower_the_line_says_what_to_install(
-    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(processes.sys, "executable", str(tmp_path / "python"))
+def test_without_flower_the_line_says_what_to_install(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "palate[federate]" in palate("start", status=1).stderr
 
 
-def test_a_work_folder_that_is_not_empty_is_refused(home: Path) -> None:
-    # Code that lies there would be taken for the app's.
-    (home / "flower" / "work" / "client").mkdir(parents=True)
-    assert "is to be empty" in palate("start", "--port", "18990", status=1).stderr
-    shutil.rmtree(home / "flower")
+def test_certificates_that_are_none_are_one_line_before_anything_is_started(
+    home: Path, tmp_path: Path
+) -> None:
+    for name in ("ca.crt", "server.pem", "server.key"):
+        (tmp_path / name).write_text("nothing of the kind")
+    done = palate("start", "--port", "21790", "--tls", str(tmp_path), status=1)
+    assert "are no certificate and its private key" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not home.exists()
 
 
-def test_no_secret_and_no_switch_of_ours_reaches_flowers_programs(
+def test_no_secret_and_no_switch_of_ours_reaches_the_servers_process(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PALATE_PASSPHRASE", "correct horse")
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    monkeypatch.setenv("PYTHONSTARTUP", "/somewhere/else.py")
     monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
     found = processes.environment(ServerFolder(home))
     assert "correct horse" not in found.values()
-    assert "PYTHONPATH" not in found
+    assert not {"PYTHONPATH", "PYTHONSTARTUP"} & set(found)
     assert found["FLWR_TELEMETRY_ENABLED"] == "0"
     assert found["FLWR_DISABLE_UPDATE_CHECK"] == "1"
-    assert found["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
     assert found["FLWR_HOME"] == str(home / "flower")
 
 
@@ -198,12 +242,70 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[RunSettings]:
     return seen
 
 
+def vouched(home: Path) -> None:
+    """Makes a registrar."""
+    identity = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+    palate("certify", identity, "--home", str(home))
+
+
+def test_others_are_counted_on_where_somebody_vouches_for_them(
+    home: Path, submitted: list[RunSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    palate("run", "--detach")
+    trusting = tmp_path / "trusting.toml"
+    trusting.write_text("[privacy]\nhonest_share = 0.8\n")
+    refused = palate("run", "--settings", str(trusting), "--detach", status=1).stderr
+    assert "made-up devices add no noise" in refused
+    assert refused.count("\n") == 1
+    with monkeypatch.context() as patch:
+        address = SimpleNamespace(admitted_only=True)
+        patch.setattr("palate.server.processes.running", lambda folder: SimpleNamespace(address=address))
+        admitted = palate("run", "--devices", "900", "--detach").stderr
+        assert "a registrar, without which a device counts its own noise alone" in admitted
+        palate("run", "--settings", str(trusting), "--detach")
+    vouched(home)
+    palate("run", "--detach")
+    palate("run", "--settings", str(trusting), "--detach")
+    shares = [one.privacy.counted_share for one in submitted if one.privacy is not None]
+    assert shares == [0.0, 0.5, 0.8, 0.5, 0.8]
+
+
+def test_a_run_says_when_a_budget_is_used_up_before_it_ends(
+    home: Path, submitted: list[RunSettings], tmp_path: Path
+) -> None:
+    vouched(home)
+    file = tmp_path / "loud.toml"
+    file.write_text("devices = 900\n[privacy]\nnoise_multiplier = 1.0\n")
+    said = palate("run", "--rounds", "20", "--settings", str(file), "--detach").stderr
+    assert "the budget that devices usually join with, epsilon 8, holds 2 of the 20 rounds" in said
+    assert "the budget of this server, epsilon 8, holds about 2 rounds like these in all" in said
+    quiet = palate("run", "--rounds", "39", "--devices", "900", "--detach").stderr
+    assert "budget" not in quiet
+    assert "holds 39 of the 40" in palate("run", "--rounds", "40", "--devices", "900", "--detach").stderr
+
+
+def test_what_rounds_have_spent_is_shown_for_each_assumption(home: Path) -> None:
+    ledger = Ledger(home / "privacy.jsonl", Budget(8.0, 4e-5))
+    for number in (1, 2, 3):
+        ledger.book(number, Cost(1.21, 0.09), cohort=900, noise=SumNoise(1.21, 1.71, 0.06), honest_share=0.5)
+    shown = palate("privacy").stdout.splitlines()
+    found = told("privacy")
+    assert shown[0].startswith(f"3 rounds have spent epsilon {found['epsilon']:.3g} of 8 at delta 4e-05")
+    assert shown[0].endswith("if 50% of the devices in a sum add their noise")
+    assert shown[1] == f"if all devices add their noise: epsilon {found['if_all_add_epsilon']:.3g}"
+    assert f"epsilon {found['unsampled_epsilon']:.3g} (nobody is drawn for more than 3 rounds" in shown[2]
+    assert shown[3].startswith("if all other devices are silent, or made up: epsilon")
+    assert [one["rounds"] for one in found["by_rounds"]] == [1, 2, 3]
+
+
 def test_a_masked_run_wants_four_in_five_and_says_when_devices_will_refuse(
     home: Path, submitted: list[RunSettings]
 ) -> None:
     few = palate("run", "--devices", "4", "--detach")
     assert "devices refuse below 10 unless they joined with --least-devices" in few.stderr
     assert "times as long as one device's longest change" in few.stderr
+    assert "nobody vouches for the devices" in few.stderr
+    vouched(home)
     many = palate("run", "--devices", "900", "--detach")
     assert many.stderr == ""
     bare = palate("run", "--devices", "4", "--detach", "--unmasked")

@@ -13,13 +13,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from server_fakes import SHIPPED, Clock, FakeDevices, settings
 
-from palate.server import durable
 from palate.server.checkpoints import Checkpoint, checkpoint_to_bytes, read_checkpoint
 from palate.server.exchange import Devices
 from palate.server.federation import ServerFolder, federate, read_note, standing
 from palate.server.metrics import read_metrics
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
+from palate.shared import durable
 from palate.shared.encoder import encoder_hash
 from palate.shared.errors import FederationError, FileFormatError, StorageError
 
@@ -117,15 +117,15 @@ def test_a_full_disk_ends_the_run_in_one_line_and_a_later_run_goes_on(
 ) -> None:
     whole = run(tmp_path / "whole", FEDAVG)
     home = tmp_path / "cut"
-    real = durable._write
+    real = durable.write_file
 
-    def full(path: Path, data: bytes) -> None:
-        if path.name == "checkpoint.safetensors.new" and (home / "checkpoint.safetensors").exists():
+    def full(path: Path, data: bytes, *, lasting: bool = True) -> None:
+        if path.name.startswith("checkpoint.safetensors.") and (home / "checkpoint.safetensors").exists():
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, data)
+        real(path, data, lasting=lasting)
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "_write", full)
+        patch.setattr(durable, "write_file", full)
         with pytest.raises(StorageError, match="the disk is full") as caught:
             run(home, FEDAVG, run="r1")
     assert "\n" not in str(caught.value)
@@ -164,7 +164,7 @@ def test_two_runs_on_one_folder_are_kept_apart(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(federation, "LOCK_SECONDS", 0.1)
     with (
-        durable.held(tmp_path / "lock", 0, "the server folder"),
+        durable.locked(tmp_path / "lock", 0, "the server folder"),
         pytest.raises(StorageError, match="in use by another process"),
     ):
         run(tmp_path, FEDAVG)
@@ -181,16 +181,37 @@ def test_a_damaged_checkpoint_is_one_line_and_is_not_overwritten(tmp_path: Path)
 def test_a_first_run_starts_from_the_newest_release(tmp_path: Path) -> None:
     from datetime import UTC, datetime
 
-    from palate.server.releases import make_release
+    from palate.server.releases import keep_release, make_release
+    from palate.shared.release import ReleaseLog
 
     folder = ServerFolder(tmp_path)
     assert encoder_hash(standing(folder, FEDAVG).encoder) == encoder_hash(SHIPPED)
     done = run(tmp_path, settings(rounds=1))
-    make_release(folder.releases, done, datetime(2026, 11, 21, tzinfo=UTC), key=Ed25519PrivateKey.generate())
+    key = Ed25519PrivateKey.generate()
+    keep_release(folder.releases, ReleaseLog.begin(key, Ed25519PrivateKey.generate(), 1), b"")
+    make_release(folder.releases, done, datetime(2026, 11, 21, tzinfo=UTC), key=key)
     folder.checkpoint.unlink()
     fresh = standing(folder, FEDAVG)
     assert (fresh.round, fresh.encoder.release) == (0, 1)
     assert encoder_hash(fresh.encoder) == encoder_hash(done.encoder)
+
+
+def test_updates_that_came_while_a_release_was_signed_elsewhere_are_counted_for_the_next(
+    tmp_path: Path,
+) -> None:
+    from datetime import UTC, datetime
+
+    from palate.server.releases import keep_release, make_release
+    from palate.shared.release import ReleaseLog
+
+    folder, key = ServerFolder(tmp_path), Ed25519PrivateKey.generate()
+    first = run(tmp_path, settings(rounds=1))
+    second = run(tmp_path, settings(rounds=2))
+    keep_release(folder.releases, ReleaseLog.begin(key, Ed25519PrivateKey.generate(), 1), b"")
+    make_release(folder.releases, first, datetime(2026, 11, 21, tzinfo=UTC), key=key)
+    state = standing(folder, settings(rounds=3))
+    assert (state.encoder.release, state.updates) == (1, second.updates - first.updates)
+    assert state.updates > 0
 
 
 def test_a_first_run_can_start_from_any_encoder_and_a_later_one_goes_on_from_the_checkpoint(

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.server import durable
 from palate.server.ledger import Ledger, read_spent
 from palate.server.ledger_file import BEFORE_FIRST, LedgerFile, encode_line, read_lines
 from palate.server.sampling import poisson_cohort
+from palate.shared import durable
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld
 from palate.shared.errors import LedgerDamagedError, OptionError, PrivacyBudgetError, StorageError
+from palate.shared.sum_noise import SumNoise
 
 BUDGET = Budget(8.0, 1e-5)
 COST = Cost(4.0)
@@ -93,6 +94,31 @@ def test_sampling_is_counted_only_where_the_round_says_so(tmp_path: Path) -> Non
             ledger.book(number, Cost(1.0, sampling), cohort=50)
         spent.append(ledger.spent().epsilon)
     assert spent[0] < 0.2 * spent[1]
+
+
+def test_what_others_add_is_booked_beside_what_is_counted(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", BUDGET, now=now)
+    ledger.book(1, Cost(2.0), cohort=50, noise=SumNoise(2.0, 2.83, 0.4), honest_share=0.5)
+    line = read_lines(tmp_path / "ledger.jsonl").lines[-1].content
+    assert (line["noise_multiplier"], line["honest_share"]) == (2.0, 0.5)
+    assert 2.8 < line["all_add"] <= 2.83
+    assert 0.398 < line["alone"] <= 0.4
+    spent = Ledger(tmp_path / "ledger.jsonl").spent()
+    assert spent == ledger.spent()
+    assert spent.honest_share == 0.5
+    assert spent.if_all_add_epsilon < spent.epsilon == spent.unsampled_epsilon < spent.alone_epsilon
+    assert spent.epsilon == pytest.approx(epsilon_by_pld([(Cost(2.0), 1)], 1e-5))
+    # A round whose others are counted on by nobody lowers what is said of all rounds.
+    ledger.book(2, Cost(2.0), cohort=50, noise=SumNoise(2.0, 14.0, 2.0), honest_share=0.0)
+    assert ledger.spent().honest_share == 0.0
+
+
+def test_a_line_of_an_earlier_version_counts_with_the_worst_that_its_cohort_allows(tmp_path: Path) -> None:
+    ledger = booked(tmp_path / "ledger.jsonl", 1)  # 50 devices were asked, so the sum was of 50 at most
+    assert "alone" not in read_lines(tmp_path / "ledger.jsonl").lines[-1].content
+    spent = ledger.spent()
+    assert spent.epsilon == spent.if_all_add_epsilon
+    assert spent.alone_epsilon == pytest.approx(epsilon_by_pld([(Cost(4.0 / 50**0.5), 1)], 1e-5), rel=1e-6)
 
 
 def test_a_round_that_is_done_again_counts_again(tmp_path: Path) -> None:
@@ -371,6 +397,12 @@ WRONG = {
     "a round before the first": {"round": 0},
     "half a round": {"round": 1.5},
     "nobody": {"cohort": 0},
+    "a share of others and nothing else": {"honest_share": 0.5},
+    "others without a share": {"all_add": 4.0, "alone": 1.0},
+    "a share above all": {"honest_share": 1.5, "all_add": 4.0, "alone": 1.0},
+    "more noise of one than of all": {"honest_share": 0.5, "all_add": 4.0, "alone": 4.5},
+    "less noise of all than of some": {"honest_share": 0.5, "all_add": 3.5, "alone": 1.0},
+    "others' noise in words": {"honest_share": 0.5, "all_add": "much", "alone": 1.0},
     "an unknown mechanism": {"mechanism": "trust"},
     "an unknown field": {"comment": "x"},
     "an unknown kind": {"kind": "gift"},

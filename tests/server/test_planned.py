@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from palate.server.correlated import NoiseState, add_noise, sensitivity_of_column, step_error
-from palate.server.ledger import DEVICES, SERVER, Ledger, PlanSpent, read_spent
+from palate.server.ledger import Ledger, read_spent
 from palate.server.noise_folder import NoiseFolder
 from palate.server.planned import PlannedNoise, masks_and_plan
 from palate.server.privacy import PlanSettings, Privacy
 from palate.server.settings import RunSettings
+from palate.server.spent import DEVICES, SERVER, PlanSpent
 from palate.shared.accounting import Budget, Cost, epsilon_by_pld
 from palate.shared.coding import from_levels
 from palate.shared.errors import (
@@ -27,7 +28,10 @@ from palate.shared.subspace import load_subspace
 
 PLAN = PlanSettings(steps=4, separation=2, noise_multiplier=2.0)
 RUN = RunSettings(
-    rounds=9, devices=3, quorum=2, privacy=Privacy(noise_multiplier=1.0, clip_rate=0.0, plan=PLAN)
+    rounds=9,
+    devices=3,
+    quorum=2,
+    privacy=Privacy(noise_multiplier=1.0, honest_share=1.0, clip_rate=0.0, plan=PLAN),
 )
 BUDGET = Budget(8.0, 1e-5)
 ZEROS = np.zeros(40, np.int64)

@@ -2,11 +2,19 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from palate.server.privacy import PlanSettings, Privacy, mask_settings, noise_over_clip, sum_that_is_sure
+from palate.server.privacy import (
+    PlanSettings,
+    Privacy,
+    mask_settings,
+    noise_over_clip,
+    planned_masks,
+    sum_that_is_sure,
+)
 from palate.server.settings import RunSettings
 from palate.shared.accounting import noise_multiplier
 from palate.shared.coding import ring_bits_needed, sensitivity_of
@@ -21,7 +29,7 @@ from palate.shared.subspace import load_subspace
         {"clip": 0.0}, {"clip": math.nan}, {"noise_multiplier": -1.0}, {"noise_multiplier": math.inf}, {"ring_bits": 1},
         {"ring_bits": 33}, {"ring_bits": True}, {"model_bits": 7}, {"threshold_share": 0.4}, {"epsilon": 0.0}, {"delta": 1.0},
         {"sampling": "some"}, {"group_size": 1}, {"group_size": -1}, {"rule": "krum"}, {"rule": "median"}, {"subspace": 1},
-        {"registrar": "ab"},
+        {"registrar": "ab"}, {"honest_share": 1.1}, {"honest_share": math.nan}, {"honest_share": True},
     ],
 )  # fmt: skip
 def test_settings_outside_their_range_are_one_line(wrong: dict[str, Any]) -> None:
@@ -63,10 +71,10 @@ def test_settings_that_contradict_a_noise_plan_are_one_line(beside: dict[str, An
 
 
 def test_with_a_noise_plan_the_noise_counts_as_what_is_left_of_it_in_the_sum_of_all_rounds() -> None:
-    shares = Privacy(noise_multiplier=3.0, clip_rate=0.0)
-    independent = Privacy(noise_multiplier=3.0, clip_rate=0.0, plan=PlanSettings(100, 100, 4.0, bands=1))
+    shares = Privacy(noise_multiplier=3.0, honest_share=1.0, clip_rate=0.0)
+    independent = replace(shares, plan=PlanSettings(100, 100, 4.0, bands=1))
     assert noise_over_clip(independent, 50) == pytest.approx(5 / 3 * noise_over_clip(shares, 50))
-    best = Privacy(noise_multiplier=3.0, clip_rate=0.0, plan=PlanSettings(100, 100, 4.0))
+    best = replace(shares, plan=PlanSettings(100, 100, 4.0))
     assert noise_over_clip(shares, 50) < noise_over_clip(best, 50) < noise_over_clip(independent, 50)
 
 
@@ -74,6 +82,7 @@ def test_settings_travel_as_json_and_an_unknown_key_is_named() -> None:
     for privacy in (
         Privacy(group_size=5, rule="median", sampling="poisson"),
         Privacy(clip_rate=0.0, plan=PLAN),
+        Privacy(honest_share=0.25),
     ):
         run = RunSettings(privacy=privacy)
         assert RunSettings.from_json(run.to_json()) == run
@@ -84,18 +93,39 @@ def test_settings_travel_as_json_and_an_unknown_key_is_named() -> None:
 
 
 @pytest.mark.parametrize("subspace", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("least", "most"), [(2, 3), (16, 20), (80, 100)])
 def test_the_fewest_have_the_noise_that_was_asked_for_and_the_most_fit_the_ring(
-    subspace: bool, least: int, most: int
+    subspace: bool, share: float, least: int, most: int
 ) -> None:
-    privacy = Privacy(noise_multiplier=2.0, subspace=subspace, ring_bits=20)
+    privacy = Privacy(noise_multiplier=2.0, honest_share=share, subspace=subspace, ring_bits=20)
     masks = mask_settings(privacy, 0.5, least=least, most=most)
     count = load_subspace().count if subspace else SHARED_WEIGHTS
     reach = sensitivity_of(masks.clip, masks.step, count)
-    sure = noise_multiplier(masks.noise, devices=least, sensitivity=reach, dimension=count + 1)
+    sure = noise_multiplier(
+        masks.noise, devices=least, sensitivity=reach, dimension=count + 1, honest_share=share
+    )
     assert sure == pytest.approx(2.0, rel=0.01)
     assert ring_bits_needed(most, clip=0.5, step=masks.step, noise=masks.noise, count=count) <= 20
     assert masks.least == least
+
+
+def test_without_a_registrar_none_but_a_persons_own_noise_is_counted_on() -> None:
+    nobody_vouches, vouched = Privacy(), Privacy(registrar="ab" * 32)
+    assert (nobody_vouches.counted_share, vouched.counted_share) == (0.0, 0.5)
+    assert Privacy(honest_share=0.3, registrar="ab" * 32).counted_share == 0.3
+    alone, half = (mask_settings(one, 0.15, least=50, most=60).noise for one in (nobody_vouches, vouched))
+    step = [mask_settings(one, 0.15, least=50, most=60).step for one in (nobody_vouches, vouched)]
+    assert alone * step[0] == pytest.approx(
+        5 * half * step[1], rel=0.03
+    )  # of 50 devices 25 are counted on, or 1
+
+
+def test_devices_in_a_noise_plan_add_as_much_as_those_that_are_counted_on_need() -> None:
+    privacy = Privacy(clip_rate=0.0, plan=PLAN, honest_share=0.0)
+    masks, _ = planned_masks(privacy, least=9, most=10)
+    reach = sensitivity_of(masks.clip, masks.step, privacy.count)
+    assert masks.noise / reach == pytest.approx(privacy.noise_multiplier)
 
 
 def test_a_ring_that_is_too_narrow_is_refused() -> None:
@@ -104,9 +134,19 @@ def test_a_ring_that_is_too_narrow_is_refused() -> None:
 
 
 def test_noise_falls_with_devices_and_in_the_subspace() -> None:
-    assert noise_over_clip(Privacy(), 20) == pytest.approx(2 * noise_over_clip(Privacy(), 40))
-    assert noise_over_clip(Privacy(), 20) < noise_over_clip(Privacy(subspace=False), 20) / 4
+    trusting = Privacy(honest_share=1.0)
+    assert noise_over_clip(trusting, 20) == pytest.approx(2 * noise_over_clip(trusting, 40))
+    assert noise_over_clip(trusting, 20) < noise_over_clip(replace(trusting, subspace=False), 20) / 4
+
+
+def test_who_counts_on_fewer_has_more_noise() -> None:
+    shares = (1.0, 0.25, 0.0)
+    all_add, quarter, alone = (noise_over_clip(Privacy(honest_share=one), 100) for one in shares)
+    assert (quarter / all_add, alone / all_add) == (pytest.approx(2.0), pytest.approx(10.0))
+    # More devices than the fewest bring more noise than the fewest need.
+    assert noise_over_clip(Privacy(), 100, 25) == pytest.approx(noise_over_clip(Privacy(), 100))
+    assert noise_over_clip(Privacy(honest_share=1.0), 100, 25) == pytest.approx(2 * all_add)
 
 
 def test_a_higher_quorum_makes_a_larger_sum_sure() -> None:
-    assert [sum_that_is_sure(Privacy(), 20, quorum) for quorum in (10, 16, 20)] == [12, 15, 20]
+    assert [sum_that_is_sure(Privacy(), 20, quorum) for quorum in (10, 16, 20)] == [11, 15, 20]

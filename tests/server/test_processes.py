@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import make_certificates
 from server_fakes import Clock, FakeDevices, settings
 
 from palate.server.checkpoints import read_checkpoint
-from palate.server.federation import ServerFolder, federate
+from palate.server.federation import ServerFolder, federate, read_note
 from palate.server.metrics import read_metrics
 from palate.server.strategy import average
 from palate.shared.encoder import encoder_hash
@@ -39,7 +40,11 @@ class Deployment:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.environment = os.environ | {"PALATE_SERVER_HOME": str(home), "OMP_NUM_THREADS": "1"}
+        self.environment = os.environ | {
+            "PALATE_SERVER_HOME": str(home),
+            "PALATE_RELEASE_PASSPHRASE": "correct horse",
+            "OMP_NUM_THREADS": "1",
+        }
 
     def palate(self, *arguments: str, status: int = 0) -> Any:
         """Run `palate server ... --json` and return what it prints."""
@@ -79,8 +84,21 @@ class Deployment:
         kept = read_metrics(self.home / "rounds.jsonl")
         return kept[-1]["round"] if kept else 0
 
+    def joined(self, number: int, times: int = 1) -> bool:
+        return (self.home / f"node-{number}.log").read_text().count("joined") >= times
+
     def ended(self) -> bool:
         return (self.home / "ended.json").exists()
+
+    def round_processes(self) -> list[str]:
+        """The processes that run rounds on this folder, by Linux's list."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"palate.server.round_process" in words and str(self.home).encode() in words:
+                    found.append(entry.name)
+        return found
 
     def log(self) -> str:
         files = [*(self.home / "logs").glob("*.log"), *self.home.glob("node-*.log")]
@@ -128,8 +146,12 @@ def test_processes_end_with_the_bits_of_one_process_even_if_the_server_is_killed
     deployed.palate("run", "--unmasked", "--rounds", "4", "--detach")
     deployed.until(lambda: deployed.round() >= 1)
     time.sleep(0.5)  # into the next round
+    at_work = deployed.round_processes()
     os.kill(first, signal.SIGKILL)
     deployed.until(lambda: not deployed.palate("status")["running"])
+    deployed.until(lambda: not deployed.round_processes(), 10)  # or two would run on one folder
+    if Path("/proc/self").exists():
+        assert len(at_work) == 1
     assert not deployed.ended()
     assert deployed.start() != first
     assert deployed.palate("status")["run_up_to"] == 4
@@ -139,28 +161,46 @@ def test_processes_end_with_the_bits_of_one_process_even_if_the_server_is_killed
     assert [line["round"] for line in read_metrics(deployed.home / "rounds.jsonl")] == [1, 2, 3, 4]
     card = deployed.palate("release")
     assert (card["release"], card["round"]) == (1, 4)
-    assert list((deployed.home / "flower" / "work").iterdir()) == []
+    assert list((deployed.home / "flower").iterdir()) == []
 
 
 def test_a_node_that_is_killed_in_a_round_costs_its_update_and_comes_back(deployed: Deployment) -> None:
     deployed.start()
     for number in (1, 2):
         deployed.node(number, seconds=0.2)
-    deployed.node(3, seconds=5.0)
-    deployed.until(lambda: len(list(deployed.home.glob("node-*.log"))) == 3)
-    deployed.palate("run", "--unmasked", "--rounds", "4", "--deadline", "12", "--detach")
-    deployed.until(lambda: deployed.palate("status")["now"].get("done") == 2)
+    deployed.node(3, seconds=15.0)
+    deployed.until(lambda: all(deployed.joined(number) for number in (1, 2, 3)))
+    deployed.palate("run", "--unmasked", "--rounds", "1", "--deadline", "60", "--detach")
+    deployed.until(lambda: read_note(deployed.home / "now.json").get("done") == 2)
     deployed.nodes[3].kill()
     deployed.nodes[3].wait()
     deployed.node(3)
     deployed.until(deployed.ended)
+    deployed.until(lambda: deployed.joined(3, times=2))
+    deployed.palate("run", "--unmasked", "--rounds", "2")
     lines = read_metrics(deployed.home / "rounds.jsonl")
-    assert [line["round"] for line in lines] == [1, 2, 3, 4]
-    assert lines[0]["used"] == 2
-    assert set(lines[0]["refused"]) <= {"late", "gone"}
-    assert lines[0]["seconds"] < 13
+    assert [line["round"] for line in lines] == [1, 2, 3]
+    assert [line["used"] for line in lines] == [2, 3, 3]
+    assert [line["refused"] for line in lines] == [{"gone": 1}, {}, {}]
+    assert lines[0]["seconds"] < 28  # it was not waited for until the deadline
     assert all(line["counted"] for line in lines)
-    assert lines[-1]["used"] == 3
+
+
+def test_a_run_whose_process_is_killed_goes_on_while_somebody_follows_it(
+    deployed: Deployment, tmp_path: Path
+) -> None:
+    deployed.start()
+    for number in (1, 2, 3):
+        deployed.node(number, seconds=1.0)
+    command = [*PALATE, "run", "--unmasked", "--rounds", "3", "--json"]
+    with subprocess.Popen(command, env=deployed.environment, stdout=subprocess.PIPE) as following:
+        deployed.until(lambda: deployed.round() >= 1)
+        (process,) = deployed.round_processes()
+        os.kill(int(process), signal.SIGKILL)
+        said, _ = following.communicate(timeout=120)
+    assert following.returncode == 0, deployed.log()
+    assert json.loads(said)["round"] == 3
+    assert hash_of(deployed) == in_one_process(tmp_path / "one", 3)
 
 
 def test_too_few_devices_end_a_deployed_run_in_one_line(deployed: Deployment) -> None:
@@ -169,6 +209,9 @@ def test_too_few_devices_end_a_deployed_run_in_one_line(deployed: Deployment) ->
     said = deployed.palate("run", "--unmasked", "--wait", "3", status=1)
     assert said.splitlines()[-1].startswith("palate: 1 of at least 2 devices were connected after 3 s")
     assert deployed.palate("status")["run_up_to"] is None
+    logged = (deployed.home / "logs" / "runs.log").read_text()
+    assert "the run ended: 1 of at least 2 devices" in logged
+    assert "Traceback" not in logged
     again = deployed.palate("start", "--port", str(deployed.port), status=1)
     assert "already" in again
 
@@ -180,39 +223,6 @@ def test_a_second_run_waits_its_turn_and_a_run_can_be_dropped(deployed: Deployme
     assert deployed.palate("stop", "--run") == {"stopped": True}
     assert deployed.palate("stop") == {"stopped": True}
     assert deployed.palate("status")["running"] is False
-
-
-def make_certificates(folder: Path) -> None:
-    """A root and a server's certificate for loopback, as whoever runs a server makes them."""
-    from datetime import UTC, datetime, timedelta
-    from ipaddress import ip_address
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    now = datetime.now(UTC)
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("root", "server")]
-
-    def certificate(number: int, extension: x509.ExtensionType) -> bytes:
-        return (
-            x509.CertificateBuilder(names[0], names[number], keys[number].public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(extension, critical=number == 0)
-            .sign(keys[0], hashes.SHA256())
-            .public_bytes(Encoding.PEM)
-        )
-
-    folder.mkdir()
-    (folder / "ca.crt").write_bytes(certificate(0, x509.BasicConstraints(ca=True, path_length=None)))
-    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")])
-    (folder / "server.pem").write_bytes(certificate(1, here))
-    key = keys[1].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (folder / "server.key").write_bytes(key)
 
 
 def test_a_server_with_certificates_runs_rounds_over_tls(deployed: Deployment, tmp_path: Path) -> None:

@@ -14,22 +14,21 @@ from typer.testing import CliRunner
 
 from palate.client.cli import app
 from palate.client.outbox import MemoryLog
-from palate.client.releases import adopt, own_encoder, read_source
-from palate.server import releases, signing
+from palate.client.releases import adopt, federation_encoder, read_source
+from palate.server import release_figures, releases
 from palate.server.checkpoints import Checkpoint, write_checkpoint
 from palate.server.federation import ServerFolder
 from palate.server.releases import (
-    current_key,
-    current_public,
+    keep_release,
     list_releases,
     make_release,
     message_path,
     newest_encoder,
     newest_message,
+    next_release,
     read_log,
     read_release,
     release_path,
-    rotate_key,
 )
 from palate.shared.encoder import (
     EncoderWeights,
@@ -38,21 +37,26 @@ from palate.shared.encoder import (
     encoder_to_bytes,
     shapes_hash,
 )
-from palate.shared.errors import OptionError, PalateError, ReleaseError, StorageError
+from palate.shared.errors import OptionError, ReleaseError, StorageError
 from palate.shared.release import (
     BACKBONE_HASH,
     LOG_NAME,
     SHIPPED_HASH,
+    Acceptance,
     PrivacySpent,
+    ReleaseLog,
+    SignedRelease,
     decode_release,
+    encode_release,
     read_key,
 )
 from palate.shared.release_check import Pinned, Trust, check_release
 from palate.shared.wire import fixed_hash
 
 NOW = datetime(2026, 11, 21, 5, 0, tzinfo=UTC)
-KEY, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
-PUBLIC = KEY.public_key().public_bytes_raw()
+KEY, OTHER, RECOVERY = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3))
+PIN = RECOVERY.public_key().public_bytes_raw()
+WHEN = int(NOW.timestamp())
 
 
 def state(round_: int) -> Checkpoint:
@@ -63,17 +67,19 @@ def state(round_: int) -> Checkpoint:
 
 
 def release(folder: Path, round_: int, **changed: Any) -> Any:
+    if read_log(folder) is None:
+        keep_release(folder, ReleaseLog.begin(KEY, RECOVERY, WHEN), b"")
     return make_release(folder, state(round_), NOW, **{"key": KEY, **changed})
 
 
 def test_releases_are_numbered_and_say_what_they_are(tmp_path: Path) -> None:
     first = release(tmp_path, 1)
-    second = release(tmp_path, 2, privacy=PrivacySpent(0.5, 1e-6, "gaussian"))
+    second = release(tmp_path, 2, privacy=PrivacySpent(0.5, 1e-6, "gaussian", 1.0, 2.0))
     assert (first.release, first.parent, first.round, first.updates) == (1, SHIPPED_HASH, 1, 3)
     assert (second.release, second.parent, second.round, second.updates) == (2, first.hash, 2, 6)
     assert first.hash == encoder_hash(state(1).encoder)
     assert (first.shapes, first.fixed, first.backbone) == (shapes_hash(), fixed_hash(SHIPPED), BACKBONE_HASH)
-    assert (first.privacy, second.privacy) == (None, PrivacySpent(0.5, 1e-6, "gaussian"))
+    assert (first.privacy, second.privacy) == (None, PrivacySpent(0.5, 1e-6, "gaussian", 1.0, 2.0))
     assert list_releases(tmp_path) == [first, second]
     assert encoder_hash(newest_encoder(tmp_path)) == second.hash
     assert read_release(tmp_path, 1).release == 1
@@ -84,7 +90,7 @@ def test_what_is_made_is_what_a_device_takes(tmp_path: Path) -> None:
     release(tmp_path, 2)
     for number in (1, 2):
         data = message_path(tmp_path, number).read_bytes()
-        checked = check_release(decode_release(data), Trust(PUBLIC), Pinned.by(SHIPPED))
+        checked = check_release(decode_release(data), Trust(PIN), Pinned.by(SHIPPED))
         assert (checked.card.release, checked.encoder.release) == (number, number)
         assert checked.entry.time == "2026-11-21T05:00:00+00:00"
     assert newest_message(tmp_path) == data
@@ -105,9 +111,32 @@ def test_without_a_release_the_shipped_encoder_is_the_newest(tmp_path: Path) -> 
     assert read_log(tmp_path) is None
 
 
+def test_before_the_first_release_devices_get_the_log_and_with_it_the_keys(tmp_path: Path) -> None:
+    log = ReleaseLog.begin(KEY, RECOVERY, WHEN)
+    keep_release(tmp_path, log, b"")
+    data = newest_message(tmp_path)
+    assert data is not None
+    assert decode_release(data) == SignedRelease(log, b"")
+    assert encode_release(SignedRelease(log, b"")) == data
+    assert list_releases(tmp_path) == []
+
+
+def test_without_a_log_there_is_no_release(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="palate server key"):
+        make_release(tmp_path, state(1), NOW, key=KEY)
+
+
+def test_a_release_says_for_how_long_the_log_is_good_and_carries_the_test(tmp_path: Path) -> None:
+    found = Acceptance(500, 0.9, 0.99, 0.5)
+    card = release(tmp_path, 1, acceptance=found, days=30)
+    log = read_log(tmp_path)
+    assert log is not None
+    assert (card.acceptance, log.statement.until) == (found, WHEN + 30 * 86_400)
+
+
 def test_nothing_new_is_no_release(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="is that of release 0"):
-        make_release(tmp_path, Checkpoint(0, SHIPPED, settings()), NOW, key=KEY)
+        next_release(ReleaseLog.begin(KEY, RECOVERY, WHEN), Checkpoint(0, SHIPPED, settings()))
     release(tmp_path, 1)
     with pytest.raises(OptionError, match="is that of release 1"):
         release(tmp_path, 1)
@@ -119,11 +148,13 @@ def test_an_encoder_that_no_device_would_take_is_not_released(tmp_path: Path) ->
         0, {**SHIPPED.tensors, "feature.scale": SHIPPED.tensors["feature.scale"] + np.float32(1)}
     )
     huge = SHIPPED.with_shared({name: tensor * np.float32(100) for name, tensor in SHIPPED.shared().items()})
+    log = ReleaseLog.begin(KEY, RECOVERY, WHEN)
+    keep_release(tmp_path, log, b"")
     for weights, reason in ((rigged, "fixed"), (huge, "norm")):
         with pytest.raises(ReleaseError) as caught:
             make_release(tmp_path, Checkpoint(1, weights, settings()), NOW, key=KEY)
         assert caught.value.reason == reason
-    assert not (tmp_path / LOG_NAME).exists()
+    assert read_log(tmp_path) == log
 
 
 def test_an_encoder_without_an_entry_in_the_log_does_not_count(tmp_path: Path) -> None:
@@ -145,7 +176,7 @@ def test_a_disk_that_refuses_the_log_leaves_the_old_one(
         write(path, data, consequence=consequence)
 
     monkeypatch.setattr(releases, "write_atomically", refuse)
-    with pytest.raises(StorageError, match="release 2 was not made"):
+    with pytest.raises(StorageError, match="the log of releases stays as it was"):
         release(tmp_path, 2)
     monkeypatch.undo()
     assert len(list_releases(tmp_path)) == 1
@@ -185,7 +216,6 @@ def test_a_release_that_there_is_not_is_one_line(tmp_path: Path) -> None:
 
 def test_no_changed_byte_of_the_log_goes_unnoticed(tmp_path: Path) -> None:
     release(tmp_path, 1)
-    rotate_key_to(tmp_path, tmp_path)
     path = tmp_path / LOG_NAME
     data = path.read_bytes()
     for place in range(len(data)):
@@ -205,77 +235,6 @@ def test_another_key_cannot_go_on_with_the_log(tmp_path: Path) -> None:
         release(tmp_path, 2, key=OTHER)
 
 
-# --- changing the key -----------------------------------------------------------------------------------------------
-
-
-def key_of(home: Path) -> Path:
-    return home / "release.key"
-
-
-def rotate_key_to(folder: Path, home: Path) -> bytes:
-    """Change the key of a folder whose log `KEY` began."""
-    key_of(home).write_bytes(signing._encode(KEY, None))
-    key_of(home).chmod(0o600)
-    return rotate_key(folder, NOW, key_path=key_of(home), passphrase=None)
-
-
-def test_after_a_change_of_the_key_the_new_one_signs_and_devices_follow(tmp_path: Path) -> None:
-    release(tmp_path / "r", 1)
-    public = rotate_key_to(tmp_path / "r", tmp_path)
-    key = current_key(tmp_path / "r", key_of(tmp_path), None)
-    assert key is not None
-    assert key.public_key().public_bytes_raw() == public == current_public(tmp_path / "r", key_of(tmp_path))
-    assert public != PUBLIC
-    with pytest.raises(OptionError):
-        release(tmp_path / "r", 2)
-    release(tmp_path / "r", 2, key=key)
-    data = newest_message(tmp_path / "r")
-    assert data is not None
-    checked = check_release(decode_release(data), Trust(PUBLIC), Pinned.by(SHIPPED))
-    assert (checked.card.release, checked.trust.key) == (2, public)
-
-
-def test_a_change_of_the_key_that_was_cut_short_is_finished_or_never_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "r"
-    release(folder, 1)
-
-    def cut(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:  # before the log names the new key
-        patch.setattr(releases, "write_atomically", cut)
-        with pytest.raises(KeyboardInterrupt):
-            rotate_key_to(folder, tmp_path)
-    assert current_public(folder, key_of(tmp_path)) == PUBLIC
-    with monkeypatch.context() as patch:  # after that, before its file is in place
-        move = signing.move_key
-        patch.setattr(signing, "move_key", lambda a, b: cut() if b == key_of(tmp_path) else move(a, b))
-        with pytest.raises(KeyboardInterrupt):
-            rotate_key_to(folder, tmp_path)
-    assert signing.read_public(key_of(tmp_path)) == PUBLIC
-    key = current_key(folder, key_of(tmp_path), None)
-    assert key is not None
-    assert key.public_key().public_bytes_raw() == signing.read_public(key_of(tmp_path)) != PUBLIC
-    assert release(folder, 2, key=key).release == 2
-
-
-def test_a_lost_key_is_one_line(tmp_path: Path) -> None:
-    release(tmp_path / "r", 1)
-    with pytest.raises(OptionError, match="restore it from a backup"):
-        current_key(tmp_path / "r", key_of(tmp_path), None)
-    signing.make_key(key_of(tmp_path), None)
-    with pytest.raises(OptionError, match="is not that key"):
-        current_key(tmp_path / "r", key_of(tmp_path), None)
-
-
-def test_without_a_key_there_is_none_to_change(tmp_path: Path) -> None:
-    assert current_key(tmp_path / "r", key_of(tmp_path), None) is None
-    with pytest.raises(PalateError, match="no release key to change"):
-        rotate_key(tmp_path / "r", NOW, key_path=key_of(tmp_path), passphrase=None)
-
-
 # --- on the command line --------------------------------------------------------------------------------------------
 
 
@@ -284,7 +243,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A server's folder, named by the environment, with a checkpoint after round 1."""
     monkeypatch.setenv("PALATE_SERVER_HOME", str(tmp_path / "server"))
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.delenv("PALATE_RELEASE_PASSPHRASE", raising=False)
+    monkeypatch.setenv("PALATE_RELEASE_PASSPHRASE", "correct horse")
     write_checkpoint(ServerFolder(tmp_path / "server").checkpoint, state(1))
     return tmp_path / "server"
 
@@ -295,55 +254,59 @@ def palate(*arguments: str, status: int = 0) -> Result:
     return done
 
 
-def test_the_key_is_made_once_and_printed_alone(home: Path) -> None:
-    first = palate("key")
-    assert "keep it secret" in first.stderr
-    text = first.stdout.strip()
-    assert read_key(text) == signing.read_public(home / "release.key")
-    again = palate("key")
-    assert (again.stdout.strip(), again.stderr) == (text, "")
-    assert json.loads(palate("key", "--json").stdout) == {
-        "key": text, "file": str(home / "release.key"), "new": False
-    }  # fmt: skip
-
-
-def test_the_first_release_makes_the_key_and_says_how_devices_take_it(home: Path) -> None:
+def test_the_first_release_makes_the_keys_and_says_how_devices_take_it(home: Path) -> None:
     done = palate("release")
     text = palate("key").stdout.strip()
     message = message_path(home / "releases", 1)
     assert "a new release key is in" in done.stderr
     assert f"palate release adopt {message} --key {text}" in done.stdout
+    assert "the log is good until" in done.stdout
+    assert "test: none was made" in done.stdout
     checked = check_release(decode_release(message.read_bytes()), Trust(read_key(text)), Pinned.by(SHIPPED))
     assert checked.card.round == 1
     device = MemoryLog()
     assert adopt(device, read_source(home / "releases"), key=text).release == 1
-    assert encoder_hash(own_encoder(device)) == encoder_hash(state(1).encoder)
+    assert encoder_hash(federation_encoder(device)) == encoder_hash(state(1).encoder)
 
 
-def test_a_sealed_key_needs_its_passphrase_for_a_release_and_not_to_be_shown(
+def test_a_release_needs_the_passphrase_and_the_keys_text_does_not(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PALATE_RELEASE_PASSPHRASE", "correct horse")
     text = palate("key").stdout
     monkeypatch.delenv("PALATE_RELEASE_PASSPHRASE")
     assert palate("key").stdout == text
     done = palate("release", status=1)
-    assert (
-        done.stderr
-        == f"palate: the release key {home / 'release.key'} is sealed; set PALATE_RELEASE_PASSPHRASE\n"
-    )
-    assert not (home / "releases" / LOG_NAME).exists()
+    assert done.stderr == f"palate: the key {home / 'release.key'} is sealed; set PALATE_RELEASE_PASSPHRASE\n"
+    assert list_releases(home / "releases") == []
     monkeypatch.setenv("PALATE_RELEASE_PASSPHRASE", "correct horse")
     assert json.loads(palate("release", "--json").stdout)["key"] == text.strip()
 
 
-def test_a_change_of_the_key_prints_the_new_one(home: Path) -> None:
-    palate("key", "--rotate", status=1)
-    palate("release")
-    before = palate("key").stdout
-    after = palate("key", "--rotate").stdout
-    assert after != before
-    assert palate("key").stdout == after
-    write_checkpoint(ServerFolder(home).checkpoint, state(2))
-    assert json.loads(palate("release", "--json").stdout)["key"] == after.strip()
-    assert json.loads(palate("status", "--json").stdout)["releases"] == [1, 2]
+def test_the_acceptance_test_is_made_before_a_release_is_signed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def test(parent: EncoderWeights, encoder: EncoderWeights) -> Acceptance:
+        asked.append((encoder_hash(parent), encoder_hash(encoder)))
+        return Acceptance(50, 0.99, 0.99, 128.0)
+
+    monkeypatch.setattr(release_figures, "TEST", test)
+    done = palate("release", status=1)
+    assert "more noise than signal" in done.stderr
+    assert "noise over signal 128" in done.stderr
+    assert list_releases(home / "releases") == []
+    assert asked == [(SHIPPED_HASH, encoder_hash(state(1).encoder))]
+    done = palate("release", "--anyway")
+    assert "warning: the test refuses it" in done.stdout
+    card = list_releases(home / "releases")[0]
+    assert card.acceptance == Acceptance(50, 0.99, 0.99, 128.0)
+
+
+def test_status_asks_for_the_log_to_be_renewed_when_it_is_nearly_over(home: Path) -> None:
+    palate("release", "--days", "5")
+    done = palate("status")
+    assert "palate server key --renew" in done.stdout
+    palate("key", "--renew")
+    assert "--renew" not in palate("status").stdout
+    assert json.loads(palate("status", "--json").stdout)["good_until"] > NOW.isoformat()

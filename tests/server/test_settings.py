@@ -2,14 +2,17 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from palate.server.planned import masks_and_plan
 from palate.server.settings import RunSettings
-from palate.shared.accounting import Cost, epsilon_by_pld, epsilon_of_rho, noise_multiplier, rho_of
+from palate.server.spent import Kind, spent_by
+from palate.shared.accounting import Budget, Cost, epsilon_by_pld, epsilon_of_rho, rho_of, rounds_by_rho
 from palate.shared.errors import FileFormatError, OptionError
+from palate.shared.sum_noise import sum_noise
 from palate.shared.update import LocalSettings
 
 
@@ -82,10 +85,31 @@ def test_the_planned_run_in_the_documents_costs_what_they_say() -> None:
     spent = epsilon_by_pld([(Cost(plan.noise_multiplier).on_grid(), 1)], found.privacy.delta)
     assert 1.98 < spent <= found.privacy.epsilon == 2.0
     # A device counts its own share, at the usual delta, for each of the ten sums that it may be in.
-    masks, on_levels = masks_and_plan(found)
-    count = found.privacy.count
-    sure = noise_multiplier(
-        masks.noise, devices=masks.least, sensitivity=on_levels.sensitivity, dimension=count + 1
+    for privacy in (found.privacy, replace(found.privacy, registrar="ab" * 32)):
+        masks, on_levels = masks_and_plan(replace(found, privacy=privacy))
+        sure = sum_noise(
+            masks.noise,
+            devices=masks.least,
+            sensitivity=on_levels.sensitivity,
+            dimension=privacy.count + 1,
+            honest_share=privacy.counted_share,
+        )
+        assert on_levels.participations == 10
+        assert epsilon_of_rho(10 * rho_of(sure.counted), 1e-5) == pytest.approx(7.25, abs=0.05)
+
+
+def test_the_recommended_private_run_costs_what_its_comment_says() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "private-run.toml").read_text(encoding="utf-8")
+    found = RunSettings.from_json(json.dumps(tomllib.loads(text))).privacy
+    assert found is not None
+    multiplier, fewest = found.noise_multiplier, 810 // 2
+    all_add = multiplier * 2**0.5
+    kind = Kind(
+        Cost(multiplier, 0.09).on_grid(), Cost(all_add).on_grid().noise_multiplier, multiplier / fewest**0.5
     )
-    assert on_levels.participations == 10
-    assert epsilon_of_rho(10 * rho_of(sure), 1e-5) == pytest.approx(7.25, abs=0.05)
+    spent = spent_by({kind: 20}, found.delta, found.epsilon, rounds=20, honest_share=0.5)
+    assert spent.epsilon == pytest.approx(1.98, abs=0.01)
+    assert spent.if_all_add_epsilon == pytest.approx(1.08, abs=0.01)
+    assert (spent.unsampled_epsilon, spent.most_rounds) == (pytest.approx(12.7, abs=0.1), 9)
+    assert [one.epsilon for one in spent.by_rounds[:3]] == pytest.approx([3.24, 4.87, 6.21], abs=0.01)
+    assert rounds_by_rho(Budget(8.0, 1e-5), multiplier) == 3

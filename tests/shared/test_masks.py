@@ -2,7 +2,9 @@
 
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +14,16 @@ from numpy.typing import NDArray
 
 from palate.shared import masks
 from palate.shared.errors import MaskError, OptionError
-from palate.shared.masks import MaskSettings, degree, holders_of, is_sparse, smallest_sum, threshold_of
+from palate.shared.masks import (
+    MaskSettings,
+    degree,
+    holders_at,
+    holders_of,
+    is_sparse,
+    smallest_sum,
+    spare,
+    threshold_of,
+)
 from palate.shared.ring import centred, mask_of, to_ring
 
 FIELD = 2**255 - 19
@@ -72,9 +83,45 @@ def test_no_ring_can_be_cut_by_naming_drop_outs(share: float) -> None:
     """A gap as wide as a device reaches leaves its neighbour one side, which must be less than the threshold."""
     sparse = [count for count in range(2, 1_001) if is_sparse(count, share)]
     for count in sparse:
-        near = degree(count, share)
-        assert near // 2 + 1 < threshold_of(near + 1, share)
-    assert sparse or share == 0.7
+        assert spare(degree(count, share), share) >= 1
+    assert sparse
+
+
+@pytest.mark.parametrize("share", [0.6, 0.66, 0.7])
+@pytest.mark.parametrize("count", [65, 66, 70, 100, 128, 200, 325, 400, 600, 1_000])
+def test_fewer_neighbours_lose_no_more_rounds_than_was_said(count: int, share: float) -> None:
+    """Exactly: a fifth is gone, drawn without replacement, and more of a device's holders are among them than it can spare."""
+    holders = degree(count, share) + 1
+    spared = holders - threshold_of(holders, share)
+    gone = count - math.floor(0.8 * count)
+    ways = sum(
+        math.comb(gone, out) * math.comb(count - gone, holders - out)
+        for out in range(spared + 1, min(gone, holders) + 1)
+    )
+    assert count * Fraction(ways, math.comb(count, holders)) <= Fraction(1, 1_000)
+
+
+@pytest.mark.parametrize("share", [0.6, 0.66, 0.7])
+def test_fewer_neighbours_are_taken_only_where_no_tenth_of_the_cohort_can_cut_the_ring(share: float) -> None:
+    fewer = 0
+    for count in range(65, 1_001):
+        near, bound = degree(count, share), math.ceil(math.log(1_000 * count) / (4 * (0.8 - share) ** 2))
+        assert near <= min(count - 1, 2 * bound)
+        if near < min(count - 1, 2 * bound):
+            fewer += 1
+            # Two gaps, each with as many colluders as the device beside it needs beyond one side of its holders.
+            assert 2 * spare(near, share) > count / 10
+            # So many open no secret by their shares alone, and agree to no two requests.
+            assert threshold_of(near + 1, share) > count / 10
+            assert 2 * threshold_of(count, share) - count > count / 10
+    assert fewer > 100
+    assert share != 0.66 or fewer == 1_000 - 64  # the usual share: in every sparse cohort
+
+
+def test_one_place_has_the_holders_that_all_places_have() -> None:
+    for count, share in ((9, 0.66), (70, 0.6), (200, 0.66)):
+        found = holders_of(ROSTER_HASH, count, share)
+        assert [holders_at(ROSTER_HASH, count, share, place) for place in range(count)] == found
 
 
 def test_another_roster_has_other_neighbours() -> None:
@@ -91,30 +138,39 @@ def test_a_sparse_cohort_survives_that_a_fifth_drops_out() -> None:
         assert min(len(there.intersection(one)) for one in holders) >= threshold
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 7])
 @pytest.mark.parametrize("share", [0.51, 0.66, 0.8])
 @pytest.mark.parametrize("least", [2, 3, 4])
 def test_no_server_that_lies_gets_a_smaller_sum_than_is_said(count: int, share: float, least: int) -> None:
-    """Every way of telling each device who dropped out, tried: which sets of keys can come together?
+    """Every way of telling devices who is alive and who dropped out, tried: which sets of keys can come together?
 
-    A device names no drop-outs beyond what leaves the threshold and `least` survivors, and never itself. A set of devices
-    can be dropped when each of their keys gets the threshold of shares; greedy choice is not enough, so it is a flow.
+    The server wants the sum of `few` devices. It tells these, all alike, that `unseen` others never shared anything, so that they have
+    no masks with them, and must bring together the keys of all others. A device goes on when the threshold of its holders
+    and `least` of all are left of both kinds, and is never told of itself. A key takes the threshold of shares; greedy choice is not
+    enough, so it is a flow.
     """
     settings = MaskSettings(least=least, threshold_share=share)
     threshold = threshold_of(count, share)
     each = max(0, min(count - threshold, count - least))
-    can_drop = 0
-    for size in range(count + 1):
-        # By symmetry the first `size` devices are dropped. Those among them cannot name themselves.
-        pairs = [(teller, key) for teller in range(count) for key in range(size) if teller != key]
-        if max_flow(pairs, count, size, each, threshold) == size * threshold:
-            can_drop = size
-    assert smallest_sum(count, settings) <= count - can_drop
+    possible = [
+        few
+        for few in range(1, count + 1)
+        for unseen in range(min(each, count - few) + 1)
+        if can_be_summed(few, unseen, count - few - unseen, each, threshold)
+    ]
+    assert smallest_sum(count, settings) == min(possible)
 
 
-def max_flow(pairs: list[tuple[int, int]], tellers: int, keys: int, each: int, threshold: int) -> int:
-    """The most shares that tellers (each gives at most `each`, one per key) can bring to keys (each takes the threshold)."""
-    given = [0] * tellers
+def can_be_summed(few: int, unseen: int, dropped: int, each: int, threshold: int) -> bool:
+    """Whether the keys of the dropped (the first places) can come together; then come those in the sum, then the unseen."""
+    rooms = [each] * dropped + [each - unseen] * few + [each] * unseen
+    pairs = [(teller, key) for teller in range(len(rooms)) for key in range(dropped) if teller != key]
+    return max_flow(pairs, rooms, dropped, threshold) == dropped * threshold
+
+
+def max_flow(pairs: list[tuple[int, int]], rooms: list[int], keys: int, threshold: int) -> int:
+    """The most shares that tellers (each gives as many as it has room for, one per key) can bring to keys."""
+    given = [0] * len(rooms)
     got: list[set[int]] = [set() for _ in range(keys)]
 
     def place(key: int, seen: set[int]) -> bool:
@@ -122,7 +178,7 @@ def max_flow(pairs: list[tuple[int, int]], tellers: int, keys: int, each: int, t
             if wanted != key or teller in got[key] or teller in seen:
                 continue
             seen.add(teller)
-            if given[teller] < each:
+            if given[teller] < rooms[teller]:
                 given[teller] += 1
                 got[key].add(teller)
                 return True
@@ -138,10 +194,12 @@ def max_flow(pairs: list[tuple[int, int]], tellers: int, keys: int, each: int, t
     return sum(place(key, set()) for key in range(keys) for _ in range(threshold))
 
 
-def test_a_cohort_of_fifty_cannot_be_split_below_half() -> None:
-    assert smallest_sum(50, MaskSettings()) == 27
+def test_a_complete_cohort_cannot_be_split_below_so_many() -> None:
+    assert smallest_sum(50, MaskSettings()) == 24
     assert smallest_sum(3, MaskSettings()) == 2
     assert smallest_sum(3, MaskSettings(least=3)) == 3
+    assert smallest_sum(5, MaskSettings(threshold_share=0.51)) == 1
+    assert smallest_sum(64, MaskSettings(least=60)) == 59
 
 
 # --- keys -------------------------------------------------------------------------------------------------------

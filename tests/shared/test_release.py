@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import struct
 from functools import cache
 from pathlib import Path
@@ -18,12 +19,16 @@ from palate.shared.release import (
     MOST_ENTRIES,
     MOST_LOG_BYTES,
     SHIPPED_HASH,
+    UNSIGNED,
+    Acceptance,
     Card,
     Entry,
+    Keys,
     PrivacySpent,
     ReleaseLog,
-    Rotation,
     SignedRelease,
+    Statement,
+    card_to_json,
     decode_log,
     decode_release,
     encode_log,
@@ -35,21 +40,30 @@ from palate.shared.release_check import backbone_hash
 from palate.shared.wire import CHECKSUM_BYTES, add_checksum
 
 VECTORS = json.loads((Path(__file__).parent.parent / "data" / "release_vectors.json").read_text("utf-8"))
-OLD, NEW = (Ed25519PrivateKey.from_private_bytes(bytes.fromhex(key["private"])) for key in VECTORS["keys"])
+KEY, RECOVERY, KEY_2, RECOVERY_2 = (
+    Ed25519PrivateKey.from_private_bytes(bytes.fromhex(key["private"])) for key in VECTORS["keys"].values()
+)
+
+
+def card_of(entry: dict[str, Any]) -> Card:
+    """The card of a vector; null is an infinite figure."""
+    content = dict(entry["card"])
+    for name, kind in (("privacy", PrivacySpent), ("acceptance", Acceptance)):
+        if content[name] is not None:
+            figures = {key: math.inf if value is None else value for key, value in content[name].items()}
+            content[name] = kind(**figures)
+    return Card(**content)
 
 
 @cache
 def vector_log() -> ReleaseLog:
-    """The log of the vectors, signed here: a release, a change of the key, a release."""
-    log = ReleaseLog(OLD.public_key().public_bytes_raw(), VECTORS["shipped"])
-    key = OLD
-    for entry in VECTORS["entries"]:
-        if entry["card"] is None:
-            log, key = log.with_rotation(NEW, entry["when"], key), NEW
-        else:
-            privacy = entry["card"]["privacy"] and PrivacySpent(**entry["card"]["privacy"])
-            log = log.with_release(Card(**{**entry["card"], "privacy": privacy}), entry["when"], key)
-    return log
+    """The log of the vectors, signed here: keys, a release, another release key, a release, another recovery key."""
+    _, first, changed, second, last = VECTORS["entries"]
+    log = ReleaseLog.begin(KEY, RECOVERY, VECTORS["entries"][0]["when"], shipped=VECTORS["shipped"])
+    log = log.with_release(card_of(first), first["when"], KEY)
+    log = log.with_keys(KEY_2, RECOVERY, changed["when"], by=RECOVERY)
+    log = log.with_release(card_of(second), second["when"], KEY_2)
+    return log.with_keys(KEY_2, RECOVERY_2, last["when"], by=RECOVERY)
 
 
 @cache
@@ -70,13 +84,16 @@ def refusal(decode: Any, data: Any) -> ReleaseError:
 # --- vectors ------------------------------------------------------------------------------------------------------
 
 
-def test_the_vectors_are_the_bytes_of_form_1() -> None:
+def test_the_vectors_are_the_bytes_of_form_2() -> None:
     log = vector_log()
     for entry, wanted in zip(log.entries, VECTORS["entries"], strict=True):
         assert entry.content_bytes.hex() == wanted["bytes"]
-        assert entry.signature.hex() == wanted["signature"]
-        assert entry.countersignature.hex() == wanted["countersignature"]
+        assert [one.hex() for one in entry.signatures] == wanted["signatures"]
         assert (entry.previous, entry.hash) == (wanted["previous"], wanted["hash"])
+        if isinstance(entry.content, Card):
+            assert card_to_json(entry.content) == wanted["card"]
+    said = VECTORS["statement"]
+    assert log.statement == Statement(said["when"], said["until"], bytes.fromhex(said["signature"]))
     assert encode_log(log).hex() == VECTORS["log"]
     assert decode_log(bytes.fromhex(VECTORS["log"])) == log
     assert len(vector_message()) == VECTORS["message_bytes"]
@@ -84,29 +101,55 @@ def test_the_vectors_are_the_bytes_of_form_1() -> None:
     assert decode_release(vector_message()) == SignedRelease(log, bytes.fromhex(VECTORS["encoder"]))
 
 
-def test_the_last_entry_packed_by_hand_is_the_same_and_its_signature_fits() -> None:
-    entry, card = VECTORS["entries"][2], VECTORS["entries"][2]["card"]
-    packed = (
-        bytes([1])
-        + struct.pack("<I", 3)
+def public_of(name: str) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(VECTORS["keys"][name]["public"]))
+
+
+def start_of(entry: dict[str, Any], kind: int, number: int) -> bytes:
+    """What every entry begins with, packed by hand."""
+    return (
+        bytes([kind])
+        + struct.pack("<I", number)
         + bytes.fromhex(entry["previous"])
         + struct.pack("<Q", entry["when"])
     )
-    packed += struct.pack("<IIQ", card["release"], card["round"], card["updates"])
+
+
+def test_a_release_packed_by_hand_is_the_same_and_its_signature_fits() -> None:
+    entry, card = VECTORS["entries"][3], VECTORS["entries"][3]["card"]
+    packed = start_of(entry, 1, 4) + struct.pack("<IIQ", card["release"], card["round"], card["updates"])
     packed += bytes.fromhex(
         "".join(card[n] for n in ("hash", "parent", "shapes", "fixed", "backbone", "sha256"))
     )
-    packed += struct.pack("<dd", 1.75, 1e-6) + b"banded-matrix".ljust(32, b"\0")
+    packed += struct.pack("<dddd", 1.75, 1e-6, 4.5, math.inf) + b"banded-matrix".ljust(32, b"\0")
+    packed += struct.pack("<Iddd", 500, -0.25, 0.9375, 0.125)
     assert packed.hex() == entry["bytes"]
-    signature = bytes.fromhex(entry["signature"])
-    Ed25519PublicKey.from_public_bytes(bytes.fromhex(VECTORS["keys"][1]["public"])).verify(
-        signature, b"palate release entry 1\0" + packed
-    )
-    assert hashlib.sha256(packed + signature).hexdigest() == vector_log().head
+    signature = bytes.fromhex(entry["signatures"][0])
+    public_of("next release").verify(signature, b"palate release entry 2\0" + packed)
+    assert hashlib.sha256(packed + signature).hexdigest() == VECTORS["entries"][4]["previous"]
 
 
-def test_the_first_entry_is_bound_to_the_key_and_to_release_0() -> None:
-    first = b"palate release log 1\0" + bytes.fromhex(VECTORS["keys"][0]["public"] + VECTORS["shipped"])
+def test_keys_packed_by_hand_are_the_same_and_their_signatures_fit() -> None:
+    entry = VECTORS["entries"][2]
+    keys = VECTORS["keys"]["next release"]["public"] + VECTORS["keys"]["recovery"]["public"]
+    packed = start_of(entry, 2, 3) + bytes.fromhex(keys)
+    assert packed.hex() == entry["bytes"]
+    signatures = [bytes.fromhex(one) for one in entry["signatures"]]
+    for name, signature in zip(("recovery", "next release", "recovery"), signatures, strict=True):
+        public_of(name).verify(signature, b"palate release entry 2\0" + packed)
+    assert hashlib.sha256(packed + b"".join(signatures)).hexdigest() == VECTORS["entries"][3]["previous"]
+
+
+def test_the_statement_is_over_the_head_and_its_times() -> None:
+    said = VECTORS["statement"]
+    signed = b"palate release statement 2\0" + bytes.fromhex(vector_log().head)
+    signed += struct.pack("<QQ", said["when"], said["until"])
+    public_of("next release").verify(bytes.fromhex(said["signature"]), signed)
+    assert said["until"] - said["when"] == 90 * 86_400
+
+
+def test_the_first_entry_is_bound_to_release_0() -> None:
+    first = b"palate release log 2\0" + bytes.fromhex(VECTORS["shipped"])
     assert VECTORS["entries"][0]["previous"] == hashlib.sha256(first).hexdigest()
 
 
@@ -158,45 +201,96 @@ def test_a_card_out_of_range_is_refused(changed: dict[str, Any]) -> None:
     [
         (-1.0, 0.0, "none"), (float("nan"), 0.0, "none"), (float("inf"), 0.0, "none"), (-0.0, 0.0, "none"),
         (1.0, 1.0, "none"), (1.0, -1e-9, "none"), (True, 0.0, "none"), ("1", 0.0, "none"),
-        (1.0, 0.0, ""), (1.0, 0.0, "Tree"), (1.0, 0.0, "a b"), (1.0, 0.0, "a" * 33), (1.0, 0.0, "é"), (1.0, 0.0, "a\n"),
+        (1.0, 0.0, ""), (math.inf, 0.0, "none"), (1.0, 0.0, "Tree"), (1.0, 0.0, "a b"), (1.0, 0.0, "a" * 33), (1.0, 0.0, "é"), (1.0, 0.0, "a\n"),
     ],
 )  # fmt: skip
 def test_privacy_out_of_range_is_refused(values: tuple[Any, Any, Any]) -> None:
     with pytest.raises(ReleaseError):
-        PrivacySpent(*values)
+        PrivacySpent(*values, 1.0, 1.0)
+    PrivacySpent(1.0, 0.0, "none", 1.0, 1.0)
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, -0.0, True, "1"])
+@pytest.mark.parametrize("name", ["unsampled_epsilon", "alone_epsilon"])
+def test_the_other_figures_are_from_zero_to_infinity(name: str, value: Any) -> None:
+    figures = {
+        "epsilon": 1.0,
+        "delta": 0.0,
+        "mechanism": "none",
+        "unsampled_epsilon": 1.0,
+        "alone_epsilon": 1.0,
+    }
+    assert "no bound" in PrivacySpent(**{**figures, name: math.inf}).describe()
+    with pytest.raises(ReleaseError):
+        PrivacySpent(**{**figures, name: value})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0, 0.9, 0.9, 0.1), (2**32, 0.9, 0.9, 0.1), (1.5, 0.9, 0.9, 0.1), (5, 1.1, 0.9, 0.1), (5, 0.9, -1.1, 0.1),
+        (5, math.nan, 0.9, 0.1), (5, 0.9, 0.9, -0.1), (5, 0.9, 0.9, math.nan), (5, -0.0, 0.9, 0.1), (5, True, 0.9, 0.1),
+    ],
+)  # fmt: skip
+def test_an_acceptance_out_of_range_is_refused(values: tuple[Any, ...]) -> None:
+    with pytest.raises(ReleaseError) as caught:
+        Acceptance(*values)
+    assert caught.value.reason == "number"
+
+
+def test_an_acceptance_comes_back_as_it_went() -> None:
+    for acceptance in (None, Acceptance(1, -1, 1, 0), Acceptance(2**32 - 1, 0.5, 0.75, math.inf)):
+        card = Card(**{**CARD.__dict__, "acceptance": acceptance})
+        log = ReleaseLog().with_release(card, 0, KEY)
+        assert decode_log(encode_log(log)).releases[0][1].acceptance == acceptance
 
 
 def test_privacy_comes_back_as_it_went() -> None:
     for privacy in (
         None,
-        PrivacySpent(0, 0, "none"),
-        PrivacySpent(3.25, 1e-9, "a" * 32),
-        PrivacySpent(1e300, 0.5, "0-"),
+        PrivacySpent(0, 0, "none", 0, 0),
+        PrivacySpent(3.25, 1e-9, "a" * 32, 4.5, math.inf),
+        PrivacySpent(1e300, 0.5, "0-", math.inf, 1e300),
     ):
         card = Card(**{**CARD.__dict__, "privacy": privacy})
-        log = ReleaseLog(bytes(32)).with_release(card, 0, OLD)
+        log = ReleaseLog().with_release(card, 0, KEY)
         assert decode_log(encode_log(log)).releases[0][1].privacy == privacy
 
 
 def test_entries_have_a_number_a_time_and_whole_signatures() -> None:
     for broken in ((0, 5), (MOST_ENTRIES + 1, 5), (1, -1), (1, 253_402_300_800)):
         with pytest.raises(ReleaseError):
-            Entry(broken[0], "0" * 64, broken[1], CARD)
+            Entry(broken[0], "0" * 64, broken[1], CARD, (UNSIGNED,))
+    for signatures in ((), (b"short",), (UNSIGNED,) * 2):
+        with pytest.raises(ReleaseError):
+            Entry(1, "0" * 64, 0, CARD, signatures)
+    keys = Keys(bytes(32), bytes([1]) * 32)
+    for signatures in ((UNSIGNED,), (UNSIGNED,) * 4):
+        with pytest.raises(ReleaseError):
+            Entry(1, "0" * 64, 0, keys, signatures)
     with pytest.raises(ReleaseError):
-        Entry(1, "0" * 64, 0, CARD, b"short")
-    with pytest.raises(ReleaseError):
-        Entry(1, "0" * 64, 0, Rotation(bytes(32)))  # the new key's signature is missing
-    with pytest.raises(ReleaseError):
-        Rotation(bytes(31))
-    assert Entry(1, "0" * 64, 253_402_300_799, CARD).time == "9999-12-31T23:59:59+00:00"
+        Keys(bytes(31), bytes(32))
+    assert Entry(1, "0" * 64, 253_402_300_799, CARD, (UNSIGNED,)).time == "9999-12-31T23:59:59+00:00"
+
+
+def test_a_statement_ends_after_it_begins_and_within_400_days() -> None:
+    assert Statement(1, 1 + 400 * 86_400).until
+    for when, until in ((2, 1), (1, 2 + 400 * 86_400), (-1, 1)):
+        with pytest.raises(ReleaseError):
+            Statement(when, until)
+    for days in (0, 401, 1.5):
+        with pytest.raises(ReleaseError):
+            vector_log().with_statement(1, KEY_2, days=days)  # type: ignore[arg-type]
 
 
 def test_a_full_log_takes_no_more_and_is_as_long_as_it_says() -> None:
-    entry = Entry(1, "0" * 64, 0, Rotation(bytes(32)), countersignature=bytes(64))
-    full = ReleaseLog(bytes(32), SHIPPED_HASH, (entry,) * MOST_ENTRIES)
-    assert len(encode_log(full)) <= MOST_LOG_BYTES
+    keys = Entry(1, "0" * 64, 0, Keys(bytes(32), bytes([1]) * 32), (UNSIGNED,) * 3)
+    release = Entry(1, "0" * 64, 0, CARD, (UNSIGNED,))
+    assert len(release.whole) > len(keys.whole)
+    full = ReleaseLog(SHIPPED_HASH, (release,) * MOST_ENTRIES)
+    assert len(encode_log(full)) == MOST_LOG_BYTES
     with pytest.raises(ReleaseError) as caught:
-        full.with_release(CARD, 0, OLD)
+        full.with_release(CARD, 0, KEY)
     assert caught.value.reason == "number"
 
 
@@ -214,7 +308,7 @@ def test_bytes_of_another_kind_are_refused_at_once() -> None:
 
 
 def test_keys_are_texts_that_survive_copying() -> None:
-    for key in VECTORS["keys"]:
+    for key in VECTORS["keys"].values():
         public = bytes.fromhex(key["public"])
         assert write_key(public) == key["text"]
         assert len(key["text"]) == 65
@@ -222,7 +316,7 @@ def test_keys_are_texts_that_survive_copying() -> None:
 
 
 def test_a_text_with_any_one_wrong_character_is_no_key() -> None:
-    text = VECTORS["keys"][0]["text"]
+    text = VECTORS["keys"]["release"]["text"]
     for place in range(len(text)):
         for other in "a7q":
             if text[place] != other:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -20,18 +21,25 @@ from palate.shared.release import (
     PrivacySpent,
     ReleaseLog,
     SignedRelease,
+    Statement,
     decode_log,
     decode_release,
     encode_log,
     encode_release,
 )
-from palate.shared.release_check import Pinned, Trust, check_log, check_release, read_encoder
+from palate.shared.release_check import Pinned, Trust, check_log, check_release, expired, read_encoder
 from palate.shared.wire import CHECKSUM_BYTES, add_checksum, fixed_hash
 
-KEY, OTHER, THIRD = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3))
-PUBLIC, OTHER_PUBLIC, THIRD_PUBLIC = (key.public_key().public_bytes_raw() for key in (KEY, OTHER, THIRD))
+KEY, OTHER, THIRD, RECOVERY, RECOVERY_2, STRANGER = (
+    Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in range(1, 7)
+)
+PUBLIC, OTHER_PUBLIC, _, PIN, PIN_2, STRANGE_PIN = (
+    key.public_key().public_bytes_raw() for key in (KEY, OTHER, THIRD, RECOVERY, RECOVERY_2, STRANGER)
+)
 PINNED = Pinned.by(load_encoder())
-FRESH = Trust(PUBLIC)
+FRESH = Trust(PIN)
+WHEN = 1_795_000_000
+GOOD = (WHEN, WHEN + 90 * 86_400)
 
 
 @cache
@@ -53,7 +61,7 @@ def card_of(log: ReleaseLog, weights: EncoderWeights, **changed: Any) -> Card:
         fixed=fixed_hash(weights),
         backbone=BACKBONE_HASH,
         sha256=hashlib.sha256(encoder_to_bytes(weights)).hexdigest(),
-        privacy=PrivacySpent(0.5 * weights.release, 1e-6, "gaussian"),
+        privacy=PrivacySpent(0.5 * weights.release, 1e-6, "gaussian", 1.0, 2.0),
     )
     return replace(card, **changed)
 
@@ -63,13 +71,25 @@ def grow(
 ) -> ReleaseLog:
     """The log with one more release."""
     weights = encoder(len(log.releases) + 1 if number is None else number, variant)
-    return log.with_release(card_of(log, weights, **changed), 1_795_000_000, key)
+    return log.with_release(card_of(log, weights, **changed), WHEN, key)
 
 
 @cache
 def history(count: int) -> ReleaseLog:
-    """A log of so many releases, all by `KEY`."""
-    return grow(history(count - 1)) if count else ReleaseLog(PUBLIC)
+    """A log of so many releases, all by `KEY`, after the entry that names the keys."""
+    return grow(history(count - 1)) if count else ReleaseLog.begin(KEY, RECOVERY, WHEN)
+
+
+def turn(
+    log: ReleaseLog, key: Ed25519PrivateKey = OTHER, by: Ed25519PrivateKey = RECOVERY, **changed: Any
+) -> ReleaseLog:
+    """The log with another release key."""
+    return log.with_keys(key, changed.get("recovery", RECOVERY), WHEN, by=by)
+
+
+def strangers() -> ReleaseLog:
+    """A log of somebody else's keys."""
+    return grow(ReleaseLog.begin(OTHER, STRANGER, WHEN), OTHER)
 
 
 def refused(log: ReleaseLog, trust: Trust = FRESH, pinned: Pinned = PINNED) -> ReleaseError:
@@ -90,8 +110,8 @@ def test_an_honest_release_passes_and_is_remembered() -> None:
     log = history(2)
     checked = check_release(SignedRelease(log, encoder_to_bytes(encoder(2))), FRESH, PINNED)
     assert encoder_hash(checked.encoder) == encoder_hash(encoder(2))
-    assert (checked.card.release, checked.entry.number) == (2, 2)
-    assert checked.trust == Trust(PUBLIC, 2, log.head, 2)
+    assert (checked.card.release, checked.entry.number) == (2, 3)
+    assert checked.trust == Trust(PIN, 3, log.head, 2, PUBLIC, *GOOD)
 
 
 def test_a_device_follows_from_release_to_release_and_may_leave_some_out() -> None:
@@ -100,21 +120,121 @@ def test_a_device_follows_from_release_to_release_and_may_leave_some_out() -> No
     assert seen(history(4), trust).release == 4
 
 
-def test_a_device_follows_a_change_of_the_key() -> None:
-    trust = seen(history(1))
-    turned = grow(history(1).with_rotation(OTHER, 0, KEY), OTHER)
-    assert seen(turned, trust) == Trust(OTHER_PUBLIC, 3, turned.head, 2)
-    # Whoever pins a key of the log, first or last, believes the same log.
-    assert seen(turned, Trust(PUBLIC)) == seen(turned, Trust(OTHER_PUBLIC)) == seen(turned, trust)
+def test_a_log_without_a_release_names_the_keys() -> None:
+    assert seen(history(0)) == Trust(PIN, 1, history(0).head, 0, PUBLIC, *GOOD)
 
 
 def test_what_was_accepted_before_is_not_verified_again_and_cannot_be_exchanged() -> None:
     log = history(3)
     trust = seen(history(2))
-    for number in (0, 1):
+    for number in (0, 1, 2):
         entries = list(log.entries)
-        entries[number] = replace(entries[number], signature=bytes([7]) * 64)
+        broken = tuple(bytes([7]) * 64 for _ in entries[number].signatures)
+        entries[number] = replace(entries[number], signatures=broken)
         assert refused(replace(log, entries=tuple(entries)), trust).reason in ("chain", "fork")
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_device_follows_a_change_of_the_release_key_and_the_pin_stays() -> None:
+    trust = seen(history(1))
+    turned = grow(turn(history(1)), OTHER)
+    assert seen(turned, trust) == Trust(PIN, 4, turned.head, 2, OTHER_PUBLIC, *GOOD)
+    assert seen(turned) == seen(turned, trust)
+    assert refused(grow(turn(history(1)), KEY)).reason == "signature"
+
+
+def test_a_stolen_release_key_cannot_rotate_itself_in() -> None:
+    # The thief has KEY and makes keys of his own; the recovery key before is what he does not have.
+    for thief in (KEY, OTHER, STRANGER):
+        assert refused(turn(history(1), OTHER, by=thief)).reason == "signature"
+        assert refused(turn(history(1), OTHER, by=thief, recovery=STRANGER)).reason == "signature"
+    # With the recovery key it is a change like any other: the check above refuses for the right reason.
+    assert seen(turn(history(1), OTHER)).key == OTHER_PUBLIC
+
+
+def test_the_owner_shuts_a_thief_out_with_the_recovery_key() -> None:
+    by_thief = grow(history(1), KEY, variant=3)
+    assert seen(by_thief).release == 2  # until then the thief can sign
+    after = turn(by_thief, OTHER)
+    assert refused(grow(after, KEY)).reason == "signature"
+    assert seen(grow(after, OTHER)).release == 3
+
+
+def test_the_recovery_key_is_replaced_only_by_itself() -> None:
+    replaced = history(1).with_keys(KEY, RECOVERY_2, WHEN, by=RECOVERY)
+    assert seen(replaced) == Trust(PIN_2, 3, replaced.head, 1, PUBLIC, *GOOD)
+    for other in (KEY, RECOVERY_2, STRANGER):
+        assert refused(history(1).with_keys(KEY, RECOVERY_2, WHEN, by=other)).reason == "signature"
+    # From then on the old one signs nothing, and whoever pins the new one takes no log that the old one goes on with.
+    assert refused(turn(replaced, OTHER, by=RECOVERY, recovery=RECOVERY_2)).reason == "signature"
+    assert refused(turn(history(1)), Trust(PIN_2)).reason == "key"
+    assert seen(replaced, Trust(PIN_2)) == seen(replaced)
+
+
+def test_a_key_that_was_given_up_does_not_come_back() -> None:
+    turned = turn(history(1))
+    assert refused(turn(turned, KEY)).reason == "key"
+    assert refused(turn(turned, OTHER)).reason == "key"  # nothing changes
+    assert refused(turn(turned, RECOVERY_2).with_keys(THIRD, RECOVERY_2, WHEN, by=RECOVERY)).reason == "key"
+    assert refused(grow(turn(turned, THIRD), OTHER)).reason == "signature"
+
+
+def test_nobody_can_sign_his_log_over_to_a_key_that_people_pinned() -> None:
+    # The attacker's own log names the victim's recovery key at its end, so that devices which pinned that key believe the log.
+    log = strangers()
+    with_consent = log.with_keys(OTHER, RECOVERY, WHEN, by=STRANGER)
+    assert seen(with_consent).release == 1  # with the victim's signature it is allowed
+    last = with_consent.entries[-1]
+    for forged in (UNSIGNED, STRANGER.sign(last.signed_bytes), OTHER.sign(last.signed_bytes)):
+        without = replace(last, signatures=(*last.signatures[:2], forged))
+        entries = replace(with_consent, entries=(*with_consent.entries[:-1], without))
+        assert refused(entries.with_statement(WHEN, OTHER)).reason in ("signature", "unsigned")
+
+
+def test_a_log_that_begins_with_a_release_is_refused() -> None:
+    bare = ReleaseLog().with_release(card_of(ReleaseLog(), encoder(1)), WHEN, KEY)
+    assert refused(bare).reason == "key"
+    assert refused(ReleaseLog()).reason == "empty"
+
+
+# --- until when the log is good -------------------------------------------------------------------------------------
+
+
+def at(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def test_a_log_is_good_until_its_statement_ends_and_again_after_a_newer_one() -> None:
+    trust = seen(history(1))
+    assert not expired(trust, at(GOOD[1]))
+    assert expired(trust, at(GOOD[1] + 1))
+    assert seen(history(1), trust) == trust  # an old log is still read: its releases stay what they are
+    renewed = history(1).with_statement(GOOD[1], KEY, days=30)
+    trust = seen(renewed, trust)
+    assert (trust.entries, trust.until) == (2, GOOD[1] + 30 * 86_400)
+    assert not expired(trust, at(GOOD[1] + 1))
+
+
+def test_before_a_log_was_accepted_nothing_is_expired() -> None:
+    assert not expired(FRESH, at(2**34))
+
+
+def test_an_older_statement_does_not_take_the_place_of_a_newer_one() -> None:
+    trust = seen(history(1).with_statement(WHEN + 10, KEY, days=7))
+    assert seen(history(1), trust) == trust
+    assert trust.until < GOOD[1]  # the newer one counts, though it ends earlier
+
+
+def test_a_statement_is_the_release_keys_and_of_this_head() -> None:
+    log = history(1)
+    assert refused(replace(log, statement=Statement())).reason == "unsigned"
+    for signer in (RECOVERY, OTHER, STRANGER):
+        assert refused(log.with_statement(WHEN, signer)).reason == "signature"
+    assert refused(replace(history(2), statement=log.statement)).reason == "signature"
+    assert refused(replace(log, statement=replace(log.statement, until=GOOD[1] + 1))).reason == "signature"
+    assert refused(turn(log).with_statement(WHEN, KEY)).reason == "signature"  # the key before
 
 
 # --- what does not ------------------------------------------------------------------------------------------------
@@ -122,7 +242,7 @@ def test_what_was_accepted_before_is_not_verified_again_and_cannot_be_exchanged(
 
 def test_an_older_log_is_a_rollback() -> None:
     assert refused(history(2), seen(history(3))).reason == "rollback"
-    assert refused(ReleaseLog(PUBLIC), seen(history(1))).reason == "rollback"
+    assert refused(history(0), seen(history(1))).reason == "rollback"
 
 
 def test_a_log_that_tells_another_story_is_a_fork() -> None:
@@ -134,14 +254,14 @@ def test_a_log_that_tells_another_story_is_a_fork() -> None:
 
 
 def test_a_stolen_old_key_cannot_rewrite_what_was_accepted() -> None:
-    trust = seen(history(1).with_rotation(OTHER, 0, KEY))
+    trust = seen(turn(history(1)))
     assert refused(grow(grow(history(1))), trust).reason == "fork"
-    assert refused(grow(history(1).with_rotation(OTHER, 0, KEY)), trust).reason == "signature"
+    assert refused(grow(turn(history(1))), trust).reason == "signature"
 
 
 def test_a_log_without_one_of_its_entries_has_a_gap() -> None:
     log = history(3)
-    for number in range(2):
+    for number in range(3):
         left = tuple(entry for at, entry in enumerate(log.entries) if at != number)
         assert refused(replace(log, entries=left)).reason == "gap"
         renumbered = tuple(replace(entry, number=at) for at, entry in enumerate(left, 1))
@@ -149,9 +269,9 @@ def test_a_log_without_one_of_its_entries_has_a_gap() -> None:
 
 
 def test_a_reordered_log_has_a_gap() -> None:
-    first, second, third = history(3).entries
-    assert refused(replace(history(3), entries=(first, third, second))).reason == "gap"
-    assert refused(replace(history(3), entries=(second, first, third))).reason == "gap"
+    keys, first, second, third = history(3).entries
+    assert refused(replace(history(3), entries=(keys, first, third, second))).reason == "gap"
+    assert refused(replace(history(3), entries=(first, keys, second, third))).reason == "gap"
 
 
 def test_a_release_number_that_is_left_out_is_a_gap() -> None:
@@ -160,44 +280,31 @@ def test_a_release_number_that_is_left_out_is_a_gap() -> None:
 
 
 def test_an_entry_of_another_log_does_not_continue_this_one() -> None:
-    other = grow(ReleaseLog(OTHER_PUBLIC), OTHER)
-    assert refused(ReleaseLog(PUBLIC, entries=other.entries)).reason == "chain"
+    other = strangers()
+    mixed = replace(history(1), entries=(history(0).entries[0], other.entries[1]))
+    assert refused(mixed).reason == "chain"
 
 
 def test_a_log_of_another_key_is_refused() -> None:
-    assert refused(grow(ReleaseLog(OTHER_PUBLIC), OTHER)).reason == "key"
+    assert refused(strangers()).reason == "key"
+    assert refused(history(1), Trust(STRANGE_PIN)).reason == "key"
+    assert refused(history(1), Trust(PUBLIC)).reason == "key"  # the release key is not what is pinned
 
 
 def test_a_signature_by_another_key_is_refused() -> None:
     assert refused(grow(history(1), OTHER)).reason == "signature"
+    assert refused(grow(history(1), RECOVERY)).reason == "signature"
 
 
 def test_an_unsigned_entry_is_refused() -> None:
-    entry = replace(history(1).entries[0], signature=UNSIGNED)
-    assert refused(ReleaseLog(PUBLIC, entries=(entry,))).reason == "unsigned"
-    turned = history(1).with_rotation(OTHER, 0, KEY)
-    last = replace(turned.entries[-1], countersignature=UNSIGNED)
-    last = replace(last, signature=KEY.sign(last.signed_bytes))
-    assert refused(replace(turned, entries=(turned.entries[0], last))).reason == "unsigned"
-
-
-def test_nobody_can_sign_his_log_over_to_a_key_that_people_pinned() -> None:
-    # The attacker's own log names the victim's key at its end, so that devices which pinned that key believe the log.
-    log = grow(ReleaseLog(OTHER_PUBLIC), OTHER)
-    turned = log.with_rotation(KEY, 0, OTHER)
-    assert seen(turned).release == 1  # with the victim's consent, that is, its signature, it is allowed
+    log = history(1)
+    assert refused(log.with_unsigned(card_of(log, encoder(2)), WHEN)).reason == "unsigned"
+    turned = turn(log)
     last = turned.entries[-1]
-    without = replace(last, countersignature=OTHER.sign(last.signed_bytes))
-    without = replace(without, signature=OTHER.sign(without.signed_bytes))
-    assert refused(replace(turned, entries=(*turned.entries[:-1], without))).reason == "signature"
-
-
-def test_a_key_that_was_given_up_does_not_come_back() -> None:
-    turned = history(1).with_rotation(OTHER, 0, KEY)
-    assert refused(turned.with_rotation(KEY, 0, OTHER)).reason == "key"
-    assert refused(turned.with_rotation(OTHER, 0, OTHER)).reason == "key"
-    assert refused(grow(turned, KEY)).reason == "signature"
-    assert refused(grow(turned.with_rotation(THIRD, 0, OTHER), OTHER)).reason == "signature"
+    for place in range(3):
+        holed = tuple(UNSIGNED if at == place else one for at, one in enumerate(last.signatures))
+        entries = (*log.entries, replace(last, signatures=holed))
+        assert refused(replace(turned, entries=entries)).reason == "unsigned"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +331,7 @@ def test_a_log_for_another_backbone_or_another_release_0_than_here_is_refused() 
 
 
 def test_a_log_without_a_release_gives_none() -> None:
-    for log in (ReleaseLog(PUBLIC), ReleaseLog(PUBLIC).with_rotation(OTHER, 0, KEY)):
+    for log in (ReleaseLog(), history(0), turn(history(0))):
         with pytest.raises(ReleaseError) as caught:
             check_release(SignedRelease(log, b""), FRESH, PINNED)
         assert caught.value.reason == "empty"
@@ -269,7 +376,7 @@ SIGNED_RUBBISH = {
 @pytest.mark.parametrize("name", SIGNED_RUBBISH)
 def test_a_file_that_is_not_the_cards_encoder_is_refused_even_if_it_is_signed(name: str) -> None:
     data = SIGNED_RUBBISH[name]
-    log = grow(ReleaseLog(PUBLIC), sha256=hashlib.sha256(data).hexdigest())
+    log = grow(history(0), sha256=hashlib.sha256(data).hexdigest())
     with pytest.raises(ReleaseError) as caught:
         check_release(SignedRelease(log, data), FRESH, PINNED)
     assert caught.value.reason == "encoder"
@@ -285,10 +392,10 @@ def test_an_encoder_with_other_fixed_tensors_is_refused_though_its_card_says_oth
     tensors = dict(encoder(1).tensors)
     tensors["feature.mean"] = tensors["feature.mean"] + np.float32(1)
     rigged = EncoderWeights(1, tensors)
-    card = card_of(ReleaseLog(PUBLIC), rigged, fixed=PINNED.fixed)
+    card = card_of(history(0), rigged, fixed=PINNED.fixed)
     with pytest.raises(ReleaseError) as caught:
         check_release(
-            SignedRelease(ReleaseLog(PUBLIC).with_release(card, 0, KEY), encoder_to_bytes(rigged)),
+            SignedRelease(history(0).with_release(card, 0, KEY), encoder_to_bytes(rigged)),
             FRESH,
             PINNED,
         )
@@ -298,7 +405,7 @@ def test_an_encoder_with_other_fixed_tensors_is_refused_though_its_card_says_oth
 def test_weights_out_of_bounds_are_refused() -> None:
     huge = encoder(1).with_shared({n: t * np.float32(100) for n, t in encoder(1).shared().items()})
     with pytest.raises(ReleaseError) as caught:
-        read_encoder(encoder_to_bytes(huge), card_of(ReleaseLog(PUBLIC), huge))
+        read_encoder(encoder_to_bytes(huge), card_of(history(0), huge))
     assert caught.value.reason == "norm"
 
 
@@ -327,11 +434,11 @@ def mutated(data: bytes, front: int, number: int, rng: np.random.Generator) -> b
 
 @cache
 def turned_log() -> ReleaseLog:
-    """A release, a change of the key, two releases."""
-    return grow(grow(history(1).with_rotation(OTHER, 0, KEY), OTHER), OTHER)
+    """Keys, a release, a change of the release key, two releases."""
+    return grow(grow(turn(history(1)), OTHER), OTHER)
 
 
-TRUSTS = (FRESH, seen(history(1)), Trust(OTHER_PUBLIC), Trust(THIRD_PUBLIC))
+TRUSTS = (FRESH, seen(history(1)), seen(turn(history(1))), Trust(STRANGE_PIN))
 
 
 def test_no_mutation_of_ten_thousand_makes_a_device_believe_another_log() -> None:
@@ -344,7 +451,7 @@ def test_no_mutation_of_ten_thousand_makes_a_device_believe_another_log() -> Non
             continue
         passed += 1
         assert other == data
-        assert trust.key != THIRD_PUBLIC
+        assert trust.recovery != STRANGE_PIN
         assert now.head == turned_log().head
     assert passed < 1_000  # zeros written over zeros and the like
 
@@ -364,6 +471,6 @@ def test_no_mutated_message_makes_a_device_take_anything_else(count: int) -> Non
             continue
         passed += 1
         assert other == data
-        assert trust.key != THIRD_PUBLIC
+        assert trust.recovery != STRANGE_PIN
         assert found.trust == wanted.trust
     assert passed < count / 10

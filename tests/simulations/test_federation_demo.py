@@ -131,6 +131,7 @@ def report() -> dict[str, Any]:
             "labels": 12,
             "outbox": [note(name, i) for i in (1, 2, 3)],
             "shown": f"{name}'s outbox",
+            "privacy": {"epsilon": 1.8, "epsilon_if_all_add": 1.2, "epsilon_alone": 1.8, "budget": 8.0},
         }
         for name in NAMES
     ]
@@ -144,6 +145,7 @@ def report() -> dict[str, Any]:
         "server_killed": {"in_round": 2, "resumed": True, "ended": {"ended": "finished"}},
         "release": {"release": 1, "hash": "ab" * 32, "round": 3},
         "devices": devices,
+        "privacy": {"epsilon": 1.7, "if_all_add_epsilon": 1.1, "alone_epsilon": 1.7, "budget": 8.0},
         "peers": {"seen": ["127.0.0.1:5"], "tap": "127.0.0.1:5", "samples": 9},
         "capture": {
             "connections": 4,
@@ -178,6 +180,8 @@ def test_a_report_of_what_should_be_has_nothing_wrong(report: dict[str, Any]) ->
         (lambda r: r["server_killed"].update(ended={"ended": "failed"}), "ended so"),
         (lambda r: r["release"].update(release=0), "not newer"),
         (lambda r: r["devices"][1]["outbox"].pop(), r"boris sent updates of the rounds \[1, 2\]"),
+        (lambda r: r["devices"][2]["privacy"].update(epsilon=1.1), "clara's device has spent"),
+        (lambda r: r["privacy"].update(epsilon=8.1), "server's ledger"),
         (lambda r: r["capture"]["updates"].pop(), "tap has missed"),
         (lambda r: r["capture"]["updates"].append("another"), "no outbox lists"),
         (lambda r: r["peers"]["seen"].append("9.9.9.9:443"), "not to the tap alone"),

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from palate.client.reasons import Declined
 from palate.client.reconstruction import Labels
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, encoder_hash, load_encoder
 from palate.shared.errors import FileFormatError, OptionError, StorageError
+from palate.shared.reasons import Reason
 from palate.shared.update import LocalSettings
-from palate.shared.wire import UPDATE_BYTES, Task, encode_task
+from palate.shared.wire import UPDATE_BYTES, Task, decode_update, encode_task
 from palate.simulations.lending import (
     POPULATION_VARIABLE,
     VirtualPerson,
@@ -18,6 +20,7 @@ from palate.simulations.lending import (
     read_person,
     write_population,
 )
+from tests.signed import signed
 
 
 def make_labels(count: int) -> Labels:
@@ -49,16 +52,26 @@ def test_every_person_comes_back_as_they_were(population: Path) -> None:
         assert encoder_hash(person.own) == encoder_hash(load_encoder())
 
 
-def test_a_lent_person_answers_a_task_and_one_with_few_labels_stays_out(population: Path) -> None:
-    task = encode_task(
-        Task.for_encoder(
-            load_encoder().with_shared({}, release=4), round=1, settings=LocalSettings(steps=1), seed=1
-        )
+def test_a_lent_person_answers_a_task_and_one_with_few_labels_sends_a_change_of_nothing(
+    population: Path,
+) -> None:
+    asked = Task.for_encoder(
+        load_encoder().with_shared({}, release=4), round=1, settings=LocalSettings(steps=1), seed=1
     )
+    task = signed(encode_task(asked))
     sent: list[bytes] = []
     for number in range(len(PEOPLE)):
         lend_person(number, len(PEOPLE), {}).take_part(task, sent.append)
-    assert [len(wire) for wire in sent] == [UPDATE_BYTES, 0, UPDATE_BYTES, UPDATE_BYTES]
+    assert [len(wire) for wire in sent] == [UPDATE_BYTES] * 4
+    updates = [decode_update(wire, base=encoder_hash(load_encoder()), round=1) for wire in sent]
+    assert [bool(update.norm) for update in updates] == [True, False, True, True]
+
+
+def test_a_lent_person_wants_a_signature_too(population: Path) -> None:
+    task = encode_task(Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(), seed=1))
+    with pytest.raises(Declined) as refused:
+        lend_person(0, len(PEOPLE), {}).take_part(task, lambda _: pytest.fail("sent"))
+    assert refused.value.reason is Reason.UNSIGNED
 
 
 def test_the_entry_point_is_the_one_that_the_devices_app_asks() -> None:

@@ -12,12 +12,14 @@ from palate.server.app import grid_devices
 from palate.server.checkpoints import Checkpoint, read_checkpoint
 from palate.server.exchange import Patience
 from palate.server.federation import ServerFolder, federate
+from palate.server.inviting import passing_signer
 from palate.server.ledger import read_spent
 from palate.server.privacy import Privacy
 from palate.server.rounds import derive_seed, run_rounds
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.coding import decode_model, encode_model
+from palate.shared.delegation import message_in
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
 from palate.shared.errors import OptionError, PrivacyBudgetError
 from palate.shared.masked_frame import AGREEMENT, ENDORSEMENT, MASKED, REVEALED, UNMASK
@@ -77,7 +79,7 @@ class Grid(InProcessGrid):
         ids = list(super().push_messages(kept))
         for name, message in zip(ids, kept, strict=True):
             node = message.metadata.dst_node_id
-            if kind_of(wires[node]) >= self._quiet.get(node - FIRST_NODE, 99):
+            if kind_of(message_in(wires[node])) >= self._quiet.get(node - FIRST_NODE, 99):
                 self._replies.pop(name)
         for name in ids:
             if name in self._replies and self._replies[name].has_content():
@@ -87,7 +89,9 @@ class Grid(InProcessGrid):
 
 def one_round(grid: Grid, run: RunSettings) -> Checkpoint:
     start = Checkpoint(0, load_encoder(), run)
-    return list(run_rounds(grid_devices(grid), start, average=average, patience=QUICK))[-1]
+    return list(
+        run_rounds(grid_devices(grid), start, average=average, patience=QUICK, sign=passing_signer())
+    )[-1]
 
 
 def mean_of(people: Sequence[Labels], model_bits: int = 8) -> np.ndarray:

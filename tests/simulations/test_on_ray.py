@@ -11,6 +11,7 @@ from palate.client.reconstruction import Labels
 from palate.server.app import grid_devices
 from palate.server.checkpoints import Checkpoint
 from palate.server.exchange import Patience
+from palate.server.inviting import passing_signer
 from palate.server.rounds import run_rounds
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
@@ -44,7 +45,11 @@ def in_process(
     devices = grid_devices(InProcessGrid(people, own=own, together=together))
     return list(
         run_rounds(
-            devices, Checkpoint(0, own, settings), average=average, patience=Patience(poll_seconds=0.0)
+            devices,
+            Checkpoint(0, own, settings),
+            average=average,
+            patience=Patience(poll_seconds=0.0),
+            sign=passing_signer(),
         )
     )[-1]
 

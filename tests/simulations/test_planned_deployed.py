@@ -47,7 +47,7 @@ def test_everybody_rests_in_turn_and_a_killed_server_goes_on_with_the_plan(tmp_p
     how.write_text(RUN, encoding="utf-8")
     with Stage(tmp_path / "stage") as stage:
         port = free_port()
-        server = stage.serve("start", "--port", str(port), "--keep-books")["pid"]
+        server = stage.serve("start", "--port", str(port))["pid"]
         at_once(*(lambda place=place: teach(stage, place) for place in range(PEOPLE)))
         for node in stage.nodes:
             stage.join(node, f"127.0.0.1:{port}")
@@ -56,7 +56,7 @@ def test_everybody_rests_in_turn_and_a_killed_server_goes_on_with_the_plan(tmp_p
         first = stage.serve("privacy")
         os.kill(server, signal.SIGKILL)
         stage.until("the server is gone", lambda: running(stage.server) is None)
-        stage.serve("start", "--port", str(port), "--keep-books")
+        stage.serve("start", "--port", str(port))
         stage.serve("run", "--rounds", "2", "--settings", str(how))
         spent = stage.serve("privacy")
         refused = stage.palate(

@@ -13,15 +13,17 @@ from palate.server.app import grid_devices
 from palate.server.checkpoints import Checkpoint, write_checkpoint
 from palate.server.correlated import Levels, NoiseState, add_noise
 from palate.server.federation import ServerFolder, federate, read_note
-from palate.server.ledger import PlanSpent, read_spent
+from palate.server.ledger import read_spent
 from palate.server.metrics import read_metrics
 from palate.server.noise_folder import NoiseFolder
 from palate.server.planned import masks_and_plan
 from palate.server.privacy import PlanSettings, Privacy
 from palate.server.settings import RunSettings
+from palate.server.spent import PlanSpent
 from palate.server.strategy import average
 from palate.shared.accounting import Cost, epsilon_by_pld
 from palate.shared.coding import from_levels
+from palate.shared.delegation import message_in
 from palate.shared.encoder import SHARED_SHAPES, load_encoder
 from palate.shared.errors import FederationError, PrivacyBudgetError
 from palate.shared.masked_frame import INVITATION
@@ -53,7 +55,7 @@ class Fleet(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         kept = list(messages)
-        if {kind_of(m.content["palate"]["wire"]) for m in kept} == {INVITATION}:
+        if {kind_of(message_in(m.content["palate"]["wire"])) for m in kept} == {INVITATION}:
             self.invited.append({m.metadata.dst_node_id for m in kept})
         return super().push_messages(kept)
 
@@ -132,7 +134,8 @@ def test_a_run_gives_the_plain_sums_plus_exactly_the_mechanisms_noise(
     assert len(sums) == 3
     assert len(levels) == 9
     wanted = replayed(tmp_path, how, [total for total, _ in sums])
-    (rotation,) = {decode_invitation(wire).rotation for wire in fleet.down if kind_of(wire) == INVITATION}
+    asked = [message_in(wire) for wire in fleet.down]
+    (rotation,) = {decode_invitation(wire).rotation for wire in asked if kind_of(wire) == INVITATION}
     moved = np.zeros(load_subspace().count)
     for number, (total, noised) in enumerate(sums):
         plain = np.sum(levels[3 * number : 3 * number + 3], axis=0)

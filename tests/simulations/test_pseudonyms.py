@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.consent import Terms
+from palate.client.contribution import no_class
 from palate.client.masked_answers import MaskedAnswers
 from palate.client.masking import MaskedRound, MaskRules
 from palate.client.outbox import MemoryLog
@@ -21,6 +22,7 @@ from palate.server.masking import MaskedSum
 from palate.server.registrar import Registrar
 from palate.server.strategy import average
 from palate.shared.blind_signature import EXPONENT, encode
+from palate.shared.delegation import SIGNED, message_in
 from palate.shared.encoder import load_encoder
 from palate.shared.errors import FederationError
 from palate.shared.masked_frame import INVITATION
@@ -195,6 +197,7 @@ def certified_grid(registrar: Registrar, file: bytes, without: int) -> tuple[Gri
             server="a:1",
             tell=no_notice,
             budgeted=False,
+            pause=no_class,
             pseudonym=lambda slot, log=log: use_pseudonym(log, terms, slot),  # type: ignore[misc]
         )
     return grid, logs
@@ -227,7 +230,8 @@ def test_a_run_with_a_registrar_takes_a_slot_for_each_round_also_after_a_kill(
         with pytest.raises(Killed):
             run()
     done = run()
-    asked = [decode_invitation(wire) for wire in grid.down if kind_of(wire) == INVITATION][::6]
+    down = [message_in(wire) for wire in grid.down if kind_of(wire) == SIGNED]
+    asked = [decode_invitation(wire) for wire in down if kind_of(wire) == INVITATION][::6]
     assert [(one.round, one.slot) for one in asked] == [(1, 1), (2, 2), (2, 3), (3, 4)]
     assert (done.metrics["used"], done.metrics["slot"]) == (5, 4)
     assert done.metrics["refused"] == {"empty": 1}

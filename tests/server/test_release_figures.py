@@ -1,0 +1,71 @@
+"""What a card says: figures from the ledger for three readers, and when an encoder is not released."""
+
+import math
+from pathlib import Path
+
+import pytest
+from server_fakes import SHIPPED
+
+from palate.server.ledger import DEVICES, SERVER, Ledger
+from palate.server.release_figures import accept, spent_for_card, why_refused
+from palate.shared.accounting import Budget, Cost, epsilon_of_rho
+from palate.shared.errors import OptionError
+from palate.shared.release import Acceptance
+
+GOOD = Acceptance(500, 0.9, 0.99, 0.5)
+
+
+def test_without_a_ledger_a_card_promises_nothing(tmp_path: Path) -> None:
+    assert spent_for_card(tmp_path / "privacy.jsonl") is None
+
+
+def test_a_card_says_what_holds_against_those_who_know_the_cohort_and_if_the_others_are_silent(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger(tmp_path / "privacy.jsonl", Budget(50.0, 1e-5))
+    for number in (1, 2):
+        ledger.book(number, Cost(4.0, 0.1), cohort=16)
+    found = spent_for_card(tmp_path / "privacy.jsonl")
+    assert found is not None
+    assert found.unsampled_epsilon == pytest.approx(
+        epsilon_of_rho(2 * 0.5 / 16, 1e-5)
+    )  # rho of one round: 1 / (2 z^2)
+    assert found.alone_epsilon == pytest.approx(
+        epsilon_of_rho(2 * 0.5, 1e-5)
+    )  # one device's noise is a quarter of it: z = 1
+    assert found.epsilon < found.unsampled_epsilon < found.alone_epsilon
+    assert found.mechanism == DEVICES
+
+
+def test_where_the_server_adds_the_noise_nothing_holds_without_it(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "privacy.jsonl", Budget(50.0, 1e-5))
+    ledger.book(1, Cost(4.0), cohort=16, mechanism=SERVER)
+    found = spent_for_card(tmp_path / "privacy.jsonl")
+    assert found is not None
+    assert math.isinf(found.alone_epsilon)
+    assert found.unsampled_epsilon == pytest.approx(epsilon_of_rho(0.5 / 16, 1e-5))
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (GOOD, ""),
+        (Acceptance(500, 0.9, 0.94, 0.5), "forgot"),
+        (Acceptance(500, 0.7, 0.99, 0.5), "one attribute means something else"),
+        (Acceptance(500, 0.9, 0.99, 128.0), "more noise than signal"),
+        (Acceptance(500, 0.9, 0.99, math.inf), "more noise than signal"),
+    ],
+)
+def test_what_is_worse_or_noise_is_refused_unless_asked_anyway(found: Acceptance, why: str) -> None:
+    assert (why in why_refused(found)) if why else not why_refused(found)
+    if not why:
+        assert accept(SHIPPED, SHIPPED, test=lambda parent, new: found, anyway=False) == found
+        return
+    with pytest.raises(OptionError, match=why) as caught:
+        accept(SHIPPED, SHIPPED, test=lambda parent, new: found, anyway=False)
+    assert "--anyway" in str(caught.value)
+    assert accept(SHIPPED, SHIPPED, test=lambda parent, new: found, anyway=True) == found
+
+
+def test_without_a_test_nothing_is_found() -> None:
+    assert accept(SHIPPED, SHIPPED, test=None, anyway=False) is None
