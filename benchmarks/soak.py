@@ -52,6 +52,10 @@ class Soak:
             [*PALATE, *arguments, "--home", str(self.home)], check=True, capture_output=True, timeout=120
         )
 
+    def make_keys(self) -> None:
+        """Make the keys that sign invitations; they end with the soak's folder, and nobody sits here to unseal them."""
+        self.palate("key", "--unsealed")
+
     def start(self) -> None:
         """Start the server; a run that was cut short goes on."""
         self.palate("start", "--port", str(self.port))
@@ -116,6 +120,7 @@ class Soak:
 def soak(made: Soak, rounds: int, kill_every: int, seed: int = 1) -> Iterator[str]:
     """Run rounds on a server's folder; yield a line after each kill."""
     rng = random.Random(seed)
+    made.make_keys()
     made.start()
     made.nodes()
     settings = made.home.parent / "run.toml"

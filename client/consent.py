@@ -45,9 +45,10 @@ class Terms:
     the part of a sum's devices that are counted on to add their noise, where a registrar vouches for them; the fewer, the more a
     round costs of the budget. Without a registrar nobody is counted on but this device itself (`counted_share`). With
     `allow_unmasked` the server may see this device's update alone, which neither the minimum nor the budget protects. `in_doubt`
-    takes part although a condition cannot be read. `release_key` and `registrar` are pinned Ed25519 public keys, 64
-    hexadecimal digits, empty if none is pinned here. `certificate` is what a registrar gave this device under an earlier version:
-    by it the server keeps the identity that it was for (`client.identity`).
+    takes part although a condition cannot be read. `release_key` (the recovery key of the server's
+    log of releases, which the log's release key must rest on) and `registrar` are pinned Ed25519 public keys, 64 hexadecimal
+    digits, empty if none is pinned here. `certificate` is what a registrar gave this device under an earlier version: by it the
+    server keeps the identity that it was for (`client.identity`).
     """
 
     server: str

@@ -1,9 +1,10 @@
-"""Who may ask this device: opens signed invitations, against the pinned release key, or the first one that came from a server.
+"""Who may ask this device: opens signed invitations, against the release key of the log that is followed, or the first that came.
 
-Where it stands in the flow: `joining` has each invitation and each task opened here before anything in it is read. A device that pinned a
-release key (with `palate join --release-key`, or by adopting a release) goes along with invitations that this key speaks for
-(`shared.delegation`). One that pinned none keeps the key of the first invitation that it sees from a server, tells its owner which
-one that is, and refuses every other from then on, as ssh does with the keys of hosts; pinning is what protects the first time.
+Where it stands in the flow: `joining` has each invitation and each task opened here before anything in it is read. What people pin
+(with `palate join --release-key`, or by adopting a release) is the recovery key of a server's log of releases; the log that rests on
+it names the release key, and a device goes along with invitations that the release key speaks for (`shared.delegation`). One that
+pinned nothing keeps the release key of the first invitation that it sees from a server, tells its owner which one that is, and
+refuses every other from then on, as ssh does with the keys of hosts; pinning is what protects the first time.
 
     record "invitation keys"   JSON: server, and the release key that its first invitation was signed for
 """
@@ -25,10 +26,11 @@ from palate.shared.release import write_key
 KEYS = "invitation keys"  # type of record
 
 _VERSION = 1
+_PIN = "To pin this server, give palate join --release-key the text that palate server key prints there"
 
 
 class Invitations:
-    """Opens what a server asks; `pinned` gives the release key that the owner pinned, None where none is pinned."""
+    """Opens what a server asks; `pinned` gives the release key of the log that is followed here, None before there is one."""
 
     def __init__(
         self,
@@ -43,11 +45,12 @@ class Invitations:
 
     def open(self, wire: bytes) -> Opened:
         """Return what was asked, if it is signed as it must be; raises `Declined`, and what the vault raises."""
-        known = self._pinned() or _read(self._log).get(self._server)
+        followed = self._pinned()
+        known = followed or _read(self._log).get(self._server)
         try:
             return open_signed_message(wire, trusted=known, now=self._clock())
         except InvitationError as error:
-            self._tell(f"declined an invitation: {error}{_advice(error, known)}")
+            self._tell(f"declined an invitation: {error}{_advice(error, known, followed)}")
             raise Declined(Reason.UNSIGNED) from None
 
     def keep(self, change: Change, opened: Opened) -> None:
@@ -58,15 +61,20 @@ class Invitations:
         keys = {server: key.hex() for server, key in found.items()} | {self._server: opened.release_key.hex()}
         change.put(KEYS, ONLY, json.dumps({"version": _VERSION, "keys": keys}).encode())
         self._tell(
-            f"{self._server} signs with {write_key(opened.release_key)}; from now on this device refuses any other key "
-            "there. Compare it with what its owner publishes, and pin it with --release-key"
+            f"{self._server} signs with {write_key(opened.release_key)}, its release key; from now on this device refuses any other "
+            f"there. Compare it with what its owner reads in palate server key --json (release_key). {_PIN}"
         )
 
 
-def _advice(error: InvitationError, known: bytes | None) -> str:
+def _advice(error: InvitationError, known: bytes | None, followed: bytes | None) -> str:
     if error.reason != "key" or known is None:
         return ""
-    return f", {write_key(known)}; if the server really has another, pin that with: palate join --release-key"
+    if followed is not None:
+        return (
+            f", {write_key(known)}, which the log of releases names that is followed here; if the server really has a new beginning, "
+            f"forget the old one with palate release reset. {_PIN}"
+        )
+    return f", {write_key(known)}; if the server really has another: {_PIN}"
 
 
 def _read(log: Log | Change) -> dict[str, bytes]:

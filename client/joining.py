@@ -40,7 +40,7 @@ from palate.client.outbox import Log, send_update
 from palate.client.progress import no_notice, no_progress
 from palate.client.pseudonyms import fresh_pseudonym, slots_left, use_pseudonym
 from palate.client.reasons import Declined, Notice, Send, check_encoder
-from palate.client.releases import federation_encoder, offer, release_key, why_not_good
+from palate.client.releases import federation_encoder, is_pinned, offer, release_key, why_not_good
 from palate.client.spent_note import remember
 from palate.client.task_limits import check_settings, check_step
 from palate.shared.delegation import ANY_RELEASE, SIGNED
@@ -210,9 +210,9 @@ class Member:
         try:
             terms = self._consent.terms()
             if kind == SIGNED:
-                if terms is not None and terms.release_key and self._pinned() is None:
+                if self._pinned() is None and self._waits_for_log(terms):
                     self._tell(
-                        "declined an invitation: the log of releases that is pinned here has not come yet"
+                        "declined an invitation: no log of releases that rests on the key pinned here has come yet"
                     )
                     raise Declined(Reason.UNSIGNED)
                 opened = self._invitations.open(wire)
@@ -269,6 +269,10 @@ class Member:
     def _pinned(self) -> bytes | None:
         """Return the release key that invitations must be signed for: that of the log that is followed here, None before there is one."""
         return release_key(self._device.vault)
+
+    def _waits_for_log(self, terms: Terms | None) -> bool:
+        """Say whether the owner pinned a key, so that before its log has come nobody may ask."""
+        return (terms is not None and bool(terms.release_key)) or is_pinned(self._device.vault)
 
     def _terms(self) -> Terms:
         terms = self._consent.terms()

@@ -412,7 +412,8 @@ def what_is_not_protected(terms: Terms, *, release_key_pinned: bool = False) -> 
         )
     if not (terms.release_key or release_key_pinned):
         open_.append(
-            "no release key is pinned, so no release of the server can be told from a forged one; pin it with --release-key"
+            "no release key is pinned, so no release of the server can be told from a forged one, and whoever invites first is believed; pin "
+            "with --release-key what palate server key prints"
         )
     if terms.allow_unmasked:
         open_.append(

@@ -128,6 +128,11 @@ def release_key(records: Records) -> bytes | None:
     return trust.key if trust is not None and trust.entries else None
 
 
+def is_pinned(records: Records) -> bool:
+    """Say whether a recovery key is pinned here, be it that no log that rests on it was accepted yet."""
+    return read_trust(records) is not None
+
+
 def why_not_good(records: Records, now: datetime) -> str:
     """Return why the accepted log is not good any more, in one line, empty while it is or before one was accepted.
 

@@ -1,7 +1,7 @@
 """The round key: signs what devices are asked, by a right that the release key lends it for some weeks.
 
 Where it stands in the flow: `federation` signs every invitation and task of a run with it, before they go out; devices check that the
-release key, which they pinned, speaks for it (`shared.delegation`). The round key is made here and never leaves the server's
+release key, which the log names that they follow, speaks for it (`shared.delegation`). The round key is made here and never leaves the server's
 folder; the release key signs its delegation whenever it is at hand:
 
     round.key           the round key, in the form of `signing`, not sealed: its owner's alone (mode 600)

@@ -15,7 +15,7 @@ import typer
 
 from palate.server import shell
 from palate.server.shell import Home, Json
-from palate.shared.errors import OptionError
+from palate.shared.errors import OptionError, WrongPassphraseError
 
 if TYPE_CHECKING:
     from palate.server.release_keys import KeyFiles, Passphrases
@@ -123,17 +123,41 @@ def key(
 def lend_round_key(files: KeyFiles, now: datetime) -> ReleaseLog:
     """See that the round key may invite devices before a run, with the passphrase of the release key where it takes one.
 
-    The first time both keys are made. Return the log. Raises OptionError where the release key lies elsewhere.
+    The first time both keys are made. A right that ends within half its time and cannot be renewed here is said, and holds up
+    nothing. Return the log. Raises OptionError or WrongPassphraseError where the round key may not invite.
     """
-    from palate.server import inviting, release_keys
+    from palate.server import inviting, release_keys, signing
     from palate.server.releases import read_log
+    from palate.shared.delegation import decode_delegation
 
-    log = read_log(files.releases) or make_keys(files, now, unsealed=False, days=90)
+    log = read_log(files.releases)
+    if log is None:
+        if signing.is_sealed(files.release_file) is None and _nobody_to_ask():
+            raise OptionError(
+                "devices follow only invitations that a release key lets this server sign, and there is none yet: make one with palate "
+                "server key, here, or on another machine, and carry a folder there: palate server prepare FOLDER"
+            )
+        log = make_keys(files, now, unsealed=False, days=90)
     if inviting.needs_delegation(files.home, now):
-        key = release_keys.current_key(files, open_release_key(files))
+        found = inviting.read_delegations(files.home, now)
+        try:
+            key = release_keys.current_key(files, open_release_key(files))
+        except (OptionError, WrongPassphraseError) as error:
+            if not found or signing.passphrase_given() is not None:
+                raise
+            until = datetime.fromtimestamp(decode_delegation(found[0]).expires, UTC)
+            shell.say(f"note: this server may invite devices until {until.date()}; to renew that: {error}")
+            return log
         if key is not None:
             inviting.lend(files.home, key, now)
     return log
+
+
+def _nobody_to_ask() -> bool:
+    """Say whether a new key's passphrase is neither in the environment nor to be had on a terminal."""
+    from palate.server import signing
+
+    return signing.passphrase_given() is None and not sys.stdin.isatty()
 
 
 def make_keys(files: KeyFiles, now: datetime, *, unsealed: bool, days: int) -> ReleaseLog:

@@ -91,13 +91,11 @@ def run_rounds(
     state = start if start.missed < start.settings.missed_rounds else replace(start, missed=0)
     told: set[int] = set()
     while state.round < state.settings.rounds:
-        if offered:
-            new = set(devices.connected()) - told
+        if offered and (new := set(devices.connected()) - told):
             told |= new
+            seconds = min(OFFER_SECONDS, start.settings.deadline_seconds)
             exchange = Exchange(devices, state.round + 1, patience)
-            exchange.ask(
-                dict.fromkeys(sorted(new), offered), min(OFFER_SECONDS, start.settings.deadline_seconds)
-            )
+            exchange.ask(dict.fromkeys(sorted(new), offered), seconds)
         state = run_round(
             devices,
             state,

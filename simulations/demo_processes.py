@@ -214,15 +214,16 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 
 def end_processes_of(home: Path) -> list[int]:
-    """Ends whatever still runs for a server's folder, by the environment that it was started with; returns what it ended.
+    """Ends whatever still runs for a server's folder, by the command line that it was started with; returns what it ended.
 
     Needed when the server was killed: what it had started ends by itself within a second or so, and is not waited for there.
     """
-    mark = f"PALATE_SERVER_HOME={home}".encode()
     ended: list[int] = []
-    for entry in Path("/proc").glob("[0-9]*") if Path("/proc/self/environ").exists() else ():
+    for entry in Path("/proc").glob("[0-9]*") if Path("/proc/self/cmdline").exists() else ():
         with contextlib.suppress(OSError):
-            if mark in (entry / "environ").read_bytes().split(b"\0") and int(entry.name) != os.getpid():
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            ours = any(word.startswith(b"palate.server.") for word in words) and str(home).encode() in words
+            if ours and int(entry.name) != os.getpid():
                 os.kill(int(entry.name), signal.SIGKILL)
                 ended.append(int(entry.name))
     return ended

@@ -102,7 +102,7 @@ def join(
         typer.Option(
             "--release-key",
             metavar="FILE_OR_TEXT",
-            help="Public key that releases must be signed with, as palate server key prints it.",
+            help="Text that palate server key prints: releases and invitations must rest on this key.",
             rich_help_panel=TERMS,
             show_default=False,
         ),

@@ -30,9 +30,10 @@ from palate.shared.delegation import make_delegation, sign_message
 from palate.shared.encoder import PICTURE_FEATURES, SHARED_SHAPES, EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, StorageError, WrongPassphraseError
 from palate.shared.reasons import Reason
-from palate.shared.release import write_key
+from palate.shared.release import SignedRelease, encode_release, write_key
 from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.shared.wire import CHECKSUM_BYTES, Task, add_checksum, decode_update, encode_task
+from tests.client.test_releases import BEGUN, KEY, KEY_TEXT, TEXT
 from tests.signed import PUBLIC, RELEASE_KEY, ROUND_KEY, signed
 
 NEEDLE = "Grandmother Ottilie"
@@ -331,11 +332,58 @@ def test_after_its_first_invitation_a_device_takes_no_other_key_from_this_server
     assert len([line for line in door.lines if "signs with" in line]) == 1
 
 
+def offered_log() -> bytes:
+    """What a server offers before its first release: its log, which names `KEY` and rests on the recovery key of `TEXT`."""
+    now = int(datetime.now(UTC).timestamp())
+    return encode_release(SignedRelease(BEGUN.with_statement(now, KEY), b""))
+
+
 def test_a_pinned_release_key_decides_from_the_first_invitation_on(device: Device, door: Door) -> None:
-    pin_key(device.vault, write_key(Ed25519PrivateKey.generate().public_key().public_bytes_raw()))
+    pin_key(device.vault, TEXT)
+    member = door.member(device)
+    for key in (RELEASE_KEY, KEY):  # before the log has come, nobody may ask
+        with pytest.raises(Declined) as refused:
+            member.take_part(signed(make_task(), key), door.out.append)
+        assert refused.value.reason is Reason.UNSIGNED
+        assert "no log of releases that rests on the key pinned here has come yet" in door.lines[-1]
+    assert door.answer(member, offered_log()) == b""
     with pytest.raises(Declined) as refused:
-        door.member(device).take_part(ask(), door.out.append)
+        member.take_part(ask(), door.out.append)
     assert refused.value.reason is Reason.UNSIGNED
+    assert f"{KEY_TEXT}, which the log of releases names that is followed here" in door.lines[-1]
+    assert invitations_of_the_day(device.vault, datetime.now(UTC)) == 0
+    assert door.answer(member, signed(make_task(), KEY))
+    assert not [line for line in door.lines if "signs with" in line]
+
+
+@pytest.mark.parametrize("where", ["vault", "terms"])
+def test_a_device_that_pinned_another_key_answers_nobody(device: Device, door: Door, where: str) -> None:
+    other = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    if where == "vault":
+        pin_key(device.vault, write_key(other))
+    else:
+        agree(device.vault, Terms(SERVER, allow_unmasked=True, release_key=other.hex()), datetime.now(UTC))
+    member = door.member(device)
+    assert door.answer(member, offered_log()) == b""
+    assert "a release was refused" in door.lines[-1]
+    for key in (RELEASE_KEY, KEY):
+        with pytest.raises(Declined) as refused:
+            member.take_part(signed(make_task(), key), door.out.append)
+        assert refused.value.reason is Reason.UNSIGNED
+    assert door.out == [b""]
+
+
+def test_pinning_what_the_advice_says_replaces_the_key_of_the_first_invitation(
+    device: Device, door: Door
+) -> None:
+    member = door.member(device)
+    assert door.answer(member, ask())
+    assert "the text that palate server key prints there" in door.lines[0]
+    with pytest.raises(Declined):
+        member.take_part(signed(make_task(), KEY), door.out.append)
+    pin_key(device.vault, TEXT)
+    door.answer(member, offered_log())
+    assert door.answer(member, signed(make_task(), KEY))
 
 
 def test_every_invitation_that_is_looked_into_counts_whatever_comes_of_it(device: Device, door: Door) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.consent import Terms, agree
 from palate.client.device import Device
@@ -40,7 +41,7 @@ from palate.shared.update import LocalSettings
 from palate.shared.wire import TASK, Task, encode_task, fixed_hash, kind_of
 from tests.client.test_joining import put_label
 from tests.shared.pseudonym_cases import equip, registrar_in
-from tests.signed import signed
+from tests.signed import RELEASE_KEY, signed
 
 SERVER = "127.0.0.1:9"
 PASSPHRASE = "correct horse battery"
@@ -67,14 +68,15 @@ def invite(
 class Person:
     """A device with labels, and what it said."""
 
-    def __init__(self, device: Device) -> None:
-        self.device, self.lines = device, list[str]()
+    def __init__(self, device: Device, key: Ed25519PrivateKey = RELEASE_KEY) -> None:
+        """`key` is the release key that invitations to this device are signed for."""
+        self.device, self.key, self.lines = device, key, list[str]()
         self.member = Member(device, server=SERVER, tell=self.lines.append)
 
     def answer(self, wire: bytes) -> bytes:
         """Answer a message as it comes; an invitation is signed on its way."""
         sent: list[bytes] = []
-        wire = signed(wire) if kind_of(wire) in (INVITATION, TASK) else wire
+        wire = signed(wire, self.key) if kind_of(wire) in (INVITATION, TASK) else wire
         self.member.take_part(wire, sent.append)
         (only,) = sent
         return only

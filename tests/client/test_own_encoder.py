@@ -35,6 +35,7 @@ from palate.simulations.population import PEOPLE_SEED, draw_pool, give_labels
 from tests.client.test_joining import put_label
 from tests.client.test_masked_answers import COUNT, MASKS, PASSPHRASE, SERVER, WITHIN, Person, let
 from tests.client.test_releases import BEGUN, KEY, TEXT, card_of, make
+from tests.signed import signed
 
 CLIENT = Path(__file__).resolve().parent.parent.parent / "client"
 PERSON = 0
@@ -252,7 +253,7 @@ def people(tmp_path: Path, remembered_keys: None) -> Iterator[list[Person]]:
         let(device, allow_unmasked=True, epsilon=1000.0)
         write_budget(device.vault, OwnBudget(1000.0, unprotected=True))
         pin_key(device.vault, TEXT)
-        found.append(Person(device))
+        found.append(Person(device, KEY))
     yield found
     for one in found:
         one.device.close()
@@ -344,7 +345,7 @@ def test_with_the_owners_encoder_in_its_place_the_server_would_hear_the_refusal(
     leaking: MaskedAnswers = member._masked
     leaking._own = lambda: own_encoder.own_encoder(vault)
     with pytest.raises(Declined) as caught:
-        member.take_part(invite(1), lambda data: None)
+        member.take_part(signed(invite(1), KEY), lambda data: None)
     assert caught.value.args[0] in (Reason.OTHER_ENCODER, str(Reason.OTHER_ENCODER))
 
 

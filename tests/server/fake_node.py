@@ -14,16 +14,20 @@ from palate.client.app import run_node
 from palate.client.reasons import Send
 from palate.client.server_address import Server
 from palate.shared.delegation import message_in
-from palate.shared.wire import decode_task
+from palate.shared.release_fields import RELEASE
+from palate.shared.wire import decode_task, kind_of
 
 
 class Participant:
-    """Answers every task after some seconds."""
+    """Answers every task after some seconds, and an offered release with nothing."""
 
     def __init__(self, number: int, seconds: float) -> None:
         self._number, self._seconds = number, seconds
 
     def take_part(self, task: bytes, send: Send, /) -> None:
+        if kind_of(task) == RELEASE:
+            send(b"")
+            return
         time.sleep(self._seconds)
         send(honest(decode_task(message_in(task)), self._number))
 

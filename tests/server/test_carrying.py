@@ -1,18 +1,15 @@
 """A folder goes to the signing machine and back: signed once, refused when it is stale or somebody else's, whole after a kill."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import Result
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from server_fakes import SHIPPED, settings
+from machines import NOW, Machines, set_passphrase, state
 from typer.testing import CliRunner
 
 from palate.client.cli import app
@@ -20,72 +17,15 @@ from palate.client.outbox import MemoryLog
 from palate.client.releases import adopt, read_source
 from palate.server import carrying, release_figures, releases, signing
 from palate.server.carrying import Errand
-from palate.server.checkpoints import Checkpoint, write_checkpoint
-from palate.server.federation import ServerFolder
-from palate.server.releases import list_releases, message_path, newest_message, read_log, release_path
+from palate.server.releases import list_releases, message_path, newest_message, release_path
 from palate.shared.encoder import EncoderWeights, encoder_to_bytes
 from palate.shared.errors import OptionError
 from palate.shared.release import Acceptance, SignedRelease, decode_release, encode_release
 
-NOW = datetime(2026, 11, 21, 5, 0, tzinfo=UTC)
-
-
-def state(round_: int) -> Checkpoint:
-    """Where a federation could stand after so many rounds."""
-    share = np.float32(1 - round_ / 4096)
-    weights = SHIPPED.with_shared({name: tensor * share for name, tensor in SHIPPED.shared().items()})
-    return Checkpoint(round_, weights, settings(), updates=3 * round_)
-
-
-class Machines:
-    """A server without keys, a signing machine without a server, and the folder that goes between them."""
-
-    def __init__(self, place: Path) -> None:
-        self.server, self.signer, self.folder = place / "server", place / "signer", place / "carried"
-        self.train(1)
-        self.key = json.loads(self.on_signer("key", "--json").stdout)["key"]
-
-    def train(self, round_: int) -> None:
-        write_checkpoint(ServerFolder(self.server).checkpoint, state(round_))
-
-    def on_server(self, *arguments: str, status: int = 0) -> Result:
-        return palate(*arguments, "--home", str(self.server), status=status)
-
-    def on_signer(self, *arguments: str, status: int = 0) -> Result:
-        return palate(*arguments, "--home", str(self.signer), status=status)
-
-    def prepare(self, *more: str, status: int = 0) -> Result:
-        return self.on_server("prepare", str(self.folder), *more, status=status)
-
-    def sign(self, *more: str, status: int = 0) -> Result:
-        return self.on_signer("sign", str(self.folder), "--yes", *more, status=status)
-
-    def take(self, *more: str, status: int = 0) -> Result:
-        return self.on_server("take", str(self.folder), "--yes", *more, status=status)
-
-    def carry(self) -> None:
-        for step in (self.prepare, self.sign, self.take):
-            step()
-
-    def log(self, home: Path | None = None) -> Any:
-        return read_log((home or self.server) / "releases")
-
-
-def palate(*arguments: str, status: int = 0) -> Result:
-    done = CliRunner().invoke(app, ["server", *arguments])
-    assert done.exit_code == status, (done.stdout, done.stderr, done.exception)
-    assert "Traceback" not in done.stderr
-    if status:
-        assert len(done.stderr.strip().splitlines()) == 1 or "nothing was" in done.stderr
-    return done
-
 
 @pytest.fixture
 def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("PALATE_RELEASE_PASSPHRASE", "correct horse")
-    # Argon2id is tested with the key's file; here it would only take time.
-    monkeypatch.setattr(signing, "_derive", lambda passphrase, salt: passphrase.encode().ljust(32, b"\0"))
+    set_passphrase(monkeypatch)
     return Machines(tmp_path)
 
 
@@ -98,7 +38,7 @@ def test_a_release_is_signed_where_the_key_lies_and_taken_where_the_server_runs(
     done = machines.take()
     assert machines.key in done.stderr
     assert "release 1 is taken" in done.stdout
-    assert not list(machines.server.glob("*.key"))
+    assert [path.name for path in machines.server.glob("*.key")] == ["round.key"]
     assert list_releases(machines.server / "releases")[0].round == 1
     assert machines.log() == machines.log(machines.signer)
     device = MemoryLog()

@@ -64,6 +64,8 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[in
     tls, server, port = make_certificates(tmp_path / "tls"), free_port(), free_port()
     started = palate("start", "--port", str(server), "--tls", str(tls), home=tmp_path / "server")
     assert started.returncode == 0, started.stderr
+    made = palate("key", "--unsealed", home=tmp_path / "server")  # what `run` signs invitations with
+    assert made.returncode == 0, made.stderr
     environment = os.environ | {"HOME": str(tmp_path)}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(request.param(tmp_path, tls, server, port), env=environment, **quiet)

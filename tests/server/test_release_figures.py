@@ -8,7 +8,7 @@ from server_fakes import SHIPPED
 
 from palate.server.ledger import DEVICES, SERVER, Ledger
 from palate.server.release_figures import accept, spent_for_card, why_refused
-from palate.shared.accounting import Budget, Cost, epsilon_of_rho
+from palate.shared.accounting import Budget, Cost, epsilon_by_pld
 from palate.shared.errors import OptionError
 from palate.shared.release import Acceptance
 
@@ -27,23 +27,25 @@ def test_a_card_says_what_holds_against_those_who_know_the_cohort_and_if_the_oth
         ledger.book(number, Cost(4.0, 0.1), cohort=16)
     found = spent_for_card(tmp_path / "privacy.jsonl")
     assert found is not None
-    assert found.unsampled_epsilon == pytest.approx(
-        epsilon_of_rho(2 * 0.5 / 16, 1e-5)
-    )  # rho of one round: 1 / (2 z^2)
-    assert found.alone_epsilon == pytest.approx(
-        epsilon_of_rho(2 * 0.5, 1e-5)
-    )  # one device's noise is a quarter of it: z = 1
+    # Both rounds may have drawn one person, with a chance above delta / 2; one device's noise is a quarter of a sum's.
+    for figure, noise in ((found.unsampled_epsilon, 4.0), (found.alone_epsilon, 1.0)):
+        assert figure == pytest.approx(epsilon_by_pld([(Cost(noise), 2)], 1e-5 / 2))
     assert found.epsilon < found.unsampled_epsilon < found.alone_epsilon
     assert found.mechanism == DEVICES
 
 
-def test_where_the_server_adds_the_noise_nothing_holds_without_it(tmp_path: Path) -> None:
+def test_where_the_server_adds_the_noise_the_card_says_so_and_counts_on_no_device(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "privacy.jsonl", Budget(50.0, 1e-5))
     ledger.book(1, Cost(4.0), cohort=16, mechanism=SERVER)
     found = spent_for_card(tmp_path / "privacy.jsonl")
     assert found is not None
-    assert math.isinf(found.alone_epsilon)
-    assert found.unsampled_epsilon == pytest.approx(epsilon_of_rho(0.5 / 16, 1e-5))
+    assert found.mechanism == SERVER
+    assert found.epsilon == found.unsampled_epsilon == found.alone_epsilon
+    ledger.book(2, Cost(4.0), cohort=10**9)
+    mixed = spent_for_card(tmp_path / "privacy.jsonl")
+    assert mixed is not None
+    assert math.isinf(mixed.alone_epsilon)  # of so many one device's noise is nothing
+    assert mixed.mechanism == SERVER
 
 
 @pytest.mark.parametrize(
