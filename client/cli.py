@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from palate.client.commands import about, federation, keeping, making, releases, taste
+from palate.client.commands import about, federation, keeping, making, pseudonyms, releases, taste
 from palate.client.commands.guests import HospitableGroup
 from palate.shared.hardening import harden
 
@@ -42,6 +42,7 @@ app.command("erase", rich_help_panel=KEEPING)(keeping.erase)
 app.command("join", rich_help_panel=FEDERATION)(federation.join)
 app.command("leave", rich_help_panel=FEDERATION)(federation.leave)
 app.command("outbox", rich_help_panel=FEDERATION)(federation.outbox)
+app.add_typer(pseudonyms.pseudonyms_app, name="pseudonyms", rich_help_panel=FEDERATION)
 app.add_typer(releases.release_app, name="release", rich_help_panel=FEDERATION)
 app.command("demo", rich_help_panel=ABOUT)(about.demo)
 app.command("doctor", rich_help_panel=ABOUT)(about.doctor)

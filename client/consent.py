@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from palate.client.conditions import ALWAYS, Readings, is_met, read_machine, split_conditions
 from palate.client.invited import invitations_of_the_day
@@ -46,7 +47,8 @@ class Terms:
     `allow_unmasked` the server may see this device's update alone, which neither the minimum nor the budget protects. `in_doubt`
     takes part although a condition cannot be read. `release_key` (the recovery key of the server's
     log of releases, which the log's release key must rest on) and `registrar` are pinned Ed25519 public keys, 64 hexadecimal
-    digits, empty if none is pinned here; `certificate` is what the registrar gave this device, 128 of them.
+    digits, empty if none is pinned here. `certificate` is what a registrar gave this device under an earlier version: by it the
+    server keeps the identity that it was for (`client.identity`).
     """
 
     server: str
@@ -296,6 +298,18 @@ def read_public_key(text: str) -> str:
     raise OptionError(
         "this is no Ed25519 public key; give its text that begins with palate1, its 64 hexadecimal digits, or its PEM or OpenSSH form"
     )
+
+
+def read_pinned_key(text: str, option: str) -> str:
+    """Return what `read_public_key` does, of a text or of the file that it names; raises OptionError, which names the option."""
+    file = Path(text).expanduser()
+    try:
+        return read_public_key(file.read_text("ascii") if "\n" not in text and file.is_file() else text)
+    except (OptionError, OSError, ValueError):
+        raise OptionError(
+            f"--{option} is no Ed25519 public key; give its text that begins with palate1, its 64 hexadecimal digits, "
+            "or a file with its PEM or OpenSSH form"
+        ) from None
 
 
 def _read_book(log: Log | Change) -> tuple[dict[str, Terms], tuple[Event, ...], int]:

@@ -31,7 +31,6 @@ from palate.client.backbone import check_backbone
 from palate.client.consent import Consent, Terms
 from palate.client.contribution import Pause, begin_class, learned_or_nothing
 from palate.client.device import Device
-from palate.client.identity import own_identity
 from palate.client.invitations import Invitations
 from palate.client.invited import count_invitation
 from palate.client.ledger import book_round
@@ -39,6 +38,7 @@ from palate.client.masked_answers import KINDS, MaskedAnswers
 from palate.client.masking import MaskRules
 from palate.client.outbox import Log, send_update
 from palate.client.progress import no_notice, no_progress
+from palate.client.pseudonyms import fresh_pseudonym, slots_left, use_pseudonym
 from palate.client.reasons import Declined, Notice, Send, check_encoder
 from palate.client.releases import federation_encoder, is_pinned, offer, release_key, why_not_good
 from palate.client.spent_note import remember
@@ -56,7 +56,7 @@ from palate.shared.errors import (
     WrongPassphraseError,
 )
 from palate.shared.masked_frame import INVITATION
-from palate.shared.masked_wire import NO_CERTIFICATE
+from palate.shared.pseudonym import Pseudonym
 from palate.shared.reasons import Reason
 from palate.shared.release import RELEASE
 from palate.shared.update import EncoderUpdate
@@ -66,6 +66,9 @@ if TYPE_CHECKING:
     from palate.client.reconstruction import Labels
 
 Floats = NDArray[np.float32]
+
+FEW = 10
+"""With fewer pseudonyms left the person is told."""
 
 
 class Participant(Protocol):
@@ -178,12 +181,12 @@ class Member:
         self._masked = MaskedAnswers(
             own=lambda: federation_encoder(vault),
             labels=self._labels_or_none,
-            identity=lambda: own_identity(vault),
             rules=self._rules,
             log=vault,
             server=server,
             tell=tell,
             honest_share=lambda: self._terms().counted_share,
+            pseudonym=self._pseudonym,
         )
 
     def take_part(self, task: bytes, send: Send) -> None:
@@ -278,10 +281,18 @@ class Member:
         return terms
 
     def _rules(self) -> MaskRules:
-        terms = self._terms()
-        return MaskRules(
-            terms.least_devices, terms.registrar_bytes(), terms.certificate_bytes() or NO_CERTIFICATE
-        )
+        return MaskRules(self._terms().least_devices)
+
+    def _pseudonym(self, slot: int) -> Pseudonym | None:
+        """Return how this device appears in a slot: with a certificate where its owner pinned a registrar, else or None."""
+        terms, vault = self._terms(), self._device.vault
+        if not terms.registrar:
+            return fresh_pseudonym(slot)
+        found = use_pseudonym(vault, terms, slot)
+        left = len(slots_left(vault, terms))
+        if found is not None and left < FEW:
+            self._tell(f"pseudonyms for {left} more rounds are left; see palate pseudonyms request")
+        return found
 
     def count_labels(self) -> int:
         """Return how many labels there are now; loads all that training needs, so that the first round does not wait."""

@@ -3,7 +3,7 @@
 Where it stands in the flow: `joining` hands over whatever the server sends in a masked round. Here it is decided whether this device takes
 part, the encoder is read from the invitation, `contribution` makes the change, `shielding` makes noised levels of it, `masking` masks
 them, and everything that leaves goes through `outbox`. A device is in one round at a time: a new invitation ends an old round,
-and what a device knew for it (keys, seeds) is forgotten.
+and what a device knew for it (keys, seeds) is forgotten. In each round it appears under another pseudonym (`pseudonyms`).
 
 **What it says does not depend on what it learned.** Whether this device takes part is decided from the invitation, its owner's terms and its
 budget, before any label is read. Once the delivery came, the round is booked and noted first; then it trains; and whatever that
@@ -14,17 +14,17 @@ says: an answer, nothing, or one of the reasons in `Reason`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.contribution import Pause, begin_class, learned_or_nothing, nothing_learned
 from palate.client.ledger import book_round, check_round
 from palate.client.masking import MaskedRound, MaskRules
 from palate.client.outbox import Cover, Log, send_handshake, send_update, what_leaves
+from palate.client.pseudonyms import fresh_pseudonym
 from palate.client.reasons import Declined, Notice, Send, check_encoder
+from palate.client.resting import must_rest, note_part
 from palate.client.shielding import shield
 from palate.client.task_limits import check_settings, check_step
 from palate.shared.coding import decode_model, sensitivity_of
@@ -41,6 +41,7 @@ from palate.shared.errors import (
 from palate.shared.masked_frame import AGREEMENT, DELIVERY, INVITATION, ROSTER, UNMASK
 from palate.shared.masked_wire import Invitation, decode_invitation
 from palate.shared.masks import MaskSettings
+from palate.shared.pseudonym import Pseudonym
 from palate.shared.reasons import Reason
 from palate.shared.subspace import Subspace, load_subspace, subspace_hash
 from palate.shared.sum_noise import SumNoise, sum_noise
@@ -67,9 +68,10 @@ class _Round:
 class MaskedAnswers:
     """One device's part in masked rounds.
 
-    `own` gives the release that this device trusts, `labels` its labels or None where it has too few to train on, `identity` the key
-    that it signs with, `pause` what an answer that was trained for waits for. `budgeted` counts each round in the ledger that `log`
-    keeps, and takes part in none beyond the person's budget; virtual people, who have no budget to lose, do without.
+    `own` gives the release that this device trusts, `labels` its labels or None where it has too few to train on. `pseudonym` gives
+    the key under which it appears in a slot, which is used up by that, or None where it has none. `pause` is what an answer that
+    was trained for waits for. `budgeted` counts each round in the ledger that `log` keeps, and takes part in none beyond the
+    person's budget; virtual people, who have no budget to lose, do without.
     """
 
     def __init__(
@@ -77,17 +79,17 @@ class MaskedAnswers:
         *,
         own: Callable[[], EncoderWeights],
         labels: Callable[[], Labels | None],
-        identity: Callable[[], Ed25519PrivateKey],
         rules: Callable[[], MaskRules],
         log: Log,
         server: str,
         tell: Notice,
         budgeted: bool = True,
         honest_share: Callable[[], float] = lambda: 0.0,
+        pseudonym: Callable[[int], Pseudonym | None] = fresh_pseudonym,
         pause: Callable[[], Pause] = begin_class,
     ) -> None:
         """Take what the device has; nothing is asked of it before an invitation comes."""
-        self._own, self._labels, self._identity, self._rules = own, labels, identity, rules
+        self._own, self._labels, self._pseudonym, self._rules = own, labels, pseudonym, rules
         self._log, self._server, self._tell, self._budgeted = log, server, tell, budgeted
         self._honest_share, self._pause = honest_share, pause
         self._round: _Round | None = None
@@ -153,7 +155,25 @@ class MaskedAnswers:
                 self._tell(f"stayed out of a round: {error}")
                 send(b"")
                 return
-        masked = MaskedRound(wire, identity=self._identity(), rules=self._rules())
+        try:
+            if must_rest(self._log, invitation):
+                self._tell("stayed out of a round: this device rests between the rounds of a noise plan")
+                send(b"")
+                return
+            # Last of all, and whatever is kept here: what is used is used up.
+            mine = self._pseudonym(invitation.slot)
+        except (VaultError, StorageError):
+            self._tell("stayed out of a round: the vault could not be read or written")
+            send(b"")
+            return
+        if mine is None:
+            self._tell(
+                f"stayed out of a round: no pseudonym is left for slot {invitation.slot}; see palate pseudonyms"
+            )
+            send(b"")
+            return
+        rules = replace(self._rules(), slot_key=mine.slot_key, certificate=mine.certificate)
+        masked = MaskedRound(wire, identity=mine.key, rules=rules)
         self._round = _Round(invitation, encoder, masked, within, count)
         send_handshake(masked.advert(), send)
 
@@ -189,6 +209,7 @@ class MaskedAnswers:
                     invitation.masks, now.count, now.masked.smallest_sum, share=self._honest_share()
                 )
                 book_round(log, sure, now=datetime.now(UTC))
+            note_part(log, invitation)
 
         masks = invitation.masks
         try:

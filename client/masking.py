@@ -30,7 +30,6 @@ from palate.shared import masks
 from palate.shared.agreement import decode_agreement, encode_endorsement
 from palate.shared.errors import MaskError, OptionError
 from palate.shared.masked_wire import (
-    NO_CERTIFICATE,
     Invitation,
     Roster,
     Shares,
@@ -45,7 +44,8 @@ from palate.shared.masked_wire import (
     encode_revealed,
     encode_shares,
 )
-from palate.shared.masks import KEY_BYTES, MOST_DEVICES, SIGNATURE_BYTES
+from palate.shared.masks import KEY_BYTES, MOST_DEVICES
+from palate.shared.pseudonym import CERTIFICATE_BYTES, NO_CERTIFICATE, SlotKey
 from palate.shared.ring import Levels, add_masks, to_ring
 from palate.shared.shamir import SHARE_BYTES, decode_share, encode_share, split_secret
 
@@ -57,12 +57,12 @@ class MaskRules:
     """What a device insists on, whatever the server asks; raises OptionError outside the ranges.
 
     `least_devices` is the smallest sum that it lets itself be part of. A cohort is refused in which a server that lies to
-    devices could get a smaller one (`masks.smallest_sum`). With a `registrar`, every device must have its certificate;
-    `certificate` is this device's own.
+    devices could get a smaller one (`masks.smallest_sum`). With a `slot_key`, the registrar's for the round's slot, every
+    device must have its certificate for that slot; `certificate` is this device's own.
     """
 
     least_devices: int = 2  # 2 to 1,000
-    registrar: bytes | None = None  # an Ed25519 public key
+    slot_key: SlotKey | None = None
     certificate: bytes = NO_CERTIFICATE
 
     def __post_init__(self) -> None:
@@ -70,10 +70,8 @@ class MaskRules:
             raise OptionError(
                 f"least_devices is not right; it must be a whole number from 2 to {MOST_DEVICES:,}"
             )
-        if self.registrar is not None and len(self.registrar) != KEY_BYTES:
-            raise OptionError(f"a registrar is named by the {KEY_BYTES} bytes of its key")
-        if len(self.certificate) != SIGNATURE_BYTES:
-            raise OptionError(f"a certificate has {SIGNATURE_BYTES} bytes")
+        if len(self.certificate) != CERTIFICATE_BYTES:
+            raise OptionError(f"a certificate has {CERTIFICATE_BYTES} bytes")
 
 
 class _Due(IntEnum):
@@ -98,7 +96,10 @@ class MaskedRound:
         rules: MaskRules = MaskRules(),
         source: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        """Makes the round's keys; `source` gives random bytes, and must give secret ones but in test vectors."""
+        """Makes the round's keys.
+
+        `identity` is this device's pseudonym. `source` gives random bytes, and must give secret ones but in test vectors.
+        """
         self.invitation: Invitation = decode_invitation(invitation)
         self.context: bytes = context_of(invitation)
         self.smallest_sum: int = 0
@@ -108,6 +109,8 @@ class MaskedRound:
         """
         self.sparse: bool = False
         """Whether a request to unmask is endorsed before anything is revealed, known once `shares` is done."""
+        if rules.slot_key is not None and rules.slot_key.slot != self.invitation.slot:
+            raise MaskError("the invitation is for another slot than the certificate", "certificate")
         self._settings = self.invitation.masks
         self._identity = identity
         self._name = identity.public_key().public_bytes_raw()
@@ -136,8 +139,8 @@ class MaskedRound:
         registrar did not certify. (What others advertised is for their own neighbours to check: `agreement` says why.)
         """
         self._expect(_Due.ROSTER)
-        registrar = self._rules.registrar
-        found = decode_roster(roster, context=self.context, registrar=registrar, whose=self._holders_in)
+        slot_key = self._rules.slot_key
+        found = decode_roster(roster, context=self.context, slot_key=slot_key, whose=self._holders_in)
         place = self._place_in(found)
         own = found.adverts[place]
         if (own.mask_key, own.share_key) != self._public:

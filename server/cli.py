@@ -224,6 +224,10 @@ def run(
         from palate.server.planned import masks_and_plan
 
         masks_and_plan(wanted)  # raises now what would end the run in its first round
+    if wanted.privacy is not None and wanted.privacy.registrar:
+        from palate.server.slots import peek_slot
+
+        peek_slot(folder.home, bytes.fromhex(wanted.privacy.registrar), wanted.rounds - rounds + 1)
     log = (
         key_cli.lend_round_key(KeyFiles(folder.home), datetime.now(UTC))
         if processes.running(folder)
@@ -328,6 +332,7 @@ def status(home: Home = None, json: Json = False) -> None:
 
 
 app.command()(registrar_cli.certify)
+app.command()(registrar_cli.slots)
 app.command()(key_cli.key)
 app.command()(release_cli.privacy)
 app.command()(release_cli.release)

@@ -9,6 +9,8 @@ the same process. Everything that a server has lies in one folder:
     recovery.key             signs changes of keys, until it is moved off this machine
     round.key, round.delegations    sign invitations, and by what right    (inviting)
     registrar.key            vouches for devices, if there is one (registrar_cli)
+    registrar/, slots/       its keys for slots and its books; the public slot keys    (registrar)
+    slot.json                the newest slot that a masked round had                   (slots)
     rounds.jsonl, events/    what each round was like             (metrics)
     privacy.jsonl            what of the privacy budget is spent  (ledger)
     noise/                   the noise plan's seed and state      (noise_folder)
@@ -37,6 +39,7 @@ from palate.server.reach import AGREED
 from palate.server.releases import list_releases, newest_encoder, newest_message
 from palate.server.rounds import Average, Book, Spend, no_ledger, run_rounds
 from palate.server.settings import RunSettings
+from palate.server.slots import Slots, kept_slots
 from palate.server.sums import TOTAL, TOTALS
 from palate.shared.accounting import Budget, Cost
 from palate.shared.durable import locked, make_folder, write_atomically
@@ -161,6 +164,7 @@ def federate(
                     release=installed,
                     sign=signer(folder.home),
                     offered=newest_message(folder.releases) or b"",
+                    slots=_slots_of(folder, start),
                 ):
                     write_checkpoint(folder.checkpoint, state)
                     metrics.record(state.metrics)
@@ -181,6 +185,13 @@ def _ledger_of(folder: ServerFolder, start: Checkpoint) -> Ledger | None:
     if start.metrics.get("ledger"):
         ledger.require(start.metrics["ledger"])
     return ledger
+
+
+def _slots_of(folder: ServerFolder, start: Checkpoint) -> Slots:
+    """The slots of the run's masked rounds, counted in the folder."""
+    privacy = start.settings.privacy
+    registrar = "" if privacy is None else privacy.registrar
+    return kept_slots(folder.home, bytes.fromhex(registrar) or None)
 
 
 def _planned(folder: ServerFolder, start: Checkpoint, ledger: Ledger | None) -> PlannedNoise | None:

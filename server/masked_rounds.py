@@ -29,10 +29,11 @@ from palate.server.privacy import Privacy, mask_settings
 from palate.server.robust import make_groups
 from palate.server.sampling import SEED_BYTES, poisson_cohort
 from palate.server.settings import RunSettings
+from palate.server.slots import Slots, slots_by_round
 from palate.server.sums import believe
 from palate.shared.coding import decode_model, encode_model, sensitivity_of
 from palate.shared.encoder import EncoderWeights, encoder_hash, unflatten
-from palate.shared.errors import MaskError
+from palate.shared.errors import FederationError, MaskError
 from palate.shared.masked_wire import Invitation, encode_invitation
 from palate.shared.subspace import subspace_hash
 from palate.shared.sum_noise import SumNoise, sum_noise
@@ -71,13 +72,15 @@ def collect_masked(
     spend: Callable[[SumNoise, int], Callable[[], str]],
     noise: PlannedNoise | None = None,
     sign: Sign = not_signed,
+    slots: Slots = slots_by_round,
 ) -> Collected:
     """Returns the mean change of those devices of the cohort that came to the end, as one update; none where too few did.
 
     `release` is the encoder that devices have installed, `seed` what they derive their randomness from. `spend` is called with
     the round's noise multipliers and the number of devices before anything is asked, and what it returns before a sum can be seen.
     `sign` signs the invitation; what binds the round together is the hash of what was signed. In rounds of a noise plan `noise` gives
-    the sum its noise, and says who rests.
+    the sum its noise. `slots` gives the round its slot. Raises FederationError when the settings name a registrar and there is no key
+    of its for the slot.
     """
     settings, number = before.settings, before.round + 1
     privacy = settings.privacy
@@ -104,6 +107,9 @@ def collect_masked(
     )
     book = spend(sure, len(cohort)) if privacy.noise_multiplier and noise is None else str
     model = encode_model(before.encoder, release, privacy.model_bits)
+    slot, slot_key = slots(number)
+    if privacy.registrar and slot_key is None:
+        raise FederationError("the settings name a registrar, and this run has none of its slot keys")
     invitation = encode_invitation(
         Invitation(
             round=number,
@@ -115,23 +121,30 @@ def collect_masked(
             model=model,
             subspace="" if directions is None else subspace_hash(directions),
             rotation=b"" if noise is None else noise.rotation,
+            slot=slot,
+            step=0 if noise is None else noise.step,
+            rest=0 if noise is None else noise.rest,
         )
     )
     context = hashlib.sha256(invitation).digest()
     rotation = context if noise is None else noise.rotation
     base = encoder_hash(decode_model(model, release))
-    got.told = {"masked": True, "clip": clip, "noise_multiplier": sure.counted, "ring_bits": masks.ring_bits}
+    got.told = {
+        "masked": True,
+        "slot": slot,
+        "clip": clip,
+        "noise_multiplier": sure.counted,
+        "ring_bits": masks.ring_bits,
+    }
 
     def heard(done: int) -> None:
         tell(Now("training", number, settings.rounds, done, len(cohort)))
 
     heard(0)
     adverts = exchange.ask(dict.fromkeys(cohort, sign(invitation)), SHARES[0] * settings.deadline_seconds)
-    registrar = bytes.fromhex(privacy.registrar) or None
-    resting = set[bytes]() if noise is None else noise.resting()[1]
     sums: list[_Group] = []
     for members in _groups(adverts, privacy, context):
-        masked = MaskedSum(invitation, masks, count + 1, registrar=registrar, resting=resting)
+        masked = MaskedSum(invitation, masks, count + 1, slot_key=slot_key)
         group = _Group(masked, exchange)
         if group.begin({device: adverts[device] for device in members}):
             sums.append(group)
@@ -232,8 +245,8 @@ class _Group:
     def sparse(self) -> bool:
         return self._masked.sparse
 
-    def took_part(self) -> dict[int, bytes]:
-        """The devices in the sum, with their identities."""
+    def took_part(self) -> frozenset[int]:
+        """The devices in the sum."""
         return self._masked.took_part()
 
     def _count(self, refused: Mapping[int, str]) -> None:

@@ -42,6 +42,7 @@ from palate.shared.masked_wire import (
     encode_unmask,
 )
 from palate.shared.masks import MOST_DEVICES, MaskSettings
+from palate.shared.pseudonym import SlotKey
 from palate.shared.ring import Levels, Ring, add_masks, centred, ring_type
 from palate.shared.shamir import recover_secret
 
@@ -65,22 +66,19 @@ class MaskedSum:
         settings: MaskSettings,
         count: int,
         *,
-        registrar: bytes | None = None,
-        resting: Collection[bytes] = (),
+        slot_key: SlotKey | None = None,
     ) -> None:
-        """Prepares a round; with a registrar (an Ed25519 public key) only devices with its certificate are taken.
-
-        `resting` are identities that are left out, whichever number they come under.
-        """
+        """Prepares a round; with the registrar's key for the round's slot only devices with a certificate for it are taken."""
         if decode_invitation(invitation).masks != settings:
             raise MaskError("the mask settings are not those of the invitation", "settings")
+        if slot_key is not None and slot_key.slot != decode_invitation(invitation).slot:
+            raise MaskError("the registrar's key is for another slot than the invitation", "certificate")
         if count < 1:
             raise ValueError(f"count is {count}; a vector has at least one value")
         self._context = context_of(invitation)
         self._settings = settings
         self._count = count
-        self._registrar = registrar
-        self._resting = frozenset(resting)
+        self._slot_key = slot_key
         self._due = 1
         self._places: dict[int, int] = {}  # of devices in the roster
         self.sparse: bool = False
@@ -98,14 +96,12 @@ class MaskedSum:
             keys: set[bytes] = set()
             for device in sorted(messages):
                 try:
-                    advert = decode_advert(messages[device], context=self._context, registrar=self._registrar)
+                    advert = decode_advert(messages[device], context=self._context, slot_key=self._slot_key)
                     own = {advert.identity, advert.mask_key, advert.share_key}
                     if len(own) < 3 or own & keys:
                         raise MaskError("a key is there twice", "duplicate")
                     if len(found) == MOST_DEVICES:
                         raise MaskError("the cohort is full", "many")
-                    if advert.identity in self._resting:
-                        raise MaskError("the device took part too short a while ago", "resting")
                 except MaskError as error:
                     refused[device] = error.reason
                     continue
@@ -254,9 +250,9 @@ class MaskedSum:
             add_masks(self._total, keys)
             return centred(self._total, self._settings.ring_bits), len(self._survivors)
 
-    def took_part(self) -> dict[int, bytes]:
-        """Returns the devices whose vectors are in the sum, with their identities; to be asked after `masked`."""
-        return {device: self._roster.identity(place) for device, place in self._staying().items()}
+    def took_part(self) -> frozenset[int]:
+        """Returns the devices whose vectors are in the sum; to be asked after `masked`."""
+        return frozenset(self._staying())
 
     # --- inside ---
 

@@ -12,15 +12,16 @@ never behind the ledger; where it is, an older copy of it was put back, with whi
 the run does not begin.
 After a kill the next sum is the next step: the one that was begun is over, and its devices rest as after any other.
 
-**Who rests** is known by the devices' identities, which are the same whenever they connect, and by the numbers that they last came
-under, so that as a rule they are not even asked.
+**Who rests** is known by the numbers that devices last came under, so that they are not even asked. One that comes back under another
+number has another pseudonym too, and nobody but itself can know it; so each invitation says how long to rest, and devices keep to it
+(`client.resting`). Who does not rest weakens their own protection alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 from palate.server.correlated import Levels, NoisePlan, prefix_error, step_error
@@ -87,23 +88,27 @@ class PlannedNoise:
                 f"move {self._folder} away and run again"
             )
 
-    def resting(self) -> tuple[set[int], set[bytes]]:
-        """Returns who must not be in the next sum: the numbers they last came under, and their identities."""
-        names = self._noise.resting()
-        nodes = {int(name.removeprefix(_NODE)) for name in names if name.startswith(_NODE)}
-        return nodes, {bytes.fromhex(name) for name in names if not name.startswith(_NODE)}
+    @property
+    def rest(self) -> int:
+        """How many steps a device that was in a sum keeps out of."""
+        return self._noise.plan.separation - 1
 
-    def add(self, round: int, total: Levels, devices: Mapping[int, bytes], asked: int) -> Levels:  # noqa: A002
+    def resting(self) -> set[int]:
+        """Returns who must not be in the next sum, by the numbers that they last came under."""
+        # An earlier version kept identities beside the numbers.
+        names = self._noise.resting()
+        return {int(name.removeprefix(_NODE)) for name in names if name.startswith(_NODE)}
+
+    def add(self, round: int, total: Levels, devices: Collection[int], asked: int) -> Levels:  # noqa: A002
         """Returns an unmasked sum with its step's noise, both modulo the ring; the step is spent when this returns.
 
-        `devices` are those in the sum, by number, with their identities; `asked` is how many were invited. Raises PrivacyBudgetError
+        `devices` are the numbers of those in the sum; `asked` is how many were invited. Raises PrivacyBudgetError
         as `check` does, and StorageError when state or ledger cannot be kept: the sum must not be used then.
         """
         self.check()
         multiplier, steps = self._cost
         self._ledger.book_plan(self._name, multiplier, steps)
-        names = [f"{_NODE}{number}" for number in devices] + [identity.hex() for identity in devices.values()]
-        noised = self._noise.add(total, names)
+        noised = self._noise.add(total, [f"{_NODE}{number}" for number in devices])
         self._ledger.book_plan_round(self._name, round, cohort=asked)
         ring_bits = self.masks.ring_bits
         return centred(to_ring(noised, ring_bits), ring_bits)

@@ -32,6 +32,7 @@ from palate.server.checkpoints import Checkpoint
 from palate.server.exchange import Collected, Devices, Exchange, Now, Patience, Tell
 from palate.server.inviting import Sign, not_signed
 from palate.server.settings import RunSettings
+from palate.server.slots import Slots, slots_by_round
 from palate.server.trust_region import held_near
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, ModelError
@@ -74,14 +75,16 @@ def run_rounds(
     release: EncoderWeights | None = None,
     sign: Sign = not_signed,
     offered: bytes = b"",
+    slots: Slots = slots_by_round,
 ) -> Iterator[Checkpoint]:
     """Yields a checkpoint after each round, from the one after `start` to the last that its settings ask for.
 
     `spend` is asked before each masked round, and ends the run where the budget does; `noise` is the noise plan of settings that
     hold one, and ends the run with its last step. `release` is the encoder that devices have installed, against which masked
     rounds write theirs (by default the one that ships with Palate), `sign` signs what devices are asked (`inviting`), and `offered`
-    are the bytes of the newest signed release, sent once to every device. Raises FederationError, in one line, when too few devices
-    connect in time or too many rounds in a row had no quorum, and what `spend`, `noise` and `sign` raise.
+    are the bytes of the newest signed release, sent once to every device. `slots` gives each masked round its slot. Raises
+    FederationError, in one line, when too few devices connect in time or too many rounds in a row had no quorum, and what `spend`,
+    `noise`, `sign` and `slots` raise.
     """
     if start.round < start.settings.rounds:
         wait_for_devices(devices, start, tell, patience, noise)
@@ -104,6 +107,7 @@ def run_rounds(
             noise=noise,
             release=release,
             sign=sign,
+            slots=slots,
         )
         yield state
         settings = state.settings
@@ -125,6 +129,7 @@ def run_round(
     noise: PlannedNoise | None = None,
     release: EncoderWeights | None = None,
     sign: Sign = not_signed,
+    slots: Slots = slots_by_round,
 ) -> Checkpoint:
     """Runs the round after a checkpoint and returns the checkpoint after it.
 
@@ -154,6 +159,7 @@ def run_round(
             lambda sure, asked: spend(number, sure, chance, asked),
             noise,
             sign,
+            slots,
         )
 
     after, change = before.encoder, 0.0
@@ -232,7 +238,7 @@ def _wait(
 ) -> Sequence[int]:
     """Returns the connected devices that may be asked: those that do not rest after a sum that they were in."""
     settings = before.settings
-    resting = set[int]() if noise is None else noise.resting()[0]
+    resting = set[int]() if noise is None else noise.resting()
     deadline = patience.clock() + settings.wait_seconds
     told = -1
     while True:

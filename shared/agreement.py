@@ -20,7 +20,9 @@ share, .66, a tenth of the cohort is never so many; with .51 as few as two may b
   seed revealed by t holders, so s of those in the gap collude. Two gaps take 2s.
 
 Hence a device need not check what those advertised who are no neighbours of it: whoever is in the sum has found its own keys in the roster,
-and its neighbours have checked them. Certificates are checked for all, since a signature counts only if a known device gave it.
+and its neighbours have checked them. Certificates, the registrar's signatures of all pseudonyms in the roster for the round's slot, are
+checked for all: an endorsement counts only if a device that was vouched for gave it, and as each has one for a slot, the devices that
+collude are in the roster at most once each.
 
     endorsement  start 11 | request 32 | identity 32 | signature 64
     agreement    start 12 | request 32 | endorsers | for each endorser: signature 64 | checksum 4

@@ -97,7 +97,6 @@ MaskReason = Literal[
     "shares",
     "padding",
     "order",
-    "resting",
 ]
 """Why a message of a masked round is refused, or the round fails, in one word, for counting."""
 

@@ -1,12 +1,12 @@
 """The bytes between server and devices in a masked round: eight messages, each of one length that is known beforehand.
 
-    invitation  start 3 | shapes 32 | fixed 32 | release 4 | round 4 | seed 8
+    invitation  start 3 | shapes 32 | fixed 32 | release 4 | round 4 | slot 4 | seed 8
                 | steps 4 | learning rate 8 | proximal 8 | query share 8 | alignment 8
                 | ring bits 4 | least 4 | step 8 | clip 8 | noise 8 | threshold share 8 | subspace 32 | length 4 | model
-                | rotation, 32 or nothing | checksum 4
-    advert      start 4 | context 32 | identity 32 | mask key 32 | share key 32 | certificate 64 | signature 64
+                | rotation 32, step 4, rest 4, or nothing | checksum 4
+    advert      start 4 | context 32 | identity 32 | mask key 32 | share key 32 | certificate 256 | signature 64
     roster      start 5 | context 32 | count 2 | certified 1
-                | for each device: identity 32, mask key 32, share key 32, certificate 64 if certified, signature 64 | checksum 4
+                | for each device: identity 32, mask key 32, share key 32, certificate 256 if certified, signature 64 | checksum 4
     shares      start 6 | roster 32 | identity 32 | commitment 32 | for each neighbour: sealed shares 82 | signature 64
     delivery    start 7 | roster 32 | identity 32 | alive | for each neighbour that is alive: sealed shares 82 | checksum 4
     masked      start 8 | session 32 | identity 32 | packed ring vector | signature 64
@@ -16,9 +16,10 @@
 `start` is that of `masked_frame`; two more messages, of sparse cohorts only, stand in `agreement`. Numbers are little endian: whole ones
 unsigned, others IEEE 754 of 8 bytes; shares alone are big endian. `alive`, `survivors`, `drop-outs` and `owners` are
 bitmaps over the roster (`masks.bitmap`), which is sorted by identity; whatever is there for each of several devices stands in
-that order. `context` is the SHA-256 of the invitation, `roster` and `request` that of the roster and of the unmask message.
-`certified` is 1 if some certificate is not zeros. An invitation goes out inside a signed message (`delegation`); `context` is of the
-invitation itself, so whoever has signed it changes nothing of the round.
+that order. An identity here is a pseudonym: a key that a device has for this round alone; its certificate is the registrar's, for it
+and the round's slot (`pseudonym`). `context` is the SHA-256 of the invitation, `roster` and `request` that of the roster and of the
+unmask message. `certified` is 1 if some certificate is not zeros. An invitation goes out inside a signed message (`delegation`);
+`context` is of the invitation itself, so whoever has signed it changes nothing of the round.
 
 Reading is strict: what decodes is encoded to the very same bytes again, all else is refused with a `MaskError` whose `reason` is
 one word. `tests/data/mask_vectors.json` holds test vectors.
@@ -56,6 +57,7 @@ from palate.shared.masked_frame import (
     start_of,
 )
 from palate.shared.masks import MOST_DEVICES, SIGNATURE_BYTES, MaskSettings
+from palate.shared.pseudonym import CERTIFICATE_BYTES, LAST_SLOT, NO_CERTIFICATE, SlotKey, check_certificate
 from palate.shared.ring import Ring, pack, packed_bytes, unpack
 from palate.shared.shamir import SHARE_BYTES, decode_share, encode_share
 from palate.shared.update import MAX_ROUND, LocalSettings, check_hash, check_number
@@ -64,12 +66,12 @@ from palate.shared.wire import add_checksum
 SEALED_BYTES: Final = 2 * SHARE_BYTES + 16  # both shares and the tag of AES-GCM
 MOST_MODEL_BYTES: Final = 4_000_000
 NO_SUBSPACE: Final = bytes(32)
-NO_CERTIFICATE: Final = bytes(SIGNATURE_BYTES)
 _MAX_RELEASE = 2**32 - 1
 _MAX_SEED = 2**64 - 1
 
-_INVITATION = struct.Struct("<32s32sIIQIddddIIdddd32sI")
-_ADVERT = struct.Struct("<32s32s32s32s64s")
+_INVITATION = struct.Struct("<32s32sIIIQIddddIIdddd32sI")
+_PLAN = struct.Struct("<32sII")
+_ADVERT = struct.Struct(f"<32s32s32s32s{CERTIFICATE_BYTES}s")
 _ROSTER = struct.Struct("<32sHB")
 _KEYS = struct.Struct("<32s32s32s")
 
@@ -83,7 +85,9 @@ class Invitation:
     `model` holds the federated tensors in a form that is not this module's business (`coding`). `subspace` is the hash of the
     subspace in which the change is sent, empty where all weights are (on the wire: zeros). `rotation` is the seed by which
     changes are rotated in all rounds of a noise plan, so that the noise of one can cancel in the next; empty where each round
-    rotates by its own context. Raises MaskError for values outside their range.
+    rotates by its own context. `step` is then how many steps of the plan are done, and `rest` how many more must be before a
+    device that sent its change takes part again. `slot` is a number that no other round of the federation has, also not the same
+    round begun anew. Raises MaskError for values outside their range.
     """
 
     round: int  # from 1
@@ -95,12 +99,18 @@ class Invitation:
     model: bytes = field(repr=False)
     subspace: str = ""
     rotation: bytes = b""
+    slot: int = 1
+    step: int = 0
+    rest: int = 0
 
     def __post_init__(self) -> None:
         try:
             check_number("round", self.round, 1, MAX_ROUND)
             check_number("release", self.release, 0, _MAX_RELEASE)
             check_number("seed", self.seed, 0, _MAX_SEED)
+            check_number("slot", self.slot, 1, LAST_SLOT)
+            for name, most in (("step", MAX_ROUND), ("rest", MAX_ROUND)):
+                check_number(name, getattr(self, name), 0, most if self.rotation else 0)
             check_hash("fixed", self.fixed)
             if self.subspace:
                 check_hash("subspace", self.subspace)
@@ -115,7 +125,7 @@ class Invitation:
 
 @dataclass(frozen=True)
 class Advert:
-    """A device's keys for one round, signed by its lasting identity. 32 bytes each; certificate and signature have 64."""
+    """A device's keys for one round, signed by its pseudonym: 32 bytes each, the certificate 256, the signature 64."""
 
     context: bytes
     identity: bytes
@@ -174,22 +184,23 @@ def encode_invitation(invitation: Invitation) -> bytes:
     header = _INVITATION.pack(
         bytes.fromhex(shapes_hash()),
         bytes.fromhex(invitation.fixed),
-        *(invitation.release, invitation.round, invitation.seed),
+        *(invitation.release, invitation.round, invitation.slot, invitation.seed),
         *(s.steps, s.learning_rate, s.proximal, s.query_share, s.alignment),
         *(m.ring_bits, m.least, m.step, m.clip, m.noise, m.threshold_share),
         bytes.fromhex(invitation.subspace) or NO_SUBSPACE,
         len(invitation.model),
     )
-    return add_checksum(start_of(INVITATION) + header + invitation.model + invitation.rotation)
+    plan = _PLAN.pack(invitation.rotation, invitation.step, invitation.rest) if invitation.rotation else b""
+    return add_checksum(start_of(INVITATION) + header + invitation.model + plan)
 
 
 def decode_invitation(data: bytes) -> Invitation:
     """Returns the invitation of these bytes; raises MaskError unless they are what `encode_invitation` returns for one."""
-    most = _INVITATION.size + MOST_MODEL_BYTES + HASH_BYTES
+    most = _INVITATION.size + MOST_MODEL_BYTES + _PLAN.size
     body = open_checked(data, INVITATION, least=_INVITATION.size, most=most)
-    shapes, fixed, release, round_, seed, *numbers, subspace, length = _INVITATION.unpack_from(body)
+    shapes, fixed, release, round_, slot, seed, *numbers, subspace, length = _INVITATION.unpack_from(body)
     end = _INVITATION.size + length
-    if len(body) - end not in (0, HASH_BYTES):
+    if len(body) - end not in (0, _PLAN.size):
         raise MaskError("the invitation's model is not as long as it says", "size")
     if shapes != bytes.fromhex(shapes_hash()):
         raise MaskError(
@@ -202,9 +213,12 @@ def decode_invitation(data: bytes) -> Invitation:
         mask_settings = MaskSettings(ring_bits, step, clip, noise, least, threshold_share)
     except OptionError as error:
         raise MaskError(f"the invitation's {error}", "settings") from None
-    model, rotation = bytes(body[_INVITATION.size : end]), bytes(body[end:])
+    model = bytes(body[_INVITATION.size : end])
+    plan = _PLAN.unpack(body[end:]) if len(body) > end else (b"", 0, 0)
     within = "" if subspace == NO_SUBSPACE else subspace.hex()
-    return Invitation(round_, release, fixed.hex(), seed, local, mask_settings, model, within, rotation)
+    rotation, step, rest = plan
+    where = (round_, release, fixed.hex(), seed)
+    return Invitation(*where, local, mask_settings, model, within, rotation, slot, step, rest)
 
 
 def encode_roster(adverts: Collection[Advert]) -> bytes:
@@ -223,13 +237,13 @@ def decode_roster(
     data: bytes,
     *,
     context: bytes,
-    registrar: bytes | None = None,
+    slot_key: SlotKey | None = None,
     whose: Callable[[Roster], Collection[int]] = lambda roster: range(len(roster)),
 ) -> Roster:
     """Returns the roster of these bytes, every key in it checked, and the signatures of the adverts at the places `whose`.
 
     Raises MaskError: for another context, more than 1,000 devices, devices out of order, a key that is there twice or is not
-    usable, such an advert that its identity did not sign, and, where a registrar is given, any that it has not certified.
+    usable, such an advert that its identity did not sign, and, where the key of the slot is given, any without a certificate for it.
     """
     body = open_checked(data, ROSTER, least=_ROSTER.size)
     found, count, certified = _ROSTER.unpack_from(body)
@@ -239,14 +253,14 @@ def decode_roster(
         raise MaskError(f"the roster has {count:,} devices; at most {MOST_DEVICES:,} are allowed", "many")
     if certified > 1:
         raise MaskError("whether there are certificates must be 0 or 1", "padding")
-    each = _KEYS.size + SIGNATURE_BYTES * (1 + certified)
+    each = _KEYS.size + SIGNATURE_BYTES + CERTIFICATE_BYTES * certified
     if len(body) != _ROSTER.size + count * each:
         raise MaskError("the roster is not as long as it says", "size")
     adverts = []
     for start in range(_ROSTER.size, len(body), each):
         identity, mask_key, share_key = _KEYS.unpack_from(body, start)
         rest = bytes(body[start + _KEYS.size : start + each])
-        certificate = rest[:SIGNATURE_BYTES] if certified else NO_CERTIFICATE
+        certificate = rest[:CERTIFICATE_BYTES] if certified else NO_CERTIFICATE
         adverts.append(Advert(context, identity, mask_key, share_key, certificate, rest[-SIGNATURE_BYTES:]))
     if certified and all(one.certificate == NO_CERTIFICATE for one in adverts):
         raise MaskError("the roster says that there are certificates, and there are none", "padding")
@@ -260,8 +274,8 @@ def decode_roster(
         raise MaskError("the roster has a key twice", "duplicate")
     for one in adverts:
         check_keys(one)
-        if registrar is not None:
-            masks.check_certificate(one.certificate, one.identity, registrar)
+        if slot_key is not None:
+            check_certificate(one.certificate, one.identity, slot_key)
     roster = Roster(tuple(adverts), masks.digest_of(data))
     for place in whose(roster):
         check_signature(adverts[place])
@@ -322,7 +336,7 @@ def encode_advert(
     return signed(ADVERT, _ADVERT.pack(context, public, mask_key, share_key, certificate), identity)
 
 
-def decode_advert(data: bytes, *, context: bytes, registrar: bytes | None = None) -> Advert:
+def decode_advert(data: bytes, *, context: bytes, slot_key: SlotKey | None = None) -> Advert:
     """Returns the advert of these bytes; raises MaskError unless it is of this context and its keys and signatures are good."""
     body, signature = open_signed(data, ADVERT, _ADVERT.size)
     found, identity, mask_key, share_key, certificate = _ADVERT.unpack(body)
@@ -331,8 +345,8 @@ def decode_advert(data: bytes, *, context: bytes, registrar: bytes | None = None
         raise MaskError("the advert is for another invitation", "context")
     check_keys(advert)
     check_signature(advert)
-    if registrar is not None:
-        masks.check_certificate(advert.certificate, advert.identity, registrar)
+    if slot_key is not None:
+        check_certificate(advert.certificate, advert.identity, slot_key)
     return advert
 
 

@@ -254,13 +254,8 @@ def sign(content: bytes, identity: Ed25519PrivateKey) -> bytes:
     return identity.sign(_digest(b"signed", content))
 
 
-def certify(identity: bytes, registrar: Ed25519PrivateKey) -> bytes:
-    """Returns the certificate with which a registrar vouches that this identity is a device that it knows."""
-    return registrar.sign(_digest(b"certificate", identity))
-
-
 def check_certificate(certificate: bytes, identity: bytes, registrar: bytes) -> None:
-    """Raises MaskError (`certificate`) unless this registrar has certified the identity."""
+    """Raises MaskError (`certificate`) unless this registrar has certified the identity, as it did in earlier versions."""
     try:
         Ed25519PublicKey.from_public_bytes(registrar).verify(certificate, _digest(b"certificate", identity))
     except (InvalidSignature, ValueError):

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.contribution import no_class
 from palate.client.invitations import Invitations
@@ -81,11 +80,9 @@ class VirtualPerson:
             )
             return
         if self._masked is None:
-            identity = Ed25519PrivateKey.generate()
             self._masked = MaskedAnswers(
                 own=lambda: self.own,
                 labels=self._mine,
-                identity=lambda: identity,
                 rules=MaskRules,
                 log=MemoryLog(),
                 server=SERVER,

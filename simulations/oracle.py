@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from palate.client import reconstruction
@@ -202,11 +201,9 @@ def answer_now(
 
 
 def _device(own: EncoderWeights, labels: Labels, log: MemoryLog) -> MaskedAnswers:
-    identity = Ed25519PrivateKey.generate()
     return MaskedAnswers(
         own=lambda: own,
         labels=lambda: labels if len(labels) >= LEAST_LABELS else None,
-        identity=lambda: identity,
         rules=MaskRules,
         log=log,
         server="oracle",

@@ -117,16 +117,6 @@ def join(
             show_default=False,
         ),
     ] = None,
-    certificate: Annotated[
-        str | None,
-        typer.Option(
-            "--certificate",
-            metavar="FILE_OR_TEXT",
-            help="What the registrar gave this device, as palate server certify prints it.",
-            rich_help_panel=TERMS,
-            show_default=False,
-        ),
-    ] = None,
     ask: Annotated[
         bool, typer.Option("--ask", help="Show what would leave now, and ask before joining.")
     ] = False,
@@ -159,7 +149,6 @@ def join(
     given = _given_terms(
         release_key,
         registrar,
-        certificate=_read_certificate(certificate),
         when=when,
         in_doubt=in_doubt,
         rounds_a_day=rounds_a_day,
@@ -295,15 +284,18 @@ def _show_terms(device: "Device", json: bool) -> None:
     from palate.client.consent import read_all_terms, read_history
     from palate.client.identity import own_identity
     from palate.client.ledger import read_spent
+    from palate.client.pseudonyms import slots_left
     from palate.client.spent_note import remember
 
     for line in remember(device.vault):
         shell.say(f"privacy: {line}")
     held, (dropped, events) = read_all_terms(device.vault), read_history(device.vault)
-    spent, identity = (
-        read_spent(device.vault),
-        own_identity(device.vault).public_key().public_bytes_raw().hex(),
-    )
+    spent = read_spent(device.vault)
+    pinned = [one for one in held if one.registrar]
+    identities = {
+        one.server: own_identity(device.vault, one).public_key().public_bytes_raw().hex() for one in pinned
+    }
+    left = {one.server: len(slots_left(device.vault, one)) for one in pinned}
     if json:
         entries = [asdict(one) for one in events]
         shell.print_json(
@@ -312,11 +304,12 @@ def _show_terms(device: "Device", json: bool) -> None:
                 "history": entries,
                 "dropped": dropped,
                 "privacy": spent.to_json(),
-                "identity": identity,
+                "identities": identities,
+                "pseudonyms": left,
             }
         )
     else:
-        shell.out().print(view_terms(held, events, dropped, spent, identity), soft_wrap=True)
+        shell.out().print(view_terms(held, events, dropped, spent, identities, left), soft_wrap=True)
 
 
 def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, ask: bool, yes: bool) -> None:
@@ -326,6 +319,7 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
     from palate.client.consent import Terms, agree, read_terms, refuse
     from palate.client.ledger import OwnBudget, write_budget
     from palate.client.preview import describe_usual_cost
+    from palate.client.pseudonyms import slots_left
     from palate.client.releases import pin_key
     from palate.shared.release import write_key
 
@@ -351,12 +345,17 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
         pin_key(device.vault, write_key(bytes.fromhex(terms.release_key)))
     write_budget(device.vault, OwnBudget(terms.epsilon, terms.delta, unprotected=terms.allow_unmasked))
     agree(device.vault, terms, datetime.now(UTC))
+    if terms.registrar and not slots_left(device.vault, terms):
+        shell.complain(
+            f"this device has no pseudonyms for {address}, so it stays out of rounds; palate pseudonyms show {address} says what "
+            "to give to the registrar"
+        )
 
 
 def _given_terms(release_key: str | None, registrar: str | None, **others: Any) -> dict[str, Any]:
     """Return the terms that were given as options, checked as far as they can be without the vault."""
     from palate.client.conditions import check_conditions
-    from palate.client.consent import Terms, read_public_key
+    from palate.client.consent import Terms, read_pinned_key
 
     keys = {"release_key": release_key, "registrar": registrar}
     found = {name: value for name, value in others.items() if value is not None}
@@ -364,33 +363,11 @@ def _given_terms(release_key: str | None, registrar: str | None, **others: Any) 
         if text == "none" and name == "registrar":
             found[name] = ""
         elif text is not None:
-            file = Path(text).expanduser()
-            try:
-                found[name] = read_public_key(
-                    file.read_text("ascii") if "\n" not in text and file.is_file() else text
-                )
-            except (OptionError, OSError, ValueError):
-                option = name.replace("_", "-")
-                raise OptionError(
-                    f"--{option} is no Ed25519 public key; give its text that begins with palate1, its 64 hexadecimal digits, "
-                    "or a file with its PEM or OpenSSH form"
-                ) from None
+            found[name] = read_pinned_key(text, name.replace("_", "-"))
     Terms("any", **found)
     if "when" in found:
         check_conditions(found["when"])
     return found
-
-
-def _read_certificate(text: str | None) -> str | None:
-    """Return a certificate given as text or in a file; its form is checked with the terms."""
-    if text is None:
-        return None
-    file = Path(text).expanduser()
-    try:
-        given = file.read_text("ascii") if len(text) < 128 and file.is_file() else text
-    except (OSError, ValueError):
-        raise OptionError("--certificate names a file that cannot be read") from None
-    return given.strip().removeprefix("certificate:").strip().lower()
 
 
 def _note_leaving(vault: "Vault", address: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from palate.client.commands import shell
@@ -137,7 +137,12 @@ def view_preview(preview: Preview) -> Any:
 
 
 def view_terms(
-    terms: Iterable[Terms], events: Sequence[Event], dropped: int, spent: OwnSpent, identity: str
+    terms: Iterable[Terms],
+    events: Sequence[Event],
+    dropped: int,
+    spent: OwnSpent,
+    identities: Mapping[str, str],
+    left: Mapping[str, int],
 ) -> Any:
     """Return what is agreed to with which server, what was spent of the privacy budget, and each change of the terms."""
     from rich.console import Group
@@ -155,7 +160,9 @@ def view_terms(
     parts += [shell.plain(spent_line(spent))] if spent.rounds or spent.unprotected_rounds else []
     if rows:
         parts += ["", _table(("when (UTC)", "server", "what", "terms"), rows)]
-    parts += [shell.plain(f"other devices know this one as {identity}")]
+    for server, identity in identities.items():
+        parts += [shell.plain(f"the registrar of {server} knows this device as {identity}")]
+        parts += [shell.plain(f"    pseudonyms for {left[server]:,} rounds are left there")]
     if dropped:
         parts += [shell.plain(f"{dropped:,} older entries are no longer kept")]
     return Group(*parts)

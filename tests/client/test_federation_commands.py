@@ -268,9 +268,12 @@ def test_joining_is_agreeing_and_what_is_not_said_again_stays(
     (tmp_path / "registrar.pub").write_text(KEY + "\n")
     assert agreed(vault) == ([], [])
     asked = ["--when", "idle+charging", "--least-devices", "50", "--epsilon", "0.5", "--allow-unmasked"]
-    palate("join", SERVER, "--insecure", *asked, "--registrar", str(tmp_path / "registrar.pub"))
+    done = palate("join", SERVER, "--insecure", *asked, "--registrar", str(tmp_path / "registrar.pub"))
+    assert f"no pseudonyms for {SERVER}, so it stays out" in done.stderr
     mine = Terms(SERVER, "idle+charging", 24, 50, 0.5, allow_unmasked=True, registrar=KEY)
     assert agreed(vault) == ([mine], ["agreed", "left"])
+    identity = json.loads(palate("outbox", "--terms", "--json").stdout)["identities"][SERVER]
+    assert f"the registrar of {SERVER} knows this device as {identity}" in palate("outbox", "--terms").stdout
     palate("join", SERVER, "--insecure")
     assert agreed(vault) == ([mine], ["agreed", "left", "joined", "left"])
     changes = ["--only-masked", "--registrar", "none", "--release-key", RELEASE_KEY, "--rounds-a-day", "3"]

@@ -1,9 +1,11 @@
 """What a device with a vault says in masked rounds, and what it refuses to say."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.consent import Terms, agree
 from palate.client.device import Device
-from palate.client.identity import own_identity
 from palate.client.joining import Member
 from palate.client.ledger import OwnBudget, OwnSpent, read_spent, write_budget
 from palate.client.masked_answers import guaranteed
 from palate.client.outbox import read_outbox
+from palate.client.pseudonyms import slots_left
 from palate.client.reasons import Declined
 from palate.server.masking import MaskedSum
 from palate.server.privacy import PlanSettings, Privacy, mask_settings, planned_masks
@@ -32,12 +34,13 @@ from palate.shared.masked_wire import (
     context_of,
     encode_invitation,
 )
-from palate.shared.masks import MaskSettings, certify
+from palate.shared.masks import MaskSettings
 from palate.shared.reasons import Reason
 from palate.shared.subspace import load_subspace, subspace_hash
 from palate.shared.update import LocalSettings
 from palate.shared.wire import TASK, Task, encode_task, fixed_hash, kind_of
 from tests.client.test_joining import put_label
+from tests.shared.pseudonym_cases import equip, registrar_in
 from tests.signed import RELEASE_KEY, signed
 
 SERVER = "127.0.0.1:9"
@@ -47,11 +50,18 @@ WITHIN = subspace_hash(load_subspace())
 MASKS = mask_settings(Privacy(), 1.0, least=2, most=2)
 
 
-def invite(masks: MaskSettings = MASKS, encoder: EncoderWeights | None = None, round: int = 1) -> bytes:  # noqa: A002
+def invite(
+    masks: MaskSettings = MASKS,
+    encoder: EncoderWeights | None = None,
+    round: int = 1,  # noqa: A002
+    **more: Any,
+) -> bytes:
     shipped = load_encoder()
     model = encode_model(shipped if encoder is None else encoder, shipped, 8)
     return encode_invitation(
-        Invitation(round, shipped.release, fixed_hash(shipped), 7, LocalSettings(), masks, model, WITHIN)
+        Invitation(
+            round, shipped.release, fixed_hash(shipped), 7, LocalSettings(), masks, model, WITHIN, **more
+        )
     )
 
 
@@ -160,18 +170,15 @@ def test_without_a_registrar_a_device_counts_its_own_noise_alone(people: list[Pe
         assert "if the other devices also add their noise" in one.describe()
 
 
-def test_with_a_registrar_a_device_counts_on_the_share_that_its_owner_chose(people: list[Person]) -> None:
+def test_with_a_registrar_a_device_counts_on_the_share_that_its_owner_chose(
+    people: list[Person], tmp_path: Path
+) -> None:
     trusting = mask_settings(Privacy(honest_share=1.0), 1.0, least=2, most=2)
-    registrar = Ed25519PrivateKey.generate()
+    registrar, file = registrar_in(tmp_path / "registrar")
     for one, share in zip(people, (1.0, 0.5), strict=True):
-        let(
-            one.device,
-            honest_share=share,
-            registrar=registrar.public_key().public_bytes_raw().hex(),
-            certificate=certify(
-                own_identity(one.device.vault).public_key().public_bytes_raw(), registrar
-            ).hex(),
-        )
+        terms = Terms(SERVER, least_devices=2, honest_share=share, registrar=registrar.public.hex())
+        agree(one.device.vault, terms, datetime.now(UTC))
+        equip(one.device.vault, terms, registrar, file)
     all_of_them, half = spent_in_a_round(people, trusting)
     assert all_of_them.rho == all_of_them.rho_if_all_add == pytest.approx(half.rho / 2, rel=0.01)
     assert all_of_them.rho_alone == half.rho_alone == half.rho  # half of two is a person alone
@@ -217,27 +224,104 @@ def test_an_unmasked_task_is_declined_unless_that_was_allowed(people: list[Perso
     assert read_outbox(people[0].device.vault) == []
 
 
-def test_devices_that_pin_a_registrar_meet_only_devices_that_it_has_certified(people: list[Person]) -> None:
-    registrar = Ed25519PrivateKey.generate()
-    public = registrar.public_key().public_bytes_raw()
-    identities = [own_identity(one.device.vault).public_key().public_bytes_raw() for one in people]
-    papers = [certify(identity, registrar).hex() for identity in identities]
-    invitation = invite()
+def test_devices_that_pin_a_registrar_meet_only_devices_that_it_has_certified(
+    people: list[Person], tmp_path: Path
+) -> None:
+    registrar, file = registrar_in(tmp_path / "registrar")
+    pinned = Terms(SERVER, least_devices=2, registrar=registrar.public.hex())
 
-    def roster() -> bytes:
-        total = MaskedSum(invitation, MASKS, COUNT + 1)
-        return total.adverts({place: one.answer(invitation) for place, one in enumerate(people)})[0]
+    def roster(slot: int) -> bytes:
+        total = MaskedSum(invite(slot=slot), MASKS, COUNT + 1)
+        adverts = {place: one.answer(invite(slot=slot)) for place, one in enumerate(people)}
+        return total.adverts(adverts)[0]
 
-    let(people[0].device, registrar=public.hex(), certificate=papers[0])
-    with pytest.raises(Declined) as refused:
-        people[0].answer(roster())
+    agree(people[0].device.vault, pinned, datetime.now(UTC))
+    equip(people[0].device.vault, pinned, registrar, file)
+    with pytest.raises(Declined) as refused:  # the other has no certificate
+        people[0].answer(roster(1))
     assert refused.value.reason is Reason.MASKS_REFUSED
-    let(people[1].device, registrar=public.hex(), certificate=papers[0])  # another device's paper
-    with pytest.raises(Declined):
-        people[0].answer(roster())
-    let(people[1].device, registrar=public.hex(), certificate=papers[1])
-    whole = roster()
+    agree(people[1].device.vault, pinned, datetime.now(UTC))
+    equip(people[1].device.vault, pinned, registrar, file)
+    whole = roster(2)
     assert [kind_of(one.answer(whole)) for one in people] == [SHARES, SHARES]
+
+
+def test_a_device_without_a_pseudonym_for_the_slot_says_nothing_and_one_is_used_once(
+    people: list[Person], tmp_path: Path
+) -> None:
+    registrar, file = registrar_in(tmp_path / "registrar", 2)
+    pinned = Terms(SERVER, least_devices=2, registrar=registrar.public.hex())
+    vault = people[0].device.vault
+    agree(vault, pinned, datetime.now(UTC))
+    assert people[0].answer(invite(slot=1)) == b""
+    assert "no pseudonym is left for slot 1" in people[0].lines[-1]
+    equip(vault, pinned, registrar, file)
+    assert kind_of(people[0].answer(invite(slot=1))) == ADVERT
+    assert people[0].answer(invite(slot=1)) == b""  # replayed
+    assert people[0].answer(invite(slot=1, round=2)) == b""  # another round in a slot that was used
+    assert kind_of(people[0].answer(invite(slot=2, round=1))) == ADVERT  # the round begun anew
+    assert people[0].answer(invite(slot=3)) == b""
+
+
+def test_a_pseudonym_is_gone_from_the_vault_before_anything_of_it_leaves(
+    people: list[Person], tmp_path: Path
+) -> None:
+    registrar, file = registrar_in(tmp_path / "registrar", 2)
+    pinned = Terms(SERVER, least_devices=2, registrar=registrar.public.hex())
+    vault = people[0].device.vault
+    agree(vault, pinned, datetime.now(UTC))
+    equip(vault, pinned, registrar, file)
+
+    def dies(wire: bytes) -> None:
+        assert slots_left(vault, pinned) == [2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        people[0].member.take_part(signed(invite(slot=1)), dies)
+    assert Person(people[0].device).answer(invite(slot=1)) == b""
+
+
+def test_a_device_that_stays_out_keeps_its_pseudonym(people: list[Person], tmp_path: Path) -> None:
+    registrar, file = registrar_in(tmp_path / "registrar", 2)
+    pinned = Terms(SERVER, least_devices=2, registrar=registrar.public.hex())
+    vault = people[0].device.vault
+    agree(vault, pinned, datetime.now(UTC))
+    equip(vault, pinned, registrar, file)
+    write_budget(vault, OwnBudget(0.1))
+    assert people[0].answer(invite(slot=1)) == b""
+    assert slots_left(vault, pinned) == [1, 2]
+
+
+def test_a_device_without_labels_uses_a_pseudonym_up_like_any_other(
+    tmp_path: Path, remembered_keys: None, people: list[Person]
+) -> None:
+    registrar, file = registrar_in(tmp_path / "registrar", 2)
+    pinned = Terms(SERVER, least_devices=2, registrar=registrar.public.hex())
+    with contextlib.closing(Device.init(tmp_path / "empty", PASSPHRASE)) as empty:
+        for device in (empty, people[0].device):
+            agree(device.vault, pinned, datetime.now(UTC))
+            equip(device.vault, pinned, registrar, file)
+            assert kind_of(Person(device).answer(invite(slot=1))) == ADVERT
+            assert slots_left(device.vault, pinned) == [2]
+
+
+def test_a_device_rests_by_itself_after_a_round_of_a_noise_plan(people: list[Person]) -> None:
+    def advertised(step: int, plan: int = 1) -> list[bool]:
+        wire = invite(rotation=bytes([plan]) * 32, step=step, rest=2, slot=step + 1)
+        return [one.answer(wire) != b"" for one in people]
+
+    assert advertised(0) == [True, True]  # and no more, so the step was not done
+    wire = invite(rotation=bytes([1]) * 32, step=0, rest=2, slot=9)
+    total = MaskedSum(wire, MASKS, COUNT + 1)
+    roster, _ = total.adverts({place: one.answer(wire) for place, one in enumerate(people)})
+    deliveries, _ = total.shares({place: one.answer(roster) for place, one in enumerate(people)})
+    assert kind_of(people[0].answer(deliveries[0])) == MASKED
+    assert advertised(0) == [True, True]  # the step once more
+    assert advertised(1) == [False, True]
+    assert "rests between the rounds of a noise plan" in people[0].lines[-1]
+    assert advertised(2) == [False, True]
+    assert advertised(3) == [True, True]
+    assert advertised(1, plan=2) == [True, True]
 
 
 def test_a_step_without_an_invitation_and_a_second_unmasking_are_refused(people: list[Person]) -> None:

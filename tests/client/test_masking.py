@@ -70,7 +70,6 @@ def unmask_request(r: Round, survivors: set[int], dropouts: set[int]) -> bytes:
         {"least_devices": 1},
         {"least_devices": 1_001},
         {"least_devices": 2.0},
-        {"registrar": b"short"},
         {"certificate": b"short"},
     ],
 )
@@ -137,29 +136,6 @@ def test_a_roster_of_another_round_or_model_is_refused() -> None:
     for other in (invitation(round=4), invitation(model=b"another model")):
         device = MaskedRound(other, identity=identity(0), source=stream("device 0"))
         assert refusal(lambda d=device: d.shares(r.roster)) == "context"  # type: ignore[misc]
-
-
-def test_a_device_that_trusts_a_registrar_refuses_others_than_it_has_certified() -> None:
-    registrar = identity(99)
-    public = registrar.public_key().public_bytes_raw()
-
-    def rules(device: int, certificate: bytes | None = None) -> MaskRules:
-        own = masks.certify(identity(device).public_key().public_bytes_raw(), registrar)
-        return MaskRules(registrar=public, certificate=own if certificate is None else certificate)
-
-    r = Round(3)
-    for certificates, reason in (({}, ""), ({2: bytes(64)}, "certificate")):
-        r.of = {
-            n: MaskedRound(r.invited, identity=identity(n), rules=rules(n, certificates.get(n)))
-            for n in range(3)
-        }
-        r.server = type(r.server)(r.invited, r.mask_settings, r.count)
-        r.advertise()
-        if reason:
-            assert refusal(r.share) == reason
-        else:
-            total, _ = (r.share(), r.mask(), r.reveal())[2]
-            assert (total == r.plain()).all()
 
 
 def test_a_second_roster_is_refused_and_a_refused_one_changes_nothing() -> None:

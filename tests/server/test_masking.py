@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palate.client.masking import MaskedRound
+from palate.client.masking import MaskedRound, MaskRules
 from palate.server.masking import MaskedSum
 from palate.shared import masked_wire as wire
 from palate.shared import masks
 from palate.shared.errors import MaskError
 from palate.shared.shamir import PRIME, SHARE_BYTES
 from tests.shared.mask_cases import COUNT, Round, identity, invitation, settings, stream
+from tests.shared.pseudonym_cases import certificate, slot_key
 
 
 def failure(work: Callable[[], Any]) -> str:
@@ -165,9 +166,24 @@ def test_an_advert_that_was_tampered_with_or_replayed_costs_its_device() -> None
 
 def test_an_advert_without_the_registrars_certificate_costs_its_device() -> None:
     r = Round(4)
-    registrar = identity(99).public_key().public_bytes_raw()
-    r.server = MaskedSum(r.invited, r.mask_settings, r.count, registrar=registrar)
+    r.server = MaskedSum(r.invited, r.mask_settings, r.count, slot_key=slot_key(1))
     assert failure(r.advertise) == "few"
+    with pytest.raises(MaskError):
+        MaskedSum(r.invited, r.mask_settings, r.count, slot_key=slot_key(2))
+
+
+def test_a_certificate_that_comes_twice_is_in_the_roster_once() -> None:
+    """Shown again by its device under another number, or with another device's keys: neither gets in twice."""
+    r = Round(3)
+    for n in range(3):
+        rules = MaskRules(certificate=certificate(identity(n).public_key().public_bytes_raw(), 1))
+        r.of[n] = MaskedRound(r.invited, identity=identity(n), rules=rules)
+    stolen = MaskRules(certificate=r.of[0]._rules.certificate)
+    r.of[3] = MaskedRound(r.invited, identity=identity(0), rules=r.of[0]._rules)
+    r.of[4] = MaskedRound(r.invited, identity=identity(4), rules=stolen)
+    r.server = MaskedSum(r.invited, r.mask_settings, r.count, slot_key=slot_key(1))
+    _, refused = r.server.adverts({n: one.advert() for n, one in r.of.items()})
+    assert refused == {3: "duplicate", 4: "certificate"}
 
 
 @pytest.mark.parametrize("phase", ["shares", "masked", "revealed"])
@@ -420,17 +436,7 @@ def test_the_source_of_vectors_is_no_source_of_secrets() -> None:
     assert stream("a")(32) == stream("a")(32)
 
 
-def test_a_device_that_rests_is_left_out_under_whatever_number_it_comes() -> None:
-    r = Round(5)
-    resting = identity(3).public_key().public_bytes_raw()
-    r.server = MaskedSum(r.invited, r.mask_settings, r.count, resting=[resting])
-    adverts = {100 + n: one.advert() for n, one in r.of.items()}
-    roster, refused = r.server.adverts(adverts)
-    assert refused == {103: "resting"}
-    assert resting not in roster
-
-
 def test_who_took_part_are_those_whose_vectors_are_in_the_sum() -> None:
     r = Round(10)
     r.go((0,), (1,), (2,), (3,))
-    assert r.server.took_part() == {n: identity(n).public_key().public_bytes_raw() for n in range(3, 10)}
+    assert r.server.took_part() == frozenset(range(3, 10))

@@ -41,11 +41,6 @@ def opened(home: Path, run: RunSettings = RUN, budget: Budget = BUDGET) -> Plann
     return PlannedNoise(home / "noise", run, Ledger(home / "ledger", budget))
 
 
-def people(*numbers: int) -> dict[int, bytes]:
-    """Devices by number, with an identity each."""
-    return {number: bytes([number % 256]) * 32 for number in numbers}
-
-
 def test_what_comes_back_is_the_sum_with_the_plans_noise_modulo_the_ring(tmp_path: Path) -> None:
     noise = opened(tmp_path)
     half = 1 << (noise.masks.ring_bits - 1)
@@ -54,7 +49,7 @@ def test_what_comes_back_is_the_sum_with_the_plans_noise_modulo_the_ring(tmp_pat
     for round_, total in enumerate(totals, start=1):
         seed = (tmp_path / "noise" / "seed").read_bytes()
         wanted, state = add_noise(plan, state, total, [str(round_)], seed)
-        found = noise.add(round_, total, people(round_), 3)
+        found = noise.add(round_, total, {round_}, 3)
         np.testing.assert_array_equal(
             found, centred(to_ring(wanted, noise.masks.ring_bits), noise.masks.ring_bits)
         )
@@ -62,15 +57,16 @@ def test_what_comes_back_is_the_sum_with_the_plans_noise_modulo_the_ring(tmp_pat
     assert (noise.step, noise.steps) == (3, 4)
 
 
-def test_who_was_in_a_sum_rests_by_number_and_by_identity_and_after_a_restart(tmp_path: Path) -> None:
+def test_who_was_in_a_sum_rests_also_after_a_restart(tmp_path: Path) -> None:
     noise = opened(tmp_path)
-    noise.add(1, ZEROS, people(7, -8), 3)
+    assert noise.rest == 1
+    noise.add(1, ZEROS, {7, -8}, 3)
     for one in (noise, opened(tmp_path)):
-        assert one.resting() == ({7, -8}, set(people(7, -8).values()))
-    noise.add(2, ZEROS, people(9), 3)
-    assert opened(tmp_path).resting() == ({9}, set(people(9).values()))
-    with pytest.raises(OptionError, match="steps ago"):  # under another number
-        noise.add(3, ZEROS, {10: people(9)[9]}, 3)
+        assert one.resting() == {7, -8}
+    noise.add(2, ZEROS, {9}, 3)
+    assert opened(tmp_path).resting() == {9}
+    with pytest.raises(OptionError, match="steps ago"):
+        noise.add(3, ZEROS, {9}, 3)
 
 
 def test_the_ledger_counts_what_the_mechanism_says_once_for_all_rounds(tmp_path: Path) -> None:
@@ -79,7 +75,7 @@ def test_the_ledger_counts_what_the_mechanism_says_once_for_all_rounds(tmp_path:
     assert read_spent(tmp_path / "ledger").mechanism == DEVICES
     epsilon = epsilon_by_pld([(Cost(2.0), 1)], 1e-5)
     for number in (1, 2, 3, 4):
-        noise.add(number, ZEROS, people(number), 3)
+        noise.add(number, ZEROS, {number}, 3)
         spent = read_spent(tmp_path / "ledger")
         assert spent.epsilon == pytest.approx(epsilon)
         assert (spent.rounds, spent.mechanism) == (number, SERVER)
@@ -95,14 +91,14 @@ def test_all_steps_done_is_one_line_that_says_how_to_go_on(tmp_path: Path) -> No
     noise = opened(tmp_path)
     for number in (1, 2, 3, 4):
         noise.check()
-        noise.add(number, ZEROS, people(number), 3)
-    for late in (noise.check, lambda: opened(tmp_path), lambda: noise.add(5, ZEROS, people(5), 3)):
+        noise.add(number, ZEROS, {number}, 3)
+    for late in (noise.check, lambda: opened(tmp_path), lambda: noise.add(5, ZEROS, {5}, 3)):
         with pytest.raises(PrivacyBudgetError, match="all 4 steps of the noise plan are done") as caught:
             late()
         assert "\n" not in str(caught.value)
     shutil.move(tmp_path / "noise", tmp_path / "old")
     before = read_spent(tmp_path / "ledger").epsilon
-    opened(tmp_path).add(5, ZEROS, people(1), 3)
+    opened(tmp_path).add(5, ZEROS, {1}, 3)
     spent = read_spent(tmp_path / "ledger")
     assert spent.plans == (PlanSpent(4, 4), PlanSpent(4, 1))
     assert spent.epsilon == pytest.approx(epsilon_by_pld([(Cost(2.0), 2)], 1e-5))
@@ -117,7 +113,7 @@ def test_a_plan_beyond_the_budget_does_not_begin_and_nothing_is_spent(tmp_path: 
 
 
 def test_the_noise_of_a_plan_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
-    opened(tmp_path).add(1, ZEROS, people(1), 3)
+    opened(tmp_path).add(1, ZEROS, {1}, 3)
     for other in (replace(RUN, devices=4), replace(RUN, quorum=3)):
         with pytest.raises(FileFormatError, match="another plan") as caught:
             opened(tmp_path, other)
@@ -127,9 +123,9 @@ def test_the_noise_of_a_plan_with_other_settings_is_not_gone_on_with(tmp_path: P
 
 def test_an_older_noise_state_is_noticed_by_the_ledger(tmp_path: Path) -> None:
     noise = opened(tmp_path)
-    noise.add(1, ZEROS, people(1), 3)
+    noise.add(1, ZEROS, {1}, 3)
     shutil.copytree(tmp_path / "noise", tmp_path / "copy")
-    noise.add(2, ZEROS, people(2), 3)
+    noise.add(2, ZEROS, {2}, 3)
     shutil.rmtree(tmp_path / "noise")
     shutil.copytree(tmp_path / "copy", tmp_path / "noise")
     with pytest.raises(LedgerDamagedError, match="an older copy was put back"):
@@ -149,10 +145,10 @@ def test_a_kill_before_the_ledgers_line_leaves_the_step_spent(
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "book_plan_round", dies)
         with pytest.raises(Killed):
-            noise.add(1, ZEROS, people(1), 3)
+            noise.add(1, ZEROS, {1}, 3)
     again = opened(tmp_path)
     assert again.step == 1
-    assert again.resting()[0] == {1}
+    assert again.resting() == {1}
 
 
 def test_a_state_that_cannot_be_kept_gives_no_sum_and_no_line(
@@ -166,7 +162,7 @@ def test_a_state_that_cannot_be_kept_gives_no_sum_and_no_line(
     with monkeypatch.context() as patch:
         patch.setattr(NoiseFolder, "add", full)
         with pytest.raises(StorageError):
-            noise.add(1, ZEROS, people(1), 3)
+            noise.add(1, ZEROS, {1}, 3)
     assert read_spent(tmp_path / "ledger").plans == (PlanSpent(4, 0),)
     assert noise.step == 0
 
@@ -181,7 +177,7 @@ def test_noise_cancels_in_what_is_learned_and_would_not_if_each_round_rotated_by
         noise = opened(tmp_path / f"{bands} {alike}", run)
         change = np.zeros(load_subspace().count)
         for number in range(1, 17):
-            sum_ = noise.add(number, np.zeros(len(change) + 1, np.int64), people(number), 3)
+            sum_ = noise.add(number, np.zeros(len(change) + 1, np.int64), {number}, 3)
             seed = noise.rotation if alike else bytes([number]) * 32
             change += from_levels(sum_, 1, step=noise.masks.step, clip=0.15, seed=seed)[0]
         return float(np.std(change)) / 0.15

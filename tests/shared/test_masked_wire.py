@@ -23,10 +23,10 @@ from palate.shared.shamir import encode_share, split_secret
 from palate.shared.update import LocalSettings
 from palate.shared.wire import CHECKSUM_BYTES, add_checksum
 from tests.shared.mask_cases import Round, identity, invitation, settings, stream
+from tests.shared.pseudonym_cases import certificate, slot_key
 
-VECTORS = json.loads(
-    (Path(__file__).parent.parent / "data" / "mask_vectors.json").read_text(encoding="utf-8")
-)
+DATA = Path(__file__).parent.parent / "data" / "mask_vectors.json"
+VECTORS = json.loads(DATA.read_text(encoding="utf-8"))
 SERVERS = ("invitation", "roster", "delivery", "unmask", "agreement")
 DEVICES = ("advert", "shares", "masked", "revealed", "endorsement")
 MUTATIONS = 10_000
@@ -134,24 +134,6 @@ def refusal(kind: str, data: Any, **_: Any) -> str:
 # --- vectors ------------------------------------------------------------------------------------------------------
 
 
-def test_a_round_gives_the_bytes_of_the_vectors() -> None:
-    r = vector_round()
-    assert r.invited.hex() == VECTORS["invitation"]
-    assert r.of[0].context.hex() == VECTORS["context"]
-    assert r.vectors.tolist() == VECTORS["levels"]
-    assert [r.adverts[n].hex() for n in range(4)] == VECTORS["adverts"]
-    assert r.roster.hex() == VECTORS["roster"]
-    assert [r.shares[n].hex() for n in range(4)] == VECTORS["shares"]
-    assert [r.deliveries[n].hex() for n in range(4)] == VECTORS["deliveries"]
-    assert {str(n): data.hex() for n, data in r.masked.items()} == VECTORS["masked"]
-    assert r.unmask.hex() == VECTORS["unmask"]
-    assert {str(n): data.hex() for n, data in r.revealed.items()} == VECTORS["revealed"]
-    for n in range(4):
-        assert agreement.encode_endorsement(request(), identity(n)).hex() == VECTORS["endorsements"][n]
-    assert valid("agreement").hex() == VECTORS["agreement"]
-    assert r.total.tolist() == VECTORS["sum"]  # type: ignore[attr-defined]
-
-
 def test_the_parts_give_the_vectors_too() -> None:
     parts = VECTORS["parts"]
     agreed, session = bytes.fromhex(parts["agreed"]), bytes.fromhex(parts["session"])
@@ -179,7 +161,7 @@ def test_an_advert_packed_by_hand_is_the_same() -> None:
     draw = stream("device 1")
     keys = masks.public_key(draw(32)) + masks.public_key(draw(32))
     name = identity(1).public_key().public_bytes_raw()
-    content = b"PALATE\4\1" + bytes.fromhex(VECTORS["context"]) + name + keys + bytes(64)
+    content = b"PALATE\4\1" + bytes.fromhex(VECTORS["context"]) + name + keys + bytes(256)
     signed = identity(1).sign(hashlib.sha256(b"palate signed 1\0" + content).digest())
     assert vector_round().adverts[1] == content + signed
 
@@ -316,14 +298,15 @@ def test_ten_thousand_mutations_are_refused_or_equal(kind: str) -> None:
     [
         (8, b"\1", "shapes"),
         (76, struct.pack("<I", 0), "number"),  # round
-        (88, struct.pack("<I", 0), "settings"),  # steps
-        (92, struct.pack("<d", float("nan")), "settings"),  # learning rate
-        (124, struct.pack("<I", 33), "settings"),  # ring bits
-        (128, struct.pack("<I", 1), "settings"),  # least
-        (132, struct.pack("<d", 0.0), "settings"),  # step
-        (148, struct.pack("<d", -0.0), "settings"),  # noise
-        (156, struct.pack("<d", 0.2), "settings"),  # threshold share
-        (196, struct.pack("<I", 6), "size"),  # length of the model
+        (80, struct.pack("<I", 0), "number"),  # slot
+        (92, struct.pack("<I", 0), "settings"),  # steps
+        (96, struct.pack("<d", float("nan")), "settings"),  # learning rate
+        (128, struct.pack("<I", 33), "settings"),  # ring bits
+        (132, struct.pack("<I", 1), "settings"),  # least
+        (136, struct.pack("<d", 0.0), "settings"),  # step
+        (152, struct.pack("<d", -0.0), "settings"),  # noise
+        (160, struct.pack("<d", 0.2), "settings"),  # threshold share
+        (200, struct.pack("<I", 6), "size"),  # length of the model
     ],
 )
 def test_an_invitation_with_a_value_out_of_range_is_refused(offset: int, new: bytes, reason: str) -> None:
@@ -344,6 +327,11 @@ def test_an_invitation_with_a_value_out_of_range_is_refused(offset: int, new: by
         ({"model": bytes(wire.MOST_MODEL_BYTES + 1)}, "size"),
         ({"rotation": bytes(31)}, "size"),
         ({"rotation": "ab" * 16}, "size"),
+        ({"slot": 0}, "number"),
+        ({"slot": 2**32}, "number"),
+        ({"step": 1}, "number"),  # of no plan
+        ({"rest": 1}, "number"),
+        ({"rotation": bytes(32), "step": -1}, "number"),
     ],
 )
 def test_an_invitation_that_cannot_be_is_not_made(changed: dict[str, Any], reason: str) -> None:
@@ -355,10 +343,10 @@ def test_an_invitation_that_cannot_be_is_not_made(changed: dict[str, Any], reaso
 
 def test_an_invitation_names_what_is_rotated_by_or_nothing() -> None:
     plain = Invitation(1, 0, "ab" * 32, 7, LocalSettings(), settings(), b"a model")
-    named = dataclasses.replace(plain, rotation=bytes(range(32)))
+    named = dataclasses.replace(plain, rotation=bytes(range(32)), step=3, rest=7)
     for one in (plain, named):
         assert wire.decode_invitation(wire.encode_invitation(one)) == one
-    assert len(wire.encode_invitation(named)) == len(wire.encode_invitation(plain)) + 32
+    assert len(wire.encode_invitation(named)) == len(wire.encode_invitation(plain)) + 40
     assert wire.context_of(wire.encode_invitation(named)) != wire.context_of(wire.encode_invitation(plain))
     content = opened("invitation", wire.encode_invitation(named))
     assert refusal("invitation", add_checksum(content[:-1])) == "size"
@@ -453,17 +441,17 @@ def test_a_roster_of_another_invitation_is_refused() -> None:
 
 
 def test_certificates_travel_only_if_there_are_any() -> None:
-    certificate = masks.certify(identity(1).public_key().public_bytes_raw(), identity(9))
-    data = with_advert(1, readvert(1, certificate=certificate))
-    assert len(data) == len(valid("roster")) + 4 * 64
+    own = certificate(identity(1).public_key().public_bytes_raw(), 1)
+    data = with_advert(1, readvert(1, certificate=own))
+    assert len(data) == len(valid("roster")) + 4 * 256
     found = wire.decode_roster(data, context=vector_round().of[0].context)
-    assert [one.certificate == certificate for one in found.adverts] == [i == place(1) for i in range(4)]
+    assert [one.certificate == own for one in found.adverts] == [i == place(1) for i in range(4)]
     assert wire.encode_roster(found.adverts) == data
     with pytest.raises(MaskError) as caught:  # the others have none
         wire.decode_roster(
             data,
             context=vector_round().of[0].context,
-            registrar=identity(9).public_key().public_bytes_raw(),
+            slot_key=slot_key(1),
         )
     assert caught.value.reason == "certificate"
 
