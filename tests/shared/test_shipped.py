@@ -78,12 +78,12 @@ def test_a_files_hash_is_taken_once_in_a_process(copied: Path, monkeypatch: pyte
 
 
 def test_a_device_with_another_tower_joins_no_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from palate.client import Device, releases
+    from palate.client import Device, backbone
 
-    shutil.copytree(releases.WEIGHTS, tmp_path / "weights")
+    shutil.copytree(backbone.WEIGHTS, tmp_path / "weights")
     with Device.init(tmp_path / "vault", "pw") as device:
         Member(device, server="example.org:443")
-        monkeypatch.setattr(releases, "WEIGHTS", tmp_path / "weights")
+        monkeypatch.setattr(backbone, "WEIGHTS", tmp_path / "weights")
         Member(device, server="example.org:443")
         change_a_weight(tmp_path / "weights" / "picture_tower.safetensors")
         with pytest.raises(ModelError, match="takes part in no round; install Palate anew") as caught:
