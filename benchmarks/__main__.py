@@ -26,7 +26,7 @@ from benchmarks.rows import Row, print_rows
 MODULES = (
     "comments_read", "sentiment", "visible", "evaluator", "real_pictures", "speed", "personalization_cost",
     "generator", "unseen_words", "personalization", "engines", "masks", "ledger", "leaks", "evidence",
-    "federated_pick", "deployed", "privacy", "canary",
+    "federated_pick", "deployed", "stand_ins", "soak", "privacy", "canary", "oracle", "release_trial",
 )  # fmt: skip
 
 

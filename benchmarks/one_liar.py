@@ -23,6 +23,7 @@ from tqdm import tqdm
 from palate.server.settings import RunSettings
 from palate.shared.encoder import load_encoder
 from palate.shared.subspace import load_subspace, subspace_of
+from palate.shared.sum_noise import VOUCHED_SHARE
 from palate.simulations.experiment import STRANGERS_SEED, WEAK
 from palate.simulations.one_liar import AIMS, Story, run_with_one_liar
 from palate.simulations.people import make_people
@@ -58,8 +59,9 @@ QUICK = Size(people=60, strangers=4, pictures=700, rounds=2, devices=30)
 
 
 def read_settings(size: Size) -> RunSettings:
-    """The run's settings, with so many rounds; with fewer devices the same noise for each, which is less than the sum needs."""
+    """The run's settings where a registrar vouches, with so many rounds; with fewer devices the same noise for each, less than the sum needs."""
     found = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+    found["privacy"]["honest_share"] = VOUCHED_SHARE
     found |= {"rounds": size.rounds, "devices": size.devices, "quorum": max(2, size.devices * 9 // 10)}
     return RunSettings.from_json(json.dumps(found))
 

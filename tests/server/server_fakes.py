@@ -61,11 +61,12 @@ class FakeDevices:
     odd: dict[int, Answer] = field(default_factory=dict)
     delays: dict[int, int] = field(default_factory=dict)
     backwards: bool = False
-    offers: list[bytes] = field(default_factory=list)  # logs of releases, which nobody waits for answers to
+    offers: list[bytes] = field(default_factory=list)  # logs of releases, which are answered with nothing
     tasks: list[Task] = field(default_factory=list)
     asked: list[list[int]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     _waiting: dict[str, tuple[Task, int, int]] = field(default_factory=dict)
+    _offered: dict[str, int] = field(default_factory=dict)
 
     def connected(self) -> Sequence[int]:
         return range(self.first, self.first + self.count)
@@ -74,7 +75,8 @@ class FakeDevices:
         (wire,) = set(wires.values())
         if kind_of(wire) == RELEASE:
             self.offers.append(wire)
-            return {f"{round}-offer-{device}": device for device in wires}
+            self._offered = {f"{round}-offer-{device}": device for device in wires}
+            return dict(self._offered)
         task = decode_task(message_in(wire))
         assert task.round == round
         self.tasks.append(task)
@@ -85,6 +87,8 @@ class FakeDevices:
         return ids
 
     def replies(self, questions: Collection[str]) -> Iterable[Reply]:
+        while self._offered:
+            yield Reply(self._offered.popitem()[0], b"")
         for question, (task, device, polls) in sorted(self._waiting.items(), reverse=self.backwards):
             if polls > 0:
                 self._waiting[question] = (task, device, polls - 1)

@@ -75,10 +75,9 @@ class PlainGrid(Grid):
             ids.append(message.metadata.message_id)
             device = message.metadata.dst_node_id
             wire = cast("bytes", message.content["palate"]["wire"])  # type: ignore[index]
-            if kind_of(wire) == RELEASE:  # the log of releases, which nobody waits for an answer to
-                continue
+            offered = kind_of(wire) == RELEASE
             try:
-                content = self.odd.get(device, good)(wire, device)
+                content = record(wire=b"") if offered else self.odd.get(device, good)(wire, device)
                 self._replies[ids[-1]] = Message(content, reply_to=message)  # type: ignore[call-overload]
             except ValueError as error:
                 self._replies[ids[-1]] = error
