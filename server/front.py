@@ -55,6 +55,9 @@ FLEET, OURS = "/v1/fleet/", "/v1/palate/"
 KEY_HEADER, TIME_HEADER, SIGNATURE_HEADER = b"flwr-public-key", b"flwr-timestamp", b"flwr-signature"
 HOLD_HEADER: Final = b"x-palate-hold"  # how many seconds a device is ready to wait for a message
 HAD_HEADER: Final = b"x-palate-had"  # the id of the message that a device got last
+PROXY_HEADERS: Final = frozenset(
+    (b"via", b"forwarded", b"x-forwarded-for")
+)  # one of them, where a proxy hands a call on
 
 SMALL: Final = 4_096  # bytes of a request without content
 LARGE: Final = MOST_RECORD + 16_384
@@ -95,6 +98,7 @@ class Front:
     _failures: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
     _waiting: dict[int, asyncio.Future[None]] = field(default_factory=dict)
     _peers: dict[Any, int] = field(default_factory=dict)  # which node last called on a connection
+    _calling: dict[int, Any] = field(default_factory=dict)  # the connection on which a node last called
     _buffered: int = 0
     _room: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -147,6 +151,8 @@ class Front:
             return bytes(answer.SerializeToString())
         node = request.node_id if call in ("deactivate-node", "unregister-node") else request.node.node_id
         self.link.is_alive(node)
+        if not PROXY_HEADERS & headers.keys():
+            self._calls_on(scope.get("client"), node)
         had = headers[HAD_HEADER].decode("latin-1") if HAD_HEADER in headers else None
         if call in ("take", "pull-messages") and not (had is not None and self.link.missed(node, had)):
             await self._hold(node, headers, receive)
@@ -293,11 +299,25 @@ class Front:
         if woken is not None and not woken.done():
             woken.set_result(None)
 
+    def _calls_on(self, client: Any, node: int) -> None:
+        """Note on which connection a node called last; a proxy's are not noted, for they say nothing of one device."""
+        before = self._peers.get(client)
+        if before not in (None, node):
+            self._calling.pop(before, None)
+        self._peers[client], self._calling[node] = node, client
+
     def connection_lost(self, client: Any) -> None:
         """Be told that a connection ended: a device of ours keeps one open, so it has left, or will be back at once."""
         node = self._peers.pop(client, None)
-        if node is not None:
+        if node is not None and self._calling.get(node) == client:
+            del self._calling[node]
             self.link.hung_up(node)
+
+    def connection_idle(self, client: Any) -> None:
+        """Be told that this server ends a connection, because nothing came on it for long: that says nothing of the device."""
+        node = self._peers.pop(client, None)
+        if node is not None and self._calling.get(node) == client:
+            del self._calling[node]
 
     def keep_waiting_alive(self) -> None:
         """Note that all devices that wait are alive; to be called every few seconds."""

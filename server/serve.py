@@ -65,6 +65,10 @@ class _Guarded(HttpToolsProtocol):
         self.app.connection_lost(self.client)
         super().connection_lost(exc)
 
+    def timeout_keep_alive_handler(self) -> None:
+        self.app.connection_idle(self.client)
+        super().timeout_keep_alive_handler()
+
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return

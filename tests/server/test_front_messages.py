@@ -114,6 +114,40 @@ def test_who_hangs_up_while_waiting_is_soon_gone_and_back_with_the_next_call(
     run(work())
 
 
+@pytest.mark.parametrize(
+    ("how", "gone"), [("killed", True), ("idle", False), ("behind a proxy", False), ("moved on", False)]
+)
+def test_a_device_that_is_killed_at_work_is_soon_gone_and_no_other_whose_connection_ends(
+    monkeypatch: pytest.MonkeyPatch, how: str, gone: bool
+) -> None:
+    monkeypatch.setattr(links, "GONE_SECONDS", 0.1)
+
+    async def take(caller: Caller, address: str = "192.0.2.1") -> None:
+        headers = caller.signed() | ({"via": "1.1 proxy"} if how == "behind a proxy" else {})
+        body = join_frames([caller.asks().SerializeToString()])
+        sent = await call(
+            caller.front, "/v1/palate/take", body, {**headers, "x-palate-hold": "0"}, address=address
+        )
+        assert sent.status == 200
+
+    async def work() -> None:
+        link, front = opened()
+        caller = await Caller(front).join()
+        questions = link.ask({caller.node: b"task"}, 1, 60.0)
+        await take(caller)
+        if how == "moved on":
+            await take(caller, "192.0.2.2")
+        if how == "idle":
+            front.connection_idle(("192.0.2.1", 1234))
+        front.connection_lost(("192.0.2.1", 1234))
+        await asyncio.sleep(0.15)
+        assert (link.connected() == []) is gone
+        found = {reply.question: reply.reason for reply in link.replies(all_of_them=True)}
+        assert found == (dict.fromkeys(questions, "gone") if gone else {})
+
+    run(work())
+
+
 def test_a_newer_call_of_a_device_ends_the_older() -> None:
     async def work() -> None:
         link, front = opened()

@@ -153,8 +153,9 @@ def test_processes_end_with_the_bits_of_one_process_even_if_the_server_is_killed
     if Path("/proc/self").exists():
         assert len(at_work) == 1
     assert not deployed.ended()
-    assert deployed.start() != first
-    assert deployed.palate("status")["run_up_to"] == 4
+    again = deployed.palate("start", "--port", str(deployed.port))
+    assert again["pid"] != first
+    assert again["resumed"]
     deployed.until(deployed.ended)
     assert deployed.palate("status")["round"] == 4
     assert hash_of(deployed) == in_one_process(tmp_path / "one", 4)
