@@ -243,9 +243,10 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[RunSettings]:
 
 
 def vouched(home: Path) -> None:
-    """Makes a registrar."""
+    """Makes a registrar, with keys for the first slots."""
     identity = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
     palate("certify", identity, "--home", str(home))
+    palate("slots", "--count", "2", "--home", str(home))
 
 
 def test_others_are_counted_on_where_somebody_vouches_for_them(
@@ -268,6 +269,18 @@ def test_others_are_counted_on_where_somebody_vouches_for_them(
     palate("run", "--settings", str(trusting), "--detach")
     shares = [one.privacy.counted_share for one in submitted if one.privacy is not None]
     assert shares == [0.0, 0.5, 0.8, 0.5, 0.8]
+
+
+def test_a_run_without_the_registrars_keys_for_its_slots_is_not_submitted(
+    home: Path, submitted: list[RunSettings]
+) -> None:
+    identity = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+    palate("certify", identity, "--home", str(home))
+    refused = palate("run", "--detach", status=1).stderr
+    assert "no key of the registrar's for slot 1" in refused
+    assert refused.count("\n") == 1
+    palate("run", "--detach", "--unmasked")  # needs none
+    assert [one.privacy for one in submitted] == [None]
 
 
 def test_a_run_says_when_a_budget_is_used_up_before_it_ends(
