@@ -14,6 +14,7 @@ from palate.server.settings import RunSettings
 from palate.shared.encoder import SENTENCE_FEATURES, load_encoder
 from palate.shared.public_pictures import load_public_pictures
 from palate.shared.subspace import load_subspace
+from palate.shared.sum_noise import VOUCHED_SHARE
 from palate.simulations.one_liar import AIMS, Story, direction, run_with_one_liar
 from palate.simulations.population import Stranger
 
@@ -25,6 +26,7 @@ def settings() -> RunSettings:
     """The recommended run with fewer devices, and the noise for each that makes it as long in the mean."""
     found = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
     found["privacy"]["noise_multiplier"] *= DEVICES / RECOMMENDED
+    found["privacy"]["honest_share"] = VOUCHED_SHARE
     found |= {"rounds": 20, "devices": DEVICES, "quorum": DEVICES * 9 // 10}
     return RunSettings.from_json(json.dumps(found))
 
