@@ -104,10 +104,16 @@ def trained(folder: ServerFolder) -> Checkpoint:
 
 
 def tested(folder: ServerFolder, kept: Checkpoint, *, anyway: bool) -> Acceptance:
-    """Return what the acceptance test found of a checkpoint's encoder; raise OptionError for one that it refuses."""
-    from palate.server import release_figures
-    from palate.server.releases import newest_encoder
+    """Return what the acceptance test found of a checkpoint's encoder; raise OptionError for one that it refuses.
 
+    The encoder of the release before is not tested again: `next_release` says that nothing was learned since.
+    """
+    from palate.server import release_figures
+    from palate.server.releases import list_releases, newest_encoder
+    from palate.shared.encoder import encoder_hash
+
+    if encoder_hash(kept.encoder) in [card.hash for card in list_releases(folder.releases)][-1:]:
+        return None
     with shell.dots("testing the encoder on public pictures"):
         return release_figures.accept(
             newest_encoder(folder.releases), kept.encoder, kept.memory, anyway=anyway

@@ -160,7 +160,7 @@ def test_processes_end_with_the_bits_of_one_process_even_if_the_server_is_killed
     assert deployed.palate("status")["round"] == 4
     assert hash_of(deployed) == in_one_process(tmp_path / "one", 4)
     assert [line["round"] for line in read_metrics(deployed.home / "rounds.jsonl")] == [1, 2, 3, 4]
-    card = deployed.palate("release")
+    card = deployed.palate("release", "--anyway")  # what these devices answer is noise
     assert (card["release"], card["round"]) == (1, 4)
     assert list((deployed.home / "flower").iterdir()) == []
 
