@@ -41,6 +41,7 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 50  # the server is killed in the second, and wh
 DEADLINE_SECONDS = 60
 LEARNING_RATE = 0.001
 OVER_SAMPLING = 1.5
+SPARE_SLOTS = 8  # for rounds that a kill makes begin anew, and for that of the control
 REPORT = "federation-demo.json"
 
 Step = Callable[[str], contextlib.AbstractContextManager[None]]
@@ -109,12 +110,14 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
         )
     nodes = sorted(stage.nodes, key=lambda node: node.name)
     wire = ("127.0.0.1", port)
-    with step("a registrar vouches for each device"):
-        pinned = {node.name: _vouch_for(stage, node) for node in nodes}
     with Tap(wire, folder / "capture") as tap, Peers(nodes) as peers:
+        with step("a registrar vouches for each device, and signs its pseudonyms without seeing them"):
+            slots = stage.serve("slots", "--count", str(rounds + SPARE_SLOTS))
+            for node in nodes:
+                _vouch_for(stage, node, tap.address, slots)
         with step("the devices join, through a tap that keeps every byte"):
             for node in nodes:
-                stage.join(node, tap.address, extra=pinned[node.name])
+                stage.join(node, tap.address, extra=("--registrar", slots["registrar"]))
             private = {node.name: _read_private(node, folder) for node in nodes}
             stage.until("all devices have joined", lambda: all(node.joined() for node in nodes))
         with step("round 1"):
@@ -259,11 +262,18 @@ def _read_private(node: Node, folder: Path) -> Private:
     return read_private(node.home, node.passphrase, _pictures(folder, node))
 
 
-def _vouch_for(stage: Stage, node: Node) -> tuple[str, ...]:
-    """Has the registrar certify a device; returns what its owner joins with."""
-    shown = stage.palate("outbox", "--terms", "--json", "--home", str(node.home), node=node)
-    given = stage.serve("certify", json.loads(shown)["identity"])
-    return ("--registrar", given["registrar"], "--certificate", given["certificate"])
+def _vouch_for(stage: Stage, node: Node, address: str, slots: Mapping[str, Any]) -> None:
+    """Has the registrar register a device and certify a pseudonym for each slot, by files that go back and forth."""
+
+    def pseudonyms(command: str, *more: str) -> Any:
+        pinned = ("--registrar", slots["registrar"], "--home", str(node.home), "--json")
+        return json.loads(stage.palate("pseudonyms", command, address, *more, *pinned, node=node))
+
+    request, answer = (stage.folder / f"{node.name}.{kind}" for kind in ("request", "answer"))
+    stage.serve("certify", pseudonyms("show")["identity"])
+    pseudonyms("request", slots["file"], "-o", str(request))
+    stage.serve("certify", str(request), "-o", str(answer))
+    pseudonyms("take", str(answer))
 
 
 def _patience(devices: int) -> tuple[str, ...]:
