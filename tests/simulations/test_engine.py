@@ -11,6 +11,7 @@ pytest.importorskip("flwr")
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable import inflatable_object
 
 from palate.client import app as node
 from palate.client.contribution import no_class
@@ -217,18 +218,20 @@ class Wire:
     node_id = 5
 
     def __init__(self, message: Message) -> None:
-        self._waiting, self.sent = [message], list[Message]()
+        with inflatable_object.no_object_id_recompute():
+            message.metadata.__dict__["_message_id"] = message.object_id
+            tree = inflatable_object.get_object_tree(message)
+            record = next(part.object_id for part in inflatable_object.iterate_object_tree(tree))
+            content = inflatable_object.get_all_nested_objects(message)[record].deflate()
+        self._waiting, self.sent = [(message, tree, content)], list[Message]()
 
-    def pull(self) -> Any:
-        return (self._waiting.pop(), None) if self._waiting else None
+    def take(self, hold: float) -> tuple[Message, Any, bytes] | None:
+        return self._waiting.pop() if self._waiting else None
 
     def bundle_hash(self, run: int) -> str:
         return min(known_hashes())
 
-    def fetch(self, message: Message, tree: Any) -> Message:
-        return message
-
-    def push(self, reply: Message) -> None:
+    def give(self, reply: Message) -> None:
         self.sent.append(reply)
 
 
@@ -238,11 +241,10 @@ def test_one_by_one_gives_the_very_bytes_of_a_node() -> None:
     in_process = wires(ask(grid, task, everybody(grid)))
     for labels, wire in zip(PEOPLE, in_process, strict=True):
         message = Message(RecordDict({"palate": ConfigRecord({"wire": task})}), 5, "train", ttl=60)
-        message.metadata.__dict__["_message_id"] = "1"
         connection: Any = Wire(message)
         device = node._Node(connection, VirtualPerson(labels, load_encoder()), lambda line: None)
-        assert device.answer_next()
-        assert not device.answer_next()
+        assert device.answer_next(0.0)
+        assert not device.answer_next(0.0)
         assert wires(connection.sent) == [wire]
 
         out: list[bytes] = []
