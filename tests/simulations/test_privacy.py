@@ -138,7 +138,8 @@ def test_the_noise_of_the_fewest_survivors_is_what_was_accounted_for() -> None:
     coded = Coded(16, 8, 0.2, 0.0, least=810, most=1000, multiplier=multiplier, subspace=directions())
     masks = coded.masks(0.2)
     summed = masks.noise * math.sqrt(810)
-    assert summed / sensitivity_of(0.2, masks.step, coded.count) == pytest.approx(multiplier)
+    found = summed / sensitivity_of(0.2, masks.step, coded.count)
+    assert multiplier <= found <= multiplier * 1.001  # a device's noise is rounded up
     assert epsilon_by_pld([(Cost(multiplier, 0.09), 20)], 1e-4) <= 2.0
 
 
