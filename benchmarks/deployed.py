@@ -11,6 +11,7 @@ serve, and what a round takes of the processor, for each device, at the server a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -29,6 +30,7 @@ from palate.client.server_address import Server
 from palate.server.federation import read_note
 from palate.server.metrics import read_metrics
 from palate.shared.encoder import load_encoder
+from palate.shared.errors import FederationError
 from palate.simulations.demo_people import choose_people, write_lessons
 from palate.simulations.demo_processes import Stage, at_once
 from palate.simulations.federation_demo import LEARNING_RATE, NAMES, free_port
@@ -159,13 +161,18 @@ def be_nodes(count: int, address: str) -> None:
     over, own = threading.Event(), load_encoder()
 
     def be(person: VirtualPerson) -> None:
-        run_node(
-            person,
-            Server(address, insecure=True),
-            tell=lambda line: None,
-            keep_on=lambda: not over.is_set(),
-            wait=over.wait,
-        )
+        while not over.is_set():
+            with contextlib.suppress(
+                FederationError
+            ):  # no server yet, as where it is just being started again
+                run_node(
+                    person,
+                    Server(address, insecure=True),
+                    tell=lambda line: None,
+                    keep_on=lambda: not over.is_set(),
+                    wait=over.wait,
+                )
+            over.wait(1.0)
 
     threads = [
         threading.Thread(target=be, args=(VirtualPerson(labels, own),)) for labels in make_crowd(count, 1)

@@ -137,11 +137,11 @@ class Control:
 class ControlClient:
     """The other end of the socket; every call raises FederationError when nobody answers or the answer is an error."""
 
-    def __init__(self, path: Path) -> None:
-        """Prepare a connection to the server whose socket lies there."""
+    def __init__(self, path: Path, gone: Callable[[], None] = lambda: None) -> None:
+        """Prepare a connection to the server whose socket lies there; `gone` is called first where it does not answer."""
         import httpx
 
-        self._path = path
+        self._gone = gone
         self._client: httpx.Client = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(path)), base_url="http://server", timeout=CALL_SECONDS
         )
@@ -153,6 +153,7 @@ class ControlClient:
         try:
             answer = self._client.post(f"/{name}", content=body)
         except httpx.TransportError:
+            self._gone()
             raise FederationError("the server does not answer; see palate server status") from None
         if answer.status_code != 200:
             try:

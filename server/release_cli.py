@@ -103,7 +103,7 @@ def trained(folder: ServerFolder) -> Checkpoint:
     return kept
 
 
-def tested(folder: ServerFolder, kept: Checkpoint, *, anyway: bool) -> Acceptance:
+def tested(folder: ServerFolder, kept: Checkpoint, *, anyway: bool) -> Acceptance | None:
     """Return what the acceptance test found of a checkpoint's encoder; raise OptionError for one that it refuses.
 
     The encoder of the release before is not tested again: `next_release` says that nothing was learned since.

@@ -35,7 +35,8 @@ def main() -> int:
     settings = RunSettings.from_json(sys.stdin.readline())
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     try:
-        with contextlib.closing(ControlClient(Path(socket))) as client:
+        # A run whose server is gone has not ended: whatever notices it first, nothing may be noted of it.
+        with contextlib.closing(ControlClient(Path(socket), gone=lambda: os._exit(2))) as client:
             federate(
                 ControlDevices(client),
                 folder,
