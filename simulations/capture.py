@@ -17,7 +17,9 @@ import base64
 import contextlib
 import hashlib
 import re
+import select
 import socket
+import ssl
 import threading
 import zlib
 from collections.abc import Iterator
@@ -38,6 +40,7 @@ DEPTH = 3  # packings within packings
 
 _READ = 1 << 16
 _SOON = 0.2  # seconds
+_HANDSHAKE = 20.0
 _START_LINE = re.compile(rb"(?:HTTP/1\.[01] (\d{3})\b|[A-Z]+ \S+ HTTP/1\.[01]$)")
 _PACKED = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]")  # where gzip or zlib may begin
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}")
@@ -47,9 +50,14 @@ _HEXADECIMAL = re.compile(rb"(?:[0-9a-fA-F]{2}){16,}")
 class Tap:
     """Passes connections on to a server on this machine and keeps every byte, both ways; use it in a `with` block."""
 
-    def __init__(self, server: tuple[str, int], folder: Path) -> None:
-        """Listen on a free port; `server` is host and port, `folder` gets the files. Raises OSError."""
+    def __init__(self, server: tuple[str, int], folder: Path, tls: Path | None = None) -> None:
+        """Listen on a free port; `server` is host and port, `folder` gets the files. Raises OSError.
+
+        With `tls`, the server's own folder of certificates, the tap stands in the server's place: it opens what devices encrypt, keeps it
+        in the clear, and encrypts it again.
+        """
         self._server, self._folder = server, folder
+        self._contexts = None if tls is None else _contexts_of(tls)
         folder.mkdir(parents=True, exist_ok=True)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(_SOON)
@@ -98,6 +106,10 @@ class Tap:
         with contextlib.ExitStack() as held:
             said, heard = (held.enter_context(name.open("wb", buffering=0)) for name in names)
             self._hold(held, device)
+            if self._contexts is not None:
+                with contextlib.suppress(OSError):  # one side broke off, or there is no server
+                    self._relay(held, device, *self._contexts, said, heard)
+                return
             try:
                 server = socket.create_connection(self._server, timeout=10)
             except OSError:  # no server: what the device says to nobody is kept all the same
@@ -113,6 +125,38 @@ class Tap:
             _pass_on(device, server, said)
             back.join()
 
+    def _relay(
+        self,
+        held: contextlib.ExitStack,
+        device: socket.socket,
+        as_server: ssl.SSLContext,
+        as_device: ssl.SSLContext,
+        said: IO[bytes],
+        heard: IO[bytes],
+    ) -> None:
+        """Pass both ways on in one thread: a TLS connection must not be read and written at the same time."""
+        device.settimeout(_HANDSHAKE)
+        inner = held.enter_context(as_server.wrap_socket(device, server_side=True))
+        plain = socket.create_connection(self._server, timeout=_HANDSHAKE)
+        self._hold(held, plain)
+        server = held.enter_context(as_device.wrap_socket(plain, server_hostname=self._server[0]))
+        self._hold(held, inner)
+        self._hold(held, server)
+        ways = {inner: (server, said), server: (inner, heard)}
+        for one in ways:
+            one.settimeout(None)
+        while not self._over.is_set():
+            ready = [one for one in ways if one.pending()] or select.select([*ways], [], [], _SOON)[0]
+            for one in ready:
+                data = _read_now(one)
+                if data is None:
+                    continue
+                if not data:
+                    return
+                sink, file = ways[one]
+                file.write(data)
+                sink.sendall(data)
+
     def _hold(self, held: contextlib.ExitStack, one: socket.socket) -> None:
         """Close a socket at the end of its connection, and hang up on it at once if the tap is over."""
 
@@ -126,6 +170,24 @@ class Tap:
             self._open.add(one)
             if self._over.is_set():
                 _hang_up(one)
+
+
+def _contexts_of(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """What the tap shows devices, and what it checks the server by."""
+    as_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    as_server.load_cert_chain(folder / "server.pem", folder / "server.key")
+    return as_server, ssl.create_default_context(cafile=str(folder / "ca.crt"))
+
+
+def _read_now(one: ssl.SSLSocket) -> bytes | None:
+    """What is there to read, empty at the end; None where what came was TLS's own, such as a ticket for another session."""
+    one.settimeout(0)
+    try:
+        return one.recv(_READ)
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return None
+    finally:
+        one.settimeout(None)
 
 
 def _pass_on(source: socket.socket, sink: socket.socket, file: IO[bytes]) -> None:

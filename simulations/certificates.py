@@ -1,4 +1,9 @@
-"""A root and a server's certificate for loopback, as the person who runs a server makes them."""
+"""A root and a server's certificate for loopback, as the person who runs a server makes them: for demonstrations and tests.
+
+Where it stands in the flow: `federation_demo` runs its server over TLS with these, good for a day.
+"""
+
+from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address

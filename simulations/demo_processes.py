@@ -63,6 +63,8 @@ class Stage:
         self.folder = folder
         self.server = ServerFolder(folder / "server")
         self.nodes: list[Node] = []
+        self.tls: Path | None = None
+        """Folder of certificates, where the server speaks TLS."""
         self.release_passphrase = secrets.token_hex(16)
         for name in ("devices", "logs", "empty"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -126,7 +128,7 @@ class Stage:
     def join(self, node: Node, address: str, *command: str, extra: Sequence[str] = ()) -> None:
         """Starts a device's long-lived process: `palate join` with `extra` options, or another command in its place."""
         joined = command or (
-            *(*_palate(), "join", address, "--insecure", "--home", str(node.home)),
+            *(*_palate(), "join", address, *self._how_to_trust(), "--home", str(node.home)),
             *("--least-devices", str(LEAST_DEVICES), *extra),
         )
         with node.log.open("ab") as log:
@@ -139,6 +141,9 @@ class Stage:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _how_to_trust(self) -> tuple[str, ...]:
+        return ("--insecure",) if self.tls is None else ("--root-certificates", str(self.tls / "ca.crt"))
 
     def kill(self, node: Node) -> None:
         """Kills a device's process, which gets no chance to say goodbye."""

@@ -99,23 +99,25 @@ def run_demo(out: Path, rounds: int, step: Step) -> dict[str, Any]:
 
 def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
     from palate.simulations.capture import Tap
+    from palate.simulations.certificates import make_certificates
     from palate.simulations.demo_processes import Peers, at_once
 
     folder = stage.folder
-    port = free_port()
+    port, tls = free_port(), make_certificates(folder / "tls")
+    stage.tls = tls
     with step("a server starts, and three people comment on a dozen pictures each"):
         server, *lessons = at_once(
-            lambda: stage.serve("start", "--port", str(port)),
+            lambda: stage.serve("start", "--port", str(port), "--tls", str(tls)),
             *(lambda place=place: _teach(stage, place) for place in range(len(NAMES))),
         )
     nodes = sorted(stage.nodes, key=lambda node: node.name)
     wire = ("127.0.0.1", port)
-    with Tap(wire, folder / "capture") as tap, Peers(nodes) as peers:
+    with Tap(wire, folder / "capture", tls) as tap, Peers(nodes) as peers:
         with step("a registrar vouches for each device, and signs its pseudonyms without seeing them"):
             slots = stage.serve("slots", "--count", str(rounds + SPARE_SLOTS))
             for node in nodes:
                 _vouch_for(stage, node, tap.address, slots)
-        with step("the devices join, through a tap that keeps every byte"):
+        with step("the devices join, over TLS, through a tap that opens it and keeps every byte"):
             for node in nodes:
                 stage.join(node, tap.address, extra=("--registrar", slots["registrar"]))
             private = {node.name: _read_private(node, folder) for node in nodes}
@@ -137,7 +139,7 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
         with step(f"rounds 2 to {rounds}; in round 2 the server is killed (-9) and started again"):
             stage.serve("run", "--rounds", str(rounds - 1), "--detach", *patience)
             killed_in = _kill_server(stage, server["pid"])
-            again = stage.serve("start", "--port", str(port))
+            again = stage.serve("start", "--port", str(port), "--tls", str(tls))
             stage.until("the run has ended", lambda: stage.how_run_ended() is not None, 240)
         with step("a release, refused by its test and made all the same, and what each device sent"):
             # Three devices' noise drowns what they learned, and the test before a release says so.
@@ -161,9 +163,19 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
         "peers": {"seen": sorted(peers.seen), "tap": tap.address, "samples": peers.samples},
     }
     control = nodes[0]
-    with step("positive control: a device that tells everything"), Tap(wire, folder / "control") as other:
+    with (
+        step("positive control: a device that tells everything"),
+        Tap(wire, folder / "control", tls) as other,
+    ):
         command = (sys.executable, "-m", "palate.simulations.indiscreet_device", other.address)
-        stage.join(control, other.address, *command, str(control.home), str(_pictures(folder, control)))
+        stage.join(
+            control,
+            other.address,
+            *command,
+            str(tls / "ca.crt"),
+            str(control.home),
+            str(_pictures(folder, control)),
+        )
         joined = control.joined()
         stage.until("the indiscreet device has joined", lambda: control.joined() > joined)
         (folder / "control.toml").write_text("missed_rounds = 1\n", encoding="utf-8")

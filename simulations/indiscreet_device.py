@@ -64,7 +64,7 @@ class Indiscreet:
 
 def main() -> None:
     """Join, and tell everything whenever it is asked, until it is ended."""
-    address, home, pictures = sys.argv[1:]
+    address, root, home, pictures = sys.argv[1:]
     os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
     from palate.client.app import run_node
     from palate.client.server_address import Server
@@ -72,7 +72,7 @@ def main() -> None:
     private = read_private(Path(home), os.environ["PALATE_PASSPHRASE"], Path(pictures))
     run_node(
         Indiscreet(private),
-        Server(address, insecure=True),
+        Server(address, root_certificates=Path(root).read_text(encoding="ascii")),
         tell=lambda line: print(line, file=sys.stderr, flush=True),
     )
 

@@ -265,11 +265,11 @@ def test_a_server_that_runs_is_told_and_one_that_asks_for_no_keys_is_remarked(
 @pytest.mark.skipif(sys.platform == "win32", reason="the server runs on POSIX")
 def test_a_real_server_takes_admitted_devices_and_no_others(tmp_path: Path, key: Any) -> None:
     pytest.importorskip("flwr")
-    from certificates import make_certificates
     from test_processes import Deployment
 
     from palate.client.fleet import Fleet, ForgottenError, NotTakenError
     from palate.client.server_address import Server
+    from palate.simulations.certificates import make_certificates
 
     make_certificates(tmp_path / "tls")
     (tmp_path / "server").mkdir()

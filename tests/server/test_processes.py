@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import make_certificates
 from server_fakes import Clock, FakeDevices, settings
 
 from palate.server.checkpoints import read_checkpoint
@@ -21,6 +20,7 @@ from palate.server.federation import ServerFolder, federate, read_note
 from palate.server.metrics import read_metrics
 from palate.server.strategy import average
 from palate.shared.encoder import encoder_hash
+from palate.simulations.certificates import make_certificates
 
 pytest.importorskip("flwr")
 pytestmark = [

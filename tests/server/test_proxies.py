@@ -15,11 +15,11 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from certificates import make_certificates
 from test_stranger import free_port, palate
 
 from palate.client.fleet import Fleet
 from palate.client.server_address import Server
+from palate.simulations.certificates import make_certificates
 
 pytestmark = pytest.mark.slow
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "proxy"

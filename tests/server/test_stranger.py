@@ -20,7 +20,6 @@ import pytest
 pytest.importorskip("flwr")
 
 import httpx
-from certificates import make_certificates
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
@@ -32,6 +31,7 @@ from palate.server.admission import admit
 from palate.server.federation import ServerFolder
 from palate.server.processes import Running
 from palate.shared.frames import join_frames
+from palate.simulations.certificates import make_certificates
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at the server's process in /proc")
 
