@@ -146,13 +146,11 @@ def read_spent(log: Log | Change) -> OwnSpent:
         fields |= {"rho_if_all_add": fields["rho"], "rho_alone": MOST_DEVICES * fields["rho"]}
     counts = (fields["rounds"], fields["unprotected_rounds"])
     sound = all(type(count) is int and 0 <= count < _MOST_ROUNDS for count in counts)
-    rhos = [
-        fields.get(name) for name in ("rho_if_all_add", "rho", "rho_alone")
-    ]  # the more is assumed, the less is spent
-    known = [
-        rho for rho in rhos if type(rho) is float and 0 <= rho < math.inf and (rho > 0) == (counts[0] > 0)
-    ]
-    if not sound or type(fields["last"]) is not str or rhos != sorted(known):
+    spent_something = counts[0] > 0
+    rhos = [fields.get(name) for name in ("rho_if_all_add", "rho", "rho_alone")]
+    finite = [r for r in rhos if type(r) is float and 0 <= r < math.inf and (r > 0) == spent_something]
+    # The more others are counted on, the less is spent.
+    if not sound or type(fields["last"]) is not str or rhos != sorted(finite):
         raise _unreadable()
     return OwnSpent(budget, **fields)
 

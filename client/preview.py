@@ -103,9 +103,7 @@ class Noise:
     signal: float  # this device's part, clipped
     own: float  # expected length of the noise that this device adds
     in_sum: float  # expected length of the noise in the sum
-    multiplier: (
-        float  # standard deviation of the noise that is counted on, over the longest that one device can add
-    )
+    multiplier: float  # standard deviation of the noise that is counted over the longest that one device adds
     multiplier_if_all_add: float  # the same of all devices' noise
     multiplier_alone: float  # the same of this device's own noise
     guess: float  # how often the best guess whether this device took part is right, from the sum: 0.5 to 1
