@@ -173,6 +173,7 @@ class Member:
         self._server = server
         self._tell = tell
         self._meanings: dict[str, Floats] = {}
+        self._said_unpinned = False
         vault = device.vault
         check_backbone()
         remember(vault)
@@ -259,7 +260,18 @@ class Member:
         )
 
     def _consider(self, release: bytes) -> None:
-        """Take over a release that the server offers, if its signatures and all else are right; the server is not told."""
+        """Take over a release that the server offers, if its signatures and all else are right; the server is not told.
+
+        Where no key is pinned none is taken, which is said once.
+        """
+        if not self._waits_for_log(self._consent.terms()):
+            if not self._said_unpinned:
+                self._said_unpinned = True
+                self._tell(
+                    f"{self._server} offers signed releases of the encoder; this device takes none, since no key is pinned "
+                    "here, and takes part without them. To pin the key: palate join --release-key KEY"
+                )
+            return
         found = offer(self._device.vault, release)
         if isinstance(found, ReleaseError):
             self._tell(f"a release was refused: {found}")

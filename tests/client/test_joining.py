@@ -23,7 +23,7 @@ from palate.client.outbox import MemoryLog, read_outbox
 from palate.client.reasons import Declined
 from palate.client.reconstruction import LEAST_LABELS, Labels
 from palate.client.records import COMMENT, FEATURES, PICTURE, Taught, encode_taught
-from palate.client.releases import pin_key
+from palate.client.releases import is_pinned, pin_key
 from palate.client.showcase import demo_folder
 from palate.shared.attributes import Mention
 from palate.shared.delegation import make_delegation, sign_message
@@ -354,6 +354,18 @@ def test_a_pinned_release_key_decides_from_the_first_invitation_on(device: Devic
     assert invitations_of_the_day(device.vault, datetime.now(UTC)) == 0
     assert door.answer(member, signed(make_task(), KEY))
     assert not [line for line in door.lines if "signs with" in line]
+
+
+def test_where_no_key_is_pinned_releases_are_left_alone_and_that_is_said_once(
+    device: Device, door: Door
+) -> None:
+    member = door.member(device)
+    for _ in range(2):
+        assert door.answer(member, offered_log()) == b""
+    (line,) = [line for line in door.lines if "release" in line]
+    assert "no key is pinned here" in line
+    assert "--release-key" in line
+    assert not is_pinned(device.vault)
 
 
 @pytest.mark.parametrize("where", ["vault", "terms"])
