@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from flwr.proto import fleet_pb2, node_pb2
 from flwr.supercore.inflatable import inflatable_object as objects
 
 from palate.server.front import Front
+from palate.server.superlink import SuperLink
 from palate.shared.frames import join_frames, split_frames
 
 
@@ -171,3 +173,14 @@ class Caller:
     async def give_parts(self, request: Any, parts: list[bytes]) -> int:
         data = join_frames([request.SerializeToString(), *parts])
         return (await call(self.front, "/v1/palate/give", data, self.signed())).status
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+def opened(admitted: dict[bytes, str] | None = None) -> tuple[SuperLink, Front]:
+    """A front with a run at work."""
+    link = SuperLink(admitted)
+    link.start_run("{}")
+    return link, Front(link)

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -12,23 +11,12 @@ pytest.importorskip("flwr")
 
 from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
-from front_caller import Body, Caller, call
+from front_caller import Body, Caller, call, opened, run
 
 from palate.server import front as fronts
 from palate.server.front import CALLS, Front
 from palate.server.superlink import SuperLink
 from palate.shared.frames import join_frames
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(work)
-
-
-def opened(admitted: dict[bytes, str] | None = None) -> tuple[SuperLink, Front]:
-    """A front with a run at work."""
-    link = SuperLink(admitted)
-    link.start_run("{}")
-    return link, Front(link)
 
 
 def requests_of(caller: Caller) -> dict[str, Any]:

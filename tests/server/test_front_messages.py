@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -16,26 +15,13 @@ from flwr.app.metadata import Metadata
 from flwr.common.serde import message_from_proto
 from flwr.proto import fleet_pb2, message_pb2, run_pb2
 from flwr.supercore.inflatable import inflatable_object as objects
-from front_caller import Body, Caller, call
+from front_caller import Body, Caller, call, opened, run
 
 from palate.server import front as fronts
 from palate.server import superlink as links
-from palate.server.front import Front
 from palate.server.superlink import SuperLink
 from palate.shared.bundle import known_hashes
 from palate.shared.frames import join_frames
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(work)
-
-
-def opened(admitted: dict[bytes, str] | None = None) -> tuple[SuperLink, Front]:
-    """A front with a run at work."""
-    link = SuperLink(admitted)
-    link.start_run("{}")
-    return link, Front(link)
-
 
 # --- messages -----------------------------------------------------------------------------------------------------
 
