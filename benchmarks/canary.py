@@ -13,10 +13,10 @@ import argparse
 from collections.abc import Sequence
 
 from benchmarks.rows import Row, print_rows
-from palate.server.privacy import Privacy
-from palate.server.spent import Kind, Spent, spent_by
+from palate.server.ledger.spent import Kind, Spent, spent_by
+from palate.server.secure_sum.privacy import Privacy
 from palate.shared.accounting import Cost
-from palate.simulations.canary import DELTA, Case, audit, booked, guesses, noise_of
+from palate.simulations.attacks.canary import DELTA, Case, audit, booked, guesses, noise_of
 
 COMMAND = "python -m benchmarks.canary"
 DEVICES, SUMS, QUICK_SUMS = 10, 40_000, 12_000

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from benchmarks.extraction import score_extraction
 from benchmarks.rows import Row, print_rows
-from palate.client.extractor import extract_attributes
-from palate.client.pictures import read_picture
+from palate.client.eye.pictures import read_picture
+from palate.client.reader.extractor import extract_attributes
 from palate.shared.attributes import load_vocabulary
 
 COMMAND = "python -m benchmarks.comments_read"

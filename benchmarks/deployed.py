@@ -25,16 +25,16 @@ from typing import Any
 from benchmarks.engines import make_crowd
 from benchmarks.processor import Accounts, descendants
 from benchmarks.rows import Row, print_rows
-from palate.client.app import run_node
-from palate.client.server_address import Server
-from palate.server.federation import read_note
+from palate.client.federation.app import run_node
+from palate.client.federation.server_address import Server
 from palate.server.metrics import read_metrics
+from palate.server.rounds.run import read_note
 from palate.shared.encoder import load_encoder
 from palate.shared.errors import FederationError
-from palate.simulations.demo_people import choose_people, write_lessons
-from palate.simulations.demo_processes import Stage, at_once
-from palate.simulations.federation_demo import LEARNING_RATE, NAMES, free_port
-from palate.simulations.lending import VirtualPerson
+from palate.simulations.engine.lending import VirtualPerson
+from palate.simulations.federation_demo.demo import LEARNING_RATE, NAMES, free_port
+from palate.simulations.federation_demo.people import choose_people, write_lessons
+from palate.simulations.federation_demo.processes import Stage, at_once
 
 COMMAND = "python -m benchmarks.deployed"
 ROOT = Path(__file__).parent.parent

@@ -38,20 +38,20 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.rows import Row, print_rows
-from palate.client.contribution import no_class
-from palate.client.joining import answer_task
-from palate.client.outbox import MemoryLog
-from palate.client.reconstruction import Labels
+from palate.client.federation.contribution import no_class
+from palate.client.federation.local_training import Labels
+from palate.client.federation.member import answer_task
+from palate.client.vault.store import MemoryStore
 from palate.server.checkpoints import Checkpoint
-from palate.server.inviting import passing_signer
+from palate.server.releases.round_key import passing_signer
 from palate.server.settings import RunSettings
 from palate.shared.delegation import SIGNING_BYTES
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, flatten, load_encoder
 from palate.shared.errors import FederationError
 from palate.shared.update import LocalSettings
 from palate.shared.wire import TASK_BYTES, UPDATE_BYTES, Task, encode_task
-from palate.simulations.lending import write_population
-from palate.simulations.population import count_labels
+from palate.simulations.crowd.population import count_labels
+from palate.simulations.engine.lending import write_population
 
 COMMAND = "python -m benchmarks.engines"
 ROOT = Path(__file__).parent.parent
@@ -97,10 +97,10 @@ def settings_for(people: int, rounds: int) -> RunSettings:
 def run_ours(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float], Weights]:
     """Our engine in this process: the server's rounds over virtual people."""
     from palate.server.app import grid_devices
-    from palate.server.exchange import Patience
-    from palate.server.rounds import run_rounds
+    from palate.server.rounds.exchange import Patience
+    from palate.server.rounds.loop import run_rounds
     from palate.server.strategy import average
-    from palate.simulations.engine import InProcessGrid
+    from palate.simulations.engine.in_process import InProcessGrid
 
     devices = grid_devices(InProcessGrid(people))
     start, ends = Checkpoint(0, load_encoder(), settings), []
@@ -154,7 +154,7 @@ def run_flower(population: Path, settings: RunSettings) -> tuple[list[float], We
 def run_ray(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float], Weights]:
     """Flower's simulation engine under our own apps, by the server's own record of how long each round took."""
     from palate.server.metrics import read_metrics
-    from palate.simulations.on_ray import run_on_ray
+    from palate.simulations.engine.on_ray import run_on_ray
 
     with tempfile.TemporaryDirectory() as folder:
         state = run_on_ray(people, settings, Path(folder))
@@ -298,10 +298,10 @@ def live_in_memory(people: int) -> None:
     crowd = make_crowd(people, 3)
     labels = sum(map(len, crowd))
     from palate.server.app import grid_devices
-    from palate.server.exchange import Patience
-    from palate.server.rounds import run_rounds
+    from palate.server.rounds.exchange import Patience
+    from palate.server.rounds.loop import run_rounds
     from palate.server.strategy import average
-    from palate.simulations.engine import InProcessGrid
+    from palate.simulations.engine.in_process import InProcessGrid
 
     settings = RunSettings(rounds=3, devices=PEOPLE, quorum=PEOPLE)
     devices = grid_devices(InProcessGrid(crowd))
@@ -328,7 +328,7 @@ def time_training(runs: int) -> Row:
     times = []
     for _ in range(runs):
         began = time.perf_counter()
-        answer_task(task, lambda: labels, sent.append, log=MemoryLog(), server="nobody", pause=no_class)
+        answer_task(task, lambda: labels, sent.append, log=MemoryStore(), server="nobody", pause=no_class)
         times.append(time.perf_counter() - began)
     middle = statistics.median(times)
     row = "local training on 40 labels, one round, one core, seconds"
@@ -340,10 +340,10 @@ def count_bytes() -> list[Row]:
     """What one device receives and sends in one round, and what it would be with all weights that a device has."""
     people = make_crowd(4, 5)
     from palate.server.app import grid_devices
-    from palate.server.exchange import Patience
-    from palate.server.rounds import run_rounds
+    from palate.server.rounds.exchange import Patience
+    from palate.server.rounds.loop import run_rounds
     from palate.server.strategy import average
-    from palate.simulations.engine import InProcessGrid
+    from palate.simulations.engine.in_process import InProcessGrid
 
     start = Checkpoint(0, load_encoder(), settings_for(4, 1))
     (state,) = run_rounds(

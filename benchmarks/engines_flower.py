@@ -27,12 +27,12 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 from safetensors.torch import save_file
 
-from palate.client.reconstruction import train_locally
-from palate.server.rounds import choose_cohort, derive_seed
+from palate.client.federation.local_training import train_locally
+from palate.server.rounds.loop import choose_cohort, derive_seed
 from palate.server.settings import RunSettings
 from palate.shared.encoder import SHARED_SHAPES, load_encoder
-from palate.simulations.engine import FIRST_NODE
-from palate.simulations.lending import POPULATION_VARIABLE, VirtualPerson, population_size, read_person
+from palate.simulations.engine.in_process import FIRST_NODE
+from palate.simulations.engine.lending import POPULATION_VARIABLE, VirtualPerson, population_size, read_person
 
 SETTINGS_VARIABLE = "PALATE_BENCHMARK_SETTINGS"
 

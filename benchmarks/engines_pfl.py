@@ -3,7 +3,7 @@
     python -m benchmarks.engines_pfl POPULATION SETTINGS OUT
 
 pfl trains one person after the other on one model whose weights it copies in place. The loss is the one of
-`palate.client.reconstruction`, the draws are the same, full batches, plain averaging; so the weights must come out equal.
+`palate.client.federation.local_training`, the draws are the same, full batches, plain averaging; so the weights must come out equal.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from pfl.model.pytorch import PyTorchModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from palate.client import reconstruction
-from palate.server.rounds import derive_seed
+from palate.client.federation import local_training as reconstruction
+from palate.server.rounds.loop import derive_seed
 from palate.server.settings import RunSettings
 from palate.shared.encoder import HIDDEN, PICTURE_FEATURES, SENTENCE_FEATURES, TASTE, EncoderWeights
-from palate.simulations.lending import population_size, read_person
+from palate.simulations.engine.lending import population_size, read_person
 
 NAMES = {
     "hidden.weight": "picture.hidden.weight",

@@ -20,16 +20,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.rows import Row
-from palate.client.evaluator import Evaluator, fit_evaluator
-from palate.client.extractor import extract_attributes
-from palate.client.picture_tower import picture_features, what_is_shown
-from palate.client.profile import Evidence, build_profile
+from palate.client.eye.tower import picture_features, what_is_shown
+from palate.client.reader.extractor import extract_attributes
+from palate.client.taste.evaluator import Evaluator, fit_evaluator
+from palate.client.taste.profile import Evidence, build_profile
 from palate.shared.attributes import Mention
 from palate.shared.encoder import load_encoder
 from palate.shared.errors import CommentError
-from palate.simulations.people import Person, make_people, sample_shown, true_utility, verdict
-from palate.simulations.remarks import comment
-from palate.simulations.world import CATEGORY_OF, Truth, render
+from palate.simulations.crowd.people import Person, make_people, sample_shown, true_utility, verdict
+from palate.simulations.crowd.remarks import comment
+from palate.simulations.world.render import render
+from palate.simulations.world.world import CATEGORY_OF, Truth
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]

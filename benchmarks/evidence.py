@@ -67,7 +67,7 @@ def run(quick: bool = False, out: Path = OUT) -> list[Row]:
 
 
 def _results(name: str, quick: bool, out: Path) -> dict[str, Any]:
-    from palate.simulations.experiment import read_experiment, run_experiment, write_results
+    from palate.simulations.experiments.experiment import read_experiment, run_experiment, write_results
 
     folder = out / name
     path = folder / "results.json"

@@ -114,7 +114,7 @@ def main() -> None:
     """Reads the file, extracts, and prints the figures."""
     from PIL import Image
 
-    from palate.client.extractor import extract_attributes
+    from palate.client.reader.extractor import extract_attributes
 
     parser = argparse.ArgumentParser(description="Precision, recall and polarity errors of extraction.")
     parser.add_argument("file", type=Path)

@@ -17,12 +17,12 @@ from benchmarks.personalization import CANDIDATES, Measurement
 from benchmarks.pupils import draw_wishes, teach_people
 from benchmarks.rows import Row, print_rows
 from benchmarks.studio import ask_judge
-from palate.client.pipelines import SHIPPED_GENERATOR
+from palate.client.painter.pipelines import SHIPPED_GENERATOR
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.update import LocalSettings
-from palate.simulations.methods import Plan, train_deployed
-from palate.simulations.people import make_people
-from palate.simulations.population import PEOPLE_SEED, draw_pool, give_all_labels
+from palate.simulations.crowd.people import make_people
+from palate.simulations.crowd.population import PEOPLE_SEED, draw_pool, give_all_labels
+from palate.simulations.experiments.methods import Plan, train_deployed
 
 COMMAND = "python -m benchmarks.federated_pick"
 PEOPLE, PICTURES, ROUNDS, COHORT = 400, 2_000, 100, 50

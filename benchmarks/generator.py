@@ -18,11 +18,11 @@ import numpy as np
 
 from benchmarks.rows import Row, print_rows
 from benchmarks.studio import Studio, ask_judge, judge_figures
-from palate.client.generator import DEFAULT_GUIDANCE
-from palate.client.pipelines import SHIPPED_GENERATOR
-from palate.simulations.captions import SETTING_PHRASES, attribute_phrase, subject_phrase
+from palate.client.painter.generator import DEFAULT_GUIDANCE
+from palate.client.painter.pipelines import SHIPPED_GENERATOR
+from palate.simulations.crowd.captions import SETTING_PHRASES, attribute_phrase, subject_phrase
 from palate.simulations.judge import Opinion
-from palate.simulations.world import (
+from palate.simulations.world.world import (
     ATTRIBUTES,
     CATEGORY_OF,
     OWN_PLACE,

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.rows import Row, print_rows
-from palate.client.reconstruction import Labels, train_locally, train_together
-from palate.client.shielding import shield
-from palate.client.threads import one_thread
+from palate.client.federation.local_training import Labels, train_locally, train_together
+from palate.client.federation.privatize import shield
+from palate.client.runtime.threads import one_thread
 from palate.shared.coding import finest_step, from_levels
 from palate.shared.encoder import (
     ATTRIBUTE_NAMES,
@@ -36,11 +36,11 @@ from palate.shared.encoder import (
     standardize,
 )
 from palate.shared.noise import stream_of
-from palate.shared.ring import centred, mask_of, to_ring
+from palate.shared.secure_sum.ring import centred, mask_of, to_ring
 from palate.shared.update import EncoderUpdate, LocalSettings
-from palate.simulations.leaks import best_cosines, infer_preferences, invert_layer, match_gradient
-from palate.simulations.people import Person, make_people
-from palate.simulations.population import Pool, draw_pool, give_labels
+from palate.simulations.attacks.leaks import best_cosines, infer_preferences, invert_layer, match_gradient
+from palate.simulations.crowd.people import Person, make_people
+from palate.simulations.crowd.population import Pool, draw_pool, give_labels
 
 Floats = NDArray[np.float32]
 

@@ -20,10 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.rows import Row, print_rows
-from palate.client.ledger import OwnBudget, check_round, write_budget
-from palate.client.outbox import MemoryLog
-from palate.server.correlated import NoisePlan, best_bands, prefix_error
-from palate.server.ledger import Ledger
+from palate.client.privacy.ledger import OwnBudget, check_round, write_budget
+from palate.client.vault.store import MemoryStore
+from palate.server.ledger.ledger import Ledger
+from palate.server.noise_plan.correlated import NoisePlan, best_bands, prefix_error
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld, epsilon_by_rdp
 
 COMMAND = "python -m benchmarks.ledger"
@@ -180,7 +180,7 @@ def checks(quick: bool) -> list[Row]:
                     max(check_ms, book_ms) < 50, COMMAND, extra,
                 )
             )  # fmt: skip
-    log = MemoryLog()
+    log = MemoryStore()
     write_budget(log, OwnBudget())
     device_ms = timed(lambda: check_round(log, 5.0), times)
     rows.append(

@@ -22,9 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 from palate.shared.encoder import load_encoder
-from palate.simulations.experiment import WEAK
-from palate.simulations.liars import Defence, Grid, Outcome, make_world, read_grid, run_liars
-from palate.simulations.population import draw_pool
+from palate.simulations.attacks.liars import Defence, Grid, Outcome, make_world, read_grid, run_liars
+from palate.simulations.crowd.population import draw_pool
+from palate.simulations.experiments.experiment import WEAK
 
 COMMAND = "python -m benchmarks.liars"
 NOBODY = "nobody"

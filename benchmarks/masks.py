@@ -28,11 +28,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.rows import Row, print_rows
-from palate.client.masking import MaskedRound
-from palate.client.reconstruction import Labels, train_locally
-from palate.client.shielding import shield
-from palate.server.masking import MaskedSum
-from palate.shared.agreement import encode_agreement, encode_endorsement
+from palate.client.federation.local_training import Labels, train_locally
+from palate.client.federation.masked_round import MaskedRound
+from palate.client.federation.privatize import shield
+from palate.server.secure_sum.masking import MaskedSum
 from palate.shared.encoder import (
     PICTURE_FEATURES,
     SENTENCE_FEATURES,
@@ -40,7 +39,18 @@ from palate.shared.encoder import (
     EncoderWeights,
     load_encoder,
 )
-from palate.shared.masked_wire import (
+from palate.shared.secure_sum.agreement import encode_agreement, encode_endorsement
+from palate.shared.secure_sum.masks import (
+    SIGNATURE_BYTES,
+    MaskSettings,
+    degree,
+    digest_of,
+    holders_at,
+    session_of,
+    smallest_sum,
+    threshold_of,
+)
+from palate.shared.secure_sum.messages import (
     SEALED_BYTES,
     Invitation,
     context_of,
@@ -52,17 +62,7 @@ from palate.shared.masked_wire import (
     encode_roster,
     encode_unmask,
 )
-from palate.shared.masks import (
-    SIGNATURE_BYTES,
-    MaskSettings,
-    degree,
-    digest_of,
-    holders_at,
-    session_of,
-    smallest_sum,
-    threshold_of,
-)
-from palate.shared.ring import add_masks, centred, pack, packed_bytes, ring_type, to_ring, unpack
+from palate.shared.secure_sum.ring import add_masks, centred, pack, packed_bytes, ring_type, to_ring, unpack
 from palate.shared.update import EncoderUpdate, LocalSettings
 
 COMMAND = "python -m benchmarks.masks"

@@ -2,7 +2,7 @@
 
     python -m benchmarks.one_liar [--out FOLDER] [--release shipped|weak] [--aims ...] [--seeds N ...] [--quick]
 
-Runs docs/private-run.toml, twenty rounds of some 900 of 2,000 virtual people, once for each aim of `palate.simulations.one_liar`, each
+Runs docs/private-run.toml, twenty rounds of some 900 of 2,000 virtual people, once for each aim of `palate.simulations.attacks.one_liar`, each
 as it was before the bounds (the positive control) and as it is. From the shipped encoder one sees what a liar can do; from the one that
 was made weak on purpose, with nobody lying, what the bounds cost what people learn together. Each run is noted in
 FOLDER/cells.jsonl when it is done, and a benchmark that was stopped goes on from there.
@@ -24,11 +24,11 @@ from palate.server.settings import RunSettings
 from palate.shared.encoder import load_encoder
 from palate.shared.subspace import load_subspace, subspace_of
 from palate.shared.sum_noise import VOUCHED_SHARE
-from palate.simulations.experiment import STRANGERS_SEED, WEAK
-from palate.simulations.one_liar import AIMS, Story, run_with_one_liar
-from palate.simulations.people import make_people
-from palate.simulations.population import PEOPLE_SEED, Pool, draw_pool, give_all_labels, meet_stranger
-from palate.simulations.privacy import PUBLIC_PICTURES
+from palate.simulations.attacks.one_liar import AIMS, Story, run_with_one_liar
+from palate.simulations.crowd.people import make_people
+from palate.simulations.crowd.population import PEOPLE_SEED, Pool, draw_pool, give_all_labels, meet_stranger
+from palate.simulations.experiments.experiment import STRANGERS_SEED, WEAK
+from palate.simulations.experiments.privacy import PUBLIC_PICTURES
 
 SETTINGS = Path(__file__).parent.parent / "docs" / "private-run.toml"
 ROUNDS = 20

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.rows import Row, print_rows
-from palate.client.picture_tower import picture_features
-from palate.client.showcase import demo_folder
+from palate.client.demo.showcase import demo_folder
+from palate.client.eye.tower import picture_features
 from palate.shared.encoder import EncoderWeights, load_encoder
-from palate.simulations.oracle import (
+from palate.simulations.attacks.oracle import (
     Floats,
     Target,
     ask_now,

@@ -17,10 +17,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.studio import Pictures, Studio, Words
-from palate.client.conditioning import TextStates, condition
-from palate.client.creating import LEAST_SHOWN, worth
-from palate.client.drawable import likes_and_dislikes
-from palate.client.generator import (
+from palate.client.painter.conditioning import TextStates, condition
+from palate.client.painter.create import LEAST_SHOWN, worth
+from palate.client.painter.drawable import likes_and_dislikes
+from palate.client.painter.generator import (
     DEFAULT_GUIDANCE,
     DEFAULT_MODE,
     DEFAULT_STRENGTH,
@@ -28,8 +28,8 @@ from palate.client.generator import (
     Request,
     load_generator,
 )
-from palate.client.pipelines import SHIPPED_GENERATOR
-from palate.client.profile import Profile
+from palate.client.painter.pipelines import SHIPPED_GENERATOR
+from palate.client.taste.profile import Profile
 from palate.shared.encoder import EncoderWeights
 
 Asked = tuple[str, int, Profile | None]  # prompt, seed, and whose profile (None: impersonal)
@@ -111,9 +111,9 @@ class Painter:
         self, pictures: Pictures, prompt: str, profile: Profile, encoder: EncoderWeights | None = None
     ) -> NDArray[np.float32]:
         """What the device ranks candidates by, from the profile alone: no verdict was ever given, (n,)."""
-        from palate.client.evaluator import fit_evaluator
-        from palate.client.picture_tower import FEATURES, load_tower, subject_of_prompt
-        from palate.client.scoring import read_directions
+        from palate.client.eye.tower import FEATURES, load_tower, subject_of_prompt
+        from palate.client.taste.evaluator import fit_evaluator
+        from palate.client.taste.scoring import read_directions
         from palate.shared.encoder import load_encoder
 
         encoder = load_encoder() if encoder is None else encoder
@@ -126,7 +126,7 @@ class Painter:
 
     @staticmethod
     def _is_faithful(prompt: str, picture: NDArray[np.uint8]) -> bool:
-        from palate.client.picture_tower import subject_of_prompt, subject_probability
+        from palate.client.eye.tower import subject_of_prompt, subject_probability
 
         subject = subject_of_prompt(prompt)
         return (

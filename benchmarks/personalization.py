@@ -24,8 +24,8 @@ from benchmarks.painting import Painter, Taste
 from benchmarks.pupils import COMMENTS, Pupil, Wish, draw_wishes, teach_people
 from benchmarks.rows import Row, print_rows
 from benchmarks.studio import ask_judge, judge_figures
-from palate.client.generator import DEFAULT_GUIDANCE, DEFAULT_MODE, DEFAULT_STRENGTH, MODES
-from palate.client.pipelines import SHIPPED_GENERATOR
+from palate.client.painter.generator import DEFAULT_GUIDANCE, DEFAULT_MODE, DEFAULT_STRENGTH, MODES
+from palate.client.painter.pipelines import SHIPPED_GENERATOR
 from palate.shared.encoder import EncoderWeights
 from palate.simulations.judge import VALUES, Judge, Opinion
 

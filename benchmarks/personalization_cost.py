@@ -21,8 +21,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.rows import Row, print_rows
-from palate.client.generator import DEFAULT_MODE, MODES, Generator, Request, load_generator
-from palate.client.threads import one_thread
+from palate.client.painter.generator import DEFAULT_MODE, MODES, Generator, Request, load_generator
+from palate.client.runtime.threads import one_thread
 
 COMMAND = "python -m benchmarks.personalization_cost"
 PROMPT = "a house by the sea"

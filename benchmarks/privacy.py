@@ -2,8 +2,8 @@
 
     python -m benchmarks.privacy [--out FOLDER]
 
-Runs `python -m palate.simulations.privacy` (10,000 people, five seeds; about forty minutes on two quiet cores, and it goes on where it was
-ended), or reads the results.json that it left in the folder. With --quick one seed and 300 people, which says little.
+Runs `python -m palate.simulations.experiments.privacy` (10,000 people, five seeds; about forty minutes on two quiet cores, and it
+goes on where it was ended), or reads the results.json that it left in the folder. With --quick one seed and 300 people, which says little.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EPSILON = 2.0
 
 def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
     """The rows of an experiment's results.json."""
-    from palate.simulations.privacy_report import rows_of
+    from palate.simulations.experiments.privacy_report import rows_of
 
     found = rows_of(results)
     people = results["experiment"]["people"]
@@ -70,7 +70,7 @@ def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
 
 def run(quick: bool = False, out: Path = OUT) -> list[Row]:
     """Runs the experiment, or reads what it left."""
-    from palate.simulations.privacy import read_experiment, run_experiment
+    from palate.simulations.experiments.privacy import read_experiment, run_experiment
 
     path = out / "results.json"
     if quick:

@@ -17,14 +17,14 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.client.consent import Terms
-from palate.client.identity import own_identity
-from palate.client.pseudonyms import make_request, take_answer, use_pseudonym
-from palate.client.vault import Vault
+from palate.client.federation.consent import Terms
+from palate.client.federation.identity import own_identity
+from palate.client.federation.pseudonyms import make_request, take_answer, use_pseudonym
+from palate.client.vault.vault import Vault
 from palate.server.registrar import Registrar
-from palate.shared import masks
-from palate.shared.blind_signature import blind, make_signing_key, sign_blinded, unblind
-from palate.shared.masked_wire import (
+from palate.shared.secure_sum import masks
+from palate.shared.secure_sum.blind_signature import blind, make_signing_key, sign_blinded, unblind
+from palate.shared.secure_sum.messages import (
     NO_CERTIFICATE,
     Advert,
     decode_advert,
@@ -32,7 +32,7 @@ from palate.shared.masked_wire import (
     encode_advert,
     encode_roster,
 )
-from palate.shared.pseudonym import SlotKey, certified_content
+from palate.shared.secure_sum.pseudonym import SlotKey, certified_content
 
 CONTEXT = bytes(32)
 T = TypeVar("T")

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from PIL import Image
 from tqdm import tqdm
 
-from palate.client.extractor import extract_attributes
-from palate.client.profile import Evidence, Profile, build_profile
+from palate.client.reader.extractor import extract_attributes
+from palate.client.taste.profile import Evidence, Profile, build_profile
 from palate.shared.errors import CommentError
-from palate.simulations.captions import SETTING_PHRASES
-from palate.simulations.people import Person, make_people, sample_shown, verdict
-from palate.simulations.remarks import comment
-from palate.simulations.world import CATEGORY_OF, OWN_PLACE, SETTINGS, SUBJECTS, render
+from palate.simulations.crowd.captions import SETTING_PHRASES
+from palate.simulations.crowd.people import Person, make_people, sample_shown, verdict
+from palate.simulations.crowd.remarks import comment
+from palate.simulations.world.render import render
+from palate.simulations.world.world import CATEGORY_OF, OWN_PLACE, SETTINGS, SUBJECTS
 
 POPULATION = 20_300_000  # the seed of people who took no part in any training
 FIRST_SHOWN = 20_310_000  # picture numbers of what they comment on

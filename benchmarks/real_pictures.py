@@ -25,12 +25,12 @@ from PIL import Image
 
 from benchmarks.evaluator import pairwise
 from benchmarks.rows import Row
-from palate.client.evaluator import Settings, fit_evaluator
-from palate.client.extractor import extract_attributes
-from palate.client.picture_tower import picture_features, what_is_shown
-from palate.client.pictures import read_picture
-from palate.client.profile import Evidence, build_profile
-from palate.client.sentences import SentenceTower
+from palate.client.eye.pictures import read_picture
+from palate.client.eye.tower import picture_features, what_is_shown
+from palate.client.reader.extractor import extract_attributes
+from palate.client.reader.sentences import SentenceTower
+from palate.client.taste.evaluator import Settings, fit_evaluator
+from palate.client.taste.profile import Evidence, build_profile
 from palate.shared.attributes import Mention
 from palate.shared.encoder import ATTRIBUTE_NAMES, load_encoder, project_sentences
 

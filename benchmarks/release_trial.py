@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.rows import Row, print_rows
-from palate.client.release_trial import try_encoder
+from palate.client.releases.trial import try_encoder
 from palate.shared.encoder import EncoderWeights, encoder_from_bytes, load_encoder
-from palate.simulations.experiment import WEAK
-from palate.simulations.people import make_people
-from palate.simulations.population import PEOPLE_SEED, draw_pool, meet_stranger
+from palate.simulations.crowd.people import make_people
+from palate.simulations.crowd.population import PEOPLE_SEED, draw_pool, meet_stranger
+from palate.simulations.experiments.experiment import WEAK
 
 COMMAND = "python -m benchmarks.release_trial"
 PEOPLE, PICTURES, FIRST_PERSON = 60, 1_500, 5_000

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sentiment
 
-Two sets, without pictures: 1,500 comments of forty invented people with marks on the looks (`simulations/marked.py` says who wrote them),
+Two sets, without pictures: 1,500 comments of forty invented people with marks on the looks (`simulations/crowd/marked.py` says who wrote them),
 and the development comments of eight invented people whom nobody worked on, labelled by attribute. Each is read by the rules alone
 and by rules and network together, as devices do; the network alone is asked for all marks of the first, also those that no rule sees.
 """
@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from benchmarks.extraction import score_extraction
 from benchmarks.rows import Row, print_rows
-from palate.client.extractor import ShippedExtractor
-from palate.client.sentiment import shipped_sentiment
+from palate.client.reader.extractor import ShippedExtractor
+from palate.client.reader.sentiment import shipped_sentiment
 from palate.shared.attributes import load_vocabulary
-from palate.simulations.marked import Marked, read_marked
+from palate.simulations.crowd.marked import Marked, read_marked
 
 COMMAND = "python -m benchmarks.sentiment"
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"

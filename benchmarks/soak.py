@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import Row, print_rows
-from palate.simulations.federation_demo import LEARNING_RATE, free_port
+from palate.simulations.federation_demo.demo import LEARNING_RATE, free_port
 
 COMMAND = "python -m benchmarks.soak"
 ROOT = Path(__file__).parent.parent
-PALATE = [sys.executable, "-c", "from palate.client.cli import main; main()", "server"]
+PALATE = [sys.executable, "-c", "from palate.client.commands.cli import main; main()", "server"]
 GROUPS = 4
 LOST_SECONDS = 300.0  # without a round the soak has failed
 

@@ -28,9 +28,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.rows import Row, print_rows
-from palate.simulations.people import make_people, sample_shown, verdict
-from palate.simulations.remarks import comment
-from palate.simulations.world import render
+from palate.simulations.crowd.people import make_people, sample_shown, verdict
+from palate.simulations.crowd.remarks import comment
+from palate.simulations.world.render import render
 
 COMMAND = "python -m benchmarks.speed"
 FIRST = 20_400_000
@@ -121,8 +121,8 @@ def time_teach(runs: int) -> Row:
 
 def time_evaluator(pictures: int, runs: int) -> Row:
     """Fitting the evaluator to 16 verdicts and scoring 100 pictures, the look at each of them included."""
-    from palate.client.evaluator import fit_evaluator
-    from palate.client.picture_tower import picture_features
+    from palate.client.eye.tower import picture_features
+    from palate.client.taste.evaluator import fit_evaluator
     from palate.shared.encoder import load_encoder
 
     shown = [
@@ -148,7 +148,7 @@ def time_evaluator(pictures: int, runs: int) -> Row:
 
 def time_pictures(runs: int) -> list[Row]:
     """One personal picture at 20 and at 8 steps, in the default mode."""
-    from palate.client.generator import DEFAULT_MODE, Request, load_generator
+    from palate.client.painter.generator import DEFAULT_MODE, Request, load_generator
 
     generator = load_generator()
 

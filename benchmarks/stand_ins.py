@@ -29,13 +29,13 @@ from typing import Any
 
 from benchmarks.processor import processor_seconds
 from benchmarks.rows import Row, print_rows
-from palate.client.fleet import RECORD, WIRE
-from palate.server.control import ControlClient, ControlDevices
-from palate.server.exchange import Exchange, Patience
-from palate.server.federation import read_note
+from palate.client.federation.fleet import RECORD, WIRE
+from palate.server.front.control import ControlClient, ControlDevices
+from palate.server.rounds.exchange import Exchange, Patience
+from palate.server.rounds.run import read_note
 from palate.shared.frames import join_frames, split_frames
-from palate.simulations.demo_processes import Stage
-from palate.simulations.federation_demo import free_port
+from palate.simulations.federation_demo.demo import free_port
+from palate.simulations.federation_demo.processes import Stage
 
 COMMAND = "python -m benchmarks.stand_ins"
 ROOT = Path(__file__).parent.parent

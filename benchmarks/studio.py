@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from palate.client.generator import DEFAULT_GUIDANCE
-from palate.client.pipelines import SHIPPED_GENERATOR, load_pipeline
+from palate.client.painter.generator import DEFAULT_GUIDANCE
+from palate.client.painter.pipelines import SHIPPED_GENERATOR, load_pipeline
 from palate.simulations.judge import Judge, JudgeAccuracy, load_judge, measure_judge
 
 Pictures = NDArray[np.uint8]  # (n, 128, 128, 3)

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from benchmarks.rows import Row, print_rows
 from benchmarks.studio import Studio, ask_judge, judge_figures
-from palate.client.pipelines import SHIPPED_GENERATOR
-from palate.simulations.captions import (
+from palate.client.painter.pipelines import SHIPPED_GENERATOR
+from palate.simulations.crowd.captions import (
     ATTRIBUTE_PHRASES,
     SETTING_PHRASES,
     SUBJECT_WORDS,
@@ -28,8 +28,8 @@ from palate.simulations.captions import (
     attributes_only,
     caption,
 )
-from palate.simulations.recipes.pictures import truth_of
-from palate.simulations.world import SUBJECTS
+from palate.simulations.world.shards import truth_of
+from palate.simulations.world.world import SUBJECTS
 
 COMMAND = "python -m benchmarks.unseen_words"
 FIRST_SEED = 20_200_000

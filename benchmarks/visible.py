@@ -18,9 +18,10 @@ import numpy as np
 
 from benchmarks.rows import Row, print_rows
 from benchmarks.studio import judge_figures
+from palate.simulations.crowd.people import sample_shown
 from palate.simulations.judge import WEIGHTS, Opinion, load_judge, measure_judge, score_truths
-from palate.simulations.people import sample_shown
-from palate.simulations.world import Truth, render
+from palate.simulations.world.render import render
+from palate.simulations.world.world import Truth
 
 COMMAND = "python -m benchmarks.visible"
 FIRST = 23_000_000

@@ -16,23 +16,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from palate.client import profile as profiles
-from palate.client import records, vault_folder, vault_format
-from palate.client.comments import Lesson, new_comment, read_lessons
-from palate.client.profile import Edit, Preference, Profile, build_profile
-from palate.client.progress import Notice, Progress, no_notice, no_progress
-from palate.client.records import COMMENT, EDITS, KEY, ONLY, PICTURE, Taught
-from palate.client.vault import Vault
+from palate.client import records
+from palate.client.reader.comment import Lesson, new_comment, read_lessons
+from palate.client.records import COMMENT, EDITS, KEY, PICTURE, Taught
+from palate.client.runtime.progress import Notice, Progress, no_notice, no_progress
+from palate.client.taste import profile as profiles
+from palate.client.taste.profile import Edit, Preference, Profile, build_profile
+from palate.client.vault import folder as vault_folder
+from palate.client.vault import format as vault_format
+from palate.client.vault.store import ONLY
+from palate.client.vault.vault import Vault
 from palate.shared.attributes import load_vocabulary
 from palate.shared.errors import OptionError, PictureError
 
 if TYPE_CHECKING:
-    from palate.client.creating import Made
-    from palate.client.evaluator import Evaluator
-    from palate.client.extractor import Extractor
-    from palate.client.generator import Generator
-    from palate.client.keyrings import KeyStore
-    from palate.client.scoring import PictureScore
+    from palate.client.painter.create import Made
+    from palate.client.painter.generator import Generator
+    from palate.client.reader.extractor import Extractor
+    from palate.client.taste.evaluator import Evaluator
+    from palate.client.taste.scoring import PictureScore
+    from palate.client.vault.keyrings import KeyStore
 
 ENOUGH_LIKED, ENOUGH_DISLIKED = 8, 8
 """After so many verdicts of each kind more of them help little; ViPer (ECCV 2024) asks for as many."""
@@ -94,13 +97,13 @@ class Device:
 
     def export(self, path: Path | str, passphrase: str) -> int:
         """Write everything into one sealed file and return how many records; raises what `export_vault` raises."""
-        from palate.client.vault_export import export_vault
+        from palate.client.backup import export_vault
 
         return export_vault(self.vault, path, passphrase)
 
     def import_(self, path: Path | str, passphrase: str, *, spent: float | None = None) -> int:
         """Take over an exported file into this empty vault, which counts as restored; raises what `import_vault` raises."""
-        from palate.client.vault_export import import_vault
+        from palate.client.backup import import_vault
 
         return import_vault(self.vault, path, passphrase, spent=spent)
 
@@ -117,9 +120,9 @@ class Device:
         The same comment on the same picture counts once, however often it is taught. Raises `CommentError` or
         `PictureError`, and then nothing was changed.
         """
-        from palate.client.extractor import extract_attributes
-        from palate.client.picture_tower import what_is_shown
-        from palate.client.pictures import KEPT_SIDE_PIXELS, hash_picture, read_picture, shrink_picture
+        from palate.client.eye.pictures import KEPT_SIDE_PIXELS, hash_picture, read_picture, shrink_picture
+        from palate.client.eye.tower import what_is_shown
+        from palate.client.reader.extractor import extract_attributes
 
         hashed = hash_picture(picture)
         new = new_comment(comment, liked, hashed)
@@ -183,8 +186,8 @@ class Device:
 
     def profile(self) -> Profile:
         """Return what the person likes and dislikes, from all comments and the person's own edits."""
-        evidence = [one.evidence() for one in self.comments()]
-        return build_profile(evidence, records.read_edits(self.vault))
+        evidence = [profiles.evidence_of(one) for one in self.comments()]
+        return build_profile(evidence, profiles.read_edits(self.vault))
 
     def profile_version(self) -> str:
         """Return 12 hexadecimal digits that name the profile's present state and say nothing about it."""
@@ -242,10 +245,17 @@ class Device:
 
         With `adapt` the person's adapter is used if it helps; it is trained first (seconds) if comments have changed.
         """
-        from palate.client.fitting import fit_evaluator_to_vault
+        from palate.client.releases.own_encoder import settle_encoder
+        from palate.client.taste.fitting import fit_evaluator_to_vault
 
         return fit_evaluator_to_vault(
-            self.vault, self.comments(), self.profile(), adapt=adapt, progress=progress, notice=notice
+            self.vault,
+            self.comments(),
+            self.profile(),
+            choose_encoder=settle_encoder,
+            adapt=adapt,
+            progress=progress,
+            notice=notice,
         )
 
     def score(
@@ -261,7 +271,7 @@ class Device:
         Raises `PictureError` for the first that cannot be read. For scores without a vault see
         `scoring.score_pictures`.
         """
-        from palate.client import scoring
+        from palate.client.taste import scoring
 
         asked = scoring.find_pictures(pictures)
         features = scoring.look_at_files(asked, progress)
@@ -291,9 +301,9 @@ class Device:
         best; `beside` makes the same seeds without the profile too; `model` is another generator, by folder, hub id with commit, or
         loaded. Raises `OptionError` for an option out of range, `ModelError` for a model that cannot be loaded.
         """
-        from palate.client import creating
-        from palate.client.drawable import likes_and_dislikes
-        from palate.client.generator import (
+        from palate.client.painter import create as creating
+        from palate.client.painter.drawable import likes_and_dislikes
+        from palate.client.painter.generator import (
             DEFAULT_MODE,
             DEFAULT_STEPS,
             DEFAULT_STRENGTH,
@@ -333,7 +343,7 @@ class Device:
 
     def _edit(self, change_edits: "Callable[[dict[str, Edit]], dict[str, Edit]]") -> None:
         with self.vault.transaction() as change:
-            change.put(EDITS, ONLY, profiles.encode_edits(change_edits(records.read_edits(change))))
+            change.put(EDITS, ONLY, profiles.encode_edits(change_edits(profiles.read_edits(change))))
             if change.has(records.ADAPTER, ONLY):
                 change.delete(records.ADAPTER, ONLY)
 
@@ -357,7 +367,7 @@ class Device:
 
 
 def _check_pictures(path: Path | str, lessons: Sequence[Lesson], progress: Progress) -> None:
-    from palate.client.pictures import KEPT_SIDE_PIXELS, read_picture
+    from palate.client.eye.pictures import KEPT_SIDE_PIXELS, read_picture
 
     for number, lesson in enumerate(lessons):
         progress("checking pictures", number, len(lessons))

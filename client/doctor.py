@@ -15,7 +15,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from palate.client.progress import Progress, no_progress
+from palate.client.runtime.progress import Progress, no_progress
 from palate.shared.errors import ModelError, PalateError
 
 PACKAGES = (
@@ -116,7 +116,7 @@ def look_at_releases(home: Path, passphrase: str | None, now: datetime) -> str:
     A vault that does not open with what is given (or with the keyring) says nothing.
     """
     from palate.client.device import Device
-    from palate.client.releases import why_not_good
+    from palate.client.releases.accepted import why_not_good
 
     try:
         if not Device.exists(home) or (Device.is_locked_by_passphrase(home) and passphrase is None):
@@ -171,7 +171,7 @@ def _best(processor: dict[str, Any]) -> str:
 
 
 def _measure(progress: Progress) -> Speed:
-    from palate.client.generator import Request, load_generator
+    from palate.client.painter.generator import Request, load_generator
 
     start = time.perf_counter()
     generator = load_generator(progress=progress)
@@ -201,8 +201,8 @@ def _peak_memory() -> int | None:
 
 
 def _vault(home: Path) -> dict[str, str | None]:
-    from palate.client.vault_folder import read_lock
-    from palate.client.vault_format import LOCKED_BY_PASSPHRASE
+    from palate.client.vault.folder import read_lock
+    from palate.client.vault.format import LOCKED_BY_PASSPHRASE
 
     try:
         lock = "passphrase" if read_lock(home).lock == LOCKED_BY_PASSPHRASE else "keyring"

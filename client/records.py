@@ -11,31 +11,17 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from palate.client.comments import Comment
-from palate.client.profile import Edit, Evidence, decode_edits
+from palate.client.reader.comment import Comment
+from palate.client.vault.store import Records
 from palate.shared.attributes import Mention
 from palate.shared.errors import OptionError, VaultDamagedError
 
 COMMENT, PICTURE, FEATURES = "comment", "picture", "features"
 EDITS, KEY, ADAPTER = "edits", "key", "adapter"
-ONLY = "only"  # the id of a record of which there is one
 
 _COMMENT_VERSION = 1
-
-
-class Records(Protocol):
-    """What is read from: an open vault, or a transaction on it."""
-
-    def get(self, type_: str, id_: str, /) -> bytes:
-        """Return a record's content; raises `KeyError`."""
-
-    def has(self, type_: str, id_: str, /) -> bool:
-        """Say whether there is such a record."""
-
-    def list(self, type_: str, /) -> tuple[str, ...]:
-        """Return the ids of all records of one type."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +30,6 @@ class Taught:
 
     comment: Comment
     mentions: tuple[Mention, ...]
-
-    def evidence(self) -> Evidence:
-        """Return the part that the profile is built from."""
-        return Evidence(self.comment.id, self.comment.created, self.mentions)
 
     def to_json(self) -> dict[str, Any]:
         """Return the comment as `palate comments --json` prints it."""
@@ -98,11 +80,6 @@ def read_taught(records: Records, known: Mapping[str, Taught] | None = None) -> 
         id_: known[id_] if id_ in known else decode_taught(records.get(COMMENT, id_))
         for id_ in records.list(COMMENT)
     }
-
-
-def read_edits(records: Records) -> dict[str, Edit]:
-    """Return what the person decided by hand; nothing if nothing was."""
-    return decode_edits(records.get(EDITS, ONLY)) if records.has(EDITS, ONLY) else {}
 
 
 def _finite(mention: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,8 +18,8 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 
 from palate.server.aggregation import Reply
-from palate.server.exchange import Patience
-from palate.server.federation import ServerFolder, federate
+from palate.server.rounds.exchange import Patience
+from palate.server.rounds.run import ServerFolder, federate
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.errors import FederationError

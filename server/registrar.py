@@ -31,10 +31,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from palate.shared.blind_signature import MODULUS_BYTES, SigningKey, make_signing_key, sign_blinded
 from palate.shared.durable import locked, make_folder, storage_error, write_atomically
 from palate.shared.errors import FileFormatError, OptionError, StorageError
-from palate.shared.pseudonym import (
+from palate.shared.secure_sum.blind_signature import MODULUS_BYTES, SigningKey, make_signing_key, sign_blinded
+from palate.shared.secure_sum.pseudonym import (
     SlotKey,
     SlotKeys,
     decode_request,

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from palate.server.privacy import PlanSettings, Privacy
+from palate.server.secure_sum.privacy import PlanSettings, Privacy
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import MAX_NORM, MAX_ROUND, LocalSettings
 

@@ -42,7 +42,7 @@ publisher = "palate"
 
 [tool.flwr.app.components]
 serverapp = "palate.server.app:app"
-clientapp = "palate.client.app:app"
+clientapp = "palate.client.federation.app:app"
 
 [tool.flwr.app.config]
 settings = ""

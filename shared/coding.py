@@ -46,8 +46,8 @@ from palate.shared.encoder import (
 )
 from palate.shared.errors import OptionError, UpdateError
 from palate.shared.noise import MOST_SIGMA, check_sigma
-from palate.shared.ring import pack, ring_type, unpack
 from palate.shared.rotation import rotated, rotated_back, window_of
+from palate.shared.secure_sum.ring import pack, ring_type, unpack
 
 Floats = NDArray[np.float32]
 Levels = NDArray[np.int64]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from palate.simulations.experiment import Results
+    from palate.simulations.experiments.experiment import Results
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -49,7 +49,7 @@ def simulate(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from palate.simulations.experiment import read_experiment, run_experiment, write_results
+    from palate.simulations.experiments.experiment import read_experiment, run_experiment, write_results
 
     asked = read_experiment(experiment)
     columns = (TextColumn("{task.description:<32}"), BarColumn(), TimeElapsedColumn())

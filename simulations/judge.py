@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from palate.simulations.people import Person
-from palate.simulations.world import ATTRIBUTES, CATEGORY_OF, SUBJECTS, Picture, Truth, render
+from palate.simulations.crowd.people import Person
+from palate.simulations.world.render import render
+from palate.simulations.world.world import ATTRIBUTES, CATEGORY_OF, SUBJECTS, Picture, Truth
 
 Floats = NDArray[np.float32]
 
@@ -220,8 +221,8 @@ def measure_judge(
     judge: Judge, count: int = 1000, first: int = FRESH, progress: Callable[[int], object] | None = None
 ) -> JudgeAccuracy:
     """Asks the judge about fresh renders, numbers `first` to `first + count - 1`; `progress` is called with each number done."""
-    from palate.simulations.people import make_people, true_utility
-    from palate.simulations.recipes.pictures import truth_of
+    from palate.simulations.crowd.people import make_people, true_utility
+    from palate.simulations.world.shards import truth_of
 
     truths, pictures = [], []
     for number in range(first, first + count):

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from palate.simulations.judge import VALUES, Judge, load_judge, measure_judge
-from palate.simulations.world import SUBJECTS
+from palate.simulations.world.world import SUBJECTS
 
 MEASURED_ON = 300  # renders: two seconds, and the shares are known to about two points
 
 
 class ShowcaseJudge:
-    """The judge, asked about Pillow's pictures; see `palate.client.showcase.Judge`."""
+    """The judge, asked about Pillow's pictures; see `palate.client.demo.showcase.Judge`."""
 
     def __init__(self, judge: Judge) -> None:
         """Measure the judge first, so that its accuracy stands beside everything it says."""

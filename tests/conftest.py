@@ -53,7 +53,7 @@ def own_vault_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
 
 @functools.cache
 def _derive_key_once(passphrase: str, salt: bytes) -> bytes:
-    from palate.client.sealing import derive_key
+    from palate.client.vault.sealing import derive_key
 
     return derive_key(passphrase, salt)
 
@@ -61,7 +61,8 @@ def _derive_key_once(passphrase: str, salt: bytes) -> bytes:
 @pytest.fixture
 def remembered_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Derive each key from its passphrase once: the derivation is slow on purpose, and always comes to the same."""
-    from palate.client import vault, vault_export
+    from palate.client.vault import export as vault_export
+    from palate.client.vault import vault
 
     monkeypatch.setattr(vault, "derive_key", _derive_key_once)
     monkeypatch.setattr(vault_export, "derive_key", _derive_key_once)
@@ -71,7 +72,7 @@ def remembered_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def taught_vault(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A vault with the passphrase "correct horse" and two comments; copy it, and leave this one as it is."""
     from palate.client import Device
-    from palate.client.showcase import demo_folder
+    from palate.client.demo.showcase import demo_folder
 
     home = tmp_path_factory.mktemp("taught") / "palate"
     with Device.init(home, "correct horse") as device:

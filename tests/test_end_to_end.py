@@ -20,11 +20,11 @@ import pytest
 from PIL import Image
 
 from palate.client import Device
-from palate.client.evaluator import Evaluator
-from palate.client.provenance import read_provenance
-from palate.client.scoring import score_pictures
-from palate.client.showcase import Showcase, demo_folder, run_showcase
-from palate.client.showcase_page import write_showcase
+from palate.client.demo.page import write_showcase
+from palate.client.demo.showcase import Showcase, demo_folder, run_showcase
+from palate.client.painter.provenance import read_provenance
+from palate.client.taste.evaluator import Evaluator
+from palate.client.taste.scoring import score_pictures
 from palate.shared.errors import OptionError, PictureError
 
 DEMO = demo_folder()
@@ -141,7 +141,7 @@ def made(mara: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dic
 
 def run_palate(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from palate.client.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from palate.client.commands.cli import main; main()", *arguments],
         env={**os.environ, "PALATE_HOME": str(home), "PALATE_PASSPHRASE": "correct horse"},
         capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
@@ -272,7 +272,7 @@ def test_the_demo_leaves_nothing_in_the_temporary_folder(
 ) -> None:
     import tempfile
 
-    from palate.client import showcase
+    from palate.client.demo import showcase
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -48,7 +48,7 @@ ALL_MODULES = [path for folder in FOLDERS for path in modules(folder)]
 
 
 def dotted(path: Path) -> str:
-    """The name under which a file is imported: client/cli.py is palate.client.cli."""
+    """The name under which a file is imported: client/commands/cli.py is palate.client.commands.cli."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(("palate", *(part for part in parts if part != "__init__")))
 
@@ -135,7 +135,7 @@ def test_palate_is_a_namespace_without_code_of_its_own() -> None:
 
 def test_the_palate_command_leads_to_the_command_line() -> None:
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name="palate")
-    assert entry.value == "palate.client.cli:main"
+    assert entry.value == "palate.client.commands.cli:main"
     assert callable(entry.load())
 
 
@@ -201,14 +201,23 @@ def test_the_folders_import_each_other_only_as_the_contracts_allow() -> None:
         ("shared", "client"),
         ("client", "simulations"),
         ("server", "simulations"),
+        ("client.reader", "client.taste.profile"),
+        ("client.eye", "client.reader.comment"),
+        ("client.taste", "client.federation.outbox"),
+        ("client.taste", "client.painter.create"),
+        ("client.vault", "client.records"),
+        ("client.federation", "client.commands.shell"),
+        ("server.secure_sum", "server.rounds.loop"),
+        ("shared.secure_sum", "shared.releases.card"),
+        ("simulations.world", "simulations.crowd.people"),
     ],
 )
 def test_the_contracts_catch_a_forbidden_import(importer: str, imported: str, tmp_path: Path) -> None:
-    for folder in FOLDERS:
-        package = tmp_path / "palate" / folder
-        package.mkdir(parents=True)
-        (package / "__init__.py").write_text("")
-    (tmp_path / "palate" / importer / "offender.py").write_text(
+    for path in ALL_MODULES:
+        empty = tmp_path / "palate" / path.relative_to(ROOT)
+        empty.parent.mkdir(parents=True, exist_ok=True)
+        empty.write_text("")
+    tmp_path.joinpath("palate", *importer.split("."), "offender.py").write_text(
         f"def late():\n    import palate.{imported}\n"
     )
     done = lint_imports(tmp_path)
@@ -251,7 +260,7 @@ def test_importing_shared_loads_nothing_heavy() -> None:
     assert heavy_after_importing(names) == []
 
 
-@pytest.mark.parametrize("name", ["palate.client", "palate.client.cli"])
+@pytest.mark.parametrize("name", ["palate.client", "palate.client.commands.cli"])
 def test_importing_the_command_line_loads_nothing_heavy(name: str) -> None:
     assert heavy_after_importing([name]) == []
 
@@ -287,47 +296,31 @@ def test_the_watch_for_network_sees_a_connection() -> None:
     assert "network at import" in done.stderr
 
 
-# --- the README's file map ----------------------------------------------------------------------------------
+# --- the README's map ----------------------------------------------------------------------------------------
 
 
-def mapped_paths(readme: str) -> set[str]:
-    """Paths in the fenced block under the heading that speaks of a map; indentation nests them."""
-    section = re.search(r"^#+ [^\n]*\bmap\b[^\n]*\n.*?^```[^\n]*\n(.*?)^```", readme, re.M | re.S | re.I)
+def mapped_folders(readme: str) -> list[str]:
+    """Folders in the fenced block under the heading "Map": an indented name lies in the last one that is not indented."""
+    section = re.search(r"^#+ Map\n.*?^```\n(.*?)^```", readme, re.M | re.S)
     if section is None:
-        return set()
-    paths: set[str] = set()
-    open_folders: list[tuple[int, str]] = []  # (indentation, path with a closing slash)
+        return []
+    found, top = [], ""
     for line in section.group(1).splitlines():
-        match = re.match(r"([\s│├└─]*)([\w.\-/]+)", line)
-        if match is None:
-            continue
-        depth = len(match.group(1))
-        while open_folders and open_folders[-1][0] >= depth:
-            open_folders.pop()
-        path = (open_folders[-1][1] if open_folders else "") + match.group(2)
-        paths.add(path.rstrip("/"))
-        if path.endswith("/"):
-            open_folders.append((depth, path))
-    return paths
+        if not line.startswith(" "):
+            top = line.partition("/")[0]
+        found += [name if name == top else f"{top}/{name}" for name in re.findall(r"\b(\w+)/(?!\w)", line)]
+    return found
 
 
-def test_the_map_reader_understands_nesting() -> None:
-    block = "client/          the device\n  cli.py   words\n  edge/\n    run.py\nMakefile  x\n"
-    readme = f"# Palate\n## File map\n```\n{block}```\n"
-    assert mapped_paths(readme) == {
-        "client",
-        "client/cli.py",
-        "client/edge",
-        "client/edge/run.py",
-        "Makefile",
-    }
+def test_the_map_reader_understands_folders_in_folders() -> None:
+    readme = "# Palate\n## Map\n```\nclient/   the device\n  eye/  sees    vault/  keeps\ntests/\n```\n"
+    assert mapped_folders(readme) == ["client", "client/eye", "client/vault", "tests"]
 
 
-def test_the_readme_maps_every_module_and_nothing_else() -> None:
-    mapped = mapped_paths((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert mapped, "README.md has no fenced file map under a heading with the word map"
-    gone = {path for path in mapped if not (ROOT / path).exists()}
-    unmapped = {
-        path.relative_to(ROOT).as_posix() for path in ALL_MODULES if path.name != "__init__.py"
-    } - mapped
-    assert (gone, unmapped) == (set(), set())
+def test_the_readme_maps_every_folder_of_code_and_nothing_that_is_not_there() -> None:
+    mapped = mapped_folders((ROOT / "README.md").read_text(encoding="utf-8"))
+    there = {path.parent.relative_to(ROOT).as_posix() for path in ALL_MODULES}
+    assert not there - set(mapped)
+    assert [
+        path for path in mapped if not (ROOT / path).is_dir() and not (ROOT / Path(path).name).is_dir()
+    ] == []

@@ -18,10 +18,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from palate.client import Device, vault_format
-from palate.client.cli import app
-from palate.client.records import ADAPTER, ONLY, PICTURE
-from palate.client.showcase import demo_folder
+from palate.client import Device
+from palate.client.commands.cli import app
+from palate.client.demo.showcase import demo_folder
+from palate.client.records import ADAPTER, PICTURE
+from palate.client.vault import format as vault_format
+from palate.client.vault.store import ONLY
 
 DEMO = demo_folder()
 COMMENTS = {
@@ -113,8 +115,8 @@ def palate(search: Search, *arguments: str) -> str:
 
 def add_what_was_learned(search: Search) -> None:
     """Add the kept pictures, their features, the evaluator and the adapter to the needles."""
-    from palate.client.picture_tower import picture_features
-    from palate.client.pictures import read_picture
+    from palate.client.eye.pictures import read_picture
+    from palate.client.eye.tower import picture_features
 
     with Device.open(os.environ["PALATE_HOME"], "correct horse") as device:
         for picture in device.vault.list(PICTURE):

@@ -33,18 +33,18 @@ GLOBAL_SEEDS = {
 # Who may import what stands at the rim.
 HOMES = {
     "flwr": {
-        *("client/app.py", "client/fleet.py"),
+        *("client/federation/app.py", "client/federation/fleet.py"),
         *(
             "server/app.py",
-            "server/books.py",
-            "server/fleet_calls.py",
+            "server/front/books.py",
+            "server/front/fleet_calls.py",
             "server/strategy.py",
-            "server/superlink.py",
+            "server/front/superlink.py",
         ),
-        "simulations/engine.py",
+        "simulations/engine/in_process.py",
     },
-    "uvicorn": {"server/serve.py"},
-    "httpx": {"client/fleet.py", "server/control.py"},
+    "uvicorn": {"server/processes/serve.py"},
+    "httpx": {"client/federation/fleet.py", "server/front/control.py"},
 }
 
 # Written in pieces, so that this file does not hold what it looks for.

@@ -25,8 +25,8 @@ def demo(
 
         palate demo --out demo
     """
-    from palate.client.showcase import run_showcase
-    from palate.client.showcase_page import write_showcase
+    from palate.client.demo.page import write_showcase
+    from palate.client.demo.showcase import run_showcase
 
     with shell.progress_bar() as progress:
         show = run_showcase(progress=progress)

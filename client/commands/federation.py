@@ -18,7 +18,7 @@ from palate.shared.errors import FederationError, OptionError, PalateError
 
 if TYPE_CHECKING:
     from palate.client.device import Device
-    from palate.client.vault import Vault
+    from palate.client.vault.vault import Vault
 
 TERMS = "Terms, kept for this server"
 
@@ -143,7 +143,7 @@ def join(
 
         palate join 127.0.0.1:8000 --insecure
     """
-    from palate.client.server_address import check_address, read_server
+    from palate.client.federation.server_address import check_address, read_server
 
     address = check_address(server, insecure=insecure)
     given = _given_terms(
@@ -163,15 +163,15 @@ def join(
     # Flower reports its use to its makers and looks for updates unless told otherwise before it is loaded.
     os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
     try:
-        from palate.client import app
+        from palate.client.federation import app
     except ImportError:
         raise FederationError(
             "joining needs Flower; install it with: pip install 'palate[device,federate]'"
         ) from None
     from palate.client.device import Device
-    from palate.client.joining import Member
-    from palate.client.membership import membership
-    from palate.client.spent_note import remember
+    from palate.client.federation.lock import membership
+    from palate.client.federation.member import Member
+    from palate.client.privacy.spent_note import remember
 
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what there is to say is said here
     where = read_server(address, root_certificates, key, insecure)
@@ -203,7 +203,7 @@ def leave(home: Home = None, json: Json = False) -> None:
 
         palate leave
     """
-    from palate.client.membership import leave as end_member
+    from palate.client.federation.lock import leave as end_member
 
     place = shell.home_of(home)
     process = end_member(place)
@@ -252,8 +252,8 @@ def outbox(
 
 def _show_notes(device: "Device", json: bool) -> None:
     from palate.client.commands.federation_views import outbox_json, spent_line, view_outbox
-    from palate.client.ledger import read_spent
-    from palate.client.outbox import read_earlier, read_outbox
+    from palate.client.federation.outbox import read_earlier, read_outbox
+    from palate.client.privacy.ledger import read_spent
 
     notes, earlier = read_outbox(device.vault), read_earlier(device.vault)
     if json:
@@ -267,8 +267,8 @@ def _show_notes(device: "Device", json: bool) -> None:
 
 def _show_preview(device: "Device", json: bool) -> None:
     from palate.client.commands.federation_views import view_preview
-    from palate.client.consent import Terms, newest_terms
-    from palate.client.preview import NO_SERVER, preview_device
+    from palate.client.federation.consent import Terms, newest_terms
+    from palate.client.federation.preview import NO_SERVER, preview_device
 
     seen = preview_device(device, newest_terms(device.vault) or Terms(NO_SERVER), datetime.now(UTC))
     if json:
@@ -281,11 +281,11 @@ def _show_terms(device: "Device", json: bool) -> None:
     from dataclasses import asdict
 
     from palate.client.commands.federation_views import view_terms
-    from palate.client.consent import read_all_terms, read_history
-    from palate.client.identity import own_identity
-    from palate.client.ledger import read_spent
-    from palate.client.pseudonyms import slots_left
-    from palate.client.spent_note import remember
+    from palate.client.federation.consent import read_all_terms, read_history
+    from palate.client.federation.identity import own_identity
+    from palate.client.federation.pseudonyms import slots_left
+    from palate.client.privacy.ledger import read_spent
+    from palate.client.privacy.spent_note import remember
 
     for line in remember(device.vault):
         shell.say(f"privacy: {line}")
@@ -316,12 +316,12 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
     """Show the terms, ask if that is wanted, and write them down; ends the program at a no."""
     from dataclasses import replace
 
-    from palate.client.consent import Terms, agree, read_terms, refuse
-    from palate.client.ledger import OwnBudget, write_budget
-    from palate.client.preview import describe_usual_cost
-    from palate.client.pseudonyms import slots_left
-    from palate.client.releases import pin_key
-    from palate.shared.release import write_key
+    from palate.client.federation.consent import Terms, agree, read_terms, refuse
+    from palate.client.federation.preview import describe_usual_cost
+    from palate.client.federation.pseudonyms import slots_left
+    from palate.client.privacy.ledger import OwnBudget, write_budget
+    from palate.client.releases.accepted import pin_key
+    from palate.shared.releases.message import write_key
 
     before = read_terms(device.vault, address)
     terms = replace(before or Terms(address), **given)
@@ -333,7 +333,7 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
     for number, line in enumerate((*terms.describe(), describe_usual_cost(terms))):
         shell.say(f"terms: {line}" if not number else f"       {line}")
     if ask:
-        from palate.client.preview import describe_shortly, preview_device
+        from palate.client.federation.preview import describe_shortly, preview_device
 
         for line in describe_shortly(preview_device(device, terms, datetime.now(UTC))):
             shell.say(line)
@@ -354,8 +354,8 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
 
 def _given_terms(release_key: str | None, registrar: str | None, **others: Any) -> dict[str, Any]:
     """Return the terms that were given as options, checked as far as they can be without the vault."""
-    from palate.client.conditions import check_conditions
-    from palate.client.consent import Terms, read_pinned_key
+    from palate.client.federation.consent import Terms, read_pinned_key
+    from palate.client.federation.machine import check_conditions
 
     keys = {"release_key": release_key, "registrar": registrar}
     found = {name: value for name, value in others.items() if value is not None}
@@ -372,7 +372,7 @@ def _given_terms(release_key: str | None, registrar: str | None, **others: Any) 
 
 def _note_leaving(vault: "Vault", address: str) -> None:
     """Write down that this device left; what hinders that (the vault may be gone) hinders nobody from leaving."""
-    from palate.client.consent import note_leaving
+    from palate.client.federation.consent import note_leaving
 
     with contextlib.suppress(PalateError):
         note_leaving(vault, address, datetime.now(UTC))

@@ -108,8 +108,8 @@ def import_(
         palate import taste.palate --spent 2.5
     """
     from palate.client.device import Device
-    from palate.client.spent_note import read_restored
-    from palate.client.vault_export import read_export
+    from palate.client.privacy.spent_note import read_restored
+    from palate.client.vault.export import read_export
     from palate.shared.errors import VaultMissingError
 
     variable = EXPORT_VARIABLE if given(EXPORT_VARIABLE) else shell.PASSPHRASE_VARIABLE
@@ -123,7 +123,7 @@ def import_(
         for _ in read_export(file, passphrase):  # so that a bad file makes no vault
             pass
         if keyring:
-            from palate.client.keyrings import SystemKeyring
+            from palate.client.vault.keyrings import SystemKeyring
 
             device = Device.init(place, keyring=SystemKeyring())
         else:
@@ -176,7 +176,7 @@ def _make(home: Path | None, keyring: bool) -> Path:
 
     place = shell.home_of(home)
     if keyring:
-        from palate.client.keyrings import SystemKeyring
+        from palate.client.vault.keyrings import SystemKeyring
 
         shell.with_notices(Device.init(place, keyring=SystemKeyring())).close()
         return place

@@ -72,7 +72,7 @@ def create(
 
         palate create "a lighthouse" -n 2 --pick 4 --beside --strength 1.0 --out pictures
     """
-    from palate.client import gallery
+    from palate.client.painter import gallery
 
     with shell.open_device(home) as device, shell.progress_bar() as progress:
         made = device.create(
@@ -133,7 +133,7 @@ def score(
     if bool(liked) != bool(disliked):
         raise OptionError("--liked and --disliked go together; give both, each a file or a folder")
     if liked and disliked:
-        from palate.client.scoring import score_pictures
+        from palate.client.taste.scoring import score_pictures
 
         with shell.progress_bar() as progress:
             scores = score_pictures(pictures, liked=liked, disliked=disliked, progress=progress)

@@ -12,8 +12,8 @@ from palate.client.commands.shell import Home, Json
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
-    from palate.client.consent import Terms
-    from palate.client.vault import Vault
+    from palate.client.federation.consent import Terms
+    from palate.client.vault.vault import Vault
 
 pseudonyms_app = typer.Typer(
     help=(
@@ -47,8 +47,8 @@ def show(server: Server, registrar: Registrar = None, home: Home = None, json: J
 
         palate pseudonyms show palate.example.org
     """
-    from palate.client.identity import own_identity
-    from palate.client.pseudonyms import slots_left, waiting_slots
+    from palate.client.federation.identity import own_identity
+    from palate.client.federation.pseudonyms import slots_left, waiting_slots
 
     with shell.open_device(home) as device:
         terms = _terms(device.vault, server, registrar)
@@ -99,9 +99,9 @@ def request(
 
         palate pseudonyms request palate.example.org registrar.slots -o wren.request
     """
-    from palate.client.pseudonyms import drop_request, make_request
+    from palate.client.federation.pseudonyms import drop_request, make_request
     from palate.shared import durable
-    from palate.shared.pseudonym import decode_request
+    from palate.shared.secure_sum.pseudonym import decode_request
 
     wanted = _range(slots)
     with shell.open_device(home) as device:
@@ -138,7 +138,7 @@ def take(
 
         palate pseudonyms take palate.example.org wren.answer
     """
-    from palate.client.pseudonyms import take_answer
+    from palate.client.federation.pseudonyms import take_answer
 
     with shell.open_device(home) as device:
         taken = take_answer(device.vault, _terms(device.vault, server, registrar), _read(answer))
@@ -153,8 +153,8 @@ def _terms(vault: "Vault", server: str, registrar: str | None) -> "Terms":
     """Return what was agreed to with a server, with the registrar that is named here, if one is; before joining just that."""
     from dataclasses import replace
 
-    from palate.client.consent import Terms, read_pinned_key, read_terms
-    from palate.client.server_address import check_address
+    from palate.client.federation.consent import Terms, read_pinned_key, read_terms
+    from palate.client.federation.server_address import check_address
 
     address = check_address(server, insecure=False)
     held = read_terms(vault, address) or Terms(address)
@@ -176,7 +176,7 @@ def _range(text: str | None) -> range | None:
 
 def _read(path: Path) -> bytes:
     from palate.shared import durable
-    from palate.shared.pseudonym import MOST_FILE_BYTES
+    from palate.shared.secure_sum.pseudonym import MOST_FILE_BYTES
 
     try:
         return durable.read_file(path.expanduser(), MOST_FILE_BYTES)

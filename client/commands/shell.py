@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from palate.client.progress import Progress
+from palate.client.runtime.progress import Progress
 from palate.shared import hardening
 from palate.shared.errors import OptionError, PalateError, StorageError, WrongPassphraseError
 

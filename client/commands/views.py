@@ -12,14 +12,14 @@ from rich.text import Text
 from palate.client.commands.shell import plain
 
 if TYPE_CHECKING:
-    from palate.client.creating import Made
+    from palate.client.demo.page import Files as DemoFiles
+    from palate.client.demo.showcase import Showcase
     from palate.client.doctor import Health
-    from palate.client.gallery import Files as PictureFiles
-    from palate.client.profile import Preference, Profile
+    from palate.client.painter.create import Made
+    from palate.client.painter.gallery import Files as PictureFiles
     from palate.client.records import Taught
-    from palate.client.scoring import PictureScore
-    from palate.client.showcase import Showcase
-    from palate.client.showcase_page import Files as DemoFiles
+    from palate.client.taste.profile import Preference, Profile
+    from palate.client.taste.scoring import PictureScore
 
 LIKE, DISLIKE, FAINT = "green", "red", "bright_black"
 BAR = 16  # characters
@@ -160,7 +160,7 @@ def view_made(made: Sequence["Made"], files: "PictureFiles") -> RenderableType:
 
 def view_showcase(show: "Showcase", files: "DemoFiles") -> RenderableType:
     """Return what the demo found: what was understood from which comment, and how the judge rates the pictures."""
-    from palate.client.showcase_page import judged_lines
+    from palate.client.demo.page import judged_lines
 
     parts: list[RenderableType] = []
     for person in show.people:

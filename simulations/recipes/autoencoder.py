@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from palate.simulations.recipes.pictures import SHARD, Pictures, load
 from palate.simulations.recipes.training import Plan, Worker, launch, train
+from palate.simulations.world.shards import SHARD, Pictures, load
 
 CHANNELS = 8
 CROP = 64

@@ -2,7 +2,7 @@
 
 - stock: a full caption, 32 states, what `StableDiffusionPipeline` makes of a prompt;
 - tokens: a prompt that names the subject only, followed by the states of attribute phrases that were encoded one by one
-  and weighted (`palate.client.conditioning`, mode `tokens`);
+  and weighted (`palate.client.painter.conditioning`, mode `tokens`);
 - embedding: E(prompt) + β (E(attributes shown) − E(attributes not shown)), ViPer's formula (Salehi et al., ECCV 2024).
 
 A generator that meets all three while it learns can be personalized in any of them without leaving what it knows.
@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from palate.simulations.captions import ATTRIBUTE_PHRASES, attributes_only, caption, subject_phrase
-from palate.simulations.world import CATEGORY_OF, SETTINGS, SUBJECTS, Truth
+from palate.simulations.crowd.captions import ATTRIBUTE_PHRASES, attributes_only, caption, subject_phrase
+from palate.simulations.world.world import CATEGORY_OF, SETTINGS, SUBJECTS, Truth
 
 WIDTH = 384
 LENGTH = 32  # states of a prompt

@@ -9,7 +9,7 @@ come from the comment writer of `remarks`. Drawn from picture numbers that took 
 import argparse
 from pathlib import Path
 
-from palate.simulations.world import CATEGORY_OF, Truth
+from palate.simulations.world.world import CATEGORY_OF, Truth
 
 FOLDER = Path(__file__).parents[2] / "client" / "demo"
 FIRST_NUMBER = 29_000_000  # picture numbers above 20 million are left to benchmarks, tests and this
@@ -38,7 +38,7 @@ def main() -> None:
     folder = parser.parse_args().out
     from PIL import Image
 
-    from palate.simulations.world import render
+    from palate.simulations.world.render import render
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, (name, subject, setting, values, further) in enumerate(PICTURES):

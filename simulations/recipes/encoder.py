@@ -1,6 +1,6 @@
 """Makes release 0 of the shared encoder: from picture features and words to the taste space.
 
-    python -m palate.simulations.recipes.pictures --count 48000 --out build/pictures
+    python -m palate.simulations.world.shards --count 48000 --out build/pictures
     python -m palate.simulations.recipes.encoder --pictures build/pictures --soft runs/picture_tower/soft.npy --run runs/encoder
 
 In order: features of drawn pictures, of pictures as they are shown to people, and of pictures softened by the generator's
@@ -27,16 +27,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from palate.client.picture_tower import load_tower, measure_all
-from palate.client.sentences import SentenceTower
+from palate.client.eye.tower import load_tower, measure_all
+from palate.client.reader.sentences import SentenceTower
 from palate.shared import encoder as shared
 from palate.shared.attributes import load_vocabulary
 from palate.shared.encoder import ATTRIBUTE_NAMES, TASTE, TOWER_FEATURES, EncoderWeights, encoder_to_bytes
-from palate.simulations.captions import caption
-from palate.simulations.people import Person, make_people, sample_shown
+from palate.simulations.crowd.captions import caption
+from palate.simulations.crowd.people import Person, make_people, sample_shown
 from palate.simulations.recipes.picture_tower import KEPT
-from palate.simulations.recipes.pictures import SHARD, load
-from palate.simulations.world import ATTRIBUTES, CATEGORY_OF, Truth, render
+from palate.simulations.world.render import render
+from palate.simulations.world.shards import SHARD, load
+from palate.simulations.world.world import ATTRIBUTES, CATEGORY_OF, Truth
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

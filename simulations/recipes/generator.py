@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from palate.simulations.recipes.conditions import WIDTH, Conditions, prepare
-from palate.simulations.recipes.pictures import load
 from palate.simulations.recipes.training import Plan, Worker, launch, train
-from palate.simulations.world import Truth
+from palate.simulations.world.shards import load
+from palate.simulations.world.world import Truth
 
 CHANNELS = 8
 SCHEDULE = {

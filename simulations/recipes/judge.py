@@ -1,6 +1,6 @@
 """Trains the independent judge on renders that no other recipe uses.
 
-    python -m palate.simulations.recipes.pictures --count 24000 --first 10000000 --out build/judge_pictures
+    python -m palate.simulations.world.shards --count 24000 --first 10000000 --out build/judge_pictures
     python -m palate.simulations.recipes.judge --pictures build/judge_pictures --run runs/judge
 
 Cross-entropy on the subject and on each category (its values and "none of them"). No autoencoder and no generated picture
@@ -31,9 +31,9 @@ from palate.simulations.judge import (
     measure_judge,
     to_network,
 )
-from palate.simulations.recipes.pictures import SHARD, load
 from palate.simulations.recipes.training import Plan, Worker, launch, train
-from palate.simulations.world import ATTRIBUTES, SUBJECTS, Truth
+from palate.simulations.world.shards import SHARD, load
+from palate.simulations.world.world import ATTRIBUTES, SUBJECTS, Truth
 
 NORM_BATCHES = 40
 

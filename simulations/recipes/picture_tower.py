@@ -1,6 +1,6 @@
 """Trains the picture tower that ships with Palate: what a picture shows, from its pixels.
 
-    python -m palate.simulations.recipes.pictures --count 48000 --out build/pictures
+    python -m palate.simulations.world.shards --count 48000 --out build/pictures
     python -m palate.simulations.recipes.picture_tower --pictures build/pictures --autoencoder runs/autoencoder/vae --run runs/picture_tower
 
 Cross-entropy on the subject and on each category (its values and "none of them"). After the first 3,800 steps two fifths of
@@ -27,12 +27,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from palate.client.picture_network import PictureNetwork, folded
-from palate.client.picture_tower import LOGITS, LOGITS_OF, SHIPPED
-from palate.simulations.people import sample_shown
-from palate.simulations.recipes.pictures import SHARD, load
+from palate.client.eye.tower import LOGITS, LOGITS_OF, SHIPPED
+from palate.client.eye.tower_network import PictureNetwork, folded
+from palate.simulations.crowd.people import sample_shown
 from palate.simulations.recipes.training import Plan, Worker, launch, train
-from palate.simulations.world import ATTRIBUTES, SUBJECTS, Truth, render
+from palate.simulations.world.render import render
+from palate.simulations.world.shards import SHARD, load
+from palate.simulations.world.world import ATTRIBUTES, SUBJECTS, Truth
 
 KEPT = 2000  # pictures at the end that are for measuring only
 SOFT_SHARE, RICH_SHARE = 0.25, 0.4

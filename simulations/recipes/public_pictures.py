@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from palate.client.sentences import SentenceTower, load_term_embeddings
+from palate.client.reader.sentences import SentenceTower, load_term_embeddings
 from palate.shared.encoder import ATTRIBUTE_NAMES
 from palate.shared.public_pictures import SHIPPED, load_public_pictures
-from palate.simulations.population import draw_pool
+from palate.simulations.crowd.population import draw_pool
 from palate.simulations.recipes.encoder import shows
 
 FIRST_PICTURE = 27_000_000

@@ -1,6 +1,6 @@
 """Makes the shipped sentence tower: all-MiniLM-L6-v2 with a WordPiece vocabulary cut to what comments and prompts need.
 
-The tower reads comments (client/sentences.py) and conditions the generator (client/weights/generator), so one file serves both.
+The tower reads comments (client/reader/sentences.py) and conditions the generator (client/weights/generator), so one file serves both.
 It starts from real language knowledge: all-MiniLM-L6-v2 (Wang et al., "MiniLM", NeurIPS 2020; sentence training by Reimers and
 Gurevych, "Sentence-BERT", EMNLP 2019; Apache-2.0). Nothing is trained here. Half of MiniLM's weights are the table of 30,522 word
 pieces; this recipe keeps about eleven thousand of them, so that a text made of kept pieces is read by exactly the same
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from palate.client.sentences import SentenceTower, term_texts, texts_stamp
+from palate.client.reader.sentences import SentenceTower, term_texts, texts_stamp
 from palate.shared.attributes import load_vocabulary
 
 if TYPE_CHECKING:

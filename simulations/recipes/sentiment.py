@@ -1,9 +1,9 @@
-"""Trains the network that says of each look in a comment whether the person judges it, and likes it (client/sentiment.py).
+"""Trains the network that says of each look in a comment whether the person judges it, and likes it (client/reader/sentiment.py).
 
     python -m palate.simulations.recipes.sentiment --run runs/sentiment [--seed 0] [--steps 17000] [--workers 2]
     python -m palate.simulations.recipes.sentiment --join runs/first runs/second --run runs/both
 
-From: the shipped sentence tower, whose weights stay, and marked comments of invented people (`simulations/marked.py`) with those of
+From: the shipped sentence tower, whose weights stay, and marked comments of invented people (`simulations/crowd/marked.py`) with those of
 training people of the drawn world (seed 1001). Low-rank changes of all linear maps of the tower and a head are trained by
 cross-entropy: of the signs, and of what is marked among all that the extractor takes for a look. Looks are swapped for others at
 random, so that what is said decides and not what it is said of; now and then the verdict is withheld and capitals are lost. Plain
@@ -30,11 +30,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import BertModel
 
-from palate.client import sentiment as shipped
-from palate.client.extractor import JUDGED, find_places
-from palate.client.sentence_network import LINEAR
-from palate.client.sentences import WIDTH, SentenceTower
-from palate.client.sentiment import (
+from palate.client.reader import sentiment as shipped
+from palate.client.reader.extractor import JUDGED, find_places
+from palate.client.reader.sentence_network import LINEAR
+from palate.client.reader.sentences import WIDTH, SentenceTower
+from palate.client.reader.sentiment import (
     Window,
     batch_of,
     best_window,
@@ -42,10 +42,10 @@ from palate.client.sentiment import (
     judge_states,
 )
 from palate.shared.attributes import load_vocabulary
-from palate.simulations.marked import Marked, parse_marked, read_marked
-from palate.simulations.people import make_people, sample_shown, verdict
+from palate.simulations.crowd.marked import Marked, parse_marked, read_marked
+from palate.simulations.crowd.people import make_people, sample_shown, verdict
+from palate.simulations.crowd.remarks import comment
 from palate.simulations.recipes.training import Plan, Worker, launch, train
-from palate.simulations.remarks import comment
 
 RANK = 8
 HIDDEN = 96

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from palate.shared.encoder import encoder_hash, load_encoder
 from palate.shared.subspace import SHIPPED, load_subspace, subspace_hash, subspace_of
-from palate.simulations.population import draw_pool
+from palate.simulations.crowd.population import draw_pool
 
 PUBLIC_PICTURES = 26_000_000  # the first of them
 

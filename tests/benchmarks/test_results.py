@@ -13,10 +13,10 @@ from benchmarks.pupils import Pupil, draw_wishes
 from benchmarks.readme import README, RESULTS, TITLE, table_of, write_table
 from benchmarks.rows import Row, print_rows
 from benchmarks.unseen_words import find_used, phrase, training_texts
-from palate.client.profile import Profile
-from palate.simulations.captions import UNSEEN_SUBJECT_WORDS
-from palate.simulations.people import make_people
-from palate.simulations.world import CATEGORY_OF, SUBJECTS, can_meet
+from palate.client.taste.profile import Profile
+from palate.simulations.crowd.captions import UNSEEN_SUBJECT_WORDS
+from palate.simulations.crowd.people import make_people
+from palate.simulations.world.world import CATEGORY_OF, SUBJECTS, can_meet
 
 KEYS = {"row", "figure", "bar", "holds", "command", "commit"}
 

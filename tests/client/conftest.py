@@ -126,7 +126,7 @@ def _pipeline(kind: str) -> Any:
 @pytest.fixture(scope="session")
 def tiny_pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of two untrained pipelines that draw 32 × 32: one with a BERT as in the shipped one, one with a CLIP."""
-    from palate.client.pipelines import quiet
+    from palate.client.painter.pipelines import quiet
 
     folders = {}
     with quiet():

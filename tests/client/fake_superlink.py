@@ -12,9 +12,9 @@ from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
 from flwr.supercore.inflatable import inflatable_object, inflatable_utils
 from flwr.supercore.task_identity import TaskIdentity
 
-from palate.client.app import run_node
-from palate.client.joining import Participant
-from palate.client.server_address import Server
+from palate.client.federation.app import run_node
+from palate.client.federation.member import Participant
+from palate.client.federation.server_address import Server
 from palate.shared.bundle import known_hashes
 from palate.shared.frames import join_frames, split_frames
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from palate.client.cli import app
-from palate.client.showcase import demo_folder
+from palate.client.commands.cli import app
+from palate.client.demo.showcase import demo_folder
 from palate.shared import durable
 
 BOAT = demo_folder() / "boat.jpg"
@@ -350,7 +350,7 @@ def test_ctrl_c_in_the_middle_of_a_change(vault: Path, monkeypatch: pytest.Monke
 
 HOLDER = """
 import os, sys
-from palate.client.vault import Vault
+from palate.client.vault.vault import Vault
 with Vault.open(os.environ["PALATE_HOME"], "correct horse") as vault, vault.transaction():
     print("holding", flush=True)
     sys.stdin.readline()

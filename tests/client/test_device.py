@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from palate.client import Device
-from palate.client.extractor import Given
-from palate.client.profile import Profile
-from palate.client.records import ADAPTER, COMMENT, FEATURES, ONLY, PICTURE
-from palate.client.showcase import demo_folder
+from palate.client.demo.showcase import demo_folder
+from palate.client.reader.extractor import Given
+from palate.client.records import ADAPTER, COMMENT, FEATURES, PICTURE
+from palate.client.taste.profile import Profile
+from palate.client.vault.store import ONLY
 from palate.shared.attributes import Mention
 from palate.shared.errors import (
     CommentError,

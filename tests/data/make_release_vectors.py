@@ -10,7 +10,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.shared.release import (
+from palate.shared.releases.check import backbone_hash
+from palate.shared.releases.message import (
     Acceptance,
     Card,
     PrivacySpent,
@@ -21,8 +22,7 @@ from palate.shared.release import (
     encode_release,
     write_key,
 )
-from palate.shared.release_check import backbone_hash
-from palate.shared.release_witness import witness_of, write_witness
+from palate.shared.releases.witness import witness_of, write_witness
 
 FILE = Path(__file__).parent / "release_vectors.json"
 PRIVATE = {
@@ -143,7 +143,7 @@ def main() -> None:
     message = encode_release(SignedRelease(log, encoder))
     files = {"a": digest("a"), "b": digest("b")}
     content = {
-        "about": "Test vectors of signed releases, form 2 (shared/release_log.py, release_card.py, release.py), made by "
+        "about": "Test vectors of signed releases, form 2 (shared/releases/log.py, release_card.py, release.py), made by "
         "make_release_vectors.py. Hashes in cards are SHA-256 of words. Refused: the named bytes, cut to `cut` bytes if given, with "
         "bytes replaced at offsets, and with a checksum made anew where it says so.",
         "keys": {

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from server_fakes import honest
 
-from palate.client import fleet
-from palate.client.app import run_node
-from palate.client.reasons import Send
-from palate.client.server_address import Server
+from palate.client.federation import fleet
+from palate.client.federation.app import run_node
+from palate.client.federation.declined import Send
+from palate.client.federation.server_address import Server
 from palate.shared.delegation import message_in
-from palate.shared.release_fields import RELEASE
+from palate.shared.releases.fields import RELEASE
 from palate.shared.wire import decode_task, kind_of
 
 

@@ -16,8 +16,8 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto import fleet_pb2, node_pb2
 from flwr.supercore.inflatable import inflatable_object as objects
 
-from palate.server.front import Front
-from palate.server.superlink import SuperLink
+from palate.server.front.port import Front
+from palate.server.front.superlink import SuperLink
 from palate.shared.frames import join_frames, split_frames
 
 

@@ -11,11 +11,11 @@ from click.testing import Result
 from server_fakes import SHIPPED, settings
 from typer.testing import CliRunner
 
-from palate.client.cli import app
-from palate.server import signing
+from palate.client.commands.cli import app
 from palate.server.checkpoints import Checkpoint, write_checkpoint
-from palate.server.federation import ServerFolder
-from palate.server.releases import read_log
+from palate.server.releases import sealed_keys as signing
+from palate.server.releases.folder import read_log
+from palate.server.rounds.run import ServerFolder
 
 NOW = datetime(2026, 11, 21, 5, 0, tzinfo=UTC)
 

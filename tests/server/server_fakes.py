@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from palate.server.aggregation import Reply
-from palate.server.exchange import Patience
+from palate.server.rounds.exchange import Patience
 from palate.server.settings import RunSettings
 from palate.shared.delegation import message_in
 from palate.shared.encoder import SHARED_SHAPES, encoder_hash, load_encoder
-from palate.shared.release_fields import RELEASE
+from palate.shared.releases.fields import RELEASE
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import Task, decode_task, encode_update, kind_of
 

@@ -24,13 +24,13 @@ from server_fakes import SHIPPED, FakeDevices, honest, settings
 
 from palate.server.app import HOME_VARIABLE, app
 from palate.server.checkpoints import read_checkpoint
-from palate.server.federation import read_note
 from palate.server.metrics import read_metrics
+from palate.server.rounds.run import read_note
 from palate.shared.delegation import SIGNED, message_in
 from palate.shared.encoder import encoder_hash
 from palate.shared.errors import FederationError, FileFormatError
 from palate.shared.reasons import Reason
-from palate.shared.release_fields import RELEASE
+from palate.shared.releases.fields import RELEASE
 from palate.shared.wire import decode_task, kind_of
 
 Content = Callable[[bytes, int], RecordDict | Error]
@@ -109,7 +109,7 @@ def test_the_app_runs_rounds_over_a_grid_with_the_bits_of_the_plain_loop(
 ) -> None:
     from server_fakes import Clock
 
-    from palate.server.federation import ServerFolder, federate
+    from palate.server.rounds.run import ServerFolder, federate
     from palate.server.strategy import average
 
     how = settings(rounds=2, strategy="fedadam", server_learning_rate=0.01)

@@ -16,7 +16,7 @@ from palate.server.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from palate.server.rounds import run_rounds
+from palate.server.rounds.loop import run_rounds
 from palate.server.strategy import average
 from palate.shared import durable
 from palate.shared.encoder import encoder_hash

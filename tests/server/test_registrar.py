@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.client.consent import Terms
-from palate.client.identity import own_identity
-from palate.client.outbox import MemoryLog
-from palate.client.pseudonyms import make_request, take_answer
+from palate.client.federation.consent import Terms
+from palate.client.federation.identity import own_identity
+from palate.client.federation.pseudonyms import make_request, take_answer
+from palate.client.vault.store import MemoryStore
 from palate.server import registrar as module
 from palate.server.registrar import Registrar, find_slot_key, read_slot_keys, take_slot_keys
 from palate.shared.errors import FileFormatError, OptionError
-from palate.shared.pseudonym import decode_request, decode_slot_keys, encode_request
+from palate.shared.secure_sum.pseudonym import decode_request, decode_slot_keys, encode_request
 from tests.shared.pseudonym_cases import registrar_in
 
 SERVER = "palate.example.org:8000"
@@ -27,9 +27,9 @@ def terms_of(registrar: Registrar) -> Terms:
     return Terms(SERVER, registrar=registrar.public.hex())
 
 
-def asking(registrar: Registrar, file: bytes, slots: range | None = None) -> tuple[MemoryLog, bytes]:
+def asking(registrar: Registrar, file: bytes, slots: range | None = None) -> tuple[MemoryStore, bytes]:
     """A registered device's request."""
-    log = MemoryLog()
+    log = MemoryStore()
     registrar.register(own_identity(log, terms_of(registrar)).public_key().public_bytes_raw())
     return log, make_request(log, terms_of(registrar), file, slots)[0]
 
@@ -54,7 +54,7 @@ def test_a_second_certificate_for_a_slot_is_refused_and_the_same_request_is_answ
 
 def test_a_device_that_is_not_registered_or_no_longer_gets_nothing(tmp_path: Path) -> None:
     registrar, file = registrar_in(tmp_path, 2)
-    log = MemoryLog()
+    log = MemoryStore()
     stranger, _ = make_request(log, terms_of(registrar), file)
     name = decode_request(stranger).identity
     with pytest.raises(OptionError, match=f"{name.hex()} is not registered here"):

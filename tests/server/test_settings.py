@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from palate.server.planned import masks_and_plan
+from palate.server.ledger.spent import Kind, spent_by
+from palate.server.rounds.planned import masks_and_plan
 from palate.server.settings import RunSettings
-from palate.server.spent import Kind, spent_by
 from palate.shared.accounting import Budget, Cost, epsilon_by_pld, epsilon_of_rho, rho_of, rounds_by_rho
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.sum_noise import sum_noise

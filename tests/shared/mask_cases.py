@@ -10,10 +10,10 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from palate.client.masking import MaskedRound, MaskRules
-from palate.server.masking import MaskedSum
-from palate.shared.masked_wire import Invitation, encode_invitation
-from palate.shared.masks import MaskSettings
+from palate.client.federation.masked_round import MaskedRound, MaskRules
+from palate.server.secure_sum.masking import MaskedSum
+from palate.shared.secure_sum.masks import MaskSettings
+from palate.shared.secure_sum.messages import Invitation, encode_invitation
 from palate.shared.update import LocalSettings
 
 COUNT = 21  # values of a vector

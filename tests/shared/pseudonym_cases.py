@@ -7,13 +7,19 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.client.consent import Terms
-from palate.client.identity import own_identity
-from palate.client.outbox import Log
-from palate.client.pseudonyms import make_request, take_answer
+from palate.client.federation.consent import Terms
+from palate.client.federation.identity import own_identity
+from palate.client.federation.pseudonyms import make_request, take_answer
+from palate.client.vault.store import Store
 from palate.server.registrar import Registrar
-from palate.shared.blind_signature import SigningKey, blind, make_signing_key, sign_blinded, unblind
-from palate.shared.pseudonym import SlotKey, certified_content
+from palate.shared.secure_sum.blind_signature import (
+    SigningKey,
+    blind,
+    make_signing_key,
+    sign_blinded,
+    unblind,
+)
+from palate.shared.secure_sum.pseudonym import SlotKey, certified_content
 
 SLOTS = 8
 
@@ -43,7 +49,7 @@ def registrar_in(home: Path, count: int = SLOTS) -> tuple[Registrar, bytes]:
     return registrar, path.read_bytes()
 
 
-def equip(log: Log, terms: Terms, registrar: Registrar, file: bytes) -> tuple[bytes, bytes]:
+def equip(log: Store, terms: Terms, registrar: Registrar, file: bytes) -> tuple[bytes, bytes]:
     """Register a device, and get it a pseudonym for every slot; returns the request and the answer, as the registrar saw them."""
     registrar.register(own_identity(log, terms).public_key().public_bytes_raw())
     request, _ = make_request(log, terms, file)

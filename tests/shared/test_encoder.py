@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from palate.client.statistics import STATISTICS
+from palate.client.eye.statistics import STATISTICS
 from palate.shared import encoder as e
 from palate.shared.encoder import (
     ATTRIBUTE_NAMES,
@@ -19,7 +19,7 @@ from palate.shared.encoder import (
     shapes_hash,
 )
 from palate.shared.errors import ModelError, OptionError
-from palate.simulations.world import ATTRIBUTES
+from palate.simulations.world.world import ATTRIBUTES
 
 
 def plain(seed: int = 0) -> EncoderWeights:

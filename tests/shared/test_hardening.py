@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from palate.client.membership import birth_of
+from palate.client.federation.lock import birth_of
 from palate.shared import durable, hardening
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what Linux shows under /proc")
 
 SECRET = "correct horse battery"
-PALATE = "from palate.client.cli import main; main()"
+PALATE = "from palate.client.commands.cli import main; main()"
 NOBODY = 65534
 
 # A process of one user. A change of user closes a process by itself, so that is undone first: what is tested is `harden`.
@@ -35,7 +35,7 @@ sys.stdin.readline()
 # Another process of the same user, that wants to read its memory and its environment.
 THIEF = """
 import os, sys
-import palate.client.membership as membership
+import palate.client.federation.lock as membership
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid({nobody}); os.setuid({nobody})
 for name in ("mem", "environ", "maps"):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from palate.client.joining import Member
-from palate.client.picture_tower import SHIPPED, load_tower
-from palate.client.sentences import SentenceTower
+from palate.client.eye.tower import SHIPPED, load_tower
+from palate.client.federation.member import Member
+from palate.client.reader.sentences import SentenceTower
 from palate.shared import shipped
 from palate.shared.encoder import load_encoder
 from palate.shared.errors import ModelError
@@ -78,7 +78,8 @@ def test_a_files_hash_is_taken_once_in_a_process(copied: Path, monkeypatch: pyte
 
 
 def test_a_device_with_another_tower_joins_no_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from palate.client import Device, backbone
+    from palate.client import Device
+    from palate.client.eye import backbone
 
     shutil.copytree(backbone.WEIGHTS, tmp_path / "weights")
     with Device.init(tmp_path / "vault", "pw") as device:

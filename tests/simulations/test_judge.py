@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from palate.simulations import judge as judges
+from palate.simulations.crowd.people import make_people, true_utility
 from palate.simulations.judge import (
     CATEGORY_LOGITS,
     LOGITS,
@@ -20,10 +21,10 @@ from palate.simulations.judge import (
     load_judge,
     score_truths,
 )
-from palate.simulations.people import make_people, true_utility
 from palate.simulations.recipes import judge as recipe
-from palate.simulations.recipes.pictures import to_json, truth_of
-from palate.simulations.world import ATTRIBUTES, SUBJECTS, Truth, render, sample_truth
+from palate.simulations.world.render import render
+from palate.simulations.world.shards import to_json, truth_of
+from palate.simulations.world.world import ATTRIBUTES, SUBJECTS, Truth, sample_truth
 
 FIRST = 20_500_000  # picture numbers that nothing learned from
 

@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 pytest.importorskip("flwr")
 pytest.importorskip("matplotlib")
 
-from palate.client.cli import app
-from palate.client.picture_tower import SHIPPED as TOWER
+from palate.client.commands.cli import app
+from palate.client.eye.tower import SHIPPED as TOWER
 from palate.shared.encoder import PICTURE_FEATURES, load_encoder
 from palate.shared.wire import TASK_BYTES, UPDATE_BYTES
-from palate.simulations import experiment, methods
-from palate.simulations.experiment import METHODS, WEAK
-from palate.simulations.population import BATCH, FIRST_PICTURE
+from palate.simulations.crowd.population import BATCH, FIRST_PICTURE
+from palate.simulations.experiments import experiment, methods
+from palate.simulations.experiments.experiment import METHODS, WEAK
 
 PICTURES = 450
 TINY = f"""

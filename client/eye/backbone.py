@@ -1,0 +1,86 @@
+"""What of Palate's shared weights is installed here: release 0 of the encoder, and the frozen backbone that every release rests on.
+
+Where it stands in the flow: `releases` checks each release against these hashes, `own_encoder` begins with release 0, `joining`
+checks the backbone when a device joins. Nothing else in `client/` loads an encoder; a test holds the source to that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
+from palate.shared.errors import ModelError, ReleaseError
+from palate.shared.releases.check import Pinned, backbone_hash
+from palate.shared.releases.message import BACKBONE_HASH, SHIPPED_HASH
+
+WEIGHTS: Final = Path(__file__).parents[1] / "weights"
+FROZEN: Final = (
+    "picture_tower.safetensors",
+    "vocabulary.safetensors",
+    "generator/text_encoder/config.json",
+    "generator/text_encoder/model.safetensors",
+    "generator/tokenizer/tokenizer.json",
+)
+"""The files of the frozen backbone: the picture tower, and the sentence tower with its embeddings of the vocabulary."""
+
+STATISTICS_VERSION: Final = 1
+"""To be raised when `statistics.measure_statistics` gives other numbers: they are a part of the backbone that is no file."""
+
+
+def installed() -> Pinned:
+    """Return the hashes that a release must have in common with what is installed here; raises `ModelError`."""
+    return Pinned.by(shipped(), installed_backbone())
+
+
+def installed_backbone() -> str:
+    """Return the `backbone_hash` of the towers and statistics that are installed, from the files themselves.
+
+    The first call reads 34 MB; later ones look at sizes and times only. Raises `ModelError` if a file is missing.
+    """
+    from palate.client.eye.statistics import STATISTICS
+
+    names = f"version {STATISTICS_VERSION}: {','.join(STATISTICS)}"
+    try:
+        found = tuple(
+            ((WEIGHTS / name).stat().st_size, (WEIGHTS / name).stat().st_mtime_ns) for name in FROZEN
+        )
+        return _hash_backbone(WEIGHTS, found, names)
+    except OSError as error:
+        raise ModelError(f"{error.filename} cannot be read; install Palate anew") from None
+
+
+def check_backbone() -> None:
+    """Raise `ModelError` unless the towers installed here are the pinned ones; the first call reads 34 MB.
+
+    An adopted release is checked against the same hash, but a device that adopted none would train on whatever tower lies here,
+    and a rigged one makes pictures readable from what a round learns of them (PEFTLeak, Sami et al., CVPR 2025).
+    """
+    if installed_backbone() != BACKBONE_HASH:
+        raise ModelError(
+            "the picture or sentence tower that is installed here is not the one that ships with this version of Palate, so this "
+            "device takes part in no round; install Palate anew"
+        )
+
+
+@lru_cache(maxsize=2)
+def _hash_backbone(folder: Path, found: tuple[tuple[int, int], ...], statistics: str) -> str:
+    files = {}
+    for name in FROZEN:
+        with (folder / name).open("rb") as file:
+            files[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return backbone_hash(files, statistics)
+
+
+@lru_cache(maxsize=1)
+def shipped() -> EncoderWeights:
+    """Return release 0; raises `ReleaseError` if it is not the one that Palate shipped with, `ModelError` if it is missing."""
+    encoder = load_encoder()
+    if encoder_hash(encoder) != SHIPPED_HASH:
+        raise ReleaseError(
+            "the encoder that is installed is not the one that Palate ships with; install Palate anew",
+            "encoder",
+        )
+    return encoder

@@ -1,0 +1,60 @@
+"""The key by which a registrar knows this device: one for each server and registrar, so that nobody can link it across them.
+
+Where it stands in the flow: `pseudonyms` signs requests for certificates with it, and `palate outbox --terms` shows it. In rounds it does not
+appear: there a device is known by a pseudonym that it has for one round only. All identities come from one secret that was
+made once and is kept sealed in the vault; without that secret none says anything about another.
+
+Earlier versions had one identity for all servers, the secret's own public key. A server for which a registrar has certified
+that one keeps it.
+"""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from palate.client.federation.consent import Terms
+from palate.client.vault.store import ONLY, Store
+from palate.shared.errors import MaskError, VaultDamagedError
+from palate.shared.secure_sum.masks import check_certificate
+
+IDENTITY = "federation identity"  # type of record
+_KEY_BYTES = 32
+
+
+def own_identity(log: Store, terms: Terms) -> Ed25519PrivateKey:
+    """Return this device's Ed25519 key for the server and the registrar of these terms.
+
+    The secret is made at the first call. Raises what the vault raises, and VaultDamagedError.
+    """
+    lasting = _lasting(log)
+    if _was_certified(lasting, terms):
+        return lasting
+    named = terms.registrar.encode() + b"\0" + terms.server.encode()
+    derived = HKDF(SHA256(), _KEY_BYTES, None, b"palate identity 1\0" + named)
+    return Ed25519PrivateKey.from_private_bytes(derived.derive(lasting.private_bytes_raw()))
+
+
+def _was_certified(lasting: Ed25519PrivateKey, terms: Terms) -> bool:
+    registrar, certificate = terms.registrar_bytes(), terms.certificate_bytes()
+    if registrar is None or certificate is None:
+        return False
+    try:
+        check_certificate(certificate, lasting.public_key().public_bytes_raw(), registrar)
+    except MaskError:
+        return False
+    return True
+
+
+def _lasting(log: Store) -> Ed25519PrivateKey:
+    """The secret, as the key that it was in earlier versions."""
+    if not log.has(IDENTITY, ONLY):
+        key = Ed25519PrivateKey.generate()
+        with log.transaction() as change:
+            if not change.has(IDENTITY, ONLY):  # unless another process made one meanwhile
+                change.put(IDENTITY, ONLY, key.private_bytes_raw())
+    kept = log.get(IDENTITY, ONLY)
+    if len(kept) != _KEY_BYTES:
+        raise VaultDamagedError("the secret of this device's identities cannot be read")
+    return Ed25519PrivateKey.from_private_bytes(kept)

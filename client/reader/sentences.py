@@ -1,0 +1,138 @@
+"""The sentence tower: texts to directions in a space of meaning.
+
+One BERT serves the generator (which reads its last hidden state) and the sentence side (which reads the mean over words):
+all-MiniLM-L6-v2 (Reimers and Gurevych, "Sentence-BERT", EMNLP 2019) with a cut vocabulary, made by
+simulations/recipes/sentence_tower.py. Loading takes a moment, so it happens only when a text is embedded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.shared.attributes import Vocabulary, load_vocabulary
+from palate.shared.errors import ModelError
+from palate.shared.shipped import check_shipped
+
+if TYPE_CHECKING:
+    from palate.client.reader.sentence_network import SentenceNetwork
+
+Floats = npt.NDArray[np.float32]
+
+SHIPPED = Path(__file__).parents[1] / "weights" / "generator"
+"""The shipped generator's folder, whose text_encoder/ and tokenizer/ are the tower."""
+TERMS = Path(__file__).parents[1] / "weights" / "vocabulary.safetensors"
+WIDTH = 384
+MAX_TOKENS = 128
+_BATCH = 64
+
+
+@lru_cache(maxsize=2)
+def known_words(folder: Path = SHIPPED) -> frozenset[str]:
+    """Returns the English words that the tower knows whole. Empty when the tower is not there; reads one text file, no torch."""
+    file = folder / "tokenizer" / "vocab.txt"
+    if not file.is_file():
+        return frozenset()
+    check_shipped(file)
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if len(line) > 1 and line.isalpha())
+
+
+@dataclass(frozen=True)
+class SentenceTower:
+    """The tower in a folder; weights are read when first used. Build it once and keep it."""
+
+    folder: Path = SHIPPED
+
+    @cached_property
+    def network(self) -> SentenceNetwork:
+        """The network, read when first asked for. Raises ModelError when the folder holds no tower."""
+        encoder = self.folder / "text_encoder"
+        if not (encoder / "config.json").is_file() or not self._tokenizer_file.is_file():
+            raise ModelError(
+                f"folder={str(self.folder)!r}: holds no text_encoder/ and tokenizer/; name a generator's folder"
+            )
+        from palate.client.reader.sentence_network import load_network
+
+        return load_network(encoder)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer; it cuts and pads nothing."""
+        from tokenizers import Tokenizer
+
+        check_shipped(self._tokenizer_file)
+        tokenizer = Tokenizer.from_file(str(self._tokenizer_file))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    @property
+    def _tokenizer_file(self) -> Path:
+        return self.folder / "tokenizer" / "tokenizer.json"
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Returns one direction per text: the mean over its words' hidden states at unit length, (n, 384) float32.
+
+        Texts are cut at 128 tokens. An empty list gives an array of shape (0, 384). Raises ModelError when there is no tower.
+        """
+        if not texts:
+            return np.zeros((0, WIDTH), dtype=np.float32)
+        import torch
+
+        network = self.network
+        rows: list[Floats] = []
+        for start in range(0, len(texts), _BATCH):
+            read = [one.ids for one in self.tokenizer.encode_batch(list(texts[start : start + _BATCH]))]
+            cut = [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]] for ids in read]
+            longest = max(map(len, cut))
+            ids = torch.tensor([[*one, *[0] * (longest - len(one))] for one in cut])  # (batch, tokens)
+            mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in cut])
+            with torch.inference_mode():
+                hidden = network(ids, mask)  # (batch, tokens, 384)
+            weight = mask.unsqueeze(-1).to(hidden.dtype)
+            mean = (hidden * weight).sum(1) / weight.sum(1)
+            rows.append(torch.nn.functional.normalize(mean, dim=-1).numpy().astype(np.float32))
+        return np.concatenate(rows)
+
+
+def term_texts(vocabulary: Vocabulary) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the texts by which terms are recognised, and the term of each: every name and alias of up to three words."""
+    pairs = [(term.name, term.name) for term in vocabulary.terms]
+    pairs += [
+        (alias, name)
+        for alias, name in vocabulary.aliases.items()
+        if alias != name and len(alias.split()) <= 3
+    ]
+    return tuple(text for text, _ in pairs), tuple(name for _, name in pairs)
+
+
+def load_term_embeddings(tower: SentenceTower) -> tuple[Floats, tuple[str, ...]]:
+    """Returns the directions of `term_texts`, (n, 384) float32, and the term of each row.
+
+    The shipped file holds them, made with the shipped tower by its recipe. Another tower, or a vocabulary that was edited since,
+    embeds them anew, which takes seconds. Raises ModelError when there is no tower.
+    """
+    texts, names = term_texts(load_vocabulary())
+    if tower.folder == SHIPPED and TERMS.is_file():
+        from safetensors import safe_open
+
+        check_shipped(TERMS)
+        with safe_open(TERMS, framework="np") as file:
+            stamp = (file.metadata() or {}).get("texts")
+            rows = file.get_tensor("terms").astype(np.float32)
+        if stamp == texts_stamp(texts) and rows.shape == (len(names), WIDTH):
+            return rows / np.linalg.norm(rows, axis=1, keepdims=True), names
+    return tower.embed(texts), names
+
+
+def texts_stamp(texts: Sequence[str]) -> str:
+    """Returns a short digest of texts in order, by which embeddings are known to belong to them."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]

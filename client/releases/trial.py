@@ -1,0 +1,116 @@
+"""Is a new release better for this person? Both encoders are asked about the person's own labels, each left out in turn.
+
+Where it stands in the flow: a release that was accepted (`releases`) is what the federation trains from; whether this person's
+evaluator uses it too is decided here, by the person's own verdicts, and stays on the device. `own_encoder` says when that is asked.
+
+**The rule.** The labels are split into folds; each fold is foreseen by an evaluator on the old encoder and by one on the new one,
+neither of which saw it. A label's log loss with the new encoder less that with the old one says what the new one costs on it. The new
+release is left aside only if it costs at least `MARGIN` on average, and more than chance alone would often give: a one-sided paired
+t-test over the labels at `LEVEL`. With fewer than `LEAST_EACH` labels of either kind nothing can be said, and the release is used.
+
+The margin keeps the small moves of a usual release from being tested for nothing: their differences are tiny and all alike, so that
+a test alone finds them "significant". One person's labels are few and noisy: the rule leaves aside a good release for a few
+persons in a hundred, and notices a broken one for about half of those who have some two dozen labels (`python -m
+benchmarks.release_trial` measures both). It is the second line behind the test that the server makes of a release.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.client.taste.evaluator import Evaluator, fit_evaluator
+from palate.shared.encoder import EncoderWeights
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+LEAST_EACH: Final = 4
+FOLDS: Final = 10
+LEVEL: Final = 0.05
+MARGIN: Final = 0.1
+"""Nats for each label, chosen together with `LEVEL` on other virtual people than those of the benchmark."""
+SEED: Final = 0  # the same labels are always split in the same way
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the labels say of a new encoder beside an old one."""
+
+    labels: int
+    loss_old: float  # mean log loss on labels that were left out, in nats; that of a coin is 0.693
+    loss_new: float
+    chance: float  # how likely a difference as bad as this one is if the new encoder costs nothing; 1 without a test
+    keep_old: bool
+
+
+def try_encoder(
+    old: EncoderWeights,
+    new: EncoderWeights,
+    liked: Floats,
+    disliked: Floats,
+    *,
+    tastes: Mapping[str, float] = MappingProxyType({}),
+) -> Trial:
+    """Compare two encoders on the features of liked (n, features) and disliked (m, features) pictures.
+
+    The same labels give the same answer. Raises OptionError for features of another shape.
+    """
+    count = len(liked) + len(disliked)
+    if min(len(liked), len(disliked)) < LEAST_EACH:
+        return Trial(count, 0.0, 0.0, 1.0, False)
+    before, after = (held_out_losses(one, liked, disliked, tastes) for one in (old, new))
+    chance = chance_of(after - before)
+    worse = chance < LEVEL and float((after - before).mean()) >= MARGIN
+    return Trial(count, float(before.mean()), float(after.mean()), chance, worse)
+
+
+def held_out_losses(
+    encoder: EncoderWeights, liked: Floats, disliked: Floats, tastes: Mapping[str, float]
+) -> Doubles:
+    """Return the log loss of each label, liked ones first, by evaluators that did not see it; (n + m,)."""
+    rng = np.random.default_rng(SEED)
+    folds = min(FOLDS, len(liked), len(disliked))
+    own, other = (rng.permutation(np.arange(len(one)) % folds) for one in (liked, disliked))
+    losses = np.zeros(len(liked) + len(disliked))
+    for k in range(folds):
+        fitted = fit_evaluator(encoder, liked[own != k], disliked[other != k], tastes=tastes)
+        losses[: len(liked)][own == k] = _loss(fitted, liked[own == k], 1)
+        losses[len(liked) :][other == k] = _loss(fitted, disliked[other == k], 0)
+    return losses
+
+
+def chance_of(differences: Doubles) -> float:
+    """Return how likely a mean as large as this is if the true one is zero: a one-sided t-test."""
+    n = len(differences)
+    spread = float(differences.std(ddof=1)) / math.sqrt(n)
+    mean = float(differences.mean())
+    if spread <= 1e-12 * max(1.0, abs(mean)):
+        return 1.0 if mean <= 0 else 0.0
+    return student_tail(mean / spread, n - 1)
+
+
+def student_tail(t: float, degrees: int) -> float:
+    """Return the probability that Student's t with so many degrees of freedom exceeds `t`."""
+    # With x = arctan(t / sqrt(degrees)) the tail is an integral of cos(x)^(degrees - 1), smooth and short: Simpson's rule is exact
+    # to far more digits than a test needs.
+    start = math.atan(t / math.sqrt(degrees))
+    x = np.linspace(start, math.pi / 2, 2_001)
+    y = np.cos(x) ** (degrees - 1)
+    y[-1] = 1.0 if degrees == 1 else 0.0
+    weights = np.ones(2_001)
+    weights[1:-1:2], weights[2:-1:2] = 4.0, 2.0
+    area = float(weights @ y) * (math.pi / 2 - start) / (3 * 2_000)
+    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi)
+    return min(1.0, max(0.0, area * scale))
+
+
+def _loss(evaluator: Evaluator, features: Floats, liked: int) -> Doubles:
+    likely = np.clip(evaluator.probabilities(features).astype(np.float64), 1e-6, 1 - 1e-6)
+    return -np.log(likely if liked else 1 - likely)

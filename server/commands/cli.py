@@ -1,0 +1,465 @@
+"""`palate server start`, `run`, `status` and the others: the common side of the federation, for the person who runs it.
+
+Where it stands in the flow: the command line finds this group by the entry point `palate.commands` and loads it when it is called.
+Results go to stdout, everything else to stderr; a failure is one line and an exit status, which the command line above sees to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json as jsonlib
+import os
+import signal
+import sys
+import time
+import tomllib
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from palate.server.commands import carry as carry_cli
+from palate.server.commands import keys as key_cli
+from palate.server.commands import registrar as registrar_cli
+from palate.server.commands import releases as release_cli
+from palate.server.commands import run_notes, shell
+from palate.server.commands.shell import Home, Json
+from palate.shared.errors import FederationError, FileFormatError, OptionError
+
+if TYPE_CHECKING:
+    from palate.server.rounds.run import ServerFolder
+    from palate.server.settings import RunSettings
+
+app = typer.Typer(
+    help=(
+        "Run the common side of a federation.\n\n"
+        "Start with: palate server start, let devices join with palate join, then palate server run and palate server release."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+
+
+@app.command()
+def start(
+    host: Annotated[
+        str, typer.Option(help="Where to listen; beyond this machine only with --tls.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port.")] = 8000,
+    tls: Annotated[Path | None, typer.Option(help="Folder with ca.crt, server.pem and server.key.")] = None,
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="PEM file of who vouches for the server, instead of ca.crt.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of the server's certificate, instead of server.pem.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="PEM file of the server's private key, instead of server.key.")
+    ] = None,
+    admitted_only: Annotated[
+        bool, typer.Option("--admitted-only", help="Take only devices admitted with palate server admit.")
+    ] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay until the server ends or Ctrl-C.")
+    ] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Start the server in the background; a run that was cut short goes on by itself.
+
+    Examples:
+
+        palate server start
+
+        palate server start --host 0.0.0.0 --tls certificates --admitted-only
+    """
+    from palate.server.processes import deployed as processes
+
+    folder = shell.folder_of(home)
+    address = processes.Address(
+        host,
+        port,
+        tls=_place(tls),
+        root_certificates=_place(root_certificates),
+        certificate=_place(certificate),
+        key=_place(key),
+        admitted_only=admitted_only,
+    )
+    with shell.dots(f"starting the server on {folder.home}"):
+        server = processes.start(folder, address)
+    unfinished = processes.wanted(folder)
+    if json:
+        shell.print_json({**asdict(server), "home": str(folder.home), "resumed": unfinished is not None})
+    else:
+        shell.out(
+            f"the server listens at {address.near} (process {server.pid}); logs are in {folder.home / 'logs'}"
+        )
+        if unfinished is not None:
+            shell.out(f"the run up to round {unfinished.rounds} goes on")
+    if foreground:
+        _stay(folder)
+
+
+@app.command()
+def admit(
+    key: Annotated[
+        Path | None,
+        typer.Argument(metavar="KEY.pub", help="Public key of the device; its private half stays there."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="What you call the device.")] = "",
+    listed: Annotated[bool, typer.Option("--list", help="Show which devices are admitted.")] = False,
+    remove: Annotated[str, typer.Option(metavar="NAME", help="Take back the admission of a device.")] = "",
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Let a device join a server that is started with --admitted-only; whether it runs now or not.
+
+    The device's owner makes the key with ssh-keygen -t ecdsa -b 256 -N "" -f palate-key, sends you palate-key.pub,
+    and joins with palate join SERVER --key palate-key.
+
+    Examples:
+
+        palate server admit palate-key.pub --name "Mara's laptop"
+
+        palate server admit --list
+
+        palate server admit --remove "Mara's laptop"
+    """
+    from palate.server.front import admission
+    from palate.server.processes import deployed as processes
+
+    folder = shell.folder_of(home)
+    if (key is not None) + listed + bool(remove) != 1:
+        raise OptionError("name a public key to admit, or take --list, or --remove NAME")
+    if listed:
+        found = admission.list_admitted(folder.admitted)
+        if json:
+            shell.print_json({"devices": [asdict(one) for one in found]})
+            return
+        for one in found:
+            shell.out(f"{one.name or '(no name)'}  since {one.when}  {one.key[:60]}...")
+        if not found:
+            shell.out("no device is admitted yet")
+        return
+    done = admission.dismiss(folder, remove) if remove else admission.admit(folder, cast(Path, key), name)
+    server = processes.running(folder)
+    if server is not None:
+        processes.ask_server(server, "admit")
+    if json:
+        shell.print_json({**asdict(done), "admitted": not remove})
+    else:
+        named = f" ({done.name})" if done.name else ""
+        shell.out(
+            f"the device{named} may join no more" if remove else f"admitted; the device{named} may join"
+        )
+    if not remove and server is not None and not server.address.admitted_only:
+        shell.say("note: the server that runs takes every device; it asks for keys with --admitted-only")
+
+
+@app.command()
+def run(
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How many rounds, from where the federation stands.")
+    ] = 3,
+    devices: Annotated[
+        int | None, typer.Option(help="How many updates a round wants.", show_default="3")
+    ] = None,
+    quorum: Annotated[
+        int | None, typer.Option(help="How few it takes to count.", show_default="4 of 5; 2 if unmasked")
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds a round may take.", show_default="120")
+    ] = None,
+    wait: Annotated[
+        float | None, typer.Option(help="Seconds to wait for devices.", show_default="120")
+    ] = None,
+    settings: Annotated[Path | None, typer.Option(help="TOML file with more settings.")] = None,
+    unmasked: Annotated[
+        bool,
+        typer.Option(
+            "--unmasked", help="See each device's update alone; only devices that allow it take part."
+        ),
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit it and do not wait.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Train the shared encoder with the connected devices, and show how it goes.
+
+    Rounds are masked and noised: the server sees sums over at least the quorum, and books what they cost in its privacy ledger.
+    Noise comes from the devices. Where a registrar vouches for them (palate server certify), or the server takes admitted ones
+    only, half of a sum's devices are counted on to add theirs (honest_share); where whoever likes may join, none but a person's own,
+    and each adds so much more.
+
+    The settings file takes every setting by name, those of local training in a table [local], of masks and noise in [privacy]:
+
+        strategy = "fedadam"
+
+        server_learning_rate = 0.01
+
+        [privacy]
+
+        noise_multiplier = 4.0
+
+        epsilon = 8.0
+
+    A table [privacy.plan] adds noise of the server's own that cancels over the rounds, for fleets that cannot be sampled.
+
+    Example:
+
+        palate server run --rounds 10 --devices 20 --quorum 15
+    """
+    from palate.server.checkpoints import read_checkpoint
+    from palate.server.processes import deployed as processes
+    from palate.server.releases.keys import KeyFiles
+
+    folder = shell.folder_of(home)
+    kept = read_checkpoint(folder.checkpoint)
+    given = {"devices": devices, "quorum": quorum, "deadline_seconds": deadline, "wait_seconds": wait}
+    wanted = _settings(
+        settings, {name: value for name, value in given.items() if value is not None}, unmasked
+    )
+    wanted = replace(wanted, rounds=(kept.round if kept else 0) + rounds)
+    if wanted.privacy is not None:
+        wanted = replace(wanted, privacy=run_notes.count_on(folder, wanted.privacy))
+    if wanted.privacy is not None and wanted.privacy.plan is not None:
+        from palate.server.rounds.planned import masks_and_plan
+
+        masks_and_plan(wanted)  # raises now what would end the run in its first round
+    if wanted.privacy is not None and wanted.privacy.registrar:
+        from palate.server.rounds.slots import peek_slot
+
+        peek_slot(folder.home, bytes.fromhex(wanted.privacy.registrar), wanted.rounds - rounds + 1)
+    log = (
+        key_cli.lend_round_key(KeyFiles(folder.home), datetime.now(UTC))
+        if processes.running(folder)
+        else None
+    )
+    number = processes.submit(folder, wanted)
+    if log is not None and (line := run_notes.nearly_over(log)):
+        shell.say(f"note: {line}")
+    if wanted.privacy is not None:
+        run_notes.say_notes(wanted, wanted.privacy, rounds)
+    if detach:
+        shell.print_json({"run": number}) if json else shell.out(
+            f"run {number} is submitted; see palate server status"
+        )
+        return
+    before = kept.round if kept else 0
+    try:
+        ended = _show(folder, number, before)
+    except KeyboardInterrupt:
+        shell.say("the run goes on; see palate server status, or end it with palate server stop --run")
+        raise
+    kept = read_checkpoint(folder.checkpoint)
+    if ended.get("ended") != "finished":
+        raise FederationError(str(ended.get("reason", "the run was stopped")))
+    round_ = kept.round if kept else 0
+    counted = _counted(folder, before)
+    if json:
+        shell.print_json(
+            {"run": number, "round": round_, "counted": counted, "last": dict(kept.metrics) if kept else {}}
+        )
+    elif counted:
+        shell.out(
+            f"the federation stands at round {round_}; {counted} of {round_ - before} rounds moved the encoder; "
+            "make a release: palate server release"
+        )
+    else:
+        shell.out(
+            f"no round had enough answers: after round {round_} the encoder is what it was, and there is nothing to release; see that "
+            "devices are joined and allowed to take part, then run again"
+        )
+
+
+@app.command()
+def status(home: Home = None, json: Json = False) -> None:
+    """Say whether the server runs, what it is doing, and where the federation stands.
+
+    Example:
+
+        palate server status --json
+    """
+    from palate.server.checkpoints import read_checkpoint
+    from palate.server.processes import deployed as processes
+    from palate.server.releases.folder import read_log
+    from palate.server.rounds.run import read_note
+    from palate.shared.releases.message import time_of
+
+    folder = shell.folder_of(home)
+    server = processes.running(folder)
+    kept = read_checkpoint(folder.checkpoint)
+    wanted = processes.wanted(folder)
+    log = read_log(folder.releases)
+    releases = [card.release for _, card in log.releases] if log else []
+    found: dict[str, Any] = {
+        "home": str(folder.home),
+        "running": server is not None,
+        "healthy": server is not None and processes.healthy(server),
+        "address": server.address.near if server else None,
+        "pid": server.pid if server else None,
+        "round": kept.round if kept else 0,
+        "last": dict(kept.metrics) if kept else None,
+        "run_up_to": wanted.rounds if wanted else None,
+        "now": read_note(folder.now) if wanted and server else {},
+        "ended": read_note(folder.ended),
+        "releases": releases,
+        "good_until": time_of(log.statement.until) if log else None,
+    }
+    if json:
+        shell.print_json(found)
+        return
+    shell.out(
+        f"the server listens at {found['address']} (process {found['pid']})"
+        if server
+        else "no server runs here"
+    )
+    shell.out(
+        f"the federation stands at round {found['round']}; releases: {', '.join(map(str, releases)) or 'none yet'}"
+    )
+    if log is not None and (line := run_notes.nearly_over(log)):
+        shell.out(line)
+    if wanted:
+        shell.out(
+            f"a run up to round {wanted.rounds} is {'at work' if server else 'to be taken up at the next start'}"
+        )
+    if kept and kept.metrics:
+        refused = ", ".join(f"{count} {reason}" for reason, count in kept.metrics["refused"].items())
+        shell.out(
+            f"the last round used {kept.metrics['used']} updates of {kept.metrics['asked']} devices"
+            + (f" ({refused})" if refused else "")
+        )
+    if found["ended"].get("ended") == "failed":
+        shell.out(f"the last run ended: {found['ended']['reason']}")
+
+
+app.command()(registrar_cli.certify)
+app.command()(registrar_cli.slots)
+app.command()(key_cli.key)
+app.command()(release_cli.privacy)
+app.command()(release_cli.release)
+app.command()(carry_cli.prepare)
+app.command()(carry_cli.sign)
+app.command()(carry_cli.take)
+
+
+@app.command()
+def stop(
+    run: Annotated[bool, typer.Option("--run", help="End the run at work for good, not the server.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Stop the server, or with --run the run at work. A run that the server's end cuts short goes on at its next start.
+
+    Example:
+
+        palate server stop
+    """
+    from palate.server.processes import deployed as processes
+
+    folder = shell.folder_of(home)
+    done = processes.drop_run(folder) if run else processes.stop(folder)
+    what = "run" if run else "server"
+    if json:
+        shell.print_json({"stopped": done})
+    else:
+        shell.out(f"the {what} is stopped" if done else f"there is no {what} to stop")
+
+
+def _place(path: Path | None) -> str:
+    return str(path.expanduser().resolve()) if path else ""
+
+
+def _settings(file: Path | None, given: dict[str, Any], unmasked: bool) -> RunSettings:
+    from palate.server.settings import RunSettings
+
+    found: dict[str, Any] = {}
+    if file is not None:
+        try:
+            found = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise FileFormatError(f"{file} cannot be read ({error.strerror})") from None
+        except ValueError as error:
+            raise FileFormatError(f"{file} is no TOML: {' '.join(str(error).split())}") from None
+    if unmasked and "privacy" in found:
+        raise OptionError(
+            f"--unmasked and the table [privacy] in {file} contradict each other; take one away"
+        )
+    masked: dict[str, Any] = {} if unmasked else {"privacy": {}}
+    merged = masked | found | given
+    devices = merged.get("devices", RunSettings.devices)
+    if not unmasked and "quorum" not in merged and type(devices) is int:
+        merged["quorum"] = max(2, -(-4 * devices // 5))
+    return RunSettings.from_json(jsonlib.dumps(merged, default=str))
+
+
+def _counted(folder: ServerFolder, before: int) -> int:
+    """Return how many rounds after `before` moved the encoder; the others count for numbers and seeds, and for nothing else."""
+    from palate.server.metrics import read_metrics
+
+    rounds = {line["round"]: bool(line["counted"]) for line in read_metrics(folder.rounds)}
+    return sum(counted for number, counted in rounds.items() if number > before)
+
+
+def _show(folder: ServerFolder, number: str, before: int) -> dict[str, Any]:
+    """Show the run's progress until it ends; returns how it ended."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from palate.server.metrics import read_metrics
+    from palate.server.processes import deployed as processes
+
+    console = Console(file=sys.stderr, highlight=False)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    shown = before
+    with bars:
+        bar = bars.add_task("waiting for the run to start", total=None)
+        for now in processes.follow(folder, number):
+            for line in read_metrics(folder.rounds):
+                if line["round"] > shown:
+                    shown = line["round"]
+                    console.print(_round_line(line), markup=False)
+            if "ended" in now:
+                return now
+            words = (
+                "waiting for devices"
+                if now["doing"] == "waiting"
+                else f"round {now['round']} of {now['rounds']}"
+            )
+            bars.update(bar, description=words, completed=now["done"], total=now["wanted"])
+    raise FederationError("the run is gone; see palate server status")
+
+
+def _round_line(metrics: dict[str, Any]) -> str:
+    refused = ", ".join(f"{count} {reason}" for reason, count in metrics["refused"].items())
+    line = f"round {metrics['round']}: {metrics['used']} of {metrics['asked']} updates in {metrics['seconds']:.1f} s"
+    line += f" ({refused})" if refused else ""
+    return line if metrics["counted"] else line + ": too few, the encoder stays"
+
+
+def _stay(folder: ServerFolder) -> None:
+    """Wait until the server ends; Ctrl-C and SIGTERM end it."""
+    from palate.server.processes import deployed as processes
+
+    def leave(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        while (server := processes.running(folder)) is not None:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(server.pid, os.WNOHANG)
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        processes.stop(folder)
+        raise
+    raise FederationError("the server ended; start it again and the run goes on")

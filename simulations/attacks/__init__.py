@@ -1,0 +1,1 @@
+"""Attacks on ourselves, each with a positive control: lies, canaries, leaks, oracles."""

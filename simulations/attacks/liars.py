@@ -1,0 +1,310 @@
+"""A federation in which some people lie: rounds under one attack and one rule, and what that costs everybody.
+
+Where it stands in the flow: `benchmarks.liars` runs this for a grid of attacks, shares of liars and rules. People are trained by
+the very function of a device, groups are cut by `server.robust.make_groups`, sums that are too long are dropped and rules are
+taken by the server's own code, and the outcome is judged as any experiment's: by people who took no part.
+
+Masks change none of these figures, since a masked sum is exact: the server gets the groups' means and nothing else. Rounding and
+privacy noise are left out here. Each device's change is clipped to the bound of the round, which follows the median length of
+the changes (Andrew et al., NeurIPS 2021); liars say that theirs is longer and so pull the bound up as far as they can.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.client.federation.local_training import Labels, train_together
+from palate.client.runtime.threads import one_thread
+from palate.client.taste.evaluator import fit_evaluator
+from palate.server.aggregation import moved
+from palate.server.rounds.loop import choose_cohort, derive_seed
+from palate.server.secure_sum.groups import RULES, RobustRule, combine, drop_long, make_groups
+from palate.server.settings import RunSettings
+from palate.server.strategy import average, server_step
+from palate.shared.encoder import EncoderWeights, encoder_hash, flatten, unflatten
+from palate.shared.errors import FileFormatError, OptionError
+from palate.shared.update import EncoderUpdate, LocalSettings
+from palate.simulations.attacks.lies import (
+    ATTACKS,
+    Poison,
+    Situation,
+    backdoor_direction,
+    flipped,
+    lie,
+    target,
+)
+from palate.simulations.crowd.people import Person, make_people, true_utility
+from palate.simulations.crowd.population import PEOPLE_SEED, Pool, Stranger, give_all_labels, meet_stranger
+from palate.simulations.experiments.methods import pairwise
+from palate.simulations.world.world import CATEGORY_OF
+
+Floats = NDArray[np.float32]
+
+FLOWERS: Final = ("multikrum", "bulyan", "fedmedian", "fedtrimmedavg")  # without masks
+TRIM: Final = 0.3  # of both trimmed means: as much as the most liars that are tried
+STRANGERS_SEED: Final = 4001
+FILE: Final = Path(__file__).parents[1] / "experiments" / "liars.toml"
+
+
+@dataclass(frozen=True)
+class Defence:
+    """A rule and how many devices are summed under masks before it sees anything; 1 for a round without masks."""
+
+    rule: str  # of `RULES`, or, for a size of 1, of `FLOWERS`
+    size: int
+
+    def __post_init__(self) -> None:
+        known = RULES + (FLOWERS if self.size == 1 else ())
+        if type(self.size) is not int or self.size < 1 or self.rule not in known:
+            raise OptionError(
+                f"the defence is {self.rule!r} over groups of {self.size!r}; there are {', '.join(known)}"
+            )
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.rule}, no masks" if self.size == 1 else f"{self.rule}, groups of {self.size}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the TOML file asks for; raises OptionError outside the ranges."""
+
+    title: str
+    people: int
+    strangers: int
+    pictures: int
+    rounds: int
+    cohort: int
+    learning_rate: float  # of the server's FedAdam
+    seeds: tuple[int, ...]
+    shares: tuple[float, ...]
+    attacks: tuple[str, ...]
+    defences: tuple[Defence, ...]
+    pushed: str  # the attribute of the taste backdoor
+
+    def __post_init__(self) -> None:
+        for name, least in (("people", 4), ("strangers", 2), ("pictures", 300), ("rounds", 1), ("cohort", 4)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise OptionError(f"{name} is {value!r}; it must be a whole number from {least}")
+        if self.cohort > self.people:
+            raise OptionError(f"cohort is {self.cohort}; it must be at most people, {self.people}")
+        odd = [one for one in self.attacks if one not in ATTACKS]
+        if odd:
+            raise OptionError(f"the attack {odd[0]!r} is unknown; there are {', '.join(ATTACKS)}")
+        if not all(0 < share < 0.5 for share in self.shares):
+            raise OptionError(f"shares are {list(self.shares)!r}; each must be above 0 and below 0.5")
+        if self.pushed not in CATEGORY_OF:
+            raise OptionError(f"pushed is {self.pushed!r}; it must be an attribute of the drawn world")
+
+
+def read_grid(path: Path = FILE) -> Grid:
+    """Reads a grid; raises FileFormatError for a file of another form, OptionError for values out of range."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"{path.name} cannot be read as TOML ({type(error).__name__})") from None
+    known = {one.name for one in fields(Grid)}
+    odd = sorted(set(found) ^ known)
+    if odd:
+        raise FileFormatError(
+            f"{path.name}: the key {odd[0]!r} is missing or unknown; there are {', '.join(sorted(known))}"
+        )
+    try:
+        defences = tuple(
+            Defence(str(rule), size) for rule, sizes in found["defences"].items() for size in sizes
+        )
+        lists: dict[str, Any] = {name: tuple(found[name]) for name in ("seeds", "shares", "attacks")}
+        return Grid(**{**found, **lists, "defences": defences})
+    except (AttributeError, TypeError) as error:
+        raise FileFormatError(
+            f"{path.name}: seeds, shares and attacks are lists, defences a table of lists ({error})"
+        ) from None
+
+
+@dataclass(frozen=True)
+class World:
+    """The people of one seed, those who judge, and what the liars of the backdoor have."""
+
+    release: EncoderWeights
+    people: Sequence[Labels]
+    strangers: Sequence[Stranger]
+    tastes: Sequence[Person]  # of the strangers
+    asked: Pool
+    poison: Poison
+    seed: int
+
+
+def make_world(grid: Grid, release: EncoderWeights, pool: Pool, seed: int) -> World:
+    """Draws the people and strangers of a seed; a fifth of the pictures is for the strangers alone."""
+    split = round(len(pool) * 0.8)
+    shown, asked = (
+        Pool(pool.truths[part], pool.features[part]) for part in (slice(split), slice(split, None))
+    )
+    people = give_all_labels(make_people(grid.people, PEOPLE_SEED, first=seed * grid.people), shown, seed)
+    tastes = make_people(grid.strangers, STRANGERS_SEED, first=seed * grid.strangers)
+    strangers = [meet_stranger(person, asked, seed) for person in tastes]
+    has = np.array([grid.pushed in truth.values() for truth in shown.truths])
+    poison = Poison(shown.features[has], shown.features[~has][: 4 * int(has.sum())])
+    return World(release, people, strangers, tastes, asked, poison, seed)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to: accuracy on strangers, and how often a disliked picture with the pushed attribute wins."""
+
+    accuracy: float  # pairwise
+    pushed_wins: float  # of pairs (disliked, with the attribute; liked, without), by the truth
+    dropped: float  # groups that were too long, share of all
+
+
+def run_liars(
+    world: World, grid: Grid, defence: Defence, *, share: float = 0.0, attack: str = "sign flip"
+) -> Outcome:
+    """Runs all rounds with a share of liars in each cohort (of all people, the first are honest), and judges the encoder."""
+    flowers, optimizer = _settings(grid, defence, share)
+    liars = round(share * grid.cohort)
+    honest_people = range(round(grid.people * (1 - share)))
+    lying_people = range(len(honest_people), grid.people)
+    rng = np.random.default_rng([world.seed, 7])
+    encoder, bound, dropped = world.release, 0.0, 0.0
+    memory: dict[str, Floats] = {}
+    for number in range(1, grid.rounds + 1):
+        who = choose_cohort(honest_people, grid.cohort - liars, world.seed, number)
+        given = [world.people[i] for i in who]
+        if attack == "label flip" and liars:
+            lying = choose_cohort(lying_people, liars, world.seed, number)
+            given += [flipped(world.people[i]) for i in lying]
+        changes = _train(encoder, given, derive_seed(world.seed, number))
+        if not bound:
+            bound = _median_length(changes, share)
+        after = _median_length(changes[: len(who)], share)
+        changes = _clipped(changes, bound)
+        if liars and attack != "label flip":
+            direction = backdoor_direction(encoder, world.poison) if attack == "taste backdoor" else None
+            changes = _with_lies(changes, attack, defence.size, grid.cohort, bound, number, rng, direction)
+        change, memory, lost = _aggregate(
+            encoder, changes, defence, flowers, optimizer, bound, number, memory
+        )
+        dropped += lost / grid.rounds
+        encoder, bound = moved(encoder, change), after
+    return Outcome(*_judge(encoder, world, grid.pushed), dropped)
+
+
+def _settings(grid: Grid, defence: Defence, share: float) -> tuple[RunSettings, RunSettings]:
+    """The server's settings of Flower's rule, which knows how many liars there are if it can take so many, and of the optimizer."""
+    optimizer = RunSettings(strategy="fedadam", server_learning_rate=grid.learning_rate, tau=1e-6)
+    if defence.rule not in FLOWERS:
+        return optimizer, optimizer
+    most = {"multikrum": (grid.cohort - 3) // 2, "bulyan": (grid.cohort - 3) // 4}.get(defence.rule, 0)
+    rule = RunSettings(
+        devices=grid.cohort,
+        quorum=grid.cohort,
+        strategy=defence.rule,
+        liars=min(most, round(share * grid.cohort)),
+        trim=TRIM,
+    )
+    return rule, optimizer
+
+
+def _train(encoder: EncoderWeights, people: Sequence[Labels], seed: int) -> Floats:
+    """Everybody's change, (people, d), by the settings of the shipped experiments."""
+    with one_thread():
+        found = dict(train_together(encoder, people, LocalSettings(), [seed] * len(people)))
+    return np.stack([flatten(found[place]) for place in range(len(people))])
+
+
+def _median_length(changes: Floats, share: float) -> float:
+    """The bound that half of all devices say they are below, where liars always say that they are above."""
+    return float(np.quantile(np.linalg.norm(changes, axis=1), min(1.0, 0.5 / (1 - share))))
+
+
+def _clipped(changes: Floats, bound: float) -> Floats:
+    lengths = np.linalg.norm(changes, axis=1, keepdims=True)
+    return np.asarray(changes * np.minimum(1.0, bound / np.maximum(lengths, 1e-12)), dtype=np.float32)
+
+
+def _groups(size: int, cohort: int, number: int) -> list[list[int]]:
+    """The round's groups of places in the cohort; each alone where there are no masks."""
+    if size == 1:
+        return [[place] for place in range(cohort)]
+    keys = [place.to_bytes(4, "big") for place in range(cohort)]
+    groups = make_groups(keys, size, number.to_bytes(8, "little"))
+    return [[int.from_bytes(key, "big") for key in group] for group in groups]
+
+
+def _with_lies(
+    honest: Floats,
+    attack: str,
+    size: int,
+    cohort: int,
+    bound: float,
+    number: int,
+    rng: np.random.Generator,
+    direction: Floats | None,
+) -> Floats:
+    """What the whole cohort sends, (cohort, d): the honest ones first, then the liars, each fitted to the group it is in."""
+    groups = _groups(size, cohort, number)
+    spoiled = [group for group in groups if max(group) >= len(honest)]
+    seen = Situation(honest, size, len(groups), len(spoiled), bound)
+    wanted, mean = target(attack, seen, rng, direction), honest.mean(0)
+    sent = np.concatenate([honest, np.zeros((cohort - len(honest), honest.shape[1]), np.float32)])
+    for group in spoiled:
+        lying = [place for place in group if place >= len(honest)]
+        sent[lying] = lie(wanted, mean, len(group), len(lying))
+    return sent
+
+
+def _aggregate(
+    encoder: EncoderWeights,
+    changes: Floats,
+    defence: Defence,
+    flowers: RunSettings,
+    optimizer: RunSettings,
+    bound: float,
+    number: int,
+    memory: dict[str, Floats],
+) -> tuple[Floats, dict[str, Floats], float]:
+    """The server's part: groups, bound, rule, optimizer. Returns change, memory, and the share of groups dropped."""
+    if defence.rule in FLOWERS:
+        base = encoder_hash(encoder)
+        updates = [EncoderUpdate(base, number, unflatten(one)) for one in changes]
+        picked, _ = average(flowers, number, updates, {})
+        change, kept = server_step(optimizer, number, picked, memory)
+        return change, kept, 0.0
+    groups = _groups(defence.size, len(changes), number)
+    means = np.stack([changes[group].mean(0) for group in groups])
+    counts = np.array([len(group) for group in groups])
+    sound = drop_long(means, counts, clip=bound)
+    if not sound.any():
+        return np.zeros(changes.shape[1], np.float32), memory, 1.0
+    rule = RobustRule(defence.rule, trim=TRIM)
+    found, remembered = combine(means[sound], counts[sound], rule, memory)
+    change, kept = server_step(optimizer, number, found, memory)
+    return change, {**kept, **remembered}, float((~sound).mean())
+
+
+def _judge(encoder: EncoderWeights, world: World, pushed: str) -> tuple[float, float]:
+    """Pairwise accuracy on strangers, as `methods.understand` has it, and how often the pushed attribute wins wrongly.
+
+    Wrongly: a picture with it that the stranger truly dislikes is put above one without it that they truly like.
+    """
+    has = np.array([pushed in truth.values() for truth in world.asked.truths])
+    right, wins = [], []
+    for person, one in zip(world.tastes, world.strangers, strict=True):
+        fitted = fit_evaluator(encoder, one.liked, one.disliked, tastes={})
+        right.append(pairwise(fitted.utilities(one.asked), one.answers))
+        worth = np.array([true_utility(person, truth) for truth in world.asked.truths])
+        scores = fitted.utilities(world.asked.features)
+        bad, good = scores[has & (worth < person.threshold)], scores[~has & (worth > person.threshold)]
+        if len(bad) and len(good):
+            wins.append(float((bad[:, None] > good[None]).mean()))
+    return float(np.mean(right)), float(np.mean(wins)) if wins else 0.0

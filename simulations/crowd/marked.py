@@ -1,0 +1,67 @@
+"""Comments with marks on the words that name a look: [+soft light] is liked, [-muddy greens] is not.
+
+Invented people wrote them, each with a taste and a voice of their own: a large language model spoke for them, and marked each look as it
+wrote. `recipes/comments.jsonl` teaches the network of client/reader/sentiment.py; the people of `tests/data/comments_marked.jsonl` took no part
+in that. A sign says whether the person wants more of what the words name: in "it lacks [+depth]" depth is liked, in "no [-glare]" glare
+is not. Looks about which nothing follows, and subjects, are not marked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from palate.shared.errors import FileFormatError
+
+LESSONS = Path(__file__).parents[1] / "recipes" / "comments.jsonl"
+_MARK = re.compile(r"\[([+-])([^\[\]]+)\]")
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A comment with the characters [start, end) of each look that it judges, and the signs, +1 or -1; liked None: no verdict.
+
+    A recipe may add places with the sign 0: named, and not judged.
+    """
+
+    person: str
+    liked: bool | None
+    comment: str
+    places: tuple[tuple[int, int], ...]
+    signs: tuple[int, ...]
+
+
+def parse_marked(person: str, liked: bool | None, text: str) -> Marked:
+    """Returns a comment without its marks, and what they said."""
+    parts, places, signs, length, last = [], [], [], 0, 0
+    for mark in _MARK.finditer(text):
+        before, words = text[last : mark.start()], mark.group(2)
+        length += len(before)
+        parts += [before, words]
+        places.append((length, length + len(words)))
+        signs.append(1 if mark.group(1) == "+" else -1)
+        length, last = length + len(words), mark.end()
+    return Marked(person, liked, "".join((*parts, text[last:])), tuple(places), tuple(signs))
+
+
+def read_marked(path: Path = LESSONS) -> list[Marked]:
+    """Returns the comments of a file, one JSON object a line: {"person", "liked", "comment"}.
+
+    Raises FileFormatError for a file that is missing or of another form.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            one = json.loads(line)
+            found.append(parse_marked(one["person"], one["liked"], one["comment"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileFormatError(
+                f"{path}, line {number}: must be a JSON object with person, liked and comment ({error})"
+            ) from error
+    return found

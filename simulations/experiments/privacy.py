@@ -1,0 +1,268 @@
+"""What privacy and few bytes cost: accuracy against epsilon, and accuracy against bits, over virtual people.
+
+    python -m palate.simulations.experiments.privacy [EXPERIMENT] --out FOLDER [--json]
+
+Rounds are those of `private_rounds`. Four kinds of runs are compared, on the same people:
+
+    open       no masks, no noise, float32 both ways: Adam on all weights (`methods`)
+    epsilon    Poisson sampling of devices; a public subspace of the last layer (`shared.subspace`), clipped, noised for epsilon after
+               all rounds at delta = people^-1.1, counted by `shared.accounting`; "none" is the same without noise
+    plan       the same changes without sampling: everybody takes part in turn, and noise of the server's that cancels over the rounds
+               (`server.correlated`) for epsilon at the same delta
+    bits       all weights, cohorts as small as they are deployed, levels in a ring of so many bits up
+
+Privacy is counted per device, one device being one person, for what the sums of all rounds tell together, with the cohort secret.
+Accuracies are those of people whom nobody trained on, from 8 liked and 8 disliked pictures (`methods.understand`). Results are
+written after each run, so that an experiment which was ended goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from palate.client.runtime.threads import one_thread
+from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld, epsilon_by_rdp
+from palate.shared.encoder import EncoderWeights, load_encoder
+from palate.shared.errors import FileFormatError, OptionError
+from palate.shared.secure_sum.masks import MOST_DEVICES
+from palate.shared.subspace import subspace_of
+from palate.simulations.crowd.people import make_people
+from palate.simulations.crowd.population import (
+    PEOPLE_SEED,
+    Pool,
+    Stranger,
+    draw_pool,
+    give_all_labels,
+    meet_stranger,
+)
+from palate.simulations.experiments.experiment import ASKED_SHARE, FOLDER, RELEASES, STRANGERS_SEED, WEAK
+from palate.simulations.experiments.methods import understand
+from palate.simulations.experiments.privacy_report import (
+    cohorts_of,
+    mask_overhead,
+    plot,
+    rows_of,
+    run_name,
+    table_of,
+)
+from palate.simulations.experiments.private_rounds import (
+    FewBits,
+    Open,
+    Planned,
+    Private,
+    learn_in_bits,
+    learn_openly,
+    learn_planned,
+    learn_privately,
+)
+
+PUBLIC_PICTURES: Final = (
+    26_000_000  # the first of those that the subspace is made of: no person is shown them
+)
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a TOML file asks for; raises OptionError outside the ranges."""
+
+    title: str
+    release: str
+    people: int
+    strangers: int
+    pictures: int
+    public_pictures: int
+    seeds: tuple[int, ...]
+    epsilons: tuple[float, ...]
+    bits: tuple[int, ...]
+    private: Private
+    plan: Planned
+    open: Open
+    few_bits: FewBits
+
+    def __post_init__(self) -> None:
+        if self.release not in RELEASES:
+            raise OptionError(f"release is {self.release!r}; it must be one of {', '.join(RELEASES)}")
+        if (
+            not 1 < self.few_bits.cohort <= self.few_bits.people <= self.people
+            or self.open.cohort > self.people
+        ):
+            raise OptionError("cohorts and few_bits.people must not be larger than people")
+        if not 0 < self.private.sample_rate < 1 or self.private.sample_rate * self.people > MOST_DEVICES:
+            raise OptionError(
+                f"private.sample_rate is {self.private.sample_rate!r}; it must be above 0, below 1, and ask at most "
+                f"{MOST_DEVICES:,} devices"
+            )
+        if not 1 < self.people // max(1, self.plan.separation) <= MOST_DEVICES:
+            raise OptionError(
+                f"plan.separation is {self.plan.separation!r}; a round must have 2 to {MOST_DEVICES:,} of the {self.people:,} people"
+            )
+        if not self.seeds or not all(epsilon > 0 for epsilon in (*self.epsilons, *self.plan.epsilons)):
+            raise OptionError("give at least one seed, and epsilons above 0")
+
+    @property
+    def delta(self) -> float:
+        """The chance that goes with every epsilon."""
+        return float(self.people**-1.1)
+
+
+def read_experiment(name: str) -> Experiment:
+    """Reads an experiment that ships with Palate, by its name, or any TOML file.
+
+    Raises FileFormatError for a file that is missing or of another form, OptionError for values out of range.
+    """
+    shipped = FOLDER / f"{name}.toml"
+    path = shipped if shipped.exists() else Path(name)
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        raise FileFormatError(
+            f"{name!r} is no experiment about privacy and no TOML file; take 'privacy'"
+        ) from None
+    tables = {"private": Private, "plan": Planned, "open": Open, "few_bits": FewBits}
+    for key, kind in tables.items():
+        found[key] = _filled(kind, found.get(key), f"{path.name}: {key}")
+    experiment: Experiment = _filled(Experiment, found, path.name)
+    return experiment
+
+
+def _filled(kind: type, found: Any, what: str) -> Any:
+    names = [one.name for one in fields(kind)]
+    if not isinstance(found, dict) or set(found) != set(names):
+        odd = sorted(set(found) ^ set(names))[0] if isinstance(found, dict) else "everything"
+        raise FileFormatError(f"{what}: {odd} is missing or unknown; the keys are {', '.join(names)}")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+
+
+# --- the experiment -----------------------------------------------------------------------------------------------
+
+
+def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = print) -> dict[str, Any]:
+    """Runs what is not yet in `out/results.json`, which is written after each run, and returns all results."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "results.json"
+    asked = json.loads(json.dumps(asdict(experiment)))
+    results: dict[str, Any] = {"experiment": asked, "overhead": {}, "runs": {}}
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if {**before["experiment"], "seeds": 0} == {**asked, "seeds": 0}:
+            results |= {"runs": before["runs"], "overhead": before["overhead"]}
+    for devices in sorted(set(cohorts_of(asked).values())):
+        if str(devices) not in results["overhead"]:
+            tell(f"a masked round of {devices} devices, for its bytes")
+            results["overhead"][str(devices)] = mask_overhead(devices)
+
+    release = load_encoder() if experiment.release == "shipped" else load_encoder(WEAK)
+    pool = draw_pool(experiment.pictures, cache)
+    split = round(len(pool) * (1 - ASKED_SHARE))
+    shown, asked_pool = (Pool(pool.truths[p], pool.features[p]) for p in (slice(split), slice(split, None)))
+    public = draw_pool(experiment.public_pictures, cache, first=PUBLIC_PICTURES).features
+    subspace = subspace_of(release, public, experiment.private.rank)
+    plan, delta = experiment.private, experiment.delta
+    multipliers = {
+        epsilon: calibrate(Budget(epsilon, delta), plan.rounds, plan.sample_rate)
+        for epsilon in experiment.epsilons
+    }
+    names: list[tuple[str, float]] = [("release", 0), ("open", 0), ("epsilon", math.inf)]
+    names += [("epsilon", epsilon) for epsilon in experiment.epsilons]
+    names += [("plan", epsilon) for epsilon in experiment.plan.epsilons]
+    names += [("bits", bits) for bits in (32, *experiment.bits)]
+    for seed in experiment.seeds:
+        missing = [one for one in names if run_name(*one, seed) not in results["runs"]]
+        if not missing:
+            continue
+        tell(f"seed {seed}: {experiment.people:,} people give their labels")
+        people = give_all_labels(
+            make_people(experiment.people, PEOPLE_SEED, first=seed * experiment.people), shown, seed
+        )
+        new = make_people(experiment.strangers, STRANGERS_SEED, first=seed * experiment.strangers)
+        strangers = [meet_stranger(person, asked_pool, seed) for person in new]
+        for kind, value in missing:
+            run: dict[str, Any] = {}
+            with one_thread():
+                encoder = release
+                if kind == "open":
+                    encoder = learn_openly(release, people, experiment.open, seed)
+                elif kind == "bits":
+                    some = people[: experiment.few_bits.people]
+                    encoder = learn_in_bits(release, some, experiment.few_bits, int(value), seed)
+                elif kind == "plan":
+                    multiplier = calibrate(Budget(value, delta), 1)
+                    encoder, kept_to = learn_planned(
+                        release, people, experiment.plan, plan, subspace, multiplier, seed
+                    )
+                    run = spent_by([(Cost(kept_to), 1)], delta)
+                elif kind == "epsilon":
+                    multiplier = multipliers.get(value, 0.0)
+                    encoder, kept_to = learn_privately(release, people, plan, subspace, multiplier, seed)
+                    kept_to = min(kept_to, multiplier)  # where no round had enough devices, nothing was spent
+                    if multiplier:
+                        run = spent_by([(Cost(kept_to, plan.sample_rate), plan.rounds)], delta)
+            run["accuracy"] = _accuracy(encoder, strangers)
+            results["runs"][run_name(kind, value, seed)] = run
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            part.replace(path)
+            tell(f"{run_name(kind, value, seed)}: {run}")
+    return results
+
+
+def spent_by(rounds: Sequence[tuple[Cost, int]], delta: float) -> dict[str, float]:
+    """Returns the noise multiplier of the first kind of rounds, and the epsilon of all by both accountants."""
+    return {
+        "noise_multiplier": rounds[0][0].noise_multiplier,
+        "epsilon": epsilon_by_pld(rounds, delta),
+        "epsilon_by_rdp": epsilon_by_rdp(rounds, delta),
+    }
+
+
+def _accuracy(encoder: EncoderWeights, strangers: Sequence[Stranger]) -> float:
+    return round(float(understand(encoder, strangers, comments=False).mean()), 5)
+
+
+def main(
+    experiment: Annotated[str, typer.Argument(help="'privacy', or a TOML file.")] = "privacy",
+    out: Annotated[Path, typer.Option(help="Folder for results.json and privacy.png.")] = Path("privacy-out"),
+    cache: Annotated[
+        Path | None, typer.Option(help="Where features of drawn pictures are kept.", show_default="OUT/cache")
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
+    ] = False,
+) -> None:
+    """Measure what privacy and few bytes cost, over virtual people."""
+    from rich.console import Console
+
+    from palate.shared.errors import PalateError
+
+    notes = Console(stderr=True)
+    try:
+        asked = read_experiment(experiment)
+        results = run_experiment(
+            asked,
+            out,
+            out / "cache" if cache is None else cache,
+            lambda line: notes.print(line, highlight=False),
+        )
+    except PalateError as error:
+        notes.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    path = plot(results, out / "privacy.png")
+    if json_:
+        typer.echo(json.dumps({**results, "rows": rows_of(results)}))
+        return
+    Console().print(table_of(results))
+    typer.echo(f"wrote {out / 'results.json'} and {path}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""The federation as real processes on this machine, killed, restarted and listened to: `make federation-demo`."""

@@ -1,0 +1,1 @@
+"""The drawn world: subjects, places, finishes, and pictures whose truth is known."""
