@@ -63,7 +63,7 @@ def to_result(row: Row, commit: str, seconds: float) -> dict[str, Any]:
 
 
 def write_results(path: Path, results: Sequence[dict[str, Any]]) -> None:
-    """Writes the results; the old file stays until the new one is whole."""
+    """Write the results; the old file stays until the new one is whole."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(list(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, path)

@@ -55,7 +55,7 @@ def run(quick: bool = False, rounds: int | None = None) -> list[Row]:
 
 
 def run_three(quick: bool, rounds: int | None) -> list[Row]:
-    """Rounds of three devices, each a process with a vault of its own."""
+    """Round of three devices, each a process with a vault of its own."""
     count = rounds if rounds is not None else 2 if quick else 5
     with tempfile.TemporaryDirectory(prefix="palate-deployed-") as place, Stage(Path(place)) as stage:
         port = free_port()
@@ -148,7 +148,7 @@ def run_crowd(devices: int, processes: int, bar: float, rounds: int) -> list[Row
 
 
 def by_kind(server: int, nodes: Sequence[int]) -> dict[str, list[int]]:
-    """Returns the processes at work: the server's own, the one that runs the rounds, what else the server started, the devices'."""
+    """Return the processes at work: the server's own, the one that runs the rounds, what else the server started, the devices'."""
     found: dict[str, list[int]] = {"server": [server], "rounds": [], "other": [], "devices": [*nodes]}
     for process, line in descendants(server).items():
         rounds = "round_process" in line or "flwr-serverapp" in line

@@ -41,14 +41,14 @@ client = ClientApp()
 
 @lru_cache(maxsize=1024)
 def person_of(number: int) -> VirtualPerson:
-    """Returns a person of the population that the environment names; each worker reads everybody once."""
+    """Return a person of the population that the environment names; each worker reads everybody once."""
     folder = Path(os.environ[POPULATION_VARIABLE])
     return read_person(folder, number, population_size(folder))
 
 
 @lru_cache(maxsize=1)
 def told_settings() -> RunSettings:
-    """Returns the run's settings, which the environment holds."""
+    """Return the run's settings, which the environment holds."""
     return RunSettings.from_json(os.environ[SETTINGS_VARIABLE])
 
 

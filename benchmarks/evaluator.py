@@ -65,7 +65,7 @@ class Case:
 
 
 def draw_pictures(count: int, first: int = FIRST_PICTURE) -> Shown:
-    """Renders pictures as people are shown them; number i depends on i alone."""
+    """Render pictures as people are shown them; number i depends on i alone."""
     truths = tuple(sample_shown(random.Random(f"benchmark {i}")) for i in range(first, first + count))
     images = tuple(Image.fromarray(render(t, i)) for i, t in enumerate(truths, first))
     return Shown(truths, images, picture_features(images))

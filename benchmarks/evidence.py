@@ -62,7 +62,7 @@ def gain_row(found: dict[str, Any]) -> Row:
 
 
 def run(quick: bool = False, out: Path = OUT) -> list[Row]:
-    """Runs the experiments, or reads what they left."""
+    """Run the experiments, or reads what they left."""
     return [*rows_of(_results("evidence", quick, out)), gain_row(_results("gain", quick, out))]
 
 

@@ -55,7 +55,7 @@ class ExtractionScore:
 
 
 def label_names(label: Label) -> tuple[str, ...]:
-    """Returns the names that a label accepts."""
+    """Return the names that a label accepts."""
     if "attribute" in label:
         return (str(label["attribute"]),)
     return tuple(label["any_of"] if "any_of" in label else label["optional"])
@@ -71,7 +71,7 @@ def means_the_same(one: str, other: str, vocabulary: Vocabulary) -> bool:
 
 
 def _agrees(mention: Mention, label: Label, vocabulary: Vocabulary) -> int:
-    """Returns +1 when the mention says what the label says, -1 when it says the contrary of it, 0 when it is about something else."""
+    """Return +1 when the mention says what the label says, -1 when it says the contrary of it, 0 when it is about something else."""
     sign = label.get("polarity") or 0
     for name in label_names(label):
         if means_the_same(mention.attribute, name, vocabulary):
@@ -90,7 +90,7 @@ def _agrees(mention: Mention, label: Label, vocabulary: Vocabulary) -> int:
 def score_extraction(
     predicted: Sequence[Sequence[Mention]], labels: Sequence[Sequence[Label]], vocabulary: Vocabulary
 ) -> ExtractionScore:
-    """Returns the score of each comment's mentions against its labels, by the rule in this module's docstring."""
+    """Return the score of each comment's mentions against its labels, by the rule in this module's docstring."""
     mentions = right = total = found = wrong_sign = 0
     for ours, theirs in zip(predicted, labels, strict=True):
         counted = [label for label in theirs if "optional" not in label]
@@ -111,7 +111,7 @@ def score_extraction(
 
 
 def main() -> None:
-    """Reads the file, extracts, and prints the figures."""
+    """Read the file, extracts, and prints the figures."""
     from PIL import Image
 
     from palate.client.reader.extractor import extract_attributes

@@ -22,6 +22,7 @@ from palate.client.painter.generator import DEFAULT_GUIDANCE
 from palate.client.painter.pipelines import SHIPPED_GENERATOR
 from palate.simulations.crowd.captions import SETTING_PHRASES, attribute_phrase, subject_phrase
 from palate.simulations.judge import Opinion
+from palate.simulations.world.render import render
 from palate.simulations.world.world import (
     ATTRIBUTES,
     CATEGORY_OF,
@@ -30,7 +31,6 @@ from palate.simulations.world.world import (
     SUBJECTS,
     Truth,
     can_meet,
-    render,
 )
 
 COMMAND = "python -m benchmarks.generator"

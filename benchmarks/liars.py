@@ -42,7 +42,7 @@ class Cell:
 
 
 def cells(grid: Grid) -> Iterator[tuple[Cell, Defence]]:
-    """Yields all runs, those without liars first, then seed by seed."""
+    """Yield all runs, those without liars first, then seed by seed."""
     for seed in grid.seeds:
         for defence in grid.defences:
             yield Cell(seed, 0.0, NOBODY, defence.name), defence
@@ -53,7 +53,7 @@ def cells(grid: Grid) -> Iterator[tuple[Cell, Defence]]:
 
 
 def read_cells(path: Path) -> dict[Cell, Outcome]:
-    """Reads the runs that are done."""
+    """Read the runs that are done."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         row = json.loads(line)
@@ -62,7 +62,7 @@ def read_cells(path: Path) -> dict[Cell, Outcome]:
 
 
 def run_cells(grid: Grid, out: Path) -> dict[Cell, Outcome]:
-    """Runs what is not done yet and returns all runs of the grid."""
+    """Run what is not done yet and returns all runs of the grid."""
     path = out / "cells.jsonl"
     done = read_cells(path)
     pool = draw_pool(grid.pictures, out / "cache")
@@ -100,7 +100,7 @@ def pushed(grid: Grid, done: dict[Cell, Outcome], share: float, defence: str) ->
 
 
 def summarize(grid: Grid, done: dict[Cell, Outcome]) -> dict[str, Any]:
-    """Returns the figures as plain JSON."""
+    """Return the figures as plain JSON."""
     defences = [one.name for one in grid.defences]
     plain = [done[Cell(seed, 0.0, NOBODY, PLAIN.name)] for seed in grid.seeds]
     lost = {
@@ -130,7 +130,7 @@ def summarize(grid: Grid, done: dict[Cell, Outcome]) -> dict[str, Any]:
 
 
 def table(grid: Grid, found: dict[str, Any]) -> str:
-    """Returns the figures as a table in Markdown, defences down, attacks across."""
+    """Return the figures as a table in Markdown, defences down, attacks across."""
     lines = [
         f"{grid.title}. Accuracy with nobody lying and a plain mean: {found['accuracy_without_liars']:.3f}.",
         "",

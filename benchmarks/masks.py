@@ -82,7 +82,7 @@ class Watch:
     spent: dict[str, float] = field(default_factory=dict)
 
     def time(self, who: str, work: Any, *given: Any) -> Any:
-        """Does some work on somebody's account."""
+        """Do some work on somebody's account."""
         began = time.process_time()
         done = work(*given)
         self.spent[who] = self.spent.get(who, 0.0) + time.process_time() - began

@@ -69,7 +69,7 @@ def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
 
 
 def run(quick: bool = False, out: Path = OUT) -> list[Row]:
-    """Runs the experiment, or reads what it left."""
+    """Run the experiment, or reads what it left."""
     from palate.simulations.experiments.privacy import read_experiment, run_experiment
 
     path = out / "results.json"

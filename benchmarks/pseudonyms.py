@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 def spent(what: str, work: Callable[[], T], each: int = 1) -> T:
-    """Does the work, and prints what it took; returns what it gave."""
+    """Do the work, and prints what it took; returns what it gave."""
     before = time.process_time()
     found = work()
     seconds = time.process_time() - before
@@ -95,7 +95,7 @@ def rosters(counts: list[int]) -> None:
 
 
 def main() -> None:
-    """Prints the figures."""
+    """Print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

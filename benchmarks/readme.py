@@ -20,7 +20,7 @@ _TABLE = re.compile(re.escape(TITLE) + r"(?:\|.*\n)*")
 
 
 def table_of(results: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the rows as a table in Markdown."""
+    """Return the rows as a table in Markdown."""
     lines = [
         f"| {one['row']} | {_short(one['figure'])} | {one['bar']} | {'yes' if one['holds'] else '**no**'} | `{one['command']}` |\n"
         for one in results
@@ -29,7 +29,7 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_table(results: Sequence[Mapping[str, Any]], readme: Path = README) -> None:
-    """Puts the table in place of the one in the README; raises ValueError unless there is exactly one."""
+    """Put the table in place of the one in the README; raises ValueError unless there is exactly one."""
     text = readme.read_text(encoding="utf-8")
     changed, found = _TABLE.subn(lambda _: table_of(results), text)
     if found != 1:

@@ -50,7 +50,7 @@ class Judged:
 
 
 def read_tastes(path: Path) -> dict[str, Judged]:
-    """Reads the file, looks at the pictures and understands the comments; raises OSError where there is no such file."""
+    """Read the file, looks at the pictures and understands the comments; raises OSError where there is no such file."""
     people = json.loads(path.read_text(encoding="utf-8"))["tastes"]
     names = sorted({e["image"] for entries in people.values() for e in entries})
     images: dict[str, Image.Image] = {n: read_picture(path.parent / n) for n in names}

@@ -39,7 +39,7 @@ class Row:
 
 
 def print_rows(rows: Sequence[Row], *, full: bool = True) -> None:
-    """Prints rows as a table, and below it, where `full`, each row's further figures."""
+    """Print rows as a table, and below it, where `full`, each row's further figures."""
     from rich.console import Console
     from rich.table import Table
 

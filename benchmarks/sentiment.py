@@ -30,7 +30,7 @@ LABELLED = DATA / "comments_development.json"
 
 
 def wrong_signs(extractor: ShippedExtractor, spoken: Sequence[Marked]) -> tuple[int, int]:
-    """Returns how many marks a mention quotes a word of, and how many of these mentions have the other sign."""
+    """Return how many marks a mention quotes a word of, and how many of these mentions have the other sign."""
     read = wrong = 0
     for one in tqdm(spoken, desc="marked comments", mininterval=1, disable=None):
         mentions = extractor.extract(one.comment, None, one.liked) if one.places else []
@@ -43,7 +43,7 @@ def wrong_signs(extractor: ShippedExtractor, spoken: Sequence[Marked]) -> tuple[
 
 
 def network_wrong(spoken: Sequence[Marked]) -> tuple[int, int]:
-    """Returns how many marks the network reads, and how many it reads with the other sign."""
+    """Return how many marks the network reads, and how many it reads with the other sign."""
     read = wrong = 0
     for one in tqdm(spoken, desc="by the network alone", mininterval=1, disable=None):
         odds = shipped_sentiment().read(one.comment, one.liked, one.places)
@@ -54,7 +54,7 @@ def network_wrong(spoken: Sequence[Marked]) -> tuple[int, int]:
 
 
 def labelled_wrong(extractor: ShippedExtractor) -> float:
-    """Returns the share of mentions with the wrong sign on the development comments of people whom nobody worked on."""
+    """Return the share of mentions with the wrong sign on the development comments of people whom nobody worked on."""
     entries = [e for e in json.loads(LABELLED.read_text(encoding="utf-8")) if e["split"] == "held out"]
     found = [
         extractor.extract(e["comment"], None, e["liked"])

@@ -58,7 +58,7 @@ def run(quick: bool = False, rounds: int = 3) -> list[Row]:
 
 
 def run_crowd(devices: int, bar: float, rounds: int) -> Row:
-    """Rounds of so many stand-ins; raises FederationError when the server does not hold them."""
+    """Round of so many stand-ins; raises FederationError when the server does not hold them."""
     with tempfile.TemporaryDirectory(prefix="palate-stand-ins-") as place, Stage(Path(place)) as stage:
         port = free_port()
         stage.serve("start", "--port", str(port))

@@ -49,7 +49,7 @@ class Sound:
 
 
 def check_reply(reply: Reply, *, base: str, round: int, max_norm: float) -> Sound | str:  # noqa: A002
-    """Returns the reply's update, or the word that says why it cannot be used; raises nothing, whatever the reply holds.
+    """Return the reply's update, or the word that says why it cannot be used; raises nothing, whatever the reply holds.
 
     `base` is the `encoder_hash` of the encoder that was sent out in this `round`, `max_norm` the longest change that is
     taken (L2). No bytes at all are the polite way to stay out: `empty`. The other words are those of `Reply` and of
@@ -73,7 +73,7 @@ def check_replies(
     round: int,  # noqa: A002
     max_norm: float,
 ) -> Iterator[tuple[Reply, Sound | str]]:
-    """Yields each reply with what `check_reply` says of it, in their order; on machines with several cores side by side."""
+    """Yield each reply with what `check_reply` says of it, in their order; on machines with several cores side by side."""
     check = partial(check_reply, base=base, round=round, max_norm=max_norm)
     waiting = iter(replies)
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
@@ -82,7 +82,7 @@ def check_replies(
 
 
 def in_fixed_order(sound: Sequence[Sound]) -> list[EncoderUpdate]:
-    """Returns the updates in an order that depends on their content alone.
+    """Return the updates in an order that depends on their content alone.
 
     Sums of floats depend on their order. Arrival depends on the network and device numbers on the run, so neither may
     decide it: the same updates must give the same encoder in one process, on many machines and after a restart.
@@ -91,7 +91,7 @@ def in_fixed_order(sound: Sequence[Sound]) -> list[EncoderUpdate]:
 
 
 def moved(encoder: EncoderWeights, change: Floats) -> EncoderWeights:
-    """Returns the encoder with a change added; raises ModelError when the result is not finite."""
+    """Return the encoder with a change added; raises ModelError when the result is not finite."""
     steps = unflatten(change)
     with np.errstate(over="ignore"):  # becomes infinite, which the encoder refuses
         return encoder.with_shared({name: encoder.tensors[name] + steps[name] for name in SHARED_SHAPES})

@@ -74,11 +74,11 @@ class GridDevices:
         self._grid, self._send, self._read = grid, send, read
 
     def connected(self) -> Sequence[int]:
-        """Returns the numbers of the nodes that are connected now."""
+        """Return the numbers of the nodes that are connected now."""
         return list(self._grid.get_node_ids())
 
     def ask(self, wires: Mapping[int, bytes], round: int, seconds: float) -> Mapping[str, int]:  # noqa: A002
-        """Sends each device its bytes in a message that dies after `seconds`; returns the messages' ids with their devices."""
+        """Send each device its bytes in a message that dies after `seconds`; returns the messages' ids with their devices."""
         contents = {wire: RecordDict({RECORD: ConfigRecord({VALUE: wire})}) for wire in set(wires.values())}
         messages = [
             Message(contents[wire], device, MessageType.TRAIN, ttl=seconds, group_id=str(round))
@@ -90,12 +90,12 @@ class GridDevices:
         return {question: device for question, device in zip(sent, wires, strict=True) if question}
 
     def replies(self, questions: Collection[str]) -> Iterable[Reply]:
-        """Returns the replies that are there by now."""
+        """Return the replies that are there by now."""
         return self._read(questions)
 
 
 def read_message(message: Message, question: str) -> Reply:
-    """Returns what a device's message holds: wire bytes, or the word that says why there are none."""
+    """Return what a device's message holds: wire bytes, or the word that says why there are none."""
     if message.has_error():
         known = _REASONS.get(message.error.code)
         return Reply(question, None, known or word_of(message.error.reason))

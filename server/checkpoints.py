@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
-    """Returns a checkpoint as safetensors bytes; the same checkpoint always gives the same bytes."""
+    """Return a checkpoint as safetensors bytes; the same checkpoint always gives the same bytes."""
     from safetensors.numpy import save
 
     tensors = {f"encoder.{name}": tensor for name, tensor in checkpoint.encoder.tensors.items()}
@@ -68,7 +68,7 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
 
 
 def checkpoint_from_bytes(data: bytes, place: str) -> Checkpoint:
-    """Returns the checkpoint of these bytes; raises FileFormatError when they are damaged, cut short or something else."""
+    """Return the checkpoint of these bytes; raises FileFormatError when they are damaged, cut short or something else."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -107,7 +107,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint | None:
-    """Returns the checkpoint, or None if there is none; raises FileFormatError when it is damaged, StorageError otherwise."""
+    """Return the checkpoint, or None if there is none; raises FileFormatError when it is damaged, StorageError otherwise."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -35,7 +35,7 @@ class EventFile:
         self._write(_double(1, now) + _bytes(3, b"brain.Event:2"))
 
     def add(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Adds the figures of a step under their names; raises OSError."""
+        """Add the figures of a step under their names; raises OSError."""
         values = b"".join(
             _bytes(1, _bytes(1, tag.encode()) + _float(2, value)) for tag, value in scalars.items()
         )

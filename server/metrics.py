@@ -42,7 +42,7 @@ class MetricsLog:
                 self._events = EventFile(events)
 
     def record(self, metrics: Mapping[str, Any]) -> None:
-        """Adds a round; raises StorageError when the line cannot be written."""
+        """Add a round; raises StorageError when the line cannot be written."""
         try:
             with self._lines.open("ab") as file:
                 file.write(json.dumps(dict(metrics)).encode() + b"\n")
@@ -71,7 +71,7 @@ class MetricsLog:
 
 
 def read_metrics(lines: Path) -> list[dict[str, Any]]:
-    """Returns the metrics of all rounds so far; a last line that was cut short by a kill is left out."""
+    """Return the metrics of all rounds so far; a last line that was cut short by a kill is left out."""
     try:
         text = lines.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def read_metrics(lines: Path) -> list[dict[str, Any]]:
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the figures of a round under the names that TensorBoard shows: `refused` becomes one curve per reason."""
+    """Return the figures of a round under the names that TensorBoard shows: `refused` becomes one curve per reason."""
     found = {
         f"round/{name}": float(value) for name, value in metrics.items() if type(value) in (int, float, bool)
     }

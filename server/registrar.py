@@ -208,12 +208,12 @@ class Registrar:
 
 
 def slots_folder(home: Path) -> Path:
-    """Returns where the public slot keys lie."""
+    """Return where the public slot keys lie."""
     return home / "slots"
 
 
 def read_slot_keys(home: Path, registrar: bytes) -> list[SlotKeys]:
-    """Returns all of a registrar's slot keys that are in a server's folder; raises FileFormatError for a damaged file."""
+    """Return all of a registrar's slot keys that are in a server's folder; raises FileFormatError for a damaged file."""
     found = []
     for path in sorted(slots_folder(home).glob("*.slots")):
         try:
@@ -230,7 +230,7 @@ def read_slot_keys(home: Path, registrar: bytes) -> list[SlotKeys]:
 
 
 def take_slot_keys(home: Path, data: bytes, registrar: bytes | None) -> SlotKeys:
-    """Keeps another party's slot keys in a server's folder; raises FileFormatError for a file that is not of the registrar."""
+    """Keep another party's slot keys in a server's folder; raises FileFormatError for a file that is not of the registrar."""
     keys = decode_slot_keys(data, registrar)
     path = slots_folder(home) / f"{keys.first}-{keys.registrar.hex()[:16]}.slots"
     write_atomically(path, data, consequence="the slot keys were not taken")
@@ -238,7 +238,7 @@ def take_slot_keys(home: Path, data: bytes, registrar: bytes | None) -> SlotKeys
 
 
 def find_slot_key(home: Path, registrar: bytes, slot: int) -> SlotKey | None:
-    """Returns a registrar's key of one slot, None if it is not in the server's folder."""
+    """Return a registrar's key of one slot, None if it is not in the server's folder."""
     found = (keys.key(slot) for keys in read_slot_keys(home, registrar))
     return next((key for key in found if key is not None), None)
 

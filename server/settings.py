@@ -134,12 +134,12 @@ class RunSettings:
         return each * self.liars + more
 
     def to_json(self) -> str:
-        """Returns the settings as one line of JSON."""
+        """Return the settings as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> RunSettings:
-        """Returns the settings of a JSON text; an empty text gives the defaults.
+        """Return the settings of a JSON text; an empty text gives the defaults.
 
         Raises FileFormatError for text that is no such object and for unknown keys, OptionError for values out of range.
         """

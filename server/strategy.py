@@ -57,7 +57,7 @@ def average(
     updates: Sequence[EncoderUpdate],
     memory: Mapping[str, Floats],
 ) -> tuple[Floats, dict[str, Floats]]:
-    """Returns the vector to add to the encoder's federated tensors, and what the strategy remembers from now on.
+    """Return the vector to add to the encoder's federated tensors, and what the strategy remembers from now on.
 
     `updates` are at least one, already checked; each counts the same. `memory` is what the call for the round before
     returned, empty at first.
@@ -81,7 +81,7 @@ def server_step(
     mean: Floats,
     memory: Mapping[str, Floats],
 ) -> tuple[Floats, dict[str, Floats]]:
-    """Returns what the server's optimizer makes of a round's mean change, and what it remembers from now on.
+    """Return what the server's optimizer makes of a round's mean change, and what it remembers from now on.
 
     The mean, a vector, may come from anywhere: from `mean_change`, from a masked sum, or from a robust rule over masked sums.
     """
@@ -106,7 +106,7 @@ def _aggregate(strategy: FedAvg, round: int, changes: Sequence[Floats]) -> Float
 
 
 def mean_change(updates: Sequence[EncoderUpdate]) -> Floats:
-    """Returns the mean of at least one change as a vector, each counting the same, summed in float64 in the given order."""
+    """Return the mean of at least one change as a vector, each counting the same, summed in float64 in the given order."""
     total = np.zeros_like(updates[0].vector, np.float64)
 
     def add(part: slice) -> None:
@@ -148,7 +148,7 @@ def _optimizer(settings: RunSettings) -> FedAvg:
 
 
 def as_reply(change: Floats) -> Message:
-    """Returns a change in the form in which Flower's strategies read replies, with the weight 1."""
+    """Return a change in the form in which Flower's strategies read replies, with the weight 1."""
     content = RecordDict(
         {
             "arrays": ArrayRecord({_NAME: Array(change)}),

@@ -103,7 +103,7 @@ class Cost:
             object.__setattr__(self, "sampling", None if self.sampling == 1 else float(self.sampling))
 
     def on_grid(self) -> Cost:
-        """Returns the cost, not below this one, of which there are few: numbers with nine binary digits.
+        """Return the cost, not below this one, of which there are few: numbers with nine binary digits.
 
         Rounds that differ by a fifth of a percent then count as equal ones, which keeps the counting quick. (What lies within
         a billionth of such a number is that number, so that a last bit lost in a formula costs nothing.)
@@ -118,7 +118,7 @@ class Cost:
 def noise_multiplier(
     device_noise: float, *, devices: int, sensitivity: float, dimension: int, honest_share: float = 1.0
 ) -> float:
-    """Returns the noise multiplier that a round guarantees when each device adds a discrete Gaussian; 0 for no noise.
+    """Return the noise multiplier that a round guarantees when each device adds a discrete Gaussian; 0 for no noise.
 
     `device_noise` is the standard deviation of one device's noise and `sensitivity` the longest contribution (L2), both in
     levels; `devices` the smallest number of survivors that is ever unmasked; `dimension` the number of weights; `honest_share`
@@ -140,7 +140,7 @@ def noise_multiplier(
 
 
 def rdp_curve(cost: Cost, rounds: int = 1) -> Curve:
-    """Returns the Rényi divergence at `ORDERS` that so many equal rounds spend (Mironov 2017; Mironov et al. 2019)."""
+    """Return the Rényi divergence at `ORDERS` that so many equal rounds spend (Mironov 2017; Mironov et al. 2019)."""
     check_rounds(rounds)
     if cost.sampling is None:
         return rounds * np.array(ORDERS) / (2 * cost.noise_multiplier**2)
@@ -151,13 +151,13 @@ def rdp_curve(cost: Cost, rounds: int = 1) -> Curve:
 
 
 def epsilon_of_curve(curve: Curve, delta: float) -> float:
-    """Returns epsilon for a Rényi curve at `ORDERS` (Canonne, Kamath, Steinke 2020, proposition 12)."""
+    """Return epsilon for a Rényi curve at `ORDERS` (Canonne, Kamath, Steinke 2020, proposition 12)."""
     check_delta(delta)
     return float(_library().rdp.compute_epsilon(ORDERS, curve, delta)[0])
 
 
 def epsilon_by_rdp(costs: Iterable[tuple[Cost, int]], delta: float) -> float:
-    """Returns epsilon after these rounds (each a cost and how many), by Rényi divergences.
+    """Return epsilon after these rounds (each a cost and how many), by Rényi divergences.
 
     Quick, and proven for discrete noise; 8 % to 35 % above the tight figure in the benchmark, more where sampling is rarer.
     """
@@ -173,7 +173,7 @@ def epsilon_by_rdp(costs: Iterable[tuple[Cost, int]], delta: float) -> float:
 def epsilon_by_pld(
     costs: Iterable[tuple[Cost, int]], delta: float, *, interval: float | None = None
 ) -> float:
-    """Returns epsilon after these rounds by privacy loss distributions: tight, and slower (0.02 to 1 s).
+    """Return epsilon after these rounds by privacy loss distributions: tight, and slower (0.02 to 1 s).
 
     Rounds without sampling together are one Gaussian, whose epsilon is exact (Balle and Wang 2018). With sampled rounds the
     distributions are discretised pessimistically (Doroshenko et al. 2022), so every `interval` gives an upper bound; the
@@ -200,7 +200,7 @@ def epsilon_by_pld(
 
 
 def rounds_within(budget: Budget, cost: Cost, spent: Iterable[tuple[Cost, int]] = ()) -> int:
-    """Returns how many rounds of this cost the budget holds after what is spent, by the tight figure; at most 100,000.
+    """Return how many rounds of this cost the budget holds after what is spent, by the tight figure; at most 100,000.
 
     Exact up to 128 rounds; beyond, up to a sixty-fourth fewer than there is room for, which saves most of the time.
     """
@@ -225,7 +225,7 @@ def rounds_within(budget: Budget, cost: Cost, spent: Iterable[tuple[Cost, int]] 
 
 
 def calibrate(budget: Budget, rounds: int, sampling: float | None = None) -> float:
-    """Returns the smallest noise multiplier, to half a percent, with which so many rounds stay within the budget.
+    """Return the smallest noise multiplier, to half a percent, with which so many rounds stay within the budget.
 
     The tight figure decides. What is returned is on the ledger's grid (`Cost.on_grid`) and within the budget, so a run with it
     gets all its rounds. Raises OptionError outside the ranges.
@@ -250,13 +250,13 @@ def calibrate(budget: Budget, rounds: int, sampling: float | None = None) -> flo
 
 
 def rho_of(multiplier: float) -> float:
-    """Returns the zero-concentrated privacy, rho, of one unsampled round; infinite for a multiplier of 0 (Bun and Steinke 2016)."""
+    """Return the zero-concentrated privacy, rho, of one unsampled round; infinite for a multiplier of 0 (Bun and Steinke 2016)."""
     inverse = math.inf if multiplier == 0 else 1 / multiplier
     return 0.5 * inverse * inverse
 
 
 def epsilon_of_rho(rho: float, delta: float) -> float:
-    """Returns the epsilon of rho zero-concentrated privacy; needs no library (Canonne, Kamath, Steinke 2020, proposition 12).
+    """Return the epsilon of rho zero-concentrated privacy; needs no library (Canonne, Kamath, Steinke 2020, proposition 12).
 
     The smallest value of alpha · rho + log(1 - 1/alpha) - log(alpha · delta) / (alpha - 1) over alpha above 1. The bound holds at every alpha, so a
     search that stopped early would still be right, only less tight. Raises OptionError for a rho below 0, or NaN.
@@ -282,7 +282,7 @@ def epsilon_of_rho(rho: float, delta: float) -> float:
 
 
 def rounds_by_rho(budget: Budget, multiplier: float) -> int:
-    """Returns how many unsampled rounds of this noise multiplier a budget holds, counted as a device counts them."""
+    """Return how many unsampled rounds of this noise multiplier a budget holds, counted as a device counts them."""
 
     def fits(count: int) -> bool:
         return epsilon_of_rho(count * rho_of(multiplier), budget.delta) <= budget.epsilon
@@ -297,12 +297,12 @@ def rounds_by_rho(budget: Budget, multiplier: float) -> int:
 
 
 def check_delta(delta: float) -> None:
-    """Raises OptionError unless delta is a number between 0 and 1, and neither."""
+    """Raise OptionError unless delta is a number between 0 and 1, and neither."""
     _check("delta", delta, 0.0, 1.0)
 
 
 def check_rounds(rounds: int) -> None:
-    """Raises OptionError unless rounds is a whole number from 1 to ten million."""
+    """Raise OptionError unless rounds is a whole number from 1 to ten million."""
     if type(rounds) is not int or not 1 <= rounds <= MOST_ROUNDS:
         raise OptionError(f"rounds is {rounds!r}; it must be a whole number from 1 to {MOST_ROUNDS:,}")
 
@@ -318,7 +318,7 @@ def _check(name: str, value: float, low: float, high: float, *, closed: bool = F
 
 
 def _digits(value: float, direction: Callable[[float], int]) -> float:
-    """Returns a number above 0 with nine binary digits, rounded in the given direction."""
+    """Return a number above 0 with nine binary digits, rounded in the given direction."""
     mantissa, exponent = math.frexp(value)
     return math.ldexp(direction(mantissa * _DIGITS) / _DIGITS, exponent)
 

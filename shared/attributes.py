@@ -97,7 +97,7 @@ class Category:
 
 
 def spelling_key(word: str) -> str:
-    """Returns one word's key: lower case, American spelling, singular. Words that differ only so have the same key."""
+    """Return one word's key: lower case, American spelling, singular. Words that differ only so have the same key."""
     word = word.lower().replace("'s", "").replace("'", "")
     for pattern, replacement in _SPELLINGS:
         word = pattern.sub(replacement, word)
@@ -111,7 +111,7 @@ def spelling_key(word: str) -> str:
 
 
 def phrase_key(phrase: str) -> tuple[str, ...]:
-    """Returns the keys of a phrase's words; hyphens part words."""
+    """Return the keys of a phrase's words; hyphens part words."""
     text = phrase.lower().replace("’", "'").replace("é", "e").replace("ï", "i")
     return tuple(spelling_key(word) for word in _WORD.findall(text))
 
@@ -134,22 +134,22 @@ class Vocabulary:
     _category: Mapping[str, str] = field(repr=False)
 
     def category(self, name: str) -> str | None:
-        """Returns the category of a term's canonical name, or None for a name that is no term."""
+        """Return the category of a term's canonical name, or None for a name that is no term."""
         return self._category.get(name)
 
     def find(self, phrase: str) -> Attribute | None:
-        """Returns the term that a phrase names (its name or an alias; case, plural, spelling and hyphens forgiven), or None."""
+        """Return the term that a phrase names (its name or an alias; case, plural, spelling and hyphens forgiven), or None."""
         return self.find_key(phrase_key(phrase))
 
     def find_key(self, key: tuple[str, ...]) -> Attribute | None:
-        """Returns the term of an already computed `phrase_key`, or None."""
+        """Return the term of an already computed `phrase_key`, or None."""
         name = self._by_key.get(key)
         if name is None and key:
             name = self._by_squashed.get("".join(key))
         return None if name is None else Attribute(name, self._category[name])
 
     def find_beside(self, key: tuple[str, ...], category: str) -> Attribute | None:
-        """Returns the term that a word means beside one of the category's nouns: "bold" beside "colours" is vibrant."""
+        """Return the term that a word means beside one of the category's nouns: "bold" beside "colours" is vibrant."""
         name = self._beside.get((category, key))
         return None if name is None else Attribute(name, category)
 
@@ -158,7 +158,7 @@ class Vocabulary:
         return any((category, key) in self._beside for category in self.categories)
 
     def noun_category(self, key: tuple[str, ...]) -> str | None:
-        """Returns the category that a noun names ("palette", "brush strokes"), or None."""
+        """Return the category that a noun names ("palette", "brush strokes"), or None."""
         return self._nouns.get(key)
 
     def is_sour(self, key: tuple[str, ...]) -> bool:
@@ -166,15 +166,15 @@ class Vocabulary:
         return key in self._sour
 
     def opposites(self, name: str) -> tuple[str, ...]:
-        """Returns the names of the terms at the other end, both as stated and as stated by them."""
+        """Return the names of the terms at the other end, both as stated and as stated by them."""
         return self._opposites.get(name, ())
 
     def shows(self, name: str) -> Mapping[str, float]:
-        """Returns what a drawing shows when it has the term: attributes of the drawn world with weights in [-1, 1]."""
+        """Return what a drawing shows when it has the term: attributes of the drawn world with weights in [-1, 1]."""
         return self._shows.get(name, MappingProxyType({}))
 
     def related(self, name: str) -> tuple[str, ...]:
-        """Returns the terms that mainly show the same attribute of the drawn world as this one does."""
+        """Return the terms that mainly show the same attribute of the drawn world as this one does."""
         mine = self.main_show(name)
         if mine is None:
             return ()
@@ -183,7 +183,7 @@ class Vocabulary:
         )
 
     def main_show(self, name: str) -> str | None:
-        """Returns the attribute of the drawn world that the term shows most, if it shows one with weight of at least 0.5."""
+        """Return the attribute of the drawn world that the term shows most, if it shows one with weight of at least 0.5."""
         shown = self.shows(name)
         if not shown:
             return None
@@ -203,13 +203,13 @@ class Vocabulary:
 
 @lru_cache(maxsize=1)
 def load_vocabulary() -> Vocabulary:
-    """Returns the vocabulary that ships with Palate, read once."""
+    """Return the vocabulary that ships with Palate, read once."""
     text = resources.files(__package__).joinpath("vocabulary.toml").read_text(encoding="utf-8")
     return read_vocabulary(text)
 
 
 def read_vocabulary(text: str) -> Vocabulary:
-    """Returns the vocabulary written in a TOML text.
+    """Return the vocabulary written in a TOML text.
 
     Raises FileFormatError when a key is unknown, a category is missing, an opposite is no term, or two terms share an alias.
     """
@@ -294,7 +294,7 @@ def read_vocabulary(text: str) -> Vocabulary:
 
 
 def _only(where: str, table: Mapping[str, object], known: set[str]) -> None:
-    """Raises FileFormatError when the table has a key that is not known."""
+    """Raise FileFormatError when the table has a key that is not known."""
     unknown = sorted(set(table) - known)
     if unknown:
         raise FileFormatError(

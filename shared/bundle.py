@@ -50,12 +50,12 @@ settings = ""
 
 
 def bundle_files() -> Mapping[str, bytes]:
-    """Returns the files of the bundle by name."""
+    """Return the files of the bundle by name."""
     return MappingProxyType({CONFIG_FILE: _CONFIG.encode()})
 
 
 def bundle_bytes(system: int = _SYSTEMS[0]) -> bytes:
-    """Returns the archive that `flwr run` makes of the files, on POSIX (3) or on Windows (0)."""
+    """Return the archive that `flwr run` makes of the files, on POSIX (3) or on Windows (0)."""
     files = bundle_files()
     lines = [f"{name},{hashlib.sha256(data).hexdigest()},{8 * len(data)}" for name, data in files.items()]
     archive = io.BytesIO()
@@ -69,12 +69,12 @@ def bundle_bytes(system: int = _SYSTEMS[0]) -> bytes:
 
 @cache
 def known_hashes() -> frozenset[str]:
-    """Returns the hashes under which this bundle can arrive: SHA-256 in hexadecimal, one per operating system."""
+    """Return the hashes under which this bundle can arrive: SHA-256 in hexadecimal, one per operating system."""
     return frozenset(hashlib.sha256(bundle_bytes(system)).hexdigest() for system in _SYSTEMS)
 
 
 def write_bundle(folder: Path) -> Path:
-    """Writes the bundle's files into a folder, which is made if need be, for `flwr run`; raises OSError."""
+    """Write the bundle's files into a folder, which is made if need be, for `flwr run`; raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in bundle_files().items():
         (folder / name).write_bytes(data)

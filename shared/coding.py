@@ -70,7 +70,7 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 def to_levels(
     vector: NDArray[np.floating], *, step: float, clip: float, seed: bytes, rng: np.random.Generator
 ) -> Levels:
-    """Returns a change (d,) as whole levels (d + 1,) of size `step`: clipped to the L2 length `clip`, rotated, rounded.
+    """Return a change (d,) as whole levels (d + 1,) of size `step`: clipped to the L2 length `clip`, rotated, rounded.
 
     The mean over `rng` is the clipped and rotated change, but for what the bound on the length cuts off (almost nothing). The
     L2 length of what is returned is at most `sensitivity_of(clip, step, d)`. Raises OptionError for a step or clip that is
@@ -96,7 +96,7 @@ def to_levels(
 def from_levels(
     total: Levels, devices: int, *, step: float, clip: float, seed: bytes
 ) -> tuple[Floats, float]:
-    """Returns the mean change (d,) of a sum of levels (d + 1,), and the share of devices that were shorter than the clip.
+    """Return the mean change (d,) of a sum of levels (d + 1,), and the share of devices that were shorter than the clip.
 
     With noise in the sum there is noise in both, and the share may lie outside [0, 1]. Raises OptionError for a step or clip
     that is not above 0 and for fewer than one device.
@@ -109,7 +109,7 @@ def from_levels(
 
 
 def sensitivity_of(clip: float, step: float, count: int = SHARED_WEIGHTS) -> float:
-    """Returns the longest that the levels of one device's change of `count` weights can be, in levels (L2).
+    """Return the longest that the levels of one device's change of `count` weights can be, in levels (L2).
 
     By Kairouz, Liu and Steinke (2021), with beta = exp(-1/2): a round of rounding stays below with a chance of 0.39 at least.
     It is `clip / step` times sqrt(1 + VOTE²) and a little more: 1.3 % at 1,000 levels per clip, 5 % at 500, 60 % at 125.
@@ -133,7 +133,7 @@ def ring_bits_needed(
     count: int = SHARED_WEIGHTS,
     failure: float = FAILURE,
 ) -> int:
-    """Returns how many bits a ring needs for the sum of so many devices' levels, each with `noise` levels of its own.
+    """Return how many bits a ring needs for the sum of so many devices' levels, each with `noise` levels of its own.
 
     A coordinate of the rotated sum is sub-Gaussian: its parameter squared is at most (length of the sum)² / window for what is
     summed, 1/4 per device for rounding and `noise`² per device. By the union bound over all coordinates none reaches half the
@@ -156,7 +156,7 @@ def finest_step(
     count: int = SHARED_WEIGHTS,
     failure: float = FAILURE,
 ) -> tuple[float, float]:
-    """Returns the smallest level that fits a ring and the noise's sampler, and the noise of each device in levels.
+    """Return the smallest level that fits a ring and the noise's sampler, and the noise of each device in levels.
 
     The noise of `devices` together has the standard deviation `noise_multiplier` times the sensitivity; with fewer devices in
     the sum there is less, so give the smallest number that is accepted. Arguments as in `ring_bits_needed`. Raises OptionError
@@ -215,7 +215,7 @@ def _check_grid(clip: float, step: float) -> None:
 
 
 def model_bytes(bits: int, weights: int = SHARED_WEIGHTS) -> int:
-    """Returns how long an encoder of so many bits per weight is, when so many weights lie in rows that differ from the release.
+    """Return how long an encoder of so many bits per weight is, when so many weights lie in rows that differ from the release.
 
     All of them take 98,253 bytes with 8 bits, 74,093 with 6 and 386,625 with 32. Raises OptionError for other bits.
     """
@@ -227,7 +227,7 @@ def model_bytes(bits: int, weights: int = SHARED_WEIGHTS) -> int:
 
 
 def encode_model(encoder: EncoderWeights, base: EncoderWeights, bits: int = 8) -> bytes:
-    """Returns the encoder as a difference to the release `base`, in so many bits per weight (8, 6, or 32 for all of it).
+    """Return the encoder as a difference to the release `base`, in so many bits per weight (8, 6, or 32 for all of it).
 
     What travels is the nearest encoder that can be written: take `decode_model` of the bytes for the one that devices train.
     Raises OptionError for other bits, ModelError when the difference overflows.
@@ -252,7 +252,7 @@ def encode_model(encoder: EncoderWeights, base: EncoderWeights, bits: int = 8) -
 
 
 def decode_model(data: bytes, base: EncoderWeights) -> EncoderWeights:
-    """Returns the encoder of these bytes, over the release that is installed here, the same everywhere to the last bit.
+    """Return the encoder of these bytes, over the release that is installed here, the same everywhere to the last bit.
 
     Raises UpdateError unless the bytes are exactly what `encode_model` returns for that encoder and this release: `number` for
     bits that are none of ours, `size`, `base` for another release, `tensors` for scales or codes of another form, `finite`, and

@@ -82,7 +82,7 @@ def make_delegation(
     valid: timedelta = VALID,
     up_to: int = ANY_RELEASE,
 ) -> bytes:
-    """Returns the bytes by which the release key lets a round key (32 bytes, the public half) invite from now on.
+    """Return the bytes by which the release key lets a round key (32 bytes, the public half) invite from now on.
 
     Raises OptionError for a time that is not above 0 or longer than devices believe, and for a release out of range.
     """
@@ -97,7 +97,7 @@ def make_delegation(
 
 
 def decode_delegation(data: bytes) -> Delegation:
-    """Returns the delegation of these bytes, its signature checked; raises InvitationError. The time is for the caller to check."""
+    """Return the delegation of these bytes, its signature checked; raises InvitationError. The time is for the caller to check."""
     _check_start(data, DELEGATION, "a delegation")
     if len(data) != DELEGATION_BYTES:
         raise InvitationError(f"a delegation has {DELEGATION_BYTES} bytes, not {len(data):,}", "size")
@@ -107,7 +107,7 @@ def decode_delegation(data: bytes) -> Delegation:
 
 
 def sign_message(message: bytes, delegations: Sequence[bytes], round_key: Ed25519PrivateKey) -> bytes:
-    """Returns a message with the delegations that speak for it, signed; raises OptionError for none of them or too many."""
+    """Return a message with the delegations that speak for it, signed; raises OptionError for none of them or too many."""
     if not 1 <= len(delegations) <= MOST_DELEGATIONS:
         raise OptionError(
             f"{len(delegations)} delegations; there must be 1 to {MOST_DELEGATIONS} to sign with"
@@ -119,7 +119,7 @@ def sign_message(message: bytes, delegations: Sequence[bytes], round_key: Ed2551
 
 
 def open_signed_message(data: bytes, *, trusted: bytes | None, now: datetime) -> Opened:
-    """Returns a message that a round key signed for the release key that is `trusted`, or for any where that is None.
+    """Return a message that a round key signed for the release key that is `trusted`, or for any where that is None.
 
     Raises InvitationError: "size", "magic", "kind" or "version" for other bytes, "key" where no delegation is of the trusted key,
     "expired" for one whose time is over or further off than is believed, "signature" for one that is wrong.
@@ -143,7 +143,7 @@ def open_signed_message(data: bytes, *, trusted: bytes | None, now: datetime) ->
 
 
 def message_in(data: bytes) -> bytes:
-    """Returns the message that was signed, nothing checked, or the bytes themselves if they are not signed at all.
+    """Return the message that was signed, nothing checked, or the bytes themselves if they are not signed at all.
 
     For whoever counts or groups messages; a device that is to answer takes `open_signed_message`. Raises InvitationError.
     """
@@ -151,7 +151,7 @@ def message_in(data: bytes) -> bytes:
 
 
 def _take_apart(data: bytes) -> tuple[bytes, list[bytes]]:
-    """Returns the message and the delegations, nothing checked but the length."""
+    """Return the message and the delegations, nothing checked but the length."""
     _check_start(data, SIGNED, "a signed invitation")
     first = _START.size + 1
     count = data[_START.size] if len(data) > _START.size else 0

@@ -132,21 +132,21 @@ class EncoderWeights:
         object.__setattr__(self, "tensors", MappingProxyType(kept))
 
     def shared(self) -> dict[str, Floats]:
-        """Returns copies of the federated tensors, in the declared order."""
+        """Return copies of the federated tensors, in the declared order."""
         return {name: self.tensors[name].copy() for name in SHARED_SHAPES}
 
     def with_shared(self, shared: Mapping[str, Floats], release: int | None = None) -> EncoderWeights:
-        """Returns an encoder with other federated tensors and everything else as here."""
+        """Return an encoder with other federated tensors and everything else as here."""
         return EncoderWeights(self.release if release is None else release, {**self.tensors, **shared})
 
 
 def flatten(tensors: Mapping[str, Floats]) -> Floats:
-    """Returns the federated tensors one after the other, in declared order: (`SHARED_WEIGHTS`,)."""
+    """Return the federated tensors one after the other, in declared order: (`SHARED_WEIGHTS`,)."""
     return np.concatenate([tensors[name].ravel() for name in SHARED_SHAPES])
 
 
 def unflatten(vector: Floats) -> dict[str, Floats]:
-    """Returns the federated tensors that a vector (`SHARED_WEIGHTS`,) holds, as views of it."""
+    """Return the federated tensors that a vector (`SHARED_WEIGHTS`,) holds, as views of it."""
     tensors, start = {}, 0
     for name, shape in SHARED_SHAPES.items():
         count = math.prod(shape)
@@ -156,7 +156,7 @@ def unflatten(vector: Floats) -> dict[str, Floats]:
 
 
 def standardize(weights: EncoderWeights, features: Floats) -> Floats:
-    """Returns picture features in standard deviations of drawn pictures, cut at ±4: (n, features) to the same.
+    """Return picture features in standard deviations of drawn pictures, cut at ±4: (n, features) to the same.
 
     Raises OptionError for another shape or values that are not finite.
     """
@@ -174,7 +174,7 @@ def standardize(weights: EncoderWeights, features: Floats) -> Floats:
 
 
 def project_pictures(weights: EncoderWeights, features: Floats) -> Floats:
-    """Returns the places of pictures in the taste space: (n, features) to (n, 64) in [0, 1]."""
+    """Return the places of pictures in the taste space: (n, features) to (n, 64) in [0, 1]."""
     t = weights.tensors
     hidden = standardize(weights, features) @ t["picture.hidden.weight"].T + t["picture.hidden.bias"]
     taste = np.maximum(hidden, 0) @ t["picture.taste.weight"].T + t["picture.taste.bias"]
@@ -182,7 +182,7 @@ def project_pictures(weights: EncoderWeights, features: Floats) -> Floats:
 
 
 def project_sentences(weights: EncoderWeights, embeddings: Floats) -> Floats:
-    """Returns the directions that phrases name in the taste space: (n, 384) unit embeddings to (n, 64) of length 1.
+    """Return the directions that phrases name in the taste space: (n, 384) unit embeddings to (n, 64) of length 1.
 
     Raises OptionError for another shape or values that are not finite.
     """
@@ -197,7 +197,7 @@ def project_sentences(weights: EncoderWeights, embeddings: Floats) -> Floats:
 
 
 def encoder_to_bytes(weights: EncoderWeights) -> bytes:
-    """Returns the encoder as safetensors bytes; the same weights always give the same bytes."""
+    """Return the encoder as safetensors bytes; the same weights always give the same bytes."""
     from safetensors.numpy import save
 
     # One entry alone: the library writes several in an order that changes from run to run.
@@ -206,7 +206,7 @@ def encoder_to_bytes(weights: EncoderWeights) -> bytes:
 
 
 def encoder_from_bytes(data: bytes) -> EncoderWeights:
-    """Returns the encoder of safetensors bytes; raises ModelError when they are damaged, too many, or no encoder."""
+    """Return the encoder of safetensors bytes; raises ModelError when they are damaged, too many, or no encoder."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -231,7 +231,7 @@ def encoder_from_bytes(data: bytes) -> EncoderWeights:
 
 @lru_cache(maxsize=4)
 def load_encoder(path: Path = SHIPPED) -> EncoderWeights:
-    """Returns the encoder of a file, release 0 unless another is named; raises ModelError when it cannot be read."""
+    """Return the encoder of a file, release 0 unless another is named; raises ModelError when it cannot be read."""
     check_shipped(path)
     try:
         with path.open("rb") as file:
@@ -243,7 +243,7 @@ def load_encoder(path: Path = SHIPPED) -> EncoderWeights:
 
 
 def encoder_hash(weights: EncoderWeights) -> str:
-    """Returns the SHA-256 of all tensors, names and shapes in declared order, in hexadecimal."""
+    """Return the SHA-256 of all tensors, names and shapes in declared order, in hexadecimal."""
     digest = hashlib.sha256(shapes_hash().encode())
     for name in (*SHARED_SHAPES, *FIXED_SHAPES):
         digest.update(np.ascontiguousarray(weights.tensors[name], dtype="<f4").tobytes())
@@ -252,6 +252,6 @@ def encoder_hash(weights: EncoderWeights) -> str:
 
 @cache
 def shapes_hash() -> str:
-    """Returns the SHA-256 of the declared names and shapes: what both sides of a federation must agree on."""
+    """Return the SHA-256 of the declared names and shapes: what both sides of a federation must agree on."""
     declared = [[name, list(shape)] for name, shape in (*SHARED_SHAPES.items(), *FIXED_SHAPES.items())]
     return hashlib.sha256(json.dumps(declared).encode()).hexdigest()

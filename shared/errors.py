@@ -180,7 +180,7 @@ class UpdateError(PalateError):
     """
 
     def __init__(self, message: str, reason: UpdateReason) -> None:
-        """Takes the line for people and the word for counting."""
+        """Take the line for people and the word for counting."""
         super().__init__(message)
         self.reason: UpdateReason = reason
 
@@ -213,7 +213,7 @@ class ReleaseError(PalateError):
     """
 
     def __init__(self, message: str, reason: ReleaseReason) -> None:
-        """Takes the line for people and the word for counting."""
+        """Take the line for people and the word for counting."""
         super().__init__(message)
         self.reason: ReleaseReason = reason
 
@@ -250,7 +250,7 @@ class MaskError(PalateError):
     """
 
     def __init__(self, message: str, reason: MaskReason) -> None:
-        """Takes the line for people and the word for counting."""
+        """Take the line for people and the word for counting."""
         super().__init__(message)
         self.reason: MaskReason = reason
 
@@ -270,7 +270,7 @@ class InvitationError(PalateError):
     """
 
     def __init__(self, message: str, reason: InvitationReason) -> None:
-        """Takes the line for people and the word for counting."""
+        """Take the line for people and the word for counting."""
         super().__init__(message)
         self.reason: InvitationReason = reason
 

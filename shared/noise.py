@@ -50,7 +50,7 @@ _TAIL = 13.5  # standard deviations; beyond lies less than 2^-128
 
 
 def stream_of(key: bytes) -> Source:
-    """Returns a source whose bytes are the AES-256-CTR key stream of a 32-byte key, from its beginning.
+    """Return a source whose bytes are the AES-256-CTR key stream of a 32-byte key, from its beginning.
 
     For tests, vectors and simulations. A device takes `os.urandom`. Raises OptionError for a key of another length.
     """
@@ -63,7 +63,7 @@ def stream_of(key: bytes) -> Source:
 
 
 def discrete_gaussian(sigma: float, count: int, source: Source = os.urandom) -> Levels:
-    """Returns `count` independent draws, whole levels with standard deviation about `sigma`; zeros for a sigma of 0.
+    """Return `count` independent draws, whole levels with standard deviation about `sigma`; zeros for a sigma of 0.
 
     (From a sigma of 1 on, the standard deviation is `sigma` to eight digits; below it is smaller.) Raises OptionError
     unless sigma is 0 or from 0.1 to 16,384.
@@ -82,7 +82,7 @@ def discrete_gaussian(sigma: float, count: int, source: Source = os.urandom) -> 
 
 
 def check_sigma(sigma: float) -> float:
-    """Returns the standard deviation; raises OptionError unless it is 0 or from 0.1 to 16,384."""
+    """Return the standard deviation; raises OptionError unless it is 0 or from 0.1 to 16,384."""
     if not (sigma == 0 or LEAST_SIGMA <= sigma <= MOST_SIGMA):
         raise OptionError(
             f"the noise's sigma is {sigma!r} levels; it must be 0 or a number from {LEAST_SIGMA} to {MOST_SIGMA:,.0f}"
@@ -91,7 +91,7 @@ def check_sigma(sigma: float) -> float:
 
 
 def distance_of_sum(sigma: float, devices: int) -> float:
-    """Returns how far the sum of so many devices' draws is from one discrete Gaussian, per weight, at most.
+    """Return how far the sum of so many devices' draws is from one discrete Gaussian, per weight, at most.
 
     The tau of Kairouz, Liu and Steinke (ICML 2021): the largest logarithm of the ratio of the two probabilities.
     It falls very fast: 5 · 10^-4 for a sigma of 1, below 10^-16 from a sigma of 2 on.

@@ -29,7 +29,7 @@ class Reason(StrEnum):
 
 
 def word_of(text: object) -> str:
-    """Returns a short word for a reason, "error" for any other text: what a device writes is not repeated."""
+    """Return a short word for a reason, "error" for any other text: what a device writes is not repeated."""
     try:
         return Reason(text).name.lower().replace("_", " ")  # type: ignore[arg-type]
     except ValueError:

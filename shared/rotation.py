@@ -29,14 +29,14 @@ PASSES: Final = 3
 
 
 def window_of(count: int) -> int:
-    """Returns the largest power of two that is at most `count`, which is at least 1."""
+    """Return the largest power of two that is at most `count`, which is at least 1."""
     if count < 1:
         raise ValueError(f"count is {count}; there must be at least one coordinate")
     return 1 << (count.bit_length() - 1)
 
 
 def rotated(vectors: Reals, seed: bytes) -> Reals:
-    """Returns vectors (..., d) rotated by what the seed says, of the same shape and type; lengths stay as they are."""
+    """Return vectors (..., d) rotated by what the seed says, of the same shape and type; lengths stay as they are."""
     turned = np.array(vectors, order="C")
     for start, signs in _passes(turned.shape[-1], seed):
         window = turned[..., start : start + len(signs)]
@@ -46,7 +46,7 @@ def rotated(vectors: Reals, seed: bytes) -> Reals:
 
 
 def rotated_back(vectors: Reals, seed: bytes) -> Reals:
-    """Returns what `rotated` with the same seed made these vectors (..., d) of, but for rounding."""
+    """Return what `rotated` with the same seed made these vectors (..., d) of, but for rounding."""
     turned = np.array(vectors, order="C")
     for start, signs in reversed(_passes(turned.shape[-1], seed)):
         window = turned[..., start : start + len(signs)]
@@ -69,7 +69,7 @@ def _passes(count: int, seed: bytes) -> list[tuple[int, NDArray[np.int8]]]:
 
 
 def _hadamard(window: Reals) -> None:
-    """Applies the orthonormal Walsh-Hadamard transform to the last axis (..., a power of two), in place."""
+    """Apply the orthonormal Walsh-Hadamard transform to the last axis (..., a power of two), in place."""
     size = window.shape[-1]
     # H of 2^(a+b) is the Kronecker product of H of 2^a and H of 2^b: two products with small matrices instead of a + b sweeps.
     wide = 1 << (size.bit_length() // 2)

@@ -67,12 +67,12 @@ class Subspace:
         return TASTE * int(self.directions.shape[1])
 
     def coordinates(self, change: Mapping[str, Floats]) -> Floats:
-        """Returns the coordinates (64 * rank,) of a change of the federated tensors; the other tensors do not count."""
+        """Return the coordinates (64 * rank,) of a change of the federated tensors; the other tensors do not count."""
         both = np.concatenate([change[_WEIGHT], change[_BIAS][:, None]], axis=1)  # (64, 257)
         return np.asarray(both @ self.directions, dtype=np.float32).ravel()
 
     def change(self, coordinates: Floats) -> dict[str, Floats]:
-        """Returns the change of the federated tensors that stands for these coordinates (64 * rank,); others stay at zero.
+        """Return the change of the federated tensors that stands for these coordinates (64 * rank,); others stay at zero.
 
         Raises OptionError for another number of coordinates.
         """
@@ -89,7 +89,7 @@ class Subspace:
 
 @lru_cache(maxsize=2)
 def load_subspace(path: Path = SHIPPED) -> Subspace:
-    """Returns the subspace that ships with Palate, or that of a file; raises ModelError when it cannot be read."""
+    """Return the subspace that ships with Palate, or that of a file; raises ModelError when it cannot be read."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -103,12 +103,12 @@ def load_subspace(path: Path = SHIPPED) -> Subspace:
 
 
 def subspace_hash(subspace: Subspace) -> str:
-    """Returns the SHA-256 of the directions, row by row in little-endian float32, in hexadecimal."""
+    """Return the SHA-256 of the directions, row by row in little-endian float32, in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(subspace.directions, dtype="<f4").tobytes()).hexdigest()
 
 
 def subspace_of(encoder: EncoderWeights, features: Floats, rank: int) -> Subspace:
-    """Returns the directions of largest spread of the encoder's hidden values on public pictures, features (n, 216).
+    """Return the directions of largest spread of the encoder's hidden values on public pictures, features (n, 216).
 
     Raises OptionError for a rank that is not from 1 to 257 or that so few pictures do not span.
     """

@@ -140,7 +140,7 @@ class EncoderUpdate:
 
     @classmethod
     def difference(cls, before: EncoderWeights, after: EncoderWeights, round: int) -> EncoderUpdate:  # noqa: A002
-        """Returns what training changed; raises UpdateError when fixed tensors differ or the change is not finite."""
+        """Return what training changed; raises UpdateError when fixed tensors differ or the change is not finite."""
         if any(not same_bits(before.tensors[name], after.tensors[name]) for name in FIXED_SHAPES):
             raise UpdateError("the two encoders differ in tensors that training must not change", "fixed")
         with np.errstate(over="ignore"):  # becomes infinite, which is refused below
@@ -161,7 +161,7 @@ class EncoderUpdate:
 
 
 def norm_of(tensor: Floats) -> float:
-    """Returns the L2 length of one tensor, to about six digits, and not finite if and only if a value is not.
+    """Return the L2 length of one tensor, to about six digits, and not finite if and only if a value is not.
 
     Squares are summed in float32 piece by piece, and the pieces in float64; all in float64 where float32 has not the range.
     """
@@ -185,7 +185,7 @@ def same_tensors(one: Mapping[str, Floats], other: Mapping[str, Floats]) -> bool
 
 
 def check_hash(name: str, value: str) -> bytes:
-    """Returns the 32 bytes of a SHA-256; raises UpdateError unless it is 64 lower-case hexadecimal digits."""
+    """Return the 32 bytes of a SHA-256; raises UpdateError unless it is 64 lower-case hexadecimal digits."""
     if not isinstance(value, str) or not _HASH.fullmatch(value):
         raise UpdateError(
             f"{name} is {_cut(value)}; it must be a SHA-256 in 64 lower-case hexadecimal digits", "hash"
@@ -194,7 +194,7 @@ def check_hash(name: str, value: str) -> bytes:
 
 
 def check_number(name: str, value: int, least: int, most: int) -> None:
-    """Raises UpdateError unless the value is a whole number in the range (True and 1.0 are none)."""
+    """Raise UpdateError unless the value is a whole number in the range (True and 1.0 are none)."""
     if type(value) is not int or not least <= value <= most:
         raise UpdateError(
             f"{name} is {_cut(value)}; it must be a whole number from {least} to {most:,}", "number"
@@ -202,7 +202,7 @@ def check_number(name: str, value: int, least: int, most: int) -> None:
 
 
 def check_tensors(tensors: Mapping[str, Floats], whose: str) -> SharedTensors:
-    """Returns the federated tensors, copied unless what they lie in cannot change.
+    """Return the federated tensors, copied unless what they lie in cannot change.
 
     Raises UpdateError unless they are exactly those of `SHARED_SHAPES`, by name, shape and type, and finite. The error is short
     and quick to make, however many tensors and however long their names.
@@ -230,7 +230,7 @@ def check_tensors(tensors: Mapping[str, Floats], whose: str) -> SharedTensors:
 
 
 def _cut(value: object) -> str:
-    """Returns a value for an error: short, and on one line, whatever it is."""
+    """Return a value for an error: short, and on one line, whatever it is."""
     if isinstance(value, str):
         return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
     if type(value) is int:

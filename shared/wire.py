@@ -90,11 +90,11 @@ class Task:
         settings: LocalSettings,
         seed: int,
     ) -> Task:
-        """Returns the task of training this encoder; raises UpdateError for numbers outside their range."""
+        """Return the task of training this encoder; raises UpdateError for numbers outside their range."""
         return cls(round, encoder.release, fixed_hash(encoder), encoder.shared(), settings, seed)
 
     def encoder(self, installed: EncoderWeights) -> EncoderWeights:
-        """Returns the encoder to train: these tensors with the fixed ones of the release that is installed here.
+        """Return the encoder to train: these tensors with the fixed ones of the release that is installed here.
 
         Raises UpdateError when the fixed tensors here are not those that the task was made for.
         """
@@ -121,7 +121,7 @@ class Task:
 
 
 def kind_of(data: bytes) -> int:
-    """Returns the number that says of which kind a message is, 0 for bytes that are none of ours."""
+    """Return the number that says of which kind a message is, 0 for bytes that are none of ours."""
     return (
         data[len(MAGIC)]
         if isinstance(data, bytes) and data.startswith(MAGIC) and len(data) > len(MAGIC)
@@ -130,7 +130,7 @@ def kind_of(data: bytes) -> int:
 
 
 def fixed_hash(weights: EncoderWeights) -> str:
-    """Returns the SHA-256 of the tensors that stay as they are between releases, in hexadecimal."""
+    """Return the SHA-256 of the tensors that stay as they are between releases, in hexadecimal."""
     digest = hashlib.sha256()
     for name in FIXED_SHAPES:
         digest.update(np.ascontiguousarray(weights.tensors[name], dtype="<f4").tobytes())
@@ -138,7 +138,7 @@ def fixed_hash(weights: EncoderWeights) -> str:
 
 
 def encode_task(task: Task) -> bytes:
-    """Returns the bytes of a task, always `TASK_BYTES` of them; the same task always gives the same bytes."""
+    """Return the bytes of a task, always `TASK_BYTES` of them; the same task always gives the same bytes."""
     s = task.settings
     numbers = (task.release, task.round, task.seed)
     trained = (s.steps, s.learning_rate, s.proximal, s.query_share, s.alignment)
@@ -147,7 +147,7 @@ def encode_task(task: Task) -> bytes:
 
 
 def encode_update(update: EncoderUpdate) -> bytes:
-    """Returns the bytes of an update, always `UPDATE_BYTES` of them; the same update always gives the same bytes.
+    """Return the bytes of an update, always `UPDATE_BYTES` of them; the same update always gives the same bytes.
 
     On a device only the outbox may call this.
     """
@@ -156,7 +156,7 @@ def encode_update(update: EncoderUpdate) -> bytes:
 
 
 def decode_task(data: bytes) -> Task:
-    """Returns the task of these bytes; raises UpdateError unless they are exactly what `encode_task` returns for one."""
+    """Return the task of these bytes; raises UpdateError unless they are exactly what `encode_task` returns for one."""
     header, tensors = _open(data, TASK, _TASK, TASK_BYTES)
     _, fixed, release, round_, seed, *trained = header
     try:
@@ -167,7 +167,7 @@ def decode_task(data: bytes) -> Task:
 
 
 def decode_update(data: bytes, *, base: str, round: int, max_norm: float = MAX_NORM) -> EncoderUpdate:  # noqa: A002
-    """Returns the update of these bytes, which must be of this round, a change of this encoder, and not too long.
+    """Return the update of these bytes, which must be of this round, a change of this encoder, and not too long.
 
     `base` is the `encoder_hash` of the encoder that was sent out, `max_norm` the largest L2 norm allowed. Raises
     UpdateError unless the bytes are exactly what `encode_update` returns for such an update.
@@ -187,7 +187,7 @@ def decode_update(data: bytes, *, base: str, round: int, max_norm: float = MAX_N
 
 
 def add_checksum(*parts: bytes | memoryview) -> bytes:
-    """Returns the parts one after the other, followed by their CRC-32, the way every unsigned message ends."""
+    """Return the parts one after the other, followed by their CRC-32, the way every unsigned message ends."""
     checksum = 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)
@@ -207,7 +207,7 @@ def _close(kind: int, header: bytes, weights: Floats) -> bytes:
 
 
 def _open(data: bytes, kind: int, layout: struct.Struct, size: int) -> tuple[tuple[Any, ...], SharedTensors]:
-    """Returns header and tensors of a message, sound on the outside; the values are for the caller to check."""
+    """Return header and tensors of a message, sound on the outside; the values are for the caller to check."""
     if not isinstance(data, bytes) or len(data) < _START.size:
         raise UpdateError(f"the message is not {_KINDS[kind]}; it must have {size:,} bytes", "size")
     magic, found_kind, version = _START.unpack_from(data)

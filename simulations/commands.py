@@ -69,7 +69,7 @@ def simulate(
 
 
 def show(results: Results) -> None:
-    """Prints the table."""
+    """Print the table."""
     from rich.console import Console
     from rich.table import Table
 

@@ -30,7 +30,7 @@ _HUES = (
 
 
 def what_is_shown(picture: Image.Image) -> dict[str, float]:
-    """Returns probabilities of the vocabulary's colour, light and contrast attributes for a picture of any size."""
+    """Return probabilities of the vocabulary's colour, light and contrast attributes for a picture of any size."""
     small = (
         np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
         / 255.0
@@ -80,7 +80,7 @@ def what_is_shown(picture: Image.Image) -> dict[str, float]:
 def _hue(
     pixels: npt.NDArray[np.float64], high: npt.NDArray[np.float64], chroma: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Returns hue in degrees [0, 360), 0 where there is no colour."""
+    """Return hue in degrees [0, 360), 0 where there is no colour."""
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     safe = np.where(chroma > 0, chroma, 1.0)
     sector = np.where(
@@ -92,7 +92,7 @@ def _hue(
 
 
 def _shares(hue: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Returns each colour's share of all colour in the picture, weighted by how strong it is; they sum to 1 (or all are 0)."""
+    """Return each colour's share of all colour in the picture, weighted by how strong it is; they sum to 1 (or all are 0)."""
     shares: dict[str, float] = {}
     total = max(float(weight.sum()), 1e-9)
     start = 0.0
@@ -103,5 +103,5 @@ def _shares(hue: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> di
 
 
 def _ramp(value: float, low: float, high: float) -> float:
-    """Returns 0 at and below low, 1 at and above high, straight between."""
+    """Return 0 at and below low, 1 at and above high, straight between."""
     return min(1.0, max(0.0, (value - low) / (high - low)))

@@ -47,7 +47,7 @@ STATISTICS: tuple[str, ...] = (
 
 
 def measure_statistics(picture: Image.Image) -> NDArray[np.float32]:
-    """Returns the statistics of a picture of any size: (statistics,) float32, finite, in the order of `STATISTICS`."""
+    """Return the statistics of a picture of any size: (statistics,) float32, finite, in the order of `STATISTICS`."""
     pixels = np.asarray(shrink(picture), dtype=np.float32) / 255.0  # (height, width, 3)
     lab = to_lab(pixels)
     found = {**_colour(pixels, lab), **_edges(lab[..., 0] / 100.0), **_arrangement(lab[..., 0] / 100.0)}
@@ -55,7 +55,7 @@ def measure_statistics(picture: Image.Image) -> NDArray[np.float32]:
 
 
 def shrink(picture: Image.Image) -> Image.Image:
-    """Returns the picture as RGB with about 128 × 128 pixels in all, neither side below 32, its proportions kept."""
+    """Return the picture as RGB with about 128 × 128 pixels in all, neither side below 32, its proportions kept."""
     width, height = picture.size
     scale = SIDE / math.sqrt(width * height)
     size = (min(512, max(32, round(width * scale))), min(512, max(32, round(height * scale))))
@@ -64,7 +64,7 @@ def shrink(picture: Image.Image) -> Image.Image:
 
 
 def to_lab(pixels: Plane) -> Plane:
-    """Returns sRGB values in [0, 1] as CIE L*a*b* (D65): (height, width, 3) to the same, lightness in [0, 100]."""
+    """Return sRGB values in [0, 1] as CIE L*a*b* (D65): (height, width, 3) to the same, lightness in [0, 100]."""
     linear = np.where(pixels <= 0.04045, pixels / 12.92, ((pixels + 0.055) / 1.055) ** 2.4)
     xyz = linear @ _TO_XYZ
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
@@ -203,21 +203,21 @@ def _entropy(shares: NDArray[np.float64]) -> float:
 
 
 def _quantile(plane: Plane, share: float) -> float:
-    """Returns the value below which this share of a plane lies."""
+    """Return the value below which this share of a plane lies."""
     rank = int(share * (plane.size - 1))
     return float(np.partition(plane, rank, axis=None)[rank])
 
 
 @lru_cache(maxsize=32)
 def _places(shape: tuple[int, int]) -> tuple[Plane, Plane, Plane]:
-    """Returns across (1, width) and down (height, 1), from -1 to 1, and a hill over the middle (height, width)."""
+    """Return across (1, width) and down (height, 1), from -1 to 1, and a hill over the middle (height, width)."""
     x = np.linspace(-1, 1, shape[1], dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
     return x, y, np.exp(-2 * (x * x + y * y)).astype(np.float32)
 
 
 def _agreement(one: Plane, two: Plane) -> float:
-    """Returns the correlation of two planes, 0 where one is even."""
+    """Return the correlation of two planes, 0 where one is even."""
     a, b = one - one.mean(), two - two.mean()
     return float((a * b).mean() / (a.std() * b.std() + 1e-3))
 
@@ -229,14 +229,14 @@ def _halve(plane: Plane) -> Plane:
 
 
 def _slope(plane: Plane) -> tuple[Plane, Plane]:
-    """Returns differences to the right and down, both (height - 1, width - 1), averaged over the two lines between."""
+    """Return differences to the right and down, both (height - 1, width - 1), averaged over the two lines between."""
     right = (plane[:-1, 1:] - plane[:-1, :-1] + plane[1:, 1:] - plane[1:, :-1]) / 2
     down = (plane[1:, :-1] - plane[:-1, :-1] + plane[1:, 1:] - plane[:-1, 1:]) / 2
     return np.asarray(right, dtype=np.float32), np.asarray(down, dtype=np.float32)
 
 
 def _blur(planes: Plane, radius: int) -> Plane:
-    """Returns the mean over squares of 2 radius + 1: (n, height, width) to the same."""
+    """Return the mean over squares of 2 radius + 1: (n, height, width) to the same."""
     size = 2 * radius + 1
     padded = np.pad(planes, ((0, 0), (radius, radius), (radius, radius)), mode="edge")
     rows = padded[:, : planes.shape[1]].copy()
@@ -249,7 +249,7 @@ def _blur(planes: Plane, radius: int) -> Plane:
 
 
 def _closed(plane: Plane, radius: int) -> Plane:
-    """Returns the plane with dark details narrower than 2 radius + 1 filled (grey closing)."""
+    """Return the plane with dark details narrower than 2 radius + 1 filled (grey closing)."""
     return -_highest(-_highest(plane, radius), radius)
 
 
@@ -261,7 +261,7 @@ def _highest(plane: Plane, radius: int) -> Plane:
 
 
 def _repeats(light: Plane, axis: int) -> float:
-    """Returns how regularly edges repeat along an axis, 0 to about 1: the best autocorrelation at lags of 3 to 16 pixels."""
+    """Return how regularly edges repeat along an axis, 0 to about 1: the best autocorrelation at lags of 3 to 16 pixels."""
     profile = np.abs(np.diff(light, axis=axis)).mean(1 - axis)
     profile = profile - profile.mean()
     power = float((profile * profile).sum()) + 1e-4

@@ -77,7 +77,7 @@ class PictureTower:
         self._network = network
 
     def look(self, pictures: Sequence[Image.Image], statistics: Floats | None = None) -> Look:
-        """Looks at any number of pictures of any size, at about 10 ms each on one core. Changes nothing.
+        """Look at any number of pictures of any size, at about 10 ms each on one core. Changes nothing.
 
         statistics (n, len(STATISTICS)): their `measure_statistics`, where they are known already.
         """
@@ -100,7 +100,7 @@ class PictureTower:
 
 
 def measure_all(pictures: Sequence[Image.Image]) -> Floats:
-    """Returns the statistics of pictures, (n, len(STATISTICS)), on as many threads as there are processors."""
+    """Return the statistics of pictures, (n, len(STATISTICS)), on as many threads as there are processors."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -110,7 +110,7 @@ def measure_all(pictures: Sequence[Image.Image]) -> Floats:
 
 @lru_cache(maxsize=2)
 def load_tower(path: Path = SHIPPED) -> PictureTower:
-    """Returns the tower of a weights file, loaded once; raises ModelError when it is missing, damaged, exchanged or not a tower."""
+    """Return the tower of a weights file, loaded once; raises ModelError when it is missing, damaged, exchanged or not a tower."""
     from palate.client.eye.tower_network import from_tensors
 
     check_shipped(path)
@@ -129,12 +129,12 @@ def load_tower(path: Path = SHIPPED) -> PictureTower:
 
 
 def picture_features(pictures: Sequence[Image.Image]) -> Floats:
-    """Returns the features of pictures, (n, len(FEATURES)), by the shipped tower."""
+    """Return the features of pictures, (n, len(FEATURES)), by the shipped tower."""
     return load_tower().look(pictures).features
 
 
 def what_is_shown(picture: Image.Image) -> dict[str, float]:
-    """Returns the probability that a picture shows each attribute, from the tower and from arithmetic on its colours.
+    """Return the probability that a picture shows each attribute, from the tower and from arithmetic on its colours.
 
     Where arithmetic can see an attribute (colours, light, contrast) both have a say, since the tower knows drawn pictures
     only; technique, mood and the like are the tower's alone.
@@ -162,7 +162,7 @@ _WORDS_FOR: Mapping[str, str] = {
 
 
 def subject_of_prompt(prompt: str) -> str | None:
-    """Returns the subject of `SUBJECTS` that a prompt names first, by itself or a common word for it, or None."""
+    """Return the subject of `SUBJECTS` that a prompt names first, by itself or a common word for it, or None."""
     for word in re.findall(r"[a-z]+", prompt.lower()):
         for subject, words in _WORDS_FOR.items():
             if any(word in (one, one + "s", one + "es") for one in words.split()):
@@ -171,14 +171,14 @@ def subject_of_prompt(prompt: str) -> str | None:
 
 
 def subject_probability(pictures: Sequence[Image.Image], subject: str) -> Floats:
-    """Returns the probability that each picture shows a subject, (n,); raises OptionError for one the tower cannot know."""
+    """Return the probability that each picture shows a subject, (n,); raises OptionError for one the tower cannot know."""
     if subject not in SUBJECTS:
         raise OptionError(f"subject={subject!r}: the tower knows {', '.join(SUBJECTS)}")
     return load_tower().look(pictures).subjects[:, SUBJECTS.index(subject)]
 
 
 def _square(picture: Image.Image) -> NDArray[np.uint8]:
-    """Returns the middle of a picture as (128, 128, 3) uint8."""
+    """Return the middle of a picture as (128, 128, 3) uint8."""
     rgb = picture.convert("RGB")
     if rgb.size != (SIDE, SIDE):
         width, height = rgb.size

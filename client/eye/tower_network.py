@@ -55,7 +55,7 @@ class PictureNetwork(nn.Module):
         self.answer = nn.Linear(FEATURES, logits)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns features, at least zero, and logits."""
+        """Return features, at least zero, and logits."""
         x = F.relu(self.stem(x))
         pooled = []
         for down, pair in zip(self.down, self.pairs, strict=True):
@@ -66,7 +66,7 @@ class PictureNetwork(nn.Module):
 
 
 def folded(network: PictureNetwork, logits: int) -> PictureNetwork:
-    """Returns a network without normalisations that computes what the trained one does in evaluation."""
+    """Return a network without normalisations that computes what the trained one does in evaluation."""
     plain = PictureNetwork(logits)
     own = dict(network.eval().named_modules())
     state: dict[str, Tensor] = {}
@@ -83,7 +83,7 @@ def folded(network: PictureNetwork, logits: int) -> PictureNetwork:
 
 
 def from_tensors(tensors: Mapping[str, Tensor], logits: int) -> PictureNetwork:
-    """Returns the network of shipped weights; RuntimeError where a tensor is missing or has another shape."""
+    """Return the network of shipped weights; RuntimeError where a tensor is missing or has another shape."""
     network = PictureNetwork(logits)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return network.eval().requires_grad_(False)

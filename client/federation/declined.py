@@ -30,6 +30,6 @@ class Declined(Exception):  # noqa: N818 - an answer, not an error of this progr
 
 
 def check_encoder(tensors: Mapping[str, Floats]) -> None:
-    """Raises `Declined` for an encoder that is out of bounds."""
+    """Raise `Declined` for an encoder that is out of bounds."""
     if not math.hypot(*(norm_of(tensor) for tensor in tensors.values())) <= LARGEST_ENCODER:
         raise Declined(Reason.ENCODER_TOO_LARGE)

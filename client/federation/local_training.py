@@ -100,7 +100,7 @@ def train_together(
     seeds: Sequence[int],
     chunk: int = CHUNK,
 ) -> Iterator[tuple[int, dict[str, Floats]]]:
-    """Yields (place in `people`, change of each shared tensor), devices with about as many labels side by side.
+    """Yield (place in `people`, change of each shared tensor), devices with about as many labels side by side.
 
     Raises OptionError where somebody has fewer than `LEAST_LABELS` labels.
     """

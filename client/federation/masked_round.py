@@ -96,7 +96,7 @@ class MaskedRound:
         rules: MaskRules = MaskRules(),
         source: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        """Makes the round's keys.
+        """Make the round's keys.
 
         `identity` is this device's pseudonym. `source` gives random bytes, and must give secret ones but in test vectors.
         """
@@ -128,11 +128,11 @@ class MaskedRound:
         self._advert = encode_advert(self.context, identity, *self._public, rules.certificate)
 
     def advert(self) -> bytes:
-        """Returns this device's keys for the round; the same bytes whenever asked."""
+        """Return this device's keys for the round; the same bytes whenever asked."""
         return self._advert
 
     def shares(self, roster: bytes) -> bytes:
-        """Returns this device's secrets split among its neighbours, sealed for each.
+        """Return this device's secrets split among its neighbours, sealed for each.
 
         Refuses a roster that does not name this device exactly as it advertised itself, of too few devices or too many, with
         a key twice or an unusable one, with a neighbour's advert that its identity did not sign, or with a device that the
@@ -163,7 +163,7 @@ class MaskedRound:
         return message
 
     def accept_delivery(self, delivery: bytes) -> None:
-        """Takes the neighbours' shares and who is alive; after it a masked vector can be made.
+        """Take the neighbours' shares and who is alive; after it a masked vector can be made.
 
         Refuses one for another roster or device, without this device among the living, or with too few of them. A neighbour's
         shares that cannot be opened are as good as none: the secret can still come from others.
@@ -198,7 +198,7 @@ class MaskedRound:
         self._due = _Due.LEVELS
 
     def mask(self, levels: Levels) -> bytes:
-        """Returns int64 levels (d,) under this device's masks, packed and signed; raises ValueError for another type.
+        """Return int64 levels (d,) under this device's masks, packed and signed; raises ValueError for another type.
 
         Levels are taken modulo 2^ring_bits.
         """
@@ -216,12 +216,12 @@ class MaskedRound:
         return message
 
     def masked(self, delivery: bytes, levels: Levels) -> bytes:
-        """Returns what `accept_delivery` and `mask` give, for who has the levels already."""
+        """Return what `accept_delivery` and `mask` give, for who has the levels already."""
         self.accept_delivery(delivery)
         return self.mask(levels)
 
     def endorsed(self, unmask: bytes) -> bytes:
-        """Returns this device's endorsement of a request to unmask, in a sparse cohort; refuses what `revealed` refuses."""
+        """Return this device's endorsement of a request to unmask, in a sparse cohort; refuses what `revealed` refuses."""
         self._expect(_Due.UNMASK)
         if not self.sparse:
             raise MaskError("in this cohort requests are not endorsed", "order")
@@ -230,7 +230,7 @@ class MaskedRound:
         return encode_endorsement(self._asked.hash, self._identity)
 
     def revealed(self, message: bytes) -> bytes:
-        """Returns one share for each neighbour: of the seed of one that stayed, of the key of one that dropped out.
+        """Return one share for each neighbour: of the seed of one that stayed, of the key of one that dropped out.
 
         The message is the request to unmask; in a sparse cohort the agreement to the request that was endorsed here. Refuses a
         request in which survivors and drop-outs are not all the living, each once, that counts this device out, or that names
@@ -299,7 +299,7 @@ class MaskedRound:
             )
 
     def _split(self) -> bytes:
-        """Splits both secrets; keeps this device's own share of its seed, and seals the neighbours' pairs."""
+        """Split both secrets; keeps this device's own share of its seed, and seals the neighbours' pairs."""
         roster, place = self._roster, self._place
         points = [holder + 1 for holder in self._holders]
         of_key = split_secret(self._mask_secret, points, self._threshold, self._source)

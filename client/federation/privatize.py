@@ -43,7 +43,7 @@ def shield(
     source: Source = os.urandom,
     subspace: Subspace | None = None,
 ) -> Levels:
-    """Returns the levels (d + 1,) of a change, with this device's share of the noise: what may go under masks.
+    """Return the levels (d + 1,) of a change, with this device's share of the noise: what may go under masks.
 
     `rotation` is the seed by which all devices of the round rotate: the hash of its invitation, or what that names. `source`
     gives the randomness of noise and of rounding. With a `subspace` d is its number of coordinates instead of all weights, and the rest of the change

@@ -55,7 +55,7 @@ _LIST = frozenset(
 
 
 def cut_clauses(sentence: Sequence[Word], spans: Sequence[Span]) -> list[Clause]:
-    """Returns the clauses of a sentence; every span lies in exactly one."""
+    """Return the clauses of a sentence; every span lies in exactly one."""
     cues = load_cues()
     inside = {index for span in spans for index in range(span.start + 1, span.end)}
     ends = [span.end for span in spans if span.term is not None or span.noun is not None]
@@ -123,7 +123,7 @@ def _open(
 
 
 def _contrast_at(sentence: Sequence[Word], index: int) -> tuple[int, bool]:
-    """Returns the length of the longest contrast phrase at this word and whether there is one."""
+    """Return the length of the longest contrast phrase at this word and whether there is one."""
     cues = load_cues()
     for length in (3, 2, 1):
         key = tuple(word.key for word in sentence[index : index + length])

@@ -208,7 +208,7 @@ def only_affirms(sentence: Sequence[Word], clause: Clause) -> bool:
 
 
 def losing_side(sentence: Sequence[Word], clause: Clause) -> int | None:
-    """Returns where the losing side of a comparison begins ("soft edges rather than hard ones"), or None."""
+    """Return where the losing side of a comparison begins ("soft edges rather than hard ones"), or None."""
     cues = load_cues()
     keys = {word.key for word in sentence[clause.start : clause.end]}
     first = next((span.end for span in clause.spans if is_named(span)), clause.end)

@@ -61,12 +61,12 @@ class Cues:
 
 @lru_cache(maxsize=1)
 def load_cues() -> Cues:
-    """Returns the cues that ship with Palate, read once."""
+    """Return the cues that ship with Palate, read once."""
     return read_cues(resources.files(__package__).joinpath("cues.toml").read_text(encoding="utf-8"))
 
 
 def read_cues(text: str) -> Cues:
-    """Returns the cues written in a TOML text. Raises FileFormatError when a list is missing or unknown."""
+    """Return the cues written in a TOML text. Raises FileFormatError when a list is missing or unknown."""
     table = tomllib.loads(text)
     lists = table.get("words", {})
     if set(lists) != set(_LISTS) or set(table) != {"opinions", "agents", "words"}:

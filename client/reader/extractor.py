@@ -46,7 +46,7 @@ class Extractor(Protocol):
     """A back end: reads a comment about a picture (None when there is none) with the person's verdict (None when not given)."""
 
     def extract(self, comment: str, picture: Image.Image | None, liked: bool | None) -> list[Mention]:
-        """Returns the comment's mentions. Raises CommentError for an unreadable comment, ExtractionError for an unusable answer."""
+        """Return the comment's mentions. Raises CommentError for an unreadable comment, ExtractionError for an unusable answer."""
 
 
 def extract_attributes(
@@ -57,7 +57,7 @@ def extract_attributes(
     backend: str | Extractor = "shipped",
     shown: WhatIsShown = what_is_shown,
 ) -> list[Mention]:
-    """Returns what a comment likes and dislikes about a picture's looks, each attribute once.
+    """Return what a comment likes and dislikes about a picture's looks, each attribute once.
 
     liked is the person's verdict on the picture; it decides clauses that show no feeling of their own. shown says what the
     picture shows, for vague mentions ("these colours"); it is called at most once, and only for them.
@@ -74,7 +74,7 @@ def extract_attributes(
 
 @lru_cache(maxsize=1)
 def _shipped_words() -> OpenWords:
-    """Returns the shipped tower's likeness of meaning, kept between comments."""
+    """Return the shipped tower's likeness of meaning, kept between comments."""
     return OpenWords(SentenceTower())
 
 
@@ -90,7 +90,7 @@ class ShippedExtractor:
     sentiment: Sentiment | None = field(default_factory=shipped_sentiment)
 
     def extract(self, comment: str, picture: Image.Image | None, liked: bool | None) -> list[Mention]:
-        """Returns the comment's mentions; see `extract_attributes`."""
+        """Return the comment's mentions; see `extract_attributes`."""
         comment = check_comment(comment)
         parsed = _parse(comment, self.likeness)
         judged = [
@@ -122,13 +122,13 @@ class Given:
     mentions: Sequence[Mention]
 
     def extract(self, comment: str, picture: Image.Image | None, liked: bool | None) -> list[Mention]:
-        """Returns the given mentions, whatever the comment says."""
+        """Return the given mentions, whatever the comment says."""
         del comment, picture, liked
         return list(self.mentions)
 
 
 def _parse(comment: str, likeness: Likeness | None) -> list[tuple[list[Word], list[Clause]]]:
-    """Returns a comment's sentences, each with its clauses and the spans in them."""
+    """Return a comment's sentences, each with its clauses and the spans in them."""
     known = known_words(SHIPPED)
     return [
         (sentence, cut_clauses(sentence, find_spans(sentence, likeness, known)))
@@ -137,7 +137,7 @@ def _parse(comment: str, likeness: Likeness | None) -> list[tuple[list[Word], li
 
 
 def find_places(comment: str) -> list[tuple[Place, str | None]]:
-    """Returns where a comment names terms of the vocabulary, as characters [start, end), and which; None is a vague noun's."""
+    """Return where a comment names terms of the vocabulary, as characters [start, end), and which; None is a vague noun's."""
     spans = (
         (sentence, span)
         for sentence, clauses in _parse(comment, _shipped_words())
@@ -152,7 +152,7 @@ def find_places(comment: str) -> list[tuple[Place, str | None]]:
 
 
 def _place(sentence: Sequence[Word], span: Span) -> Place:
-    """Returns the characters of the comment that a span stands for."""
+    """Return the characters of the comment that a span stands for."""
     return sentence[span.start].start, sentence[span.end - 1].end
 
 
@@ -163,7 +163,7 @@ def _weighed(
     sentences: Sequence[Sequence[Word]],
     judged: Sequence[Sequence[Judged]],
 ) -> list[list[Judged]]:
-    """Returns the judged spans of each sentence, with what the network says of each weighed against what the rules say."""
+    """Return the judged spans of each sentence, with what the network says of each weighed against what the rules say."""
     places = [
         _place(sentence, one.span) for sentence, some in zip(sentences, judged, strict=True) for one in some
     ]
@@ -173,7 +173,7 @@ def _weighed(
 
 
 def _turned(one: Judged, odds: Odds | None) -> Judged | None:
-    """Returns what rules and network make of a span together, None where it judges no look.
+    """Return what rules and network make of a span together, None where it judges no look.
 
     Where they come to the contrary of the rules, that is as strong as they are sure.
     """
@@ -188,14 +188,14 @@ def _turned(one: Judged, odds: Odds | None) -> Judged | None:
 
 
 def _clause_of(clauses: Sequence[Clause]) -> Mapping[int, int]:
-    """Returns for the start of every span the number of its clause."""
+    """Return for the start of every span the number of its clause."""
     return {span.start: number for number, clause in enumerate(clauses) for span in clause.spans}
 
 
 def _resolved(
     sentence: Sequence[Word], judged: Sequence[Judged], clause_of: Mapping[int, int]
 ) -> list[Judged]:
-    """Returns the judged spans without nouns that a term of their clause already describes ("warm colours", "the light is soft")."""
+    """Return the judged spans without nouns that a term of their clause already describes ("warm colours", "the light is soft")."""
     kept = []
     for one in judged:
         if one.span.term is None:
@@ -222,7 +222,7 @@ def _describes_across(noun: Judged, judged: Sequence[Judged], sentence: Sequence
 def _mentions(
     one: Judged, sentence: Sequence[Word], comment: str, seen: Mapping[str, float] | None
 ) -> list[Mention]:
-    """Returns the mentions of one judged span: its term's, or for a vague noun those that the picture shows."""
+    """Return the mentions of one judged span: its term's, or for a vague noun those that the picture shows."""
     vocabulary = load_vocabulary()
     phrase = comment[slice(*_place(sentence, one.span))]
     if one.span.term is not None:
@@ -238,7 +238,7 @@ def _mentions(
 
 
 def _shown_of_kind(kind: Category, seen: Mapping[str, float]) -> list[str]:
-    """Returns the attributes that the picture shows most clearly, one of each category of the kind, at most MOST_SHOWN."""
+    """Return the attributes that the picture shows most clearly, one of each category of the kind, at most MOST_SHOWN."""
     vocabulary = load_vocabulary()
     clearest: list[str] = []
     for category in kind.vague:
@@ -250,7 +250,7 @@ def _shown_of_kind(kind: Category, seen: Mapping[str, float]) -> list[str]:
 
 
 def merge_mentions(mentions: Sequence[Mention]) -> list[Mention]:
-    """Returns each attribute once: the strongest mention stands, a contradicted one loses what the other side says."""
+    """Return each attribute once: the strongest mention stands, a contradicted one loses what the other side says."""
     best: dict[str, Mention] = {}
     for mention in mentions:
         held = best.get(mention.attribute)

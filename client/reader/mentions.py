@@ -42,7 +42,7 @@ class Span:
 def find_spans(
     sentence: Sequence[Word], likeness: Likeness | None = None, known: frozenset[str] = frozenset()
 ) -> list[Span]:
-    """Returns the spans of one sentence in order, none overlapping.
+    """Return the spans of one sentence in order, none overlapping.
 
     likeness places describing words that no list knows; known is the set of whole English words, so that only words outside it
     are taken for misspellings.
@@ -56,12 +56,12 @@ def find_spans(
 
 
 def words_of(sentence: Sequence[Word], span: Span) -> str:
-    """Returns the span's words as read."""
+    """Return the span's words as read."""
     return " ".join(word.text for word in sentence[span.start : span.end])
 
 
 def _listed(sentence: Sequence[Word], known: frozenset[str]) -> list[Span]:
-    """Returns the phrases that the vocabulary or the cues list, longest first at each place."""
+    """Return the phrases that the vocabulary or the cues list, longest first at each place."""
     cues, vocabulary = load_cues(), load_vocabulary()
     longest = max(vocabulary.longest, max(len(key) for key in cues.phrases))
     spans: list[Span] = []
@@ -89,7 +89,7 @@ def _listed(sentence: Sequence[Word], known: frozenset[str]) -> list[Span]:
 
 
 def _rating(sentence: Sequence[Word], index: int) -> Span | None:
-    """Returns the span of a mark out of ten ("2/10", "9 out of 10") as an opinion, or None."""
+    """Return the span of a mark out of ten ("2/10", "9 out of 10") as an opinion, or None."""
     texts = [word.text for word in sentence[index : index + 4]]
     length = (
         3
@@ -104,7 +104,7 @@ def _rating(sentence: Sequence[Word], index: int) -> Span | None:
 
 
 def _look_up(key: tuple[str, ...], start: int, end: int) -> Span | None:
-    """Returns the span that exactly these keys are, or None. A phrase to ignore is a span that is nothing."""
+    """Return the span that exactly these keys are, or None. A phrase to ignore is a span that is nothing."""
     cues, vocabulary = load_cues(), load_vocabulary()
     if key in cues.ignored:
         return Span(start, end)
@@ -137,7 +137,7 @@ def _look_up(key: tuple[str, ...], start: int, end: int) -> Span | None:
 
 
 def _bases(word: str) -> list[str]:
-    """Returns the words that a derived word may come from: brighter, brightest, brightly, brightness: bright."""
+    """Return the words that a derived word may come from: brighter, brightest, brightly, brightness: bright."""
     if word in _NO_COMPARATIVE:
         return []
     bases = []
@@ -156,7 +156,7 @@ def _bases(word: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _single_words() -> tuple[str, ...]:
-    """Returns every single word that stands for something, as a target for misspellings."""
+    """Return every single word that stands for something, as a target for misspellings."""
     cues, vocabulary = load_cues(), load_vocabulary()
     words = {key[0] for key, _ in vocabulary.phrases if len(key) == 1 and len(key[0]) >= 5}
     words |= {
@@ -175,7 +175,7 @@ def _single_words() -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _nearest_spelling(word: str) -> str | None:
-    """Returns the listed word of which this one is a likely misspelling, or None."""
+    """Return the listed word of which this one is a likely misspelling, or None."""
     close = [c for c in difflib.get_close_matches(word, _single_words(), n=3, cutoff=0.8) if c[0] == word[0]]
     for candidate in close:
         # One or two slips of the finger, never another length of word: "colurs", "brushtrokes", "beautifull".
@@ -185,7 +185,7 @@ def _nearest_spelling(word: str) -> str | None:
 
 
 def _corrected(word: Word, index: int, known: frozenset[str]) -> Span | None:
-    """Returns the span of a misspelt word, or None when the word is English or like nothing."""
+    """Return the span of a misspelt word, or None when the word is English or like nothing."""
     if (
         len(word.key) < 5
         or not word.key.isalpha()
@@ -201,7 +201,7 @@ def _corrected(word: Word, index: int, known: frozenset[str]) -> Span | None:
 
 
 def _noun_beside(sentence: Sequence[Word], spans: Sequence[Span], index: int) -> str | None:
-    """Returns the category of the noun that the word at `index` describes, or None.
+    """Return the category of the noun that the word at `index` describes, or None.
 
     Before the noun: "bold, bright colours". After it and a copula: "the colours are so bold".
     """
@@ -242,7 +242,7 @@ def _noun_beside(sentence: Sequence[Word], spans: Sequence[Span], index: int) ->
 
 
 def _beside_nouns(sentence: Sequence[Word], spans: Sequence[Span], taken: set[int]) -> list[Span]:
-    """Returns the spans with those added, or put in place of a single word's own, that mean a term only beside a noun."""
+    """Return the spans with those added, or put in place of a single word's own, that mean a term only beside a noun."""
     vocabulary = load_vocabulary()
     single = {span.start: span for span in spans if span.end == span.start + 1}
     found = {}
@@ -272,7 +272,7 @@ def _is_mild(span: Span) -> bool:
 def _unknown(
     sentence: Sequence[Word], spans: Sequence[Span], taken: set[int], likeness: Likeness
 ) -> list[Span]:
-    """Returns spans for describing words that no list knows, placed by likeness of meaning."""
+    """Return spans for describing words that no list knows, placed by likeness of meaning."""
     cues = load_cues()
     found = []
     for index, word in enumerate(sentence):

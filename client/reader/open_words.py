@@ -45,7 +45,7 @@ class OpenWords:
         return self.tower.embed(list(words)), list(words.values())
 
     def __call__(self, word: str, category: str | None) -> Attribute | float | None:
-        """Returns the term that the word means beside a noun of the category (None: alone), its signed weight as praise, or None."""
+        """Return the term that the word means beside a noun of the category (None: alone), its signed weight as praise, or None."""
         vocabulary = load_vocabulary()
         rows, names = self._terms
         near = (rows @ self.tower.embed([word])[0]).copy()  # (terms,)

@@ -80,7 +80,7 @@ class _Mood:
 def judge_comment(
     parsed: Sequence[tuple[Sequence[Word], Sequence[Clause]]], liked: bool | None
 ) -> list[list[Judged]]:
-    """Returns, sentence by sentence, every term or noun of a comment with its polarity; liked is the verdict when given."""
+    """Return, sentence by sentence, every term or noun of a comment with its polarity; liked is the verdict when given."""
     sentences = [[view_clause(sentence, clause) for clause in clauses] for sentence, clauses in parsed]
     views = [view for sentence in sentences for view in sentence]
     settle_denials(views)
@@ -97,7 +97,7 @@ def judge_comment(
 
 
 def _judge_sentence(views: Sequence[View], context: Context) -> tuple[list[Judged], float]:
-    """Returns every term or noun of the sentence with its polarity, and the feeling in which the sentence ends."""
+    """Return every term or noun of the sentence with its polarity, and the feeling in which the sentence ends."""
     judged: list[Judged] = []
     course = _Course()
     for index, view in enumerate(views):
@@ -111,7 +111,7 @@ def _judge_sentence(views: Sequence[View], context: Context) -> tuple[list[Judge
 
 
 def _mood(views: Sequence[View], index: int, course: _Course, context: Context) -> _Mood:
-    """Returns what bears on the spans of a clause, after what the clauses before it have left to it."""
+    """Return what bears on the spans of a clause, after what the clauses before it have left to it."""
     view = views[index]
     own = view.reading.feeling
     lists_on = (course.missing or course.wishing) and view.clause.join in ("list", "either")
@@ -126,7 +126,7 @@ def _mood(views: Sequence[View], index: int, course: _Course, context: Context) 
 
 
 def _inherited(view: View, index: int, course: _Course, context: Context) -> float:
-    """Returns the feeling that a clause takes over from before it, turned round by "but" or after "although"."""
+    """Return the feeling that a clause takes over from before it, turned round by "but" or after "although"."""
     opposed = view.reading.opposes and course.feeling != 0.0
     if course.turned and _goes_on_with_and(view):
         return course.feeling
@@ -136,7 +136,7 @@ def _inherited(view: View, index: int, course: _Course, context: Context) -> flo
 
 
 def _go_on(views: Sequence[View], index: int, course: _Course, mood: _Mood) -> None:
-    """Notes in the course what a judged clause leaves to the next one."""
+    """Note in the course what a judged clause leaves to the next one."""
     view, reading = views[index], views[index].reading
     course.turned = view.clause.yields or (course.turned and _goes_on_with_and(view))
     if reading.feeling or view.named:
@@ -181,7 +181,7 @@ def _is_hedged(view: View) -> bool:
 
 
 def _judge(view: View, span: Span, mood: _Mood) -> Judged:
-    """Returns one span's polarity and strength within its clause."""
+    """Return one span's polarity and strength within its clause."""
     reading = view.reading
     base = _strength(view.sentence, view.clause)
     if reading.against is not None and span.start > reading.against:
@@ -209,7 +209,7 @@ def _judge(view: View, span: Span, mood: _Mood) -> Judged:
 
 
 def _untaken(view: View, span: Span, mood: _Mood) -> int:
-    """Returns the sign of what the picture might have been and is not, 0 for what it is."""
+    """Return the sign of what the picture might have been and is not, 0 for what it is."""
     before = [word.text for word in view.sentence[max(0, span.start - 3) : span.start]]
     if view.sentence[span.start].text.endswith("er") and before[-1:] == ["any"]:
         return -1  # "any brighter and ..."
@@ -226,7 +226,7 @@ def _untaken(view: View, span: Span, mood: _Mood) -> int:
 
 
 def _judge_loser(view: View, span: Span, mood: _Mood, against: int) -> Judged:
-    """Returns the contrary of what the winning side of a comparison is found to be: "soft edges rather than hard ones"."""
+    """Return the contrary of what the winning side of a comparison is found to be: "soft edges rather than hard ones"."""
     first = view.named[0]
     if first.start > against:  # "better than the usual kitsch"
         return Judged(span, -1, _clamp(0.5 + _strength(view.sentence, view.clause)), False)
@@ -236,7 +236,7 @@ def _judge_loser(view: View, span: Span, mood: _Mood, against: int) -> Judged:
 
 
 def _judge_asked(reading: Reading, span: Span, strength: float, absent: bool, carries: bool) -> Judged:
-    """Returns what a wish or lack says of a span: liked when it is asked for, disliked when its absence is."""
+    """Return what a wish or lack says of a span: liked when it is asked for, disliked when its absence is."""
     praised = max((weight for _, weight in reading.opinions), key=abs, default=0.0)
     if reading.missed and praised > 0.5:
         return Judged(span, -1, strength, False)
@@ -246,7 +246,7 @@ def _judge_asked(reading: Reading, span: Span, strength: float, absent: bool, ca
 
 
 def _felt(view: View, span: Span, mood: _Mood, own: float, absent: bool) -> tuple[float, float]:
-    """Returns the signed feeling for a span and its strength: its own opinion's, else the clause's, else the verdict's."""
+    """Return the signed feeling for a span and its strength: its own opinion's, else the clause's, else the verdict's."""
     verdict_given = mood.context.verdict_given
     if own:
         return own, abs(own)
@@ -286,7 +286,7 @@ def _is_part_of_it(reading: Reading, span: Span) -> bool:
 
 
 def _inner_praise(view: View, span: Span) -> float:
-    """Returns the praise within a term's own words, "well painted", else 0."""
+    """Return the praise within a term's own words, "well painted", else 0."""
     words = view.sentence[span.start : span.end]
     opinions = load_cues().phrases
     praised = any(
@@ -297,7 +297,7 @@ def _inner_praise(view: View, span: Span) -> float:
 
 
 def _nearest(view: View, span: Span) -> float:
-    """Returns the signed weight of the opinion nearest to the span, 0 when the clause has none."""
+    """Return the signed weight of the opinion nearest to the span, 0 when the clause has none."""
     reading = view.reading
     if reading.redeems:
         return reading.feeling
@@ -322,7 +322,7 @@ def _is_passive(view: View, position: int) -> bool:
 
 
 def _strength(sentence: Sequence[Word], clause: Clause) -> float:
-    """Returns what strong and faint words add to a strength."""
+    """Return what strong and faint words add to a strength."""
     cues = load_cues()
     added = 0.0
     words = sentence[clause.start : clause.end]
@@ -337,5 +337,5 @@ def _strength(sentence: Sequence[Word], clause: Clause) -> float:
 
 
 def _clamp(strength: float) -> float:
-    """Returns the strength within [0.1, 1]."""
+    """Return the strength within [0.1, 1]."""
     return round(max(0.1, min(1.0, strength)), 3)

@@ -101,7 +101,7 @@ class Reading:
 
 
 def read_clause(sentence: Sequence[Word], clause: Clause) -> Reading:
-    """Returns what the cues of one clause say, negations already applied to the cue or mention that follows each."""
+    """Return what the cues of one clause say, negations already applied to the cue or mention that follows each."""
     reader = _Reader(sentence, clause)
     for place in range(len(clause.spans)):
         reader.take(place)
@@ -119,7 +119,7 @@ class _Reader:
     negated_at: int | None = None
 
     def take(self, place: int) -> None:
-        """Adds to the reading what the span at this place says."""
+        """Add to the reading what the span at this place says."""
         span = self.clause.spans[place]
         match span.cue.kind if span.cue is not None else "":
             case "negators":
@@ -151,7 +151,7 @@ class _Reader:
                 self._mention(span)
 
     def conclude(self) -> None:
-        """Adds what only the whole clause says: a negation that denied nothing in it, a comparison, "enough"."""
+        """Add what only the whole clause says: a negation that denied nothing in it, a comparison, "enough"."""
         sentence, clause, reading = self.sentence, self.clause, self.reading
         if self.negated_at is not None and not reading.opinions:
             reading.denies, reading.settled = ends_bare(sentence, clause, self.negated_at), -0.5
@@ -172,7 +172,7 @@ class _Reader:
             reading.wanted, reading.unwanted, reading.opinions = False, False, []
 
     def _words(self) -> Sequence[Word]:
-        """Returns the clause's words."""
+        """Return the clause's words."""
         return self.sentence[self.clause.start : self.clause.end]
 
     def _is_negated(self, span: Span) -> bool:
@@ -180,7 +180,7 @@ class _Reader:
         return self.negated_at is not None and span.start - self.negated_at <= _REACH
 
     def _opinion(self, place: int) -> None:
-        """Counts praise or blame, unless the words only liken or strengthen, or tell of somebody else's opinion."""
+        """Count praise or blame, unless the words only liken or strengthen, or tell of somebody else's opinion."""
         span, spans, reading = self.clause.spans[place], self.clause.spans, self.reading
         weight = span.cue.weight if span.cue is not None else 0.0
         if sets_apart(self.sentence, span):
@@ -213,7 +213,7 @@ class _Reader:
             reading.opinions.append((span.start, weight))
 
     def _redemption(self, span: Span) -> None:
-        """Takes back the complaint before it, unless negated: "and not in a good way"."""
+        """Take back the complaint before it, unless negated: "and not in a good way"."""
         if self._is_negated(span):
             self.reading.opinions.append((span.start, -0.8))
             self.negated_at = None
@@ -262,7 +262,7 @@ class _Reader:
             self.reading.asked_at = span.start
 
     def _swap(self, span: Span) -> None:
-        """Notes what is given up and what is got for it; one who would not give it up likes it."""
+        """Note what is given up and what is got for it; one who would not give it up likes it."""
         sign = -1 if self._is_negated(span) else 1
         limit = next((i for i in range(span.end, self.clause.end) if self.sentence[i].text == "for"), None)
         if limit is not None:
@@ -291,7 +291,7 @@ class _Reader:
             self.reading.absent_from.append(span.end)
 
     def _mention(self, span: Span) -> None:
-        """Uses up a negation on the term or noun that it denies: as unwanted in a wish, else as not there."""
+        """Use up a negation on the term or noun that it denies: as unwanted in a wish, else as not there."""
         if self.negated_at is None or not self._is_negated(span) or not is_named(span):
             return
         if any(word.text == "about" for word in self.sentence[self.negated_at : span.start]):

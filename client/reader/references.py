@@ -52,13 +52,13 @@ class Context:
 
 
 def view_clause(sentence: Sequence[Word], clause: Clause) -> View:
-    """Returns a clause with what its cues say."""
+    """Return a clause with what its cues say."""
     named = [span for span in clause.spans if is_named(span)]
     return View(sentence, clause, read_clause(sentence, clause), named)
 
 
 def settle_denials(views: Sequence[View]) -> None:
-    """Gives clauses that end in a bare "not" or "is" the contrary of the feeling before them.
+    """Give clauses that end in a bare "not" or "is" the contrary of the feeling before them.
 
     "The blue is ugly, the red is not"; "the shape is not the problem, the grid is".
     """
@@ -81,7 +81,7 @@ def _ends_in_less_so(view: View) -> bool:
 
 
 def remark_on_last(following: Sequence[View]) -> float:
-    """Returns the feeling of a sentence that only remarks on the one before it ("I hate it.", "Not for me."), else 0."""
+    """Return the feeling of a sentence that only remarks on the one before it ("I hate it.", "Not for me."), else 0."""
     if not following or any(view.named for view in following) or following[0].clause.join == "contrast":
         return 0.0
     first = next((view for view in following if view.reading.feeling), None)
@@ -89,7 +89,7 @@ def remark_on_last(following: Sequence[View]) -> float:
 
 
 def feeling_ahead(views: Sequence[View], index: int, *, referring: bool) -> float:
-    """Returns the feeling of a later clause that has no mention of its own ("warm lamps, deep blue sky, love it"), else 0.
+    """Return the feeling of a later clause that has no mention of its own ("warm lamps, deep blue sky, love it"), else 0.
 
     referring asks for one that says to what it refers; of these, "but that is what I like" also reaches back over a contrast.
     """
@@ -106,7 +106,7 @@ def feeling_ahead(views: Sequence[View], index: int, *, referring: bool) -> floa
 
 
 def feeling_around(views: Sequence[View], index: int, context: Context) -> float:
-    """Returns the feeling of a clause that has none, by what comes after it; 0 when that says nothing."""
+    """Return the feeling of a clause that has none, by what comes after it; 0 when that says nothing."""
     view = views[index]
     if view.clause.yields and view.reading.reported:
         return -0.5 if view.reading.reported > 0 else 0.5
@@ -131,7 +131,7 @@ def feeling_around(views: Sequence[View], index: int, context: Context) -> float
 
 
 def _conceded(views: Sequence[View], index: int, later: View, context: Context) -> float:
-    """Returns the feeling of a clause that has none before a "but", 0 when it may be either."""
+    """Return the feeling of a clause that has none before a "but", 0 when it may be either."""
     if _is_granted(views, index):
         return -0.6 if (later.reading.feeling or context.prior) > 0 else 0.6
     if later.reading.feeling < 0:

@@ -49,7 +49,7 @@ class SentenceNetwork(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, ids: Tensor, mask: Tensor, types: Tensor | None = None) -> Tensor:
-        """Returns the last hidden states (batch, tokens, width) of ids (batch, tokens); mask is 0 at padding, types 0 where not given."""
+        """Return the last hidden states (batch, tokens, width) of ids (batch, tokens); mask is 0 at padding, types 0 where not given."""
         places = torch.arange(ids.shape[1], device=ids.device)
         kinds = torch.zeros_like(ids) if types is None else types
         found = self.words(ids) + self.positions(places) + self.types(kinds)
@@ -57,12 +57,12 @@ class SentenceNetwork(nn.Module):
         return states
 
     def linear(self, layer: int, name: str) -> Tensor:
-        """Returns the weight (out, in) of the linear map that BERT calls so; what is written into it counts."""
+        """Return the weight (out, in) of the linear map that BERT calls so; what is written into it counts."""
         return _part(self.encoder.layers[layer], name, "weight")
 
 
 def load_network(folder: Path) -> SentenceNetwork:
-    """Returns the network of a folder that a BertModel was saved in, in float32, for inference.
+    """Return the network of a folder that a BertModel was saved in, in float32, for inference.
 
     Raises ModelError when its files are missing, damaged, exchanged, or of a network of another kind.
     """
@@ -89,7 +89,7 @@ def load_network(folder: Path) -> SentenceNetwork:
 
 @torch.no_grad()
 def _fill(network: SentenceNetwork, tensors: dict[str, Tensor]) -> None:
-    """Puts a BertModel's tensors into the network; raises KeyError or RuntimeError where one is missing or of another shape."""
+    """Put a BertModel's tensors into the network; raises KeyError or RuntimeError where one is missing or of another shape."""
     for name, module in (
         ("word", network.words),
         ("position", network.positions),
@@ -106,7 +106,7 @@ def _fill(network: SentenceNetwork, tensors: dict[str, Tensor]) -> None:
 
 
 def _part(layer: nn.Module, name: str, kind: str) -> Tensor:
-    """Returns the weight or bias in a layer that BERT calls so, as a view."""
+    """Return the weight or bias in a layer that BERT calls so, as a view."""
     ours, third = LINEAR[name]
     if third is None:
         whole: Tensor = getattr(layer.get_submodule(ours), kind)

@@ -36,7 +36,7 @@ _BATCH = 64
 
 @lru_cache(maxsize=2)
 def known_words(folder: Path = SHIPPED) -> frozenset[str]:
-    """Returns the English words that the tower knows whole. Empty when the tower is not there; reads one text file, no torch."""
+    """Return the English words that the tower knows whole. Empty when the tower is not there; reads one text file, no torch."""
     file = folder / "tokenizer" / "vocab.txt"
     if not file.is_file():
         return frozenset()
@@ -79,7 +79,7 @@ class SentenceTower:
         return self.folder / "tokenizer" / "tokenizer.json"
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Returns one direction per text: the mean over its words' hidden states at unit length, (n, 384) float32.
+        """Return one direction per text: the mean over its words' hidden states at unit length, (n, 384) float32.
 
         Texts are cut at 128 tokens. An empty list gives an array of shape (0, 384). Raises ModelError when there is no tower.
         """
@@ -104,7 +104,7 @@ class SentenceTower:
 
 
 def term_texts(vocabulary: Vocabulary) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the texts by which terms are recognised, and the term of each: every name and alias of up to three words."""
+    """Return the texts by which terms are recognised, and the term of each: every name and alias of up to three words."""
     pairs = [(term.name, term.name) for term in vocabulary.terms]
     pairs += [
         (alias, name)
@@ -115,7 +115,7 @@ def term_texts(vocabulary: Vocabulary) -> tuple[tuple[str, ...], tuple[str, ...]
 
 
 def load_term_embeddings(tower: SentenceTower) -> tuple[Floats, tuple[str, ...]]:
-    """Returns the directions of `term_texts`, (n, 384) float32, and the term of each row.
+    """Return the directions of `term_texts`, (n, 384) float32, and the term of each row.
 
     The shipped file holds them, made with the shipped tower by its recipe. Another tower, or a vocabulary that was edited since,
     embeds them anew, which takes seconds. Raises ModelError when there is no tower.
@@ -134,5 +134,5 @@ def load_term_embeddings(tower: SentenceTower) -> tuple[Floats, tuple[str, ...]]
 
 
 def texts_stamp(texts: Sequence[str]) -> str:
-    """Returns a short digest of texts in order, by which embeddings are known to belong to them."""
+    """Return a short digest of texts in order, by which embeddings are known to belong to them."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]

@@ -55,13 +55,13 @@ class Window:
     offsets: tuple[Place, ...]
 
     def tokens_of(self, place: Place) -> list[int]:
-        """Returns the positions of the tokens that a place touches."""
+        """Return the positions of the tokens that a place touches."""
         start, end = place
         return [self.before + i for i, (a, b) in enumerate(self.offsets) if a < end and b > start]
 
 
 def cut_windows(tokenizer: Any, comment: str, liked: bool | None) -> list[Window]:
-    """Returns a comment with its verdict in windows of at most `MAX_TOKENS` tokens, each overlapping the next by half."""
+    """Return a comment with its verdict in windows of at most `MAX_TOKENS` tokens, each overlapping the next by half."""
     close = tokenizer.token_to_id("[SEP]")
     verdict = tokenizer.encode(VERDICTS[liked], add_special_tokens=False).ids
     head = (tokenizer.token_to_id("[CLS]"), *verdict, close)
@@ -80,7 +80,7 @@ def cut_windows(tokenizer: Any, comment: str, liked: bool | None) -> list[Window
 
 
 def best_window(windows: Sequence[Window], place: Place) -> int | None:
-    """Returns which window reads a place with the most words on both sides, None when no token stands there."""
+    """Return which window reads a place with the most words on both sides, None when no token stands there."""
     best, margin = None, -1
     for number, window in enumerate(windows):
         tokens = window.tokens_of(place)
@@ -92,7 +92,7 @@ def best_window(windows: Sequence[Window], place: Place) -> int | None:
 
 
 def batch_of(windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns what the tower reads of windows, padded: ids, mask and types, each (windows, tokens)."""
+    """Return what the tower reads of windows, padded: ids, mask and types, each (windows, tokens)."""
     import torch
 
     shape = len(windows), max(len(window.ids) for window in windows)
@@ -108,7 +108,7 @@ def batch_of(windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor, tor
 def judge_states(
     states: torch.Tensor, rows: torch.Tensor, shares: torch.Tensor, head: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    """Returns log-odds (places, 2), those of `Odds`, from the tower's states (windows, tokens, 384).
+    """Return log-odds (places, 2), those of `Odds`, from the tower's states (windows, tokens, 384).
 
     `rows` (places,) is the window of each place, `shares` (places, tokens) the mean over its tokens. What a place says and what
     the whole window says go through one hidden layer together.
@@ -164,7 +164,7 @@ class Sentiment:
         return members
 
     def read(self, comment: str, liked: bool | None, places: Sequence[Place]) -> list[Odds | None]:
-        """Returns for each place what the networks say of the look that it names; None where the tower reads nothing.
+        """Return for each place what the networks say of the look that it names; None where the tower reads nothing.
 
         liked is the verdict on the picture, None when not given. Raises ModelError when there are no weights.
         """
@@ -197,5 +197,5 @@ class Sentiment:
 
 @lru_cache(maxsize=1)
 def shipped_sentiment() -> Sentiment:
-    """Returns the shipped networks over the shipped tower, kept between comments."""
+    """Return the shipped networks over the shipped tower, kept between comments."""
     return Sentiment(SentenceTower())

@@ -54,7 +54,7 @@ class VisionLanguageExtractor:
     max_new_tokens: int = 200
 
     def extract(self, comment: str, picture: Image.Image | None, liked: bool | None) -> list[Mention]:
-        """Returns the model's reading of the comment.
+        """Return the model's reading of the comment.
 
         Raises CommentError for an unreadable comment, ExtractionError for a missing picture or an answer without the form,
         ModelError when the model cannot be loaded.
@@ -87,7 +87,7 @@ class VisionLanguageExtractor:
         return model.to(self.device).eval(), processor
 
     def _answer(self, question: str, picture: Image.Image) -> str:
-        """Returns what the model writes after the question, decoded greedily."""
+        """Return what the model writes after the question, decoded greedily."""
         import torch
 
         model, processor = self._loaded
@@ -121,7 +121,7 @@ class AnsweringExtractor:
     answer: Callable[[str, Image.Image], str]
 
     def extract(self, comment: str, picture: Image.Image | None, liked: bool | None) -> list[Mention]:
-        """Returns the answer's reading of the comment; errors as for `VisionLanguageExtractor.extract`."""
+        """Return the answer's reading of the comment; errors as for `VisionLanguageExtractor.extract`."""
         comment = check_comment(comment)
         if picture is None:
             raise ExtractionError(
@@ -136,7 +136,7 @@ class AnsweringExtractor:
 
 
 def read_answer(answer: str) -> list[Mention]:
-    """Returns the mentions of an answer in the task's form: two lines, in order, each a name, a colon and a comma-separated list.
+    """Return the mentions of an answer in the task's form: two lines, in order, each a name, a colon and a comma-separated list.
 
     A feature in both lists, a list that is missing, empty or longer than MAX_FEATURES, a feature of more than MAX_WORDS words, and
     any other text around the lines are ExtractionErrors.
@@ -156,7 +156,7 @@ def read_answer(answer: str) -> list[Mention]:
 
 
 def _features(line: str, name: str, answer: str) -> list[str]:
-    """Returns one line's features."""
+    """Return one line's features."""
     head, colon, rest = line.partition(":")
     if not colon or head.strip().lower() != name.lower():
         raise ExtractionError(
@@ -183,7 +183,7 @@ def _features(line: str, name: str, answer: str) -> list[str]:
 
 
 def _mention(feature: str, polarity: int) -> Mention:
-    """Returns a feature as a mention: the vocabulary's term where it names one, else the feature itself."""
+    """Return a feature as a mention: the vocabulary's term where it names one, else the feature itself."""
     vocabulary = load_vocabulary()
     term = vocabulary.find(feature)
     if term is None:
@@ -204,6 +204,6 @@ def _mention(feature: str, polarity: int) -> Mention:
 
 
 def _short(text: str) -> str:
-    """Returns a text fit for one line of an error."""
+    """Return a text fit for one line of an error."""
     flat = " ".join(text.split())
     return repr(flat if len(flat) <= 60 else flat[:57] + "...")

@@ -50,7 +50,7 @@ class Word:
 
 
 def read_sentences(comment: str) -> list[list[Word]]:
-    """Returns the comment's sentences as lists of words, commas and brackets included.
+    """Return the comment's sentences as lists of words, commas and brackets included.
 
     Raises CommentError when the comment is empty, longer than MAX_COMMENT, or holds no words in Latin letters.
     """
@@ -87,7 +87,7 @@ def read_sentences(comment: str) -> list[list[Word]]:
 
 
 def _fold(character: str) -> str:
-    """Returns the plain lower-case form of one character, always one character long."""
+    """Return the plain lower-case form of one character, always one character long."""
     if character in "’‘`´ʼ":
         return "'"
     folded = unicodedata.normalize("NFKD", character)[:1].lower()
@@ -95,7 +95,7 @@ def _fold(character: str) -> str:
 
 
 def _expand(piece: str) -> list[str]:
-    """Returns the words that one written word stands for: "isn't" is "is not", "sooo" is "so"."""
+    """Return the words that one written word stands for: "isn't" is "is not", "sooo" is "so"."""
     piece = re.sub(r"([a-z])\1{2,}", r"\1\1", piece) if not piece.isdigit() else piece
     if piece in _CONTRACTED:
         return _CONTRACTED[piece].split()

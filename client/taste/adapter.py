@@ -92,7 +92,7 @@ def train_adapter(
 
 
 def apply_adapter(encoder: EncoderWeights, weights: bytes) -> EncoderWeights:
-    """Returns the encoder with the adapter merged in; raises ModelError when the bytes are no adapter for it."""
+    """Return the encoder with the adapter merged in; raises ModelError when the bytes are no adapter for it."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -116,13 +116,13 @@ def _folds(n: int, folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def _right(evaluator: Evaluator, liked: Floats, disliked: Floats) -> NDArray[np.float64]:
-    """Returns 1, 0.5 or 0 for each pair of a liked and a disliked picture."""
+    """Return 1, 0.5 or 0 for each pair of a liked and a disliked picture."""
     gap = evaluator.utilities(liked)[:, None] - evaluator.utilities(disliked)[None]
     return np.asarray((gap > 0) + 0.5 * (gap == 0), dtype=np.float64).ravel()
 
 
 def _projector(encoder: EncoderWeights) -> torch.nn.Module:
-    """Returns the encoder's picture side as a torch module, standardized features to logits of the taste space."""
+    """Return the encoder's picture side as a torch module, standardized features to logits of the taste space."""
     import torch
     from torch import nn
 
@@ -138,7 +138,7 @@ def _projector(encoder: EncoderWeights) -> torch.nn.Module:
 
 
 def _train(encoder: EncoderWeights, head: Evaluator, liked: Floats, disliked: Floats, seed: int) -> bytes:
-    """Returns a trained adapter. The head stays as it was fitted; only where pictures lie in the taste space moves."""
+    """Return a trained adapter. The head stays as it was fitted; only where pictures lie in the taste space moves."""
     import torch
     from peft import LoraConfig, inject_adapter_in_model
     from safetensors.numpy import save

@@ -114,7 +114,7 @@ class Evaluator:
     """Attributes of the profile that have no place in the taste space and were left aside."""
 
     def logits(self, features: NDArray[np.float32]) -> tuple[Doubles, Doubles]:
-        """Returns mean and variance of the logits of pictures, each (n,), over everything that is uncertain."""
+        """Return mean and variance of the logits of pictures, each (n,), over everything that is uncertain."""
         x = _inputs(self.encoder, features, self.centre, self.scale)
         means = x @ self.mean.T  # (n, k)
         variances = np.stack([((x @ c) * x).sum(1) for c in self.covariance], 1)
@@ -122,15 +122,15 @@ class Evaluator:
         return mean, (variances + (means - mean[:, None]) ** 2) @ self.share
 
     def utilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns expected logits, (n,): what to rank by."""
+        """Return expected logits, (n,): what to rank by."""
         return self.logits(features)[0].astype(np.float32)
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the probability that the person likes each picture, (n,)."""
+        """Return the probability that the person likes each picture, (n,)."""
         return _likely(*self.logits(features)).astype(np.float32)
 
     def score(self, features: NDArray[np.float32]) -> list[Score]:
-        """Returns a score for each picture's features, (n, features); raises OptionError for another shape."""
+        """Return a score for each picture's features, (n, features); raises OptionError for another shape."""
         mean, variance = self.logits(features)
         probability = _likely(mean, variance)
         spread = _NINETY * np.sqrt(variance)
@@ -141,7 +141,7 @@ class Evaluator:
         ]
 
     def _reasons(self, features: NDArray[np.float32]) -> list[tuple[Reason, ...]]:
-        """Splits each logit's distance from an average picture's by attribute, strongest first."""
+        """Split each logit's distance from an average picture's by attribute, strongest first."""
         x = _inputs(self.encoder, features, self.centre, self.scale)
         head = self.share @ self.mean
         n = len(ATTRIBUTE_NAMES)
@@ -225,7 +225,7 @@ def _rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _own_scale(encoder: EncoderWeights, features: NDArray[np.float32]) -> tuple[Doubles, Doubles]:
-    """Returns centre and scale of the statistics over a person's pictures, drawn to the release's own where they are few."""
+    """Return centre and scale of the statistics over a person's pictures, drawn to the release's own where they are few."""
     s = standardize(encoder, features)[:, TOWER_FEATURES:].astype(np.float64)
     n, prior = len(s), 4.0
     centre = s.sum(0) / (n + prior)
@@ -236,7 +236,7 @@ def _own_scale(encoder: EncoderWeights, features: NDArray[np.float32]) -> tuple[
 def _inputs(
     encoder: EncoderWeights, features: NDArray[np.float32], centre: Doubles, scale: Doubles
 ) -> Doubles:
-    """Returns what the head weighs: (n, WIDTH) of taste space, one, and statistics cut at ±3."""
+    """Return what the head weighs: (n, WIDTH) of taste space, one, and statistics cut at ±3."""
     rows = _rows(features)
     z = project_pictures(encoder, rows).astype(np.float64)
     s = (standardize(encoder, rows)[:, TOWER_FEATURES:] - centre) / scale
@@ -249,7 +249,7 @@ def _observations(
     directions: Mapping[str, NDArray[np.float32]],
     scale: Doubles,
 ) -> tuple[Doubles, Doubles, tuple[str, ...]]:
-    """Returns what the profile says as rows (t, WIDTH), how strongly it says each (t,), and what has no place."""
+    """Return what the profile says as rows (t, WIDTH), how strongly it says each (t,), and what has no place."""
     vocabulary = load_vocabulary()
     place = {name: i for i, name in enumerate(ATTRIBUTE_NAMES)}
     steps = encoder.tensors["attribute.statistics"].astype(np.float64) / scale
@@ -280,7 +280,7 @@ def _observations(
 
 
 def _trust(encoder: EncoderWeights, features: NDArray[np.float32]) -> float:
-    """Returns how far a person's pictures are such as the crowd was learned on, from 0 to 1; 1 without pictures."""
+    """Return how far a person's pictures are such as the crowd was learned on, from 0 to 1; 1 without pictures."""
     agreement = _agreement(encoder, features)
     usual = 2.0  # pictures that speak for the drawn world before any is seen
     mean = (agreement.sum() + usual * BORNE_OUT) / (len(agreement) + usual)
@@ -288,7 +288,7 @@ def _trust(encoder: EncoderWeights, features: NDArray[np.float32]) -> float:
 
 
 def _agreement(encoder: EncoderWeights, features: NDArray[np.float32]) -> Doubles:
-    """Returns how well each picture's statistics bear out what the encoder says that it shows, (n,) in [-1, 1].
+    """Return how well each picture's statistics bear out what the encoder says that it shows, (n,) in [-1, 1].
 
     Every attribute has its typical step in the statistics. The steps of all that a picture is said to show, summed, are what its
     statistics ought to be; the agreement is the cosine between that and what they are.
@@ -304,7 +304,7 @@ def _agreement(encoder: EncoderWeights, features: NDArray[np.float32]) -> Double
 def _prior(
     encoder: EncoderWeights, settings: Settings, trust: float
 ) -> tuple[Doubles, list[tuple[Doubles, Doubles]]]:
-    """Returns the kinds' shares (k,) and their mean (WIDTH,) and covariance (WIDTH, WIDTH), the outsider last.
+    """Return the kinds' shares (k,) and their mean (WIDTH,) and covariance (WIDTH, WIDTH), the outsider last.
 
     trust, 0 to 1, is what the crowd's shares are multiplied by; the outsider has the rest.
     """
@@ -327,7 +327,7 @@ def _prior(
 
 
 def _clearness(x: Doubles, mean: Doubles, covariance: Doubles) -> Doubles:
-    """Returns by how much each picture's logit is drawn to zero because the encoder is unsure what it shows, (n,) in (0, 1].
+    """Return by how much each picture's logit is drawn to zero because the encoder is unsure what it shows, (n,) in (0, 1].
 
     An anchor of 0.5 is a picture that shows the attribute or does not: the logit's variance from that is about E[w²] z (1 − z),
     and the expected answer that of a logit divided by √(1 + π/8 · variance) (MacKay, 1992). The weights are the prior's.
@@ -347,7 +347,7 @@ def _fit_kind(
     values: Doubles,
     doubt: float,
 ) -> tuple[float, Doubles, Doubles]:
-    """Returns log evidence, mean and covariance of one kind's head after verdicts and profile (Laplace's approximation)."""
+    """Return log evidence, mean and covariance of one kind's head after verdicts and profile (Laplace's approximation)."""
     precision = np.linalg.inv(prior_covariance)
     fixed = precision + rows.T @ rows / doubt**2
     pull = precision @ prior_mean + rows.T @ values / doubt**2
@@ -381,7 +381,7 @@ def _settled(
     mean: Doubles,
     covariance: Doubles,
 ) -> float:
-    """Returns by how much the variance of the anchors' weights fell from the prior to the posterior, 0 to 1."""
+    """Return by how much the variance of the anchors' weights fell from the prior to the posterior, 0 to 1."""
     n = len(ATTRIBUTE_NAMES)
     before = _variance(
         prior_share, np.array([m[:n] for m, _ in kinds]), np.array([np.diag(c)[:n] for _, c in kinds])

@@ -126,12 +126,12 @@ def slots(
 
 
 def registrar_path(folder: ServerFolder) -> Path:
-    """Returns where a registrar's key lies."""
+    """Return where a registrar's key lies."""
     return folder.home / "registrar.key"
 
 
 def registrar_of(folder: ServerFolder) -> str:
-    """Returns the registrar's public key in 64 hexadecimal digits, empty where there is none."""
+    """Return the registrar's public key in 64 hexadecimal digits, empty where there is none."""
     from palate.server.releases import sealed_keys as signing
 
     public = signing.read_public(registrar_path(folder))

@@ -79,7 +79,7 @@ class LedgerFile:
         return head == BEFORE_FIRST or head in self._hashes
 
     def append(self, content: Mapping[str, Any]) -> None:
-        """Adds a line; when this returns, it is on the disk. Raises StorageError, after which the line may or may not count."""
+        """Add a line; when this returns, it is on the disk. Raises StorageError, after which the line may or may not count."""
         data = encode_line(content, len(self.lines), self.head)
         write_atomically(
             _newest(self.path), data, consequence="nothing was booked, and the round must not begin"
@@ -111,7 +111,7 @@ class LedgerFile:
 
 
 def read_lines(path: Path) -> Found:
-    """Returns what lies on the disk, without changing it; raises LedgerDamagedError when the chain does not hold."""
+    """Return what lies on the disk, without changing it; raises LedgerDamagedError when the chain does not hold."""
     newest = _read(_newest(path))
     data = _read(path)
     while (again := _read(_newest(path))) != newest:  # a running server wrote a line meanwhile
@@ -137,7 +137,7 @@ def read_lines(path: Path) -> Found:
 
 
 def encode_line(content: Mapping[str, Any], index: int, previous: str) -> bytes:
-    """Returns a line with its line end; raises ValueError for NaN and infinity, which JSON does not have."""
+    """Return a line with its line end; raises ValueError for NaN and infinity, which JSON does not have."""
     whole = {**content, "index": index, "previous": previous}
     return json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 

@@ -78,7 +78,7 @@ class _Count:
         self._curves: dict[Cost, Curve] = {}
 
     def take(self, content: Mapping[str, Any]) -> None:
-        """Counts a line; raises a PalateError, KeyError, TypeError or ValueError when it says what no ledger says."""
+        """Count a line; raises a PalateError, KeyError, TypeError or ValueError when it says what no ledger says."""
         fields = dict(content)
         match fields.pop("kind"):
             case "ledger" if fields == {"format": FORMAT}:
@@ -189,7 +189,7 @@ class Ledger:
         return self._count.rounds
 
     def require(self, head: str) -> None:
-        """Raises LedgerDamagedError unless this ledger continues the one that had this head."""
+        """Raise LedgerDamagedError unless this ledger continues the one that had this head."""
         if not self._file.includes(head):
             raise LedgerDamagedError(
                 f"{self._file.path} is older than what was released, or another one: it has no line {head[:12]}...; "
@@ -197,11 +197,11 @@ class Ledger:
             )
 
     def spent(self) -> Spent:
-        """Returns what was spent so far; the tight figure takes up to a second."""
+        """Return what was spent so far; the tight figure takes up to a second."""
         return _spent(self._count)
 
     def room_for(self, cost: Cost) -> int:
-        """Returns how many more rounds of this cost the budget holds (`rounds_within`); seconds the first time, then at once.
+        """Return how many more rounds of this cost the budget holds (`rounds_within`); seconds the first time, then at once.
 
         Asked at the start of a run, it also loads all that `check` needs.
         """
@@ -211,7 +211,7 @@ class Ledger:
         return self._room[cost]
 
     def check(self, cost: Cost) -> None:
-        """Raises PrivacyBudgetError unless the budget holds one more round of this cost; writes nothing."""
+        """Raise PrivacyBudgetError unless the budget holds one more round of this cost; writes nothing."""
         cost = cost.on_grid()
         quick = self._count.epsilon_with(cost, self.budget.delta)
         if quick <= self.budget.epsilon or self.room_for(cost) >= 1:
@@ -231,7 +231,7 @@ class Ledger:
         noise: SumNoise | None = None,
         honest_share: float = 1.0,
     ) -> None:
-        """Writes down that a round is spent; only when this has returned may its sum be looked at.
+        """Write down that a round is spent; only when this has returned may its sum be looked at.
 
         `cohort` is the number of devices that were asked, `noise` what the sum has by how many of the devices add theirs, of which
         `cost` counts on `honest_share`. Without `noise` the line is that of an earlier version.
@@ -254,12 +254,12 @@ class Ledger:
         self._write(line)
 
     def steps_of(self, plan: str) -> tuple[int, int]:
-        """Returns for how many rounds a plan is paid for, and how many of them are done; 0 and 0 for one that is not."""
+        """Return for how many rounds a plan is paid for, and how many of them are done; 0 and 0 for one that is not."""
         planned, done = self._count.plans.get(plan, (0, 0))
         return planned, done
 
     def check_plan(self, plan: str, noise_multiplier: float) -> None:
-        """Raises PrivacyBudgetError unless the plan is paid for or the budget holds it; writes nothing."""
+        """Raise PrivacyBudgetError unless the plan is paid for or the budget holds it; writes nothing."""
         if plan in self._count.plans:
             return
         try:
@@ -284,7 +284,7 @@ class Ledger:
         )
 
     def book_plan_round(self, plan: str, round: int, *, cohort: int) -> None:  # noqa: A002
-        """Writes down a round of a plan; raises PrivacyBudgetError when the plan is not paid for, or all its rounds are done."""
+        """Write down a round of a plan; raises PrivacyBudgetError when the plan is not paid for, or all its rounds are done."""
         planned, done = self._count.plans.get(plan, (0, 0))
         if done >= planned:
             raise PrivacyBudgetError(
@@ -295,7 +295,7 @@ class Ledger:
         self._write({"kind": "plan round", "plan": plan, "round": round, "cohort": cohort})
 
     def _write(self, fields: Mapping[str, Any]) -> None:
-        """Checks a line as if it were read, then writes it; what it says counts even if the disk refuses half-way."""
+        """Check a line as if it were read, then writes it; what it says counts even if the disk refuses half-way."""
         content = {**fields, "when": self._now().astimezone(UTC).isoformat(timespec="milliseconds")}
         costs_before = dict(self._count.costs)
         try:
@@ -310,7 +310,7 @@ class Ledger:
 
 
 def read_spent(path: Path) -> Spent:
-    """Returns what the ledger at a path has spent, without opening it for writing; raises LedgerDamagedError."""
+    """Return what the ledger at a path has spent, without opening it for writing; raises LedgerDamagedError."""
     return _spent(_counted(read_lines(path).lines, path))
 
 

@@ -79,14 +79,14 @@ class Spent:
     by_rounds: tuple[KnownRounds, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the figures as `palate server privacy --json` prints them; an infinite one is null, which JSON can say."""
+        """Return the figures as `palate server privacy --json` prints them; an infinite one is null, which JSON can say."""
         found = asdict(self)
         if math.isinf(self.alone_epsilon):
             found["alone_epsilon"] = None
         return found
 
     def describe(self) -> list[str]:
-        """Returns the figures in lines for a person."""
+        """Return the figures in lines for a person."""
         if self.honest_share == 0:
             whose = "also if no device but a person's own adds its noise"
         elif self.honest_share < 1:
@@ -126,7 +126,7 @@ def spent_by(
     plans: tuple[PlanSpent, ...] = (),
     honest_share: float = 1.0,
 ) -> Spent:
-    """Returns what so many rounds of these kinds have spent, up to seconds later; plans are among the kinds, without sampling."""
+    """Return what so many rounds of these kinds have spent, up to seconds later; plans are among the kinds, without sampling."""
     booked = [(kind.cost, count) for kind, count in kinds.items()]
     kept = [(Cost(kind.all_add, kind.cost.sampling), count) for kind, count in kinds.items()]
     quick = epsilon_by_rdp(booked, delta)
@@ -156,7 +156,7 @@ def spent_by(
 
 
 def rounds_of_one(rounds: int, chance: float, doubt: float) -> int:
-    """Returns the least k of 1 to `rounds` such that one person is drawn for more than k with a probability of at most `doubt`."""
+    """Return the least k of 1 to `rounds` such that one person is drawn for more than k with a probability of at most `doubt`."""
     above = 0.0
     for k in range(rounds, 1, -1):
         above += _exactly(rounds, chance, k)
@@ -166,7 +166,7 @@ def rounds_of_one(rounds: int, chance: float, doubt: float) -> int:
 
 
 def chance_of(rounds: int, chance: float, least: int) -> float:
-    """Returns how likely one person is drawn for `least` or more of the rounds."""
+    """Return how likely one person is drawn for `least` or more of the rounds."""
     return min(1.0, math.fsum(_exactly(rounds, chance, k) for k in range(least, rounds + 1)))
 
 

@@ -127,7 +127,7 @@ class NoiseState:
 def add_noise(
     plan: NoisePlan, state: NoiseState, total: Levels, devices: Collection[str], seed: bytes
 ) -> tuple[Levels, NoiseState]:
-    """Returns a step's sum with noise, (weights,), and the state after it, which must be kept before the sum is used.
+    """Return a step's sum with noise, (weights,), and the state after it, which must be kept before the sum is used.
 
     `total` is the sum of the contributions of `devices` (their names, of any kind that stays with a device), in levels;
     `seed` the 32 secret bytes of the plan. The noise depends on seed, step and total alone, so the same step with the same
@@ -171,19 +171,19 @@ def add_noise(
 
 
 def resting(plan: NoisePlan, state: NoiseState) -> set[str]:
-    """Returns the devices that must not take part in the next step."""
+    """Return the devices that must not take part in the next step."""
     recent = range(state.step - plan.separation + 1, state.step)
     return {name for step, names in state.took_part.items() if step in recent for name in names}
 
 
 def square_root(bands: int) -> NDArray[np.float64]:
-    """Returns the first column of the square root of the prefix sums, cut to so many bands: 1, 1/2, 3/8, 5/16, ..."""
+    """Return the first column of the square root of the prefix sums, cut to so many bands: 1, 1/2, 3/8, 5/16, ..."""
     steps = np.arange(1, bands, dtype=np.float64)
     return np.concatenate([[1.0], np.cumprod((2 * steps - 1) / (2 * steps))])
 
 
 def sensitivity_of_column(column: NDArray[np.float64], steps: int, separation: int) -> float:
-    """Returns how far one device can move C x (L2), if each of its contributions has length 1 at most.
+    """Return how far one device can move C x (L2), if each of its contributions has length 1 at most.
 
     `column` is C's first column: not negative, not increasing (Kalinin and Lampert 2024, theorem 2). Raises ValueError otherwise.
     """
@@ -197,13 +197,13 @@ def sensitivity_of_column(column: NDArray[np.float64], steps: int, separation: i
 
 
 def prefix_error(plan: NoisePlan) -> float:
-    """Returns the noise in the prefix sums, in levels: root of the mean over steps of its variance, for one weight."""
+    """Return the noise in the prefix sums, in levels: root of the mean over steps of its variance, for one weight."""
     sums = np.cumsum(_inverse_column(plan))  # first column of A C^-1, which is Toeplitz too
     return plan.sigma * math.sqrt(float(np.cumsum(sums**2).mean()))
 
 
 def step_error(plan: NoisePlan) -> float:
-    """Returns the largest standard deviation that the noise of a single step has, in levels: that of the last step."""
+    """Return the largest standard deviation that the noise of a single step has, in levels: that of the last step."""
     return plan.sigma * float(np.linalg.norm(_inverse_column(plan)))
 
 
@@ -219,14 +219,14 @@ def _inverse_column(plan: NoisePlan) -> NDArray[np.float64]:
 
 
 def best_bands(steps: int, separation: int) -> int:
-    """Returns how many bands give the least noise in the prefix sums at equal privacy."""
+    """Return how many bands give the least noise in the prefix sums at equal privacy."""
     tried = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, separation, 2 * separation, steps}
     usable = sorted(bands for bands in tried if bands <= min(steps, 512))
     return min(usable, key=lambda bands: prefix_error(NoisePlan(steps, separation, bands, 1.0, 1.0)))
 
 
 def wide_gaussian(sigma: float, count: int, source: Source) -> Levels:
-    """Returns discrete Gaussian draws of a deviation that may exceed what `discrete_gaussian` takes: up to 2^26.
+    """Return discrete Gaussian draws of a deviation that may exceed what `discrete_gaussian` takes: up to 2^26.
 
     A wide one is a sum: width times one, plus another of three widths. That is one discrete Gaussian but for a factor below
     1 + 10^-75, since what is summed over sees a deviation of nearly 3 (Peikert 2010, theorem 3.1; 2 pi² · 9 = 177).

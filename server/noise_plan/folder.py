@@ -54,11 +54,11 @@ class NoiseFolder:
         return hashlib.sha256(named).hexdigest()
 
     def resting(self) -> set[str]:
-        """Returns the devices that must not be asked in the next round."""
+        """Return the devices that must not be asked in the next round."""
         return resting(self.plan, self.state)
 
     def add(self, total: Levels, devices: Collection[str]) -> Levels:
-        """Returns the sum of these devices' contributions with this step's noise; the step is over when this returns.
+        """Return the sum of these devices' contributions with this step's noise; the step is over when this returns.
 
         Raises OptionError as `add_noise` does, and StorageError when the state cannot be kept: then the sum must not be used.
         """
@@ -80,7 +80,7 @@ class NoiseFolder:
 
 
 def seal_state(plan: NoisePlan, state: NoiseState, seed: bytes) -> bytes:
-    """Returns a state as sealed bytes."""
+    """Return a state as sealed bytes."""
     header = json.dumps(
         {
             "step": state.step,
@@ -94,7 +94,7 @@ def seal_state(plan: NoisePlan, state: NoiseState, seed: bytes) -> bytes:
 
 
 def open_state(plan: NoisePlan, data: bytes, seed: bytes, place: str) -> NoiseState:
-    """Returns the state of sealed bytes; raises FileFormatError when they are damaged or not of this plan and seed."""
+    """Return the state of sealed bytes; raises FileFormatError when they are damaged or not of this plan and seed."""
     from cryptography.exceptions import InvalidTag
 
     body = data.removeprefix(MAGIC)

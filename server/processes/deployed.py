@@ -115,7 +115,7 @@ class Running:
 
 
 def running(folder: Folder) -> Running | None:
-    """Returns the server that runs on this folder, if one does."""
+    """Return the server that runs on this folder, if one does."""
     if not (folder.home / "server.lock").exists():  # so that asking makes no folder
         return None
     descriptor = _take(folder.home / "server.lock")
@@ -134,7 +134,7 @@ def running(folder: Folder) -> Running | None:
 
 
 def start(folder: Folder, address: Address) -> Running:
-    """Starts the server in the background, waits until it answers, and resubmits a run that was cut short.
+    """Start the server in the background, waits until it answers, and resubmits a run that was cut short.
 
     Raises FederationError when a server runs here already or it does not come up, OptionError when the port is taken.
     """
@@ -183,7 +183,7 @@ def start(folder: Folder, address: Address) -> Running:
 
 
 def stop(folder: Folder) -> bool:
-    """Ends the server and what it started; says whether one was running. A run that is cut short goes on at the next start."""
+    """End the server and what it started; says whether one was running. A run that is cut short goes on at the next start."""
     server = running(folder)
     if server is None:
         return False
@@ -211,7 +211,7 @@ def ask_server(server: Running, call: str, body: bytes = b"") -> dict[str, Any]:
 
 
 def submit(folder: Folder, settings: RunSettings) -> str:
-    """Submits a run to the running server and returns its number.
+    """Submit a run to the running server and returns its number.
 
     What is wanted is noted before and after, so that a kill in between loses nothing. Raises FederationError when no server
     runs, when another run is not over, or when Flower refuses.
@@ -226,7 +226,7 @@ def submit(folder: Folder, settings: RunSettings) -> str:
 
 
 def resume(folder: Folder) -> str | None:
-    """Submits again the run that was cut short, if one was; it goes on from the checkpoint. Returns its number."""
+    """Submit again the run that was cut short, if one was; it goes on from the checkpoint. Returns its number."""
     settings = wanted(folder)
     if settings is None:
         return None
@@ -234,7 +234,7 @@ def resume(folder: Folder) -> str | None:
 
 
 def wanted(folder: Folder) -> RunSettings | None:
-    """Returns the settings of the run that was asked for and is not over, if there is one."""
+    """Return the settings of the run that was asked for and is not over, if there is one."""
     note = read_note(folder.home / "run.json")
     if not note.get("settings") or note.get("dropped"):
         return None
@@ -245,7 +245,7 @@ def wanted(folder: Folder) -> RunSettings | None:
 
 
 def drop_run(folder: Folder) -> bool:
-    """Ends the run at work for good; says whether there was one. The checkpoint stays at the last round that was kept."""
+    """End the run at work for good; says whether there was one. The checkpoint stays at the last round that was kept."""
     if wanted(folder) is None:
         return False
     note = read_note(folder.home / "run.json")
@@ -258,7 +258,7 @@ def drop_run(folder: Folder) -> bool:
 
 
 def follow(folder: Folder, run: str, poll_seconds: float = 0.2) -> Iterator[dict[str, Any]]:
-    """Yields what the run is doing (`now.json`) whenever that changes, and at last how it ended (with the key `ended`).
+    """Yield what the run is doing (`now.json`) whenever that changes, and at last how it ended (with the key `ended`).
 
     A run whose process died while the server lives is submitted again, as long as it gets on in between. Raises
     FederationError when the server is gone; the run goes on when it is started again.
@@ -297,7 +297,7 @@ def follow(folder: Folder, run: str, poll_seconds: float = 0.2) -> Iterator[dict
 
 
 def status_of(folder: Folder, run: str) -> str:
-    """Returns "running", or how a run ended ("finished", "failed", "stopped", "gone"); empty when the server does not answer."""
+    """Return "running", or how a run ended ("finished", "failed", "stopped", "gone"); empty when the server does not answer."""
     server = running(folder)
     with contextlib.suppress(FederationError, KeyError):
         if server is not None:
@@ -320,7 +320,7 @@ def prepare(folder: Folder) -> Path:
 
 
 def environment(folder: Folder) -> dict[str, str]:
-    """Returns the environment of the server's process: ours without secrets, and with Flower's switches set."""
+    """Return the environment of the server's process: ours without secrets, and with Flower's switches set."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -347,7 +347,7 @@ def _submit(folder: Folder, settings: RunSettings) -> str:
 
 
 def _socket_path(folder: Folder) -> Path:
-    """Returns where the server's own socket is to lie: in its folder, or where that is too deep, in a folder of this user's."""
+    """Return where the server's own socket is to lie: in its folder, or where that is too deep, in a folder of this user's."""
     path = folder.home.resolve() / SOCKET_NAME
     if len(str(path).encode()) <= LONGEST_SOCKET:
         return path
@@ -419,7 +419,7 @@ def _end(pid: int) -> None:
 
 
 def _take(path: Path) -> int | None:
-    """Takes a lock that lives as long as the descriptor and its copies; None when somebody holds it."""
+    """Take a lock that lives as long as the descriptor and its copies; None when somebody holds it."""
     if sys.platform == "win32":
         raise FederationError("the server runs on Linux and macOS; on Windows use its Linux subsystem")
     import fcntl

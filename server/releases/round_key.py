@@ -45,23 +45,23 @@ Sign = Callable[[bytes], bytes]
 
 
 def not_signed(message: bytes) -> bytes:
-    """Returns the message as it is: for rounds whose devices check no signature, in tests of the round loop."""
+    """Return the message as it is: for rounds whose devices check no signature, in tests of the round loop."""
     return message
 
 
 def round_key(home: Path) -> Ed25519PrivateKey:
-    """Returns the round key of a server's folder, made at the first call; raises what `signing` raises."""
+    """Return the round key of a server's folder, made at the first call; raises what `signing` raises."""
     path = home / ROUND_KEY
     return signing.read_key(path, None) or signing.make_key(path, None)
 
 
 def round_public(home: Path) -> bytes:
-    """Returns the public half of the round key (32 bytes), which is what a delegation is made for."""
+    """Return the public half of the round key (32 bytes), which is what a delegation is made for."""
     return round_key(home).public_key().public_bytes_raw()
 
 
 def read_delegations(home: Path, now: datetime) -> list[bytes]:
-    """Returns the delegations that still speak for the round key, the one that holds longest first.
+    """Return the delegations that still speak for the round key, the one that holds longest first.
 
     What has expired, is damaged or is of an earlier round key is left out. Raises StorageError.
     """
@@ -85,7 +85,7 @@ def read_delegations(home: Path, now: datetime) -> list[bytes]:
 
 
 def add_delegation(home: Path, delegation: bytes, now: datetime) -> None:
-    """Keeps a delegation beside those of other release keys; of the same release key the newest alone stays.
+    """Keep a delegation beside those of other release keys; of the same release key the newest alone stays.
 
     Raises InvitationError for bytes that are none, OptionError for one of another round key, StorageError.
     """
@@ -131,7 +131,7 @@ def lend_if_open(home: Path, now: datetime) -> None:
 
 
 def signer(home: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Sign:
-    """Returns what signs each message of a run, with the delegations as they are at that time, renewed where that can be.
+    """Return what signs each message of a run, with the delegations as they are at that time, renewed where that can be.
 
     Raises FederationError, then and now, where the round key may not invite.
     """
@@ -155,7 +155,7 @@ def signer(home: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
 def passing_signer(now: datetime | None = None) -> Sign:
-    """Returns what signs with keys that are made here and end with the process: for rounds that have no server's folder."""
+    """Return what signs with keys that are made here and end with the process: for rounds that have no server's folder."""
     release_key, key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     delegation = make_delegation(
         release_key, key.public_key().public_bytes_raw(), now=now or datetime.now(UTC)

@@ -20,13 +20,13 @@ class Devices(Protocol):
     """The devices of a federation, as the round loop sees them."""
 
     def connected(self) -> Sequence[int]:
-        """Returns the numbers of the devices that are connected now."""
+        """Return the numbers of the devices that are connected now."""
 
     def ask(self, wires: Mapping[int, bytes], round: int, seconds: float) -> Mapping[str, int]:  # noqa: A002
-        """Sends each device its bytes, to be forgotten after `seconds`; returns question ids with the devices they went to."""
+        """Send each device its bytes, to be forgotten after `seconds`; returns question ids with the devices they went to."""
 
     def replies(self, questions: Collection[str]) -> Iterable[Reply]:
-        """Returns the replies to these questions that are there by now, each once."""
+        """Return the replies to these questions that are there by now, each once."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Exchange:
     def ask(
         self, wires: Mapping[int, bytes], seconds: float, heard: Callable[[int], None] = lambda count: None
     ) -> dict[int, bytes]:
-        """Sends each device its bytes, waits for all answers or until `seconds` are over, and returns the answers that hold bytes.
+        """Send each device its bytes, waits for all answers or until `seconds` are over, and returns the answers that hold bytes.
 
         `heard` is called with the number of answers so far. What is no use is counted by reason in `refused`.
         """

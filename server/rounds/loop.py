@@ -77,7 +77,7 @@ def run_rounds(
     offered: bytes = b"",
     slots: Slots = slots_by_round,
 ) -> Iterator[Checkpoint]:
-    """Yields a checkpoint after each round, from the one after `start` to the last that its settings ask for.
+    """Yield a checkpoint after each round, from the one after `start` to the last that its settings ask for.
 
     `spend` is asked before each masked round, and ends the run where the budget does; `noise` is the noise plan of settings that
     hold one, and ends the run with its last step. `release` is the encoder that devices have installed, against which masked
@@ -131,7 +131,7 @@ def run_round(
     sign: Sign = not_signed,
     slots: Slots = slots_by_round,
 ) -> Checkpoint:
-    """Runs the round after a checkpoint and returns the checkpoint after it.
+    """Run the round after a checkpoint and returns the checkpoint after it.
 
     Raises FederationError when fewer devices than the quorum are connected, and stay so for `wait_seconds`, and
     PrivacyBudgetError when the noise plan is at its end.
@@ -209,7 +209,7 @@ def run_round(
 def wait_for_devices(
     devices: Devices, start: Checkpoint, tell: Tell, patience: Patience, noise: PlannedNoise | None = None
 ) -> None:
-    """Waits until the wanted number of devices is connected, or `wait_seconds` are over and there is a quorum at least.
+    """Wait until the wanted number of devices is connected, or `wait_seconds` are over and there is a quorum at least.
 
     Only the start of a run waits for all: later a device that went away for a while must not hold up the others.
     Raises FederationError when not even a quorum came.
@@ -218,13 +218,13 @@ def wait_for_devices(
 
 
 def choose_cohort(connected: Collection[int], count: int, seed: int, round: int) -> list[int]:  # noqa: A002
-    """Returns up to `count` of the connected devices, drawn without replacement by seed and round alone."""
+    """Return up to `count` of the connected devices, drawn without replacement by seed and round alone."""
     pool = sorted(set(connected))
     return random.Random(f"palate cohort {seed} {round}").sample(pool, min(count, len(pool)))
 
 
 def derive_seed(seed: int, round: int) -> int:  # noqa: A002
-    """Returns the 64-bit seed that the devices of a round get."""
+    """Return the 64-bit seed that the devices of a round get."""
     return int.from_bytes(hashlib.sha256(f"palate task {seed} {round}".encode()).digest()[:8], "little")
 
 
@@ -236,7 +236,7 @@ def _wait(
     patience: Patience,
     noise: PlannedNoise | None,
 ) -> Sequence[int]:
-    """Returns the connected devices that may be asked: those that do not rest after a sum that they were in."""
+    """Return the connected devices that may be asked: those that do not rest after a sum that they were in."""
     settings = before.settings
     resting = set[int]() if noise is None else noise.resting()
     deadline = patience.clock() + settings.wait_seconds

@@ -49,7 +49,7 @@ SPARSE_SHARES = (0.2, 0.15, 0.4, 0.1, 0.15)
 
 
 def choose_masked_cohort(connected: Sequence[int], settings: RunSettings) -> tuple[list[int], float | None]:
-    """Returns who is asked, and with which chance each device was, None if that may not be counted.
+    """Return who is asked, and with which chance each device was, None if that may not be counted.
 
     Who is asked is drawn in secret: privacy by sampling is counted only where nobody can know.
     """
@@ -74,7 +74,7 @@ def collect_masked(
     sign: Sign = not_signed,
     slots: Slots = slots_by_round,
 ) -> Collected:
-    """Returns the mean change of those devices of the cohort that came to the end, as one update; none where too few did.
+    """Return the mean change of those devices of the cohort that came to the end, as one update; none where too few did.
 
     `release` is the encoder that devices have installed, `seed` what they derive their randomness from. `spend` is called with
     the round's noise multipliers and the number of devices before anything is asked, and what it returns before a sum can be seen.

@@ -81,7 +81,7 @@ class PlannedNoise:
         return self._noise.plan.steps
 
     def check(self) -> None:
-        """Raises PrivacyBudgetError when all steps are done."""
+        """Raise PrivacyBudgetError when all steps are done."""
         if self.step >= self.steps:
             raise PrivacyBudgetError(
                 f"all {self.steps} steps of the noise plan are done, so the run ends; for another plan, which is paid for anew, "
@@ -94,13 +94,13 @@ class PlannedNoise:
         return self._noise.plan.separation - 1
 
     def resting(self) -> set[int]:
-        """Returns who must not be in the next sum, by the numbers that they last came under."""
+        """Return who must not be in the next sum, by the numbers that they last came under."""
         # An earlier version kept identities beside the numbers.
         names = self._noise.resting()
         return {int(name.removeprefix(_NODE)) for name in names if name.startswith(_NODE)}
 
     def add(self, round: int, total: Levels, devices: Collection[int], asked: int) -> Levels:  # noqa: A002
-        """Returns an unmasked sum with its step's noise, both modulo the ring; the step is spent when this returns.
+        """Return an unmasked sum with its step's noise, both modulo the ring; the step is spent when this returns.
 
         `devices` are the numbers of those in the sum; `asked` is how many were invited. Raises PrivacyBudgetError
         as `check` does, and StorageError when state or ledger cannot be kept: the sum must not be used then.
@@ -115,7 +115,7 @@ class PlannedNoise:
 
 
 def masks_and_plan(settings: RunSettings) -> tuple[MaskSettings, NoisePlan]:
-    """Returns what all invitations of a run with a noise plan say about masks, and the plan; raises OptionError where nothing fits."""
+    """Return what all invitations of a run with a noise plan say about masks, and the plan; raises OptionError where nothing fits."""
     if settings.privacy is None or settings.privacy.plan is None:
         raise OptionError("the run's settings hold no noise plan")
     most = max(settings.least, min(settings.asked, MOST_DEVICES))

@@ -103,7 +103,7 @@ class ServerFolder:
 
 
 def standing(folder: ServerFolder, settings: RunSettings, first: EncoderWeights | None = None) -> Checkpoint:
-    """Returns where the federation stands: its checkpoint, or before a first round the newest release (or `first`).
+    """Return where the federation stands: its checkpoint, or before a first round the newest release (or `first`).
 
     The settings are those of the run at hand; what the averaging strategy remembers is of no use to another strategy.
     Raises FileFormatError, ModelError or StorageError when what lies there cannot be used.
@@ -135,7 +135,7 @@ def federate(
     on_round: Callable[[Checkpoint], None] = lambda checkpoint: None,
     tensorboard: bool = True,
 ) -> Checkpoint:
-    """Runs the rounds up to `settings.rounds`, each kept before the next begins, and returns where it ended.
+    """Run the rounds up to `settings.rounds`, each kept before the next begins, and returns where it ended.
 
     Started again after a kill at any moment it goes on from the last round that was kept, and ends with the very bits that an
     uninterrupted run ends with, if the devices answer the same. `run` is a name that `now.json` and `ended.json` repeat, `first` the
@@ -222,7 +222,7 @@ def _spender(ledger: Ledger | None, settings: RunSettings) -> Spend:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """Returns `now.json`, `ended.json` or one of the others; empty when there is none or it is being written."""
+    """Return `now.json`, `ended.json` or one of the others; empty when there is none or it is being written."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):

@@ -25,12 +25,12 @@ Slots = Callable[[int], tuple[int, SlotKey | None]]
 
 
 def slots_by_round(round: int) -> tuple[int, SlotKey | None]:  # noqa: A002
-    """Returns a round's number as its slot: for runs in one go and without a registrar."""
+    """Return a round's number as its slot: for runs in one go and without a registrar."""
     return round, None
 
 
 def kept_slots(home: Path, registrar: bytes | None) -> Slots:
-    """Returns slots that are counted in a server's folder; with a registrar there must be a key for each.
+    """Return slots that are counted in a server's folder; with a registrar there must be a key for each.
 
     What it returns raises FederationError where the slot keys are at their end, and StorageError or FileFormatError when the
     count cannot be kept or read.
@@ -46,7 +46,7 @@ def kept_slots(home: Path, registrar: bytes | None) -> Slots:
 
 
 def peek_slot(home: Path, registrar: bytes | None, round: int) -> tuple[int, SlotKey | None]:  # noqa: A002
-    """Returns the slot that a round would have, and its key; raises what the slots of `kept_slots` do."""
+    """Return the slot that a round would have, and its key; raises what the slots of `kept_slots` do."""
     slot = max(_read(home / _FILE) + 1, round)  # where the count was lost, rounds are at least a start
     key = None if registrar is None else find_slot_key(home, registrar, slot)
     if registrar is not None and key is None:

@@ -79,7 +79,7 @@ def median_share(shares: Sequence[float], counts: Sequence[int]) -> float:
 
 
 def next_clip(clip: float, share_below: float, rule: ClipRule) -> float:
-    """Returns the clip of the next round, from that of this one and the noised share of devices that were shorter.
+    """Return the clip of the next round, from that of this one and the noised share of devices that were shorter.
 
     Raises OptionError for a clip that is not above 0, or a share that is no number.
     """

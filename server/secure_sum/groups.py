@@ -157,7 +157,7 @@ def combine(
     rule: RobustRule,
     memory: Mapping[str, Floats],
 ) -> tuple[Floats, dict[str, Floats]]:
-    """Returns one change (d,) from the means (groups, d) of `counts` devices each, and what the rule remembers, by name.
+    """Return one change (d,) from the means (groups, d) of `counts` devices each, and what the rule remembers, by name.
 
     A group weighs as many devices as survived in it. `memory` is what the round before returned, empty at first. The result is
     the same to the bit for the same groups in any order. Raises ValueError for no groups, counts that do not fit, or values that
@@ -234,7 +234,7 @@ def _geometric_median(points: Doubles, share: Doubles) -> Doubles:
 
 
 def _centred(points: Doubles, share: Doubles, centre: Doubles, radius: float) -> Doubles:
-    """Steps of v + sum of share * (x - v) * min(1, radius / |x - v|) from the centre (Karimireddy et al., 2021, section 4)."""
+    """Step of v + sum of share * (x - v) * min(1, radius / |x - v|) from the centre (Karimireddy et al., 2021, section 4)."""
     for _ in range(_STEPS["centred clipping"]):
         distances = _distances(points, centre)
         reach = radius if radius > 0 else float(np.median(distances))

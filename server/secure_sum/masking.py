@@ -68,7 +68,7 @@ class MaskedSum:
         *,
         slot_key: SlotKey | None = None,
     ) -> None:
-        """Prepares a round; with the registrar's key for the round's slot only devices with a certificate for it are taken."""
+        """Prepare a round; with the registrar's key for the round's slot only devices with a certificate for it are taken."""
         if decode_invitation(invitation).masks != settings:
             raise MaskError("the mask settings are not those of the invitation", "settings")
         if slot_key is not None and slot_key.slot != decode_invitation(invitation).slot:
@@ -85,7 +85,7 @@ class MaskedSum:
         """Whether devices endorse the request to unmask, known once `adverts` is done."""
 
     def adverts(self, messages: Messages) -> tuple[bytes, Refused]:
-        """Returns the roster of the devices whose advert is good, and why others are not in it.
+        """Return the roster of the devices whose advert is good, and why others are not in it.
 
         Of two devices with a key in common the one with the lower number stays. Raises MaskError (`few`) when fewer are left
         than the settings' `least`.
@@ -119,7 +119,7 @@ class MaskedSum:
             return data, refused
 
     def shares(self, messages: Messages) -> tuple[dict[int, bytes], Refused]:
-        """Returns for each device that is alive what its neighbours have for it, and why others' messages are refused.
+        """Return for each device that is alive what its neighbours have for it, and why others' messages are refused.
 
         A device with fewer living holders than it takes to recover its secrets is left out too (`few`). Raises MaskError
         (`few`) when not enough are left.
@@ -159,7 +159,7 @@ class MaskedSum:
             return deliveries, refused
 
     def masked(self, messages: Messages) -> tuple[bytes, Refused]:
-        """Returns the request to unmask the sum of the vectors that came, and why others are not in it.
+        """Return the request to unmask the sum of the vectors that came, and why others are not in it.
 
         Raises MaskError (`few`) when fewer vectors came than the settings' `least`, too few to recover what must be known of
         one of the devices, or in a sparse cohort too few to agree.
@@ -198,7 +198,7 @@ class MaskedSum:
         return data, refused
 
     def endorsed(self, messages: Messages) -> tuple[bytes, Refused]:
-        """Returns the agreement of a sparse cohort to the request, and why endorsements are refused.
+        """Return the agreement of a sparse cohort to the request, and why endorsements are refused.
 
         It shows no more endorsements than it takes. Raises MaskError (`few`) when too few came.
         """
@@ -216,7 +216,7 @@ class MaskedSum:
             return encode_agreement(self._request, shown, len(self._roster)), refused
 
     def revealed(self, messages: Messages) -> tuple[Levels, int]:
-        """Returns the sum (count,) of the survivors' levels, from -2^(ring_bits - 1) up, and how many survivors there are.
+        """Return the sum (count,) of the survivors' levels, from -2^(ring_bits - 1) up, and how many survivors there are.
 
         Who is refused here stands in `refused`. Raises MaskError (`few`) when too few shares of a device came, and (`shares`)
         when they do not give the secret that was shared.
@@ -251,7 +251,7 @@ class MaskedSum:
             return centred(self._total, self._settings.ring_bits), len(self._survivors)
 
     def took_part(self) -> frozenset[int]:
-        """Returns the devices whose vectors are in the sum; to be asked after `masked`."""
+        """Return the devices whose vectors are in the sum; to be asked after `masked`."""
         return frozenset(self._staying())
 
     # --- inside ---
@@ -261,7 +261,7 @@ class MaskedSum:
         return {device: place for device, place in self._places.items() if place in self._survivors}
 
     def _check_agreed(self, devices: int) -> int:
-        """Returns how many devices it takes to agree, if so many are there."""
+        """Return how many devices it takes to agree, if so many are there."""
         needed = masks.threshold_of(len(self._roster), self._settings.threshold_share)
         if devices < needed:
             raise MaskError(f"{devices} devices are there to agree; it takes {needed}", "few")

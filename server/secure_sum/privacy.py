@@ -82,7 +82,7 @@ class PlanSettings:
         object.__setattr__(self, "noise_multiplier", float(value))
 
     def over(self, sensitivity: float) -> NoisePlan:
-        """Returns the plan for contributions to one sum that are at most so long (L2, in levels)."""
+        """Return the plan for contributions to one sum that are at most so long (L2, in levels)."""
         bands = self.bands or best_bands(self.steps, self.separation)
         return NoisePlan(self.steps, self.separation, bands, self.noise_multiplier, sensitivity)
 
@@ -235,7 +235,7 @@ def usual_group(privacy: Privacy, devices: int) -> int:
 
 
 def noise_over_clip(privacy: Privacy, devices: int, least: int | None = None) -> float:
-    """Returns how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2).
+    """Return how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2).
 
     Each of them adds noise as if the sum were of `least`, of which `honest_share` add theirs; by default `least` is all, and with groups
     two thirds of each. The noise of a plan, which cancels over the rounds, counts as the independent noise that leaves as much in
@@ -250,12 +250,12 @@ def noise_over_clip(privacy: Privacy, devices: int, least: int | None = None) ->
 
 
 def more_noise(privacy: Privacy, *, least: int, most: int) -> float:
-    """Returns how many times `noise_multiplier` the noise of `most` devices is that each add what keeps a sum of `least` safe."""
+    """Return how many times `noise_multiplier` the noise of `most` devices is that each add what keeps a sum of `least` safe."""
     return math.sqrt(most / honest_devices(privacy.counted_share, least))
 
 
 def enough_devices(privacy: Privacy, times: float, least_share: float) -> int:
-    """Returns from about how many devices a round on the noise in its mean is at most so many clips long (`noise_over_clip`).
+    """Return from about how many devices a round on the noise in its mean is at most so many clips long (`noise_over_clip`).
 
     `least_share` is the part of them that makes the smallest sum. Returns at most 10^9.
     """
@@ -268,7 +268,7 @@ def enough_devices(privacy: Privacy, times: float, least_share: float) -> int:
 
 
 def own_multiplier(privacy: Privacy, least: int, sure: int) -> float:
-    """Returns the noise multiplier that a device counts for itself on its usual terms, when sums of `sure` devices are sure.
+    """Return the noise multiplier that a device counts for itself on its usual terms, when sums of `sure` devices are sure.
 
     With a registrar it counts on the noise of `VOUCHED_SHARE` of them, without one on its own alone.
     """
@@ -278,13 +278,13 @@ def own_multiplier(privacy: Privacy, least: int, sure: int) -> float:
 
 
 def sum_that_is_sure(privacy: Privacy, devices: int, quorum: int) -> int:
-    """Returns over how few of `devices` a server that lies to them could get a sum (`masks.smallest_sum`)."""
+    """Return over how few of `devices` a server that lies to them could get a sum (`masks.smallest_sum`)."""
     settings = MaskSettings(least=max(2, min(quorum, MOST_DEVICES)), threshold_share=privacy.threshold_share)
     return smallest_sum(min(devices, MOST_DEVICES), settings)
 
 
 def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> MaskSettings:
-    """Returns what an invitation says about masks, for a sum of `least` to `most` devices.
+    """Return what an invitation says about masks, for a sum of `least` to `most` devices.
 
     Each device adds noise as if only `least` came to the end, and of them only those that are counted on added theirs, so that there
     is always enough. Raises OptionError when the ring
@@ -312,7 +312,7 @@ def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> Ma
 def planned_masks(
     privacy: Privacy, *, least: int, most: int, count: int | None = None
 ) -> tuple[MaskSettings, NoisePlan]:
-    """Returns what the invitations of all rounds of a noise plan say about masks, and the plan on the grid of their levels.
+    """Return what the invitations of all rounds of a noise plan say about masks, and the plan on the grid of their levels.
 
     The ring holds the sum of `most` devices, their noise and the plan's, which is added before the sum is taken out of the
     ring: what a sum that does not fit wraps around is then noised already, and costs no privacy. `count` is how many numbers a

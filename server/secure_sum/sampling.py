@@ -19,7 +19,7 @@ SEED_BYTES = 32
 
 
 def poisson_cohort(connected: Collection[int], probability: float, seed_bytes: bytes) -> list[int]:
-    """Returns the connected devices that were drawn, sorted; each independently with the given probability.
+    """Return the connected devices that were drawn, sorted; each independently with the given probability.
 
     `seed_bytes` are 32 secret random bytes, fresh for every round (`secrets.token_bytes(32)`). A device's coin is the HMAC-SHA256 of its
     number under them, so the draw does not depend on the order in which devices are listed. The probability is rounded down to a

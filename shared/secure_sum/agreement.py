@@ -55,12 +55,12 @@ from palate.shared.wire import add_checksum
 
 
 def encode_endorsement(request: bytes, identity: Ed25519PrivateKey) -> bytes:
-    """Returns the bytes with which a device endorses the unmask request of this hash."""
+    """Return the bytes with which a device endorses the unmask request of this hash."""
     return signed(ENDORSEMENT, request + identity.public_key().public_bytes_raw(), identity)
 
 
 def decode_endorsement(data: bytes, *, request: bytes, identity: bytes) -> bytes:
-    """Returns the signature, 64 bytes, with which this identity endorses the request; raises MaskError."""
+    """Return the signature, 64 bytes, with which this identity endorses the request; raises MaskError."""
     body, signature = open_signed(data, ENDORSEMENT, 2 * HASH_BYTES)
     if body[:HASH_BYTES] != request:
         raise MaskError("another request was endorsed", "roster")
@@ -69,13 +69,13 @@ def decode_endorsement(data: bytes, *, request: bytes, identity: bytes) -> bytes
 
 
 def encode_agreement(request: bytes, signatures: Mapping[int, bytes], count: int) -> bytes:
-    """Returns the bytes of an agreement, of the signatures by the place in a roster of `count` devices of who gave them."""
+    """Return the bytes of an agreement, of the signatures by the place in a roster of `count` devices of who gave them."""
     ordered = [signatures[place] for place in sorted(signatures)]
     return add_checksum(b"".join((start_of(AGREEMENT), request, masks.bitmap(signatures, count), *ordered)))
 
 
 def decode_agreement(data: bytes, *, request: bytes, roster: Roster) -> dict[int, bytes]:
-    """Returns the signatures by place, all checked; raises MaskError. Whether they are enough is for the caller to say."""
+    """Return the signatures by place, all checked; raises MaskError. Whether they are enough is for the caller to say."""
     fixed = HASH_BYTES + -(-len(roster) // 8)
     body = open_checked(data, AGREEMENT, least=fixed, most=fixed + len(roster) * SIGNATURE_BYTES)
     if body[:HASH_BYTES] != request:

@@ -63,14 +63,14 @@ class SigningKey:
         return pow(EXPONENT, -1, self.p - 1), pow(EXPONENT, -1, self.q - 1), pow(self.q, -1, self.p)
 
     def root(self, value: int) -> int:
-        """Returns the number whose e-th power is this value modulo p * q."""
+        """Return the number whose e-th power is this value modulo p * q."""
         of_p, of_q, inverse = self._roots
         one, other = pow(value, of_p, self.p), pow(value, of_q, self.q)
         return other + (one - other) * inverse % self.p * self.q
 
 
 def make_signing_key(bits: int = MODULUS_BITS) -> SigningKey:
-    """Returns a new key of `cryptography`'s making."""
+    """Return a new key of `cryptography`'s making."""
     numbers = rsa.generate_private_key(EXPONENT, bits).private_numbers()
     return SigningKey(numbers.p, numbers.q)
 
@@ -78,7 +78,7 @@ def make_signing_key(bits: int = MODULUS_BITS) -> SigningKey:
 def blind(
     message: bytes, modulus: int, randbelow: Callable[[int], int] = secrets.randbelow
 ) -> tuple[int, int]:
-    """Returns what the registrar is to sign, and the secret that makes a signature of the message out of its answer.
+    """Return what the registrar is to sign, and the secret that makes a signature of the message out of its answer.
 
     Args:
         message: what the signature will be of; it must hold something that nobody can guess.
@@ -97,7 +97,7 @@ def blind(
 
 
 def sign_blinded(blinded: int, key: SigningKey) -> int:
-    """Returns the signature of a blinded value; raises MaskError (`number`) for one that is not from 1 up to the modulus.
+    """Return the signature of a blinded value; raises MaskError (`number`) for one that is not from 1 up to the modulus.
 
     The root is taken of the value times a random power, so that the time it takes says nothing of the key, and it is checked
     before it goes out, because a root that is wrong in one prime gives the key away (Boneh, DeMillo and Lipton, EUROCRYPT 1997).
@@ -118,7 +118,7 @@ def sign_blinded(blinded: int, key: SigningKey) -> int:
 
 
 def unblind(message: bytes, answer: int, secret: int, modulus: int) -> bytes:
-    """Returns the signature of a message, from the registrar's answer and the secret of `blind`.
+    """Return the signature of a message, from the registrar's answer and the secret of `blind`.
 
     Raises MaskError (`certificate`) unless it is one.
     """
@@ -130,7 +130,7 @@ def unblind(message: bytes, answer: int, secret: int, modulus: int) -> bytes:
 
 
 def public_key(modulus: int) -> rsa.RSAPublicKey:
-    """Returns a modulus as the key that `verify` wants; raises MaskError (`key`) for one that is no odd number of 2,048 bits or more."""
+    """Return a modulus as the key that `verify` wants; raises MaskError (`key`) for one that is no odd number of 2,048 bits or more."""
     try:
         if modulus.bit_length() < MODULUS_BITS or modulus % 2 == 0:
             raise ValueError("too short, or even")
@@ -142,7 +142,7 @@ def public_key(modulus: int) -> rsa.RSAPublicKey:
 
 
 def verify(signature: bytes, message: bytes, key: rsa.RSAPublicKey) -> None:
-    """Raises MaskError (`certificate`) unless the signature is by this key and of this message."""
+    """Raise MaskError (`certificate`) unless the signature is by this key and of this message."""
     try:
         key.verify(signature, message, _PADDING, SHA384())
     except InvalidSignature:
@@ -152,7 +152,7 @@ def verify(signature: bytes, message: bytes, key: rsa.RSAPublicKey) -> None:
 
 
 def encode(message: bytes, modulus: int) -> int:
-    """Returns a message as a number below the modulus: EMSA-PSS-ENCODE of RFC 8017 with SHA-384 and no salt.
+    """Return a message as a number below the modulus: EMSA-PSS-ENCODE of RFC 8017 with SHA-384 and no salt.
 
     The number has one bit less than the modulus. RFC 9474 names bit_len(n) in its step 1; what RSASSA-PSS-VERIFY and its test
     vectors need is bit_len(n) - 1.

@@ -37,12 +37,12 @@ START_BYTES: Final = _START.size
 
 
 def start_of(kind: int) -> bytes:
-    """Returns the bytes that a message of this kind begins with."""
+    """Return the bytes that a message of this kind begins with."""
     return _START.pack(MAGIC, kind, VERSION)
 
 
 def signed(kind: int, body: bytes, identity: Ed25519PrivateKey) -> bytes:
-    """Returns a device's message: start, body and signature."""
+    """Return a device's message: start, body and signature."""
     content = start_of(kind) + body
     return content + masks.sign(content, identity)
 
@@ -65,7 +65,7 @@ def _check_start(data: Any, kind: int) -> None:
 
 
 def open_checked(data: bytes, kind: int, least: int, most: int | None = None) -> memoryview:
-    """Returns what is between start and checksum of a server's message, of `least` to `most` bytes; raises MaskError."""
+    """Return what is between start and checksum of a server's message, of `least` to `most` bytes; raises MaskError."""
     _check_start(data, kind)
     size = len(data) - START_BYTES - CHECKSUM_BYTES
     if size < least or (most is not None and size > most):
@@ -76,7 +76,7 @@ def open_checked(data: bytes, kind: int, least: int, most: int | None = None) ->
 
 
 def open_signed(data: bytes, kind: int, size: int, *, at_least: bool = False) -> tuple[memoryview, bytes]:
-    """Returns what is between start and signature of a device's message, and the signature, which is not checked yet.
+    """Return what is between start and signature of a device's message, and the signature, which is not checked yet.
 
     Raises MaskError unless that is `size` bytes long, or more where `at_least`.
     """
@@ -89,14 +89,14 @@ def open_signed(data: bytes, kind: int, size: int, *, at_least: bool = False) ->
 
 
 def check_sender(data: bytes, body: memoryview, signature: bytes, identity: bytes) -> None:
-    """Raises MaskError unless the identity after the body's first hash is this one, and has signed the message."""
+    """Raise MaskError unless the identity after the body's first hash is this one, and has signed the message."""
     if body[HASH_BYTES : HASH_BYTES + KEY_BYTES] != identity:
         raise MaskError("the message is from another device", "identity")
     masks.verify(signature, data[:-SIGNATURE_BYTES], identity, "a message")
 
 
 def pieces(body: memoryview, each: int) -> tuple[bytes, ...]:
-    """Returns the body cut into pieces of so many bytes; raises MaskError where one is left over."""
+    """Return the body cut into pieces of so many bytes; raises MaskError where one is left over."""
     if len(body) % each:
         raise MaskError(f"what is shared comes in pieces of {each} bytes", "size")
     return tuple(bytes(body[start : start + each]) for start in range(0, len(body), each))

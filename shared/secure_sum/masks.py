@@ -110,7 +110,7 @@ class MaskSettings:
 
 @lru_cache(maxsize=256)
 def degree(count: int, threshold_share: float) -> int:
-    """Returns how many neighbours each of `count` devices has: all others up to 64 devices, of more as few as are safe.
+    """Return how many neighbours each of `count` devices has: all others up to 64 devices, of more as few as are safe.
 
     That is the smallest even number with which (1) when a fifth of the cohort drops out by chance, in one of 1,000 rounds at most
     some device is left with fewer holders than the threshold, and (2) no tenth of the cohort that colludes with the server can
@@ -130,7 +130,7 @@ def degree(count: int, threshold_share: float) -> int:
 
 
 def spare(near: int, threshold_share: float) -> int:
-    """Returns how many holders a device with `near` neighbours needs beyond itself and those on one side of it in the ring."""
+    """Return how many holders a device with `near` neighbours needs beyond itself and those on one side of it in the ring."""
     return threshold_of(near + 1, threshold_share) - near // 2 - 1
 
 
@@ -154,12 +154,12 @@ def is_sparse(count: int, threshold_share: float) -> bool:
 
 
 def threshold_of(holders: int, threshold_share: float) -> int:
-    """Returns how many of the holders of a secret, or of a roster, are needed: more than this share, so always more than half."""
+    """Return how many of the holders of a secret, or of a roster, are needed: more than this share, so always more than half."""
     return math.floor(threshold_share * holders) + 1
 
 
 def holders_of(roster_hash: bytes, count: int, threshold_share: float) -> list[tuple[int, ...]]:
-    """Returns for each place in the roster the places that hold shares of its secrets: its neighbours and itself, ascending.
+    """Return for each place in the roster the places that hold shares of its secrets: its neighbours and itself, ascending.
 
     A Harary graph: the places in the order of SHA-256(roster hash | place) stand in a ring, and each is neighbour of the
     nearest on both sides. Nobody who wants somebody for a neighbour can choose that without trying many rosters.
@@ -175,7 +175,7 @@ def holders_of(roster_hash: bytes, count: int, threshold_share: float) -> list[t
 
 
 def holders_at(roster_hash: bytes, count: int, threshold_share: float, place: int) -> tuple[int, ...]:
-    """Returns what `holders_of` has for one place."""
+    """Return what `holders_of` has for one place."""
     near = degree(count, threshold_share)
     if near >= count - 1:
         return tuple(range(count))
@@ -207,7 +207,7 @@ def _smallest(count: int, threshold: int, each: int) -> int:
 
 
 def smallest_sum(count: int, settings: MaskSettings) -> int:
-    """Returns over how few of `count` devices a server can get a sum, if it tells every device something else.
+    """Return over how few of `count` devices a server can get a sum, if it tells every device something else.
 
     The sum over some devices is bare when of each other device either its mask key is known or they have no mask with
     it, since they were told that it never shared its secrets. A mask key takes t holders who are told that the device dropped
@@ -227,21 +227,21 @@ def smallest_sum(count: int, settings: MaskSettings) -> int:
 
 
 def check_exchange_key(key: bytes) -> None:
-    """Raises MaskError (`key`) unless this is an X25519 public key in its one canonical form, not of small order."""
+    """Raise MaskError (`key`) unless this is an X25519 public key in its one canonical form, not of small order."""
     value = int.from_bytes(key, "little")
     if len(key) != KEY_BYTES or value >= _FIELD_25519 or value in _SMALL_X25519:
         raise MaskError("a device's X25519 key is not canonical or of small order", "key")
 
 
 def check_identity(key: bytes) -> None:
-    """Raises MaskError (`key`) unless this is an Ed25519 public key in canonical form, not of small order."""
+    """Raise MaskError (`key`) unless this is an Ed25519 public key in canonical form, not of small order."""
     value = int.from_bytes(key, "little") & (2**255 - 1)
     if len(key) != KEY_BYTES or value >= _FIELD_25519 or value in _SMALL_ED25519:
         raise MaskError("a device's Ed25519 key is not canonical or of small order", "key")
 
 
 def verify(signature: bytes, content: bytes, identity: bytes, what: str) -> None:
-    """Raises MaskError (`signature`) unless this identity has signed the content, of which `what` says what it is."""
+    """Raise MaskError (`signature`) unless this identity has signed the content, of which `what` says what it is."""
     try:
         # What is signed is the hash, so that a long message is read once, not twice.
         Ed25519PublicKey.from_public_bytes(identity).verify(signature, _digest(b"signed", content))
@@ -250,12 +250,12 @@ def verify(signature: bytes, content: bytes, identity: bytes, what: str) -> None
 
 
 def sign(content: bytes, identity: Ed25519PrivateKey) -> bytes:
-    """Returns a device's signature over a message."""
+    """Return a device's signature over a message."""
     return identity.sign(_digest(b"signed", content))
 
 
 def check_certificate(certificate: bytes, identity: bytes, registrar: bytes) -> None:
-    """Raises MaskError (`certificate`) unless this registrar has certified the identity, as it did in earlier versions."""
+    """Raise MaskError (`certificate`) unless this registrar has certified the identity, as it did in earlier versions."""
     try:
         Ed25519PublicKey.from_public_bytes(registrar).verify(certificate, _digest(b"certificate", identity))
     except (InvalidSignature, ValueError):
@@ -265,7 +265,7 @@ def check_certificate(certificate: bytes, identity: bytes, registrar: bytes) -> 
 
 
 def agree(private: X25519PrivateKey, public: bytes) -> bytes:
-    """Returns the 32 bytes that two devices agree on (X25519); raises MaskError (`key`) for a key of small order."""
+    """Return the 32 bytes that two devices agree on (X25519); raises MaskError (`key`) for a key of small order."""
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
@@ -273,47 +273,47 @@ def agree(private: X25519PrivateKey, public: bytes) -> bytes:
 
 
 def session_of(context: bytes, roster_hash: bytes, alive: Collection[int], count: int) -> bytes:
-    """Returns the hash that masks are bound to: of the invitation, the roster, and which of its places are alive."""
+    """Return the hash that masks are bound to: of the invitation, the roster, and which of its places are alive."""
     return _digest(b"session", context + roster_hash + bitmap(alive, count))
 
 
 def pair_mask_key(agreed: bytes, session: bytes, one: bytes, other: bytes) -> bytes:
-    """Returns the key of the mask between two identities, in whatever order they are named."""
+    """Return the key of the mask between two identities, in whatever order they are named."""
     return _derive(agreed, session, b"palate pair mask 1" + min(one, other) + max(one, other))
 
 
 def own_mask_key(seed: bytes, session: bytes, identity: bytes) -> bytes:
-    """Returns the key of the mask that a device adds by itself."""
+    """Return the key of the mask that a device adds by itself."""
     return _derive(seed, session, b"palate own mask 1" + identity)
 
 
 def share_key(agreed: bytes, roster_hash: bytes, sender: bytes, receiver: bytes) -> bytes:
-    """Returns the key for the one pair of shares that a sender has for a receiver; it is used once."""
+    """Return the key for the one pair of shares that a sender has for a receiver; it is used once."""
     return _derive(agreed, roster_hash, b"palate shares 1" + sender + receiver)
 
 
 def commitment_to(seed: bytes, context: bytes, identity: bytes) -> bytes:
-    """Returns what a device says of its seed beforehand: nobody can guess the seed from it, or find another that fits."""
+    """Return what a device says of its seed beforehand: nobody can guess the seed from it, or find another that fits."""
     return _digest(b"seed", context + identity + seed)
 
 
 def public_key(secret: bytes) -> bytes:
-    """Returns the X25519 public key of 32 secret bytes."""
+    """Return the X25519 public key of 32 secret bytes."""
     return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
 
 def signed_masks(place: int, peers: Sequence[int], keys: Sequence[bytes]) -> list[tuple[bytes, bool]]:
-    """Returns the pairwise mask keys of the device at a place with their signs: it adds those of peers after it."""
+    """Return the pairwise mask keys of the device at a place with their signs: it adds those of peers after it."""
     return [(key, peer < place) for peer, key in zip(peers, keys, strict=True)]
 
 
 def bitmap(places: Collection[int], count: int) -> bytes:
-    """Returns which of `count` places are meant, one bit each, the lowest bit of the first byte for place 0."""
+    """Return which of `count` places are meant, one bit each, the lowest bit of the first byte for place 0."""
     return sum(1 << place for place in places).to_bytes(-(-count // 8), "little")
 
 
 def read_bitmap(data: bytes, count: int) -> frozenset[int]:
-    """Returns the places that a bitmap means; raises MaskError (`size`, `padding`) unless it is one of `count` places."""
+    """Return the places that a bitmap means; raises MaskError (`size`, `padding`) unless it is one of `count` places."""
     bits = int.from_bytes(data, "little")
     if len(data) != -(-count // 8):
         raise MaskError("a bitmap is not as long as the roster", "size")
@@ -323,7 +323,7 @@ def read_bitmap(data: bytes, count: int) -> frozenset[int]:
 
 
 def digest_of(message: bytes) -> bytes:
-    """Returns the SHA-256 of a message's bytes, by which later ones refer to it."""
+    """Return the SHA-256 of a message's bytes, by which later ones refer to it."""
     return hashlib.sha256(message).digest()
 
 

@@ -152,7 +152,7 @@ class Roster:
         return len(self.adverts)
 
     def identity(self, place: int) -> bytes:
-        """Returns the identity at a place."""
+        """Return the identity at a place."""
         return self.adverts[place].identity
 
 
@@ -185,7 +185,7 @@ class Unmask:
 
 
 def encode_invitation(invitation: Invitation) -> bytes:
-    """Returns the bytes of an invitation; their SHA-256 is the round's context."""
+    """Return the bytes of an invitation; their SHA-256 is the round's context."""
     s, m = invitation.settings, invitation.masks
     header = _INVITATION.pack(
         bytes.fromhex(shapes_hash()),
@@ -201,7 +201,7 @@ def encode_invitation(invitation: Invitation) -> bytes:
 
 
 def decode_invitation(data: bytes) -> Invitation:
-    """Returns the invitation of these bytes; raises MaskError unless they are what `encode_invitation` returns for one."""
+    """Return the invitation of these bytes; raises MaskError unless they are what `encode_invitation` returns for one."""
     most = _INVITATION.size + MOST_MODEL_BYTES + _PLAN.size
     body = open_checked(data, INVITATION, least=_INVITATION.size, most=most)
     shapes, fixed, release, round_, slot, seed, *numbers, subspace, length = _INVITATION.unpack_from(body)
@@ -228,7 +228,7 @@ def decode_invitation(data: bytes) -> Invitation:
 
 
 def encode_roster(adverts: Collection[Advert]) -> bytes:
-    """Returns the bytes of a roster of adverts of one context, sorted."""
+    """Return the bytes of a roster of adverts of one context, sorted."""
     ordered = sorted(adverts, key=lambda one: one.identity)
     certified = any(one.certificate != NO_CERTIFICATE for one in ordered)
     entries = [
@@ -246,7 +246,7 @@ def decode_roster(
     slot_key: SlotKey | None = None,
     whose: Callable[[Roster], Collection[int]] = lambda roster: range(len(roster)),
 ) -> Roster:
-    """Returns the roster of these bytes, every key in it checked, and the signatures of the adverts at the places `whose`.
+    """Return the roster of these bytes, every key in it checked, and the signatures of the adverts at the places `whose`.
 
     Raises MaskError: for another context, more than 1,000 devices, devices out of order, a key that is there twice or is not
     usable, such an advert that its identity did not sign, and, where the key of the slot is given, any without a certificate for it.
@@ -289,13 +289,13 @@ def decode_roster(
 
 
 def encode_delivery(roster: Roster, receiver: int, alive: Collection[int], sealed: Sequence[bytes]) -> bytes:
-    """Returns the bytes of a delivery to the device at a place in the roster."""
+    """Return the bytes of a delivery to the device at a place in the roster."""
     header = roster.hash + roster.identity(receiver) + masks.bitmap(alive, len(roster))
     return add_checksum(b"".join((start_of(DELIVERY), header, *sealed)))
 
 
 def decode_delivery(data: bytes, roster: Roster, receiver: int) -> Delivery:
-    """Returns the delivery of these bytes; how many sealed shares there must be is for the caller to check.
+    """Return the delivery of these bytes; how many sealed shares there must be is for the caller to check.
 
     Raises MaskError for another roster or receiver, and for bytes that `encode_delivery` does not return.
     """
@@ -309,13 +309,13 @@ def decode_delivery(data: bytes, roster: Roster, receiver: int) -> Delivery:
 
 
 def encode_unmask(session: bytes, survivors: Collection[int], dropouts: Collection[int], count: int) -> bytes:
-    """Returns the bytes of a request to unmask."""
+    """Return the bytes of a request to unmask."""
     sets = masks.bitmap(survivors, count) + masks.bitmap(dropouts, count)
     return add_checksum(start_of(UNMASK) + session + sets)
 
 
 def decode_unmask(data: bytes, *, session: bytes, alive: frozenset[int], count: int) -> Unmask:
-    """Returns the request of these bytes; raises MaskError unless survivors and drop-outs make up the living exactly once."""
+    """Return the request of these bytes; raises MaskError unless survivors and drop-outs make up the living exactly once."""
     width = -(-count // 8)
     body = open_checked(data, UNMASK, least=HASH_BYTES + 2 * width, most=HASH_BYTES + 2 * width)
     if body[:HASH_BYTES] != session:
@@ -337,13 +337,13 @@ def encode_advert(
     share_key: bytes,
     certificate: bytes = NO_CERTIFICATE,
 ) -> bytes:
-    """Returns the bytes of a device's advert, signed."""
+    """Return the bytes of a device's advert, signed."""
     public = identity.public_key().public_bytes_raw()
     return signed(ADVERT, _ADVERT.pack(context, public, mask_key, share_key, certificate), identity)
 
 
 def decode_advert(data: bytes, *, context: bytes, slot_key: SlotKey | None = None) -> Advert:
-    """Returns the advert of these bytes; raises MaskError unless it is of this context and its keys and signatures are good."""
+    """Return the advert of these bytes; raises MaskError unless it is of this context and its keys and signatures are good."""
     body, signature = open_signed(data, ADVERT, _ADVERT.size)
     found, identity, mask_key, share_key, certificate = _ADVERT.unpack(body)
     advert = Advert(found, identity, mask_key, share_key, certificate, signature)
@@ -357,27 +357,27 @@ def decode_advert(data: bytes, *, context: bytes, slot_key: SlotKey | None = Non
 
 
 def check_keys(advert: Advert) -> None:
-    """Raises MaskError (`key`) unless all keys of an advert are in their canonical form and of full order."""
+    """Raise MaskError (`key`) unless all keys of an advert are in their canonical form and of full order."""
     masks.check_identity(advert.identity)
     masks.check_exchange_key(advert.mask_key)
     masks.check_exchange_key(advert.share_key)
 
 
 def check_signature(advert: Advert) -> None:
-    """Raises MaskError (`signature`) unless the identity that an advert names has signed it."""
+    """Raise MaskError (`signature`) unless the identity that an advert names has signed it."""
     keys = (advert.identity, advert.mask_key, advert.share_key)
     content = start_of(ADVERT) + _ADVERT.pack(advert.context, *keys, advert.certificate)
     masks.verify(advert.signature, content, advert.identity, "an advert")
 
 
 def encode_shares(roster: Roster, identity: Ed25519PrivateKey, shares: Shares) -> bytes:
-    """Returns the bytes of a device's shares, signed."""
+    """Return the bytes of a device's shares, signed."""
     header = roster.hash + identity.public_key().public_bytes_raw() + shares.commitment
     return signed(SHARES, b"".join((header, *shares.sealed)), identity)
 
 
 def decode_shares(data: bytes, roster: Roster, sender: int, neighbours: int) -> Shares:
-    """Returns what the device at this place of the roster shares with so many neighbours; raises MaskError."""
+    """Return what the device at this place of the roster shares with so many neighbours; raises MaskError."""
     body, signature = open_signed(data, SHARES, 3 * HASH_BYTES + neighbours * SEALED_BYTES)
     _check_roster(body, roster)
     check_sender(data, body, signature, roster.identity(sender))
@@ -385,18 +385,18 @@ def decode_shares(data: bytes, roster: Roster, sender: int, neighbours: int) -> 
 
 
 def encode_masked(session: bytes, identity: Ed25519PrivateKey, values: Ring, ring_bits: int) -> bytes:
-    """Returns the bytes of a masked vector, signed."""
+    """Return the bytes of a masked vector, signed."""
     header = session + identity.public_key().public_bytes_raw()
     return signed(MASKED, header + pack(values, ring_bits), identity)
 
 
 def masked_bytes(count: int, ring_bits: int) -> int:
-    """Returns how long a masked vector of `count` values is on the wire."""
+    """Return how long a masked vector of `count` values is on the wire."""
     return START_BYTES + 2 * HASH_BYTES + packed_bytes(count, ring_bits) + SIGNATURE_BYTES
 
 
 def decode_masked(data: bytes, *, session: bytes, identity: bytes, count: int, ring_bits: int) -> Ring:
-    """Returns the masked vector (count,) that this identity sent in this session; raises MaskError."""
+    """Return the masked vector (count,) that this identity sent in this session; raises MaskError."""
     body, signature = open_signed(data, MASKED, 2 * HASH_BYTES + packed_bytes(count, ring_bits))
     if body[:HASH_BYTES] != session:
         raise MaskError("the vector was masked for another round, roster or set of the living", "roster")
@@ -405,7 +405,7 @@ def decode_masked(data: bytes, *, session: bytes, identity: bytes, count: int, r
 
 
 def encode_revealed(request: bytes, identity: Ed25519PrivateKey, shares: dict[int, int], count: int) -> bytes:
-    """Returns the bytes of the shares that a device reveals, by the place of their owner, signed."""
+    """Return the bytes of the shares that a device reveals, by the place of their owner, signed."""
     header = request + identity.public_key().public_bytes_raw() + masks.bitmap(shares, count)
     return signed(
         REVEALED, header + b"".join(encode_share(shares[place]) for place in sorted(shares)), identity
@@ -413,7 +413,7 @@ def encode_revealed(request: bytes, identity: Ed25519PrivateKey, shares: dict[in
 
 
 def decode_revealed(data: bytes, *, request: bytes, identity: bytes, count: int) -> dict[int, int]:
-    """Returns the shares by the place of their owner; raises MaskError. Whose they may be is for the caller to check."""
+    """Return the shares by the place of their owner; raises MaskError. Whose they may be is for the caller to check."""
     fixed = 2 * HASH_BYTES + -(-count // 8)
     body, signature = open_signed(data, REVEALED, fixed, at_least=True)
     if body[:HASH_BYTES] != request:
@@ -427,7 +427,7 @@ def decode_revealed(data: bytes, *, request: bytes, identity: bytes, count: int)
 
 
 def context_of(invitation: bytes) -> bytes:
-    """Returns the context of a round: the SHA-256 of its invitation's bytes."""
+    """Return the context of a round: the SHA-256 of its invitation's bytes."""
     return masks.digest_of(invitation)
 
 

@@ -93,7 +93,7 @@ class SlotKeys:
         return self.first + len(self.moduli) - 1
 
     def key(self, slot: int) -> SlotKey | None:
-        """Returns the key of a slot, None if it is not among these."""
+        """Return the key of a slot, None if it is not among these."""
         return SlotKey(slot, self.moduli[slot - self.first]) if self.first <= slot <= self.last else None
 
 
@@ -110,12 +110,12 @@ class Request:
 
 
 def certified_content(pseudonym: bytes, slot: int) -> bytes:
-    """Returns what a certificate signs: that this Ed25519 public key may appear in this slot."""
+    """Return what a certificate signs: that this Ed25519 public key may appear in this slot."""
     return b"palate pseudonym 1\0" + slot.to_bytes(4, "little") + pseudonym
 
 
 def check_certificate(certificate: bytes, pseudonym: bytes, key: SlotKey) -> None:
-    """Raises MaskError (`certificate`) unless the registrar has certified this pseudonym for the key's slot."""
+    """Raise MaskError (`certificate`) unless the registrar has certified this pseudonym for the key's slot."""
     verify(certificate, certified_content(pseudonym, key.slot), key.public)
 
 
@@ -123,7 +123,7 @@ def check_certificate(certificate: bytes, pseudonym: bytes, key: SlotKey) -> Non
 
 
 def encode_slot_keys(first: int, moduli: Sequence[int], registrar: Ed25519PrivateKey) -> bytes:
-    """Returns the file of a registrar's keys for slots in a row, signed."""
+    """Return the file of a registrar's keys for slots in a row, signed."""
     _check_range(first, len(moduli))
     header = _SLOT_KEYS.pack(registrar.public_key().public_bytes_raw(), first, len(moduli))
     content = _start_of(SLOT_KEYS) + header + _join(moduli)
@@ -131,7 +131,7 @@ def encode_slot_keys(first: int, moduli: Sequence[int], registrar: Ed25519Privat
 
 
 def decode_slot_keys(data: bytes, registrar: bytes | None = None) -> SlotKeys:
-    """Returns the slot keys of a file, signed by the registrar that it names, which is this one where one is given."""
+    """Return the slot keys of a file, signed by the registrar that it names, which is this one where one is given."""
     named, first, count = _SLOT_KEYS.unpack_from(_open(data, SLOT_KEYS, _SLOT_KEYS, SIGNATURE_BYTES))
     if registrar is not None and named != registrar:
         raise FileFormatError("these slot keys are of another registrar than the one that is pinned here")
@@ -144,7 +144,7 @@ def decode_slot_keys(data: bytes, registrar: bytes | None = None) -> SlotKeys:
 
 
 def encode_request(identity: Ed25519PrivateKey, keys: SlotKeys, first: int, blinded: Sequence[int]) -> bytes:
-    """Returns the file with which a device asks for certificates for slots in a row, signed by its lasting identity."""
+    """Return the file with which a device asks for certificates for slots in a row, signed by its lasting identity."""
     _check_range(first, len(blinded))
     names = keys.registrar, identity.public_key().public_bytes_raw(), keys.hash
     content = _start_of(REQUEST) + _REQUEST.pack(*names, first, len(blinded)) + _join(blinded)
@@ -152,7 +152,7 @@ def encode_request(identity: Ed25519PrivateKey, keys: SlotKeys, first: int, blin
 
 
 def decode_request(data: bytes) -> Request:
-    """Returns a request, signed by the identity that it names. Whether the registrar knows it is for the caller to check."""
+    """Return a request, signed by the identity that it names. Whether the registrar knows it is for the caller to check."""
     header = _open(data, REQUEST, _REQUEST, SIGNATURE_BYTES)
     registrar, identity, slot_keys, first, count = _REQUEST.unpack_from(header)
     _check_signature(data, identity, REQUEST)
@@ -162,12 +162,12 @@ def decode_request(data: bytes) -> Request:
 
 
 def encode_answer(request: bytes, signed: Sequence[int]) -> bytes:
-    """Returns the file that answers the request of this hash, with a signed value for each of its slots."""
+    """Return the file that answers the request of this hash, with a signed value for each of its slots."""
     return _start_of(ANSWER) + _ANSWER.pack(request, len(signed)) + _join(signed)
 
 
 def decode_answer(data: bytes) -> tuple[bytes, tuple[int, ...]]:
-    """Returns the hash of the request that is answered, and the signed values, which are not checked yet."""
+    """Return the hash of the request that is answered, and the signed values, which are not checked yet."""
     request, count = _ANSWER.unpack_from(_open(data, ANSWER, _ANSWER, 0))
     return request, _values(data, _ANSWER, count, 0)
 
@@ -177,7 +177,7 @@ def _start_of(kind: int) -> bytes:
 
 
 def _open(data: bytes, kind: int, header: struct.Struct, tail: int) -> memoryview:
-    """Returns what is after the start, long enough for the header; raises FileFormatError for another file."""
+    """Return what is after the start, long enough for the header; raises FileFormatError for another file."""
     if len(data) < _START.size + header.size + tail or data[: len(MAGIC)] != MAGIC:
         raise FileFormatError(f"the file is not {_NAMES[kind]}")
     _, found, version = _START.unpack_from(data)

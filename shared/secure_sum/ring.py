@@ -37,14 +37,14 @@ _BLOCK = 16
 
 
 def ring_type(ring_bits: int) -> np.dtype[np.unsignedinteger[Any]]:
-    """Returns the smallest unsigned type that holds ring_bits, little endian; raises ValueError outside 2 to 32 bits."""
+    """Return the smallest unsigned type that holds ring_bits, little endian; raises ValueError outside 2 to 32 bits."""
     if type(ring_bits) is not int or not LEAST_BITS <= ring_bits <= MOST_BITS:
         raise ValueError(f"ring_bits is {ring_bits!r}; it must be from {LEAST_BITS} to {MOST_BITS}")
     return np.dtype("<u1" if ring_bits <= 8 else "<u2" if ring_bits <= 16 else "<u4")
 
 
 def to_ring(levels: Levels, ring_bits: int) -> Ring:
-    """Returns int64 levels (d,) as a new ring vector (d,): modulo 2^ring_bits, negative ones from the top.
+    """Return int64 levels (d,) as a new ring vector (d,): modulo 2^ring_bits, negative ones from the top.
 
     Raises ValueError for another type or shape.
     """
@@ -54,19 +54,19 @@ def to_ring(levels: Levels, ring_bits: int) -> Ring:
 
 
 def centred(values: Ring, ring_bits: int) -> Levels:
-    """Returns a ring vector (d,) as int64 from -2^(ring_bits - 1) to 2^(ring_bits - 1) - 1."""
+    """Return a ring vector (d,) as int64 from -2^(ring_bits - 1) to 2^(ring_bits - 1) - 1."""
     half = 1 << (ring_bits - 1)
     low = values.astype(np.int64) & ((1 << ring_bits) - 1)
     return (low ^ half) - half
 
 
 def packed_bytes(count: int, ring_bits: int) -> int:
-    """Returns how many bytes `count` values take: count times ring_bits bits, rounded up to a byte once."""
+    """Return how many bytes `count` values take: count times ring_bits bits, rounded up to a byte once."""
     return -(-count * ring_bits // 8)
 
 
 def pack(values: Ring, ring_bits: int) -> bytes:
-    """Returns the low ring_bits bits of each value (d,), one after the other without gaps."""
+    """Return the low ring_bits bits of each value (d,), one after the other without gaps."""
     dtype = ring_type(ring_bits)
     count = len(values)
     if ring_bits == 8 * dtype.itemsize:
@@ -86,7 +86,7 @@ def pack(values: Ring, ring_bits: int) -> bytes:
 
 
 def unpack(data: bytes, count: int, ring_bits: int) -> Ring:
-    """Returns the `count` values that were packed; raises MaskError for another length, or bits set behind the last value."""
+    """Return the `count` values that were packed; raises MaskError for another length, or bits set behind the last value."""
     dtype = ring_type(ring_bits)
     size = packed_bytes(count, ring_bits)
     if len(data) != size:
@@ -114,7 +114,7 @@ def unpack(data: bytes, count: int, ring_bits: int) -> Ring:
 
 
 def add_masks(total: Ring, keys: Iterable[tuple[bytes, bool]]) -> None:
-    """Adds masks to a ring vector (d,) in place: for each 32-byte key its stream, taken away where the flag says so."""
+    """Add masks to a ring vector (d,) in place: for each 32-byte key its stream, taken away where the flag says so."""
     size = total.nbytes
     zeros, spare = bytes(size), bytearray(size + _BLOCK)
     stream: Ring = np.frombuffer(spare, total.dtype, len(total))
@@ -125,7 +125,7 @@ def add_masks(total: Ring, keys: Iterable[tuple[bytes, bool]]) -> None:
 
 
 def mask_of(key: bytes, count: int, ring_bits: int) -> Ring:
-    """Returns the mask (count,) that a 32-byte key stands for, modulo 2^ring_bits."""
+    """Return the mask (count,) that a 32-byte key stands for, modulo 2^ring_bits."""
     total: Ring = np.zeros(count, ring_type(ring_bits))
     add_masks(total, [(key, False)])
     return total & total.dtype.type((1 << ring_bits) - 1)

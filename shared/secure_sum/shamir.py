@@ -39,7 +39,7 @@ def split_secret(
     threshold: int,
     source: Callable[[int], bytes] = secrets.token_bytes,
 ) -> dict[int, int]:
-    """Returns a share for each holder; any `threshold` of them give the secret back.
+    """Return a share for each holder; any `threshold` of them give the secret back.
 
     Holders are numbers from 1 below 2^32; `source` gives as many random bytes as it is asked for. Raises ValueError for another
     secret than 32 bytes, and for holders or a threshold that do not go together.
@@ -68,7 +68,7 @@ def split_secret(
 
 
 def recover_secret(shares: Mapping[int, int], threshold: int, fits: Callable[[bytes], bool]) -> bytes:
-    """Returns the secret that fits, from holders' shares.
+    """Return the secret that fits, from holders' shares.
 
     Raises MaskError (`few`) below the threshold, (`shares`) when no secret that fits is found: always found is one of which
     at most (len(shares) - threshold) // 2 shares are wrong.
@@ -87,12 +87,12 @@ def recover_secret(shares: Mapping[int, int], threshold: int, fits: Callable[[by
 
 
 def encode_share(share: int) -> bytes:
-    """Returns a share as 33 bytes, big endian."""
+    """Return a share as 33 bytes, big endian."""
     return share.to_bytes(SHARE_BYTES, "big")
 
 
 def decode_share(data: bytes) -> int:
-    """Returns the share of 33 bytes; raises MaskError (`shares`) for another length or a number outside the field."""
+    """Return the share of 33 bytes; raises MaskError (`shares`) for another length or a number outside the field."""
     share = int.from_bytes(data, "big")
     if len(data) != SHARE_BYTES or share >= PRIME:
         raise MaskError(f"a share is a number of the field in {SHARE_BYTES} bytes", "shares")
@@ -102,7 +102,7 @@ def decode_share(data: bytes) -> int:
 def _candidates(
     shares: Mapping[int, int], places: Sequence[int], threshold: int
 ) -> Iterable[tuple[int, ...]]:
-    """Sets of `threshold` shares to try: the first, then such as decoding finds sound, then others if they are not many."""
+    """Set of `threshold` shares to try: the first, then such as decoding finds sound, then others if they are not many."""
     yield tuple(places[:threshold])
     if len(places) == threshold:
         return

@@ -40,7 +40,7 @@ _RIDGES: Final = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def invert_layer(change: Floats, layer: str = "picture.hidden") -> Floats:
-    """Returns what a change (d,) says of a layer's inputs: its weight rows over their bias entries, (units that say anything, in).
+    """Return what a change (d,) says of a layer's inputs: its weight rows over their bias entries, (units that say anything, in).
 
     `picture.hidden` gives standardized picture features, `sentence.taste` mean embeddings of a comment's phrases.
     """
@@ -51,7 +51,7 @@ def invert_layer(change: Floats, layer: str = "picture.hidden") -> Floats:
 
 
 def best_cosines(found: Floats, truth: Floats) -> Doubles:
-    """Returns for each true row (n, features) the cosine to the candidate that is nearest to it, (n,); 0 without candidates."""
+    """Return for each true row (n, features) the cosine to the candidate that is nearest to it, (n,); 0 without candidates."""
     if not len(found):
         return np.zeros(len(truth))
 
@@ -71,7 +71,7 @@ def match_gradient(
     seed: int,
     searches: int = 300,
 ) -> Floats:
-    """Returns standardized features (n, 216) whose one local step would point the way of the change (d,).
+    """Return standardized features (n, 216) whose one local step would point the way of the change (d,).
 
     `spoken` (n,) says which labels had words, in the order in which the device took them; `seed` is the round's. Verdicts and
     phrases are searched too. The first guess is what `invert_layer` finds. Several local steps are attacked as if they were one.

@@ -107,7 +107,7 @@ class Grid:
 
 
 def read_grid(path: Path = FILE) -> Grid:
-    """Reads a grid; raises FileFormatError for a file of another form, OptionError for values out of range."""
+    """Read a grid; raises FileFormatError for a file of another form, OptionError for values out of range."""
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -169,7 +169,7 @@ class Outcome:
 def run_liars(
     world: World, grid: Grid, defence: Defence, *, share: float = 0.0, attack: str = "sign flip"
 ) -> Outcome:
-    """Runs all rounds with a share of liars in each cohort (of all people, the first are honest), and judges the encoder."""
+    """Run all rounds with a share of liars in each cohort (of all people, the first are honest), and judges the encoder."""
     flowers, optimizer = _settings(grid, defence, share)
     liars = round(share * grid.cohort)
     honest_people = range(round(grid.people * (1 - share)))

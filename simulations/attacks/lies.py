@@ -81,7 +81,7 @@ def flipped(labels: Labels) -> Labels:
 
 
 def target(attack: str, seen: Situation, rng: np.random.Generator, backdoor: Floats | None = None) -> Floats:
-    """Returns where the liars want the mean of a spoiled group, (d,), not longer than is kept.
+    """Return where the liars want the mean of a spoiled group, (d,), not longer than is kept.
 
     `backdoor` is the direction of the taste backdoor (`backdoor_direction`). Raises ValueError for an attack without a target.
     """
@@ -107,7 +107,7 @@ def target(attack: str, seen: Situation, rng: np.random.Generator, backdoor: Flo
 
 
 def lie(wanted: Floats, honest_mean: Floats, size: int, liars: int) -> Floats:
-    """Returns what each of a group's `liars` sends, (d,), so that the mean over `size` devices is near the wanted one.
+    """Return what each of a group's `liars` sends, (d,), so that the mean over `size` devices is near the wanted one.
 
     The other devices of the group are taken to send the honest mean.
     """
@@ -115,7 +115,7 @@ def lie(wanted: Floats, honest_mean: Floats, size: int, liars: int) -> Floats:
 
 
 def backdoor_direction(encoder: EncoderWeights, poison: Poison) -> Floats:
-    """Returns the change (d,) that a few steps of descent make: pictures with the attribute to where the crowd's head likes them.
+    """Return the change (d,) that a few steps of descent make: pictures with the attribute to where the crowd's head likes them.
 
     The other pictures are held where they are, so that nobody notices. The head is the mean of the crowd prior, from which each
     person's own starts.

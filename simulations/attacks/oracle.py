@@ -104,7 +104,7 @@ def asks_for_picture(encoder: EncoderWeights, features: Floats, others: Floats) 
 
 
 def watch(own: EncoderWeights, question: Question, *, taken: bool = False) -> EncoderWeights:
-    """Returns the encoder of a question; where it is to be `taken` by a device, as near to it as its own release allows."""
+    """Return the encoder of a question; where it is to be `taken` by a device, as near to it as its own release allows."""
     rng = np.random.default_rng(1)
     t = {name: np.zeros(shape, np.float32) for name, shape in SHARED_SHAPES.items()}
     t["picture.hidden.bias"][:] = _DEAD
@@ -134,7 +134,7 @@ def unbounded() -> Iterator[None]:
 
 
 def answer_openly(encoder: EncoderWeights, labels: Labels, settings: LocalSettings, seed: int) -> str:
-    """Returns what a device said that tells what came of training: "vector", or "failed", or that it stays out."""
+    """Return what a device said that tells what came of training: "vector", or "failed", or that it stays out."""
     if len(labels) < LEAST_LABELS:
         return "empty"
     with unbounded():
@@ -163,7 +163,7 @@ def answer_now(
     masks: MaskSettings,
     seed: int,
 ) -> Seen:
-    """Returns what can be seen of the first device of a masked round in which the others take part too."""
+    """Return what can be seen of the first device of a masked round in which the others take part too."""
     within = load_subspace()
     model = encode_model(encoder, own, 32)
     wire = encode_invitation(
@@ -241,7 +241,7 @@ class Target:
 
 
 def make_targets(own: EncoderWeights, count: int, seed: int = 1) -> list[Target]:
-    """Returns people of whom every second has judged one picture with a feature three standard deviations up, and nobody else has."""
+    """Return people of whom every second has judged one picture with a feature three standard deviations up, and nobody else has."""
     rng = np.random.default_rng(seed)
     found = []
     for number in range(count):
@@ -257,7 +257,7 @@ def make_targets(own: EncoderWeights, count: int, seed: int = 1) -> list[Target]
 
 
 def picture_targets(own: EncoderWeights, pictures: Floats, judged: int, seed: int = 1) -> list[Target]:
-    """Returns one person who judged some of the pictures (n, 216), once for each picture: was it among them?
+    """Return one person who judged some of the pictures (n, 216), once for each picture: was it among them?
 
     The twin judged another picture in its place, or it in the place of another.
     """
@@ -278,7 +278,7 @@ def picture_targets(own: EncoderWeights, pictures: Floats, judged: int, seed: in
 
 
 def labels_of(own: EncoderWeights, standard: NDArray[np.float64], rng: np.random.Generator) -> Labels:
-    """Returns labels whose pictures have these standardized features, with verdicts and words at random."""
+    """Return labels whose pictures have these standardized features, with verdicts and words at random."""
     phrases = rng.standard_normal((len(standard), SENTENCE_FEATURES))
     phrases /= np.linalg.norm(phrases, axis=1, keepdims=True)
     return Labels(_raw(own, standard), rng.random(len(standard)) < 0.5, phrases.astype(np.float32))
@@ -290,13 +290,13 @@ def _raw(own: EncoderWeights, standard: NDArray[np.float64]) -> Floats:
 
 
 def ask_openly(own: EncoderWeights, target: Target) -> bool:
-    """Returns whether training failed in any of the rounds that a target was asked in, on devices as they were before."""
+    """Return whether training failed in any of the rounds that a target was asked in, on devices as they were before."""
     encoder = watch(own, target.question)
     return any(answer_openly(encoder, target.labels, LOUDEST, seed) == "failed" for seed in range(ROUNDS))
 
 
 def ask_now(own: EncoderWeights, target: Target, *, taken: bool, seed: int = 0) -> tuple[Seen, Seen]:
-    """Returns what is seen of a target in a round and what would be seen of its twin.
+    """Return what is seen of a target in a round and what would be seen of its twin.
 
     The attack is as it was, or (`taken`) as strong as a device's ranges let it be.
     """
@@ -312,5 +312,5 @@ def ask_now(own: EncoderWeights, target: Target, *, taken: bool, seed: int = 0) 
 
 
 def guess(seen: Seen, twin: Seen, truth: bool, rng: np.random.Generator) -> bool:
-    """Returns what the best attacker says, who knows how both answers look: a coin where they look the same."""
+    """Return what the best attacker says, who knows how both answers look: a coin where they look the same."""
     return bool(rng.random() < 0.5) if seen == twin else truth

@@ -34,7 +34,7 @@ class Marked:
 
 
 def parse_marked(person: str, liked: bool | None, text: str) -> Marked:
-    """Returns a comment without its marks, and what they said."""
+    """Return a comment without its marks, and what they said."""
     parts, places, signs, length, last = [], [], [], 0, 0
     for mark in _MARK.finditer(text):
         before, words = text[last : mark.start()], mark.group(2)
@@ -47,7 +47,7 @@ def parse_marked(person: str, liked: bool | None, text: str) -> Marked:
 
 
 def read_marked(path: Path = LESSONS) -> list[Marked]:
-    """Returns the comments of a file, one JSON object a line: {"person", "liked", "comment"}.
+    """Return the comments of a file, one JSON object a line: {"person", "liked", "comment"}.
 
     Raises FileFormatError for a file that is missing or of another form.
     """

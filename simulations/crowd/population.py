@@ -112,7 +112,7 @@ def _meanings() -> dict[str, Floats]:
 
 
 def give_labels(person: Person, pool: Pool, count: int, rng: random.Random) -> Labels:
-    """Shows a person `count` pictures and notes verdicts and what the comments name."""
+    """Show a person `count` pictures and notes verdicts and what the comments name."""
     places = rng.sample(range(len(pool)), count)
     liked = np.zeros(count, bool)
     phrases = np.zeros((count, SENTENCE_FEATURES), np.float32)

@@ -72,7 +72,7 @@ class _Draft:
 
 
 def comment(person: Person, truth: Truth, liked: bool, rng: random.Random) -> Remark:
-    """Writes what this person says about a picture after a verdict; the same generator, the same words."""
+    """Write what this person says about a picture after a verdict; the same generator, the same words."""
     draft = _Draft(person, rng, liked, [], {}, [])
     kinds = dict(KINDS)
     while not draft.sentences:
@@ -296,7 +296,7 @@ def _is_plural(noun: str) -> bool:
 
 
 def _finish(draft: _Draft) -> str:
-    """Joins the sentences in the person's own manner: openers, ends, capitals, spelling, slips."""
+    """Join the sentences in the person's own manner: openers, ends, capitals, spelling, slips."""
     rng, voice, speech = draft.rng, draft.person.voice, _wording()["speech"]
     short = draft.kinds[0] in ("word", "verdict") and len(draft.sentences) == 1
     sentences = list(draft.sentences)

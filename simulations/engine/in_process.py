@@ -188,7 +188,7 @@ class InProcessGrid(Grid):
 
 
 def run_server(app: ServerApp, grid: Grid, run_config: Mapping[str, str | int | float | bool]) -> None:
-    """Runs a ServerApp on a grid; raises what the app raises."""
+    """Run a ServerApp on a grid; raises what the app raises."""
     app(grid, Context(RUN, SUPERLINK_NODE_ID, {}, RecordDict(), dict(run_config)))
 
 
@@ -242,7 +242,7 @@ def _arrived(message: Message) -> Message:
 
 
 def simulate_on_ray(people: int, settings: RunSettings, workers: int) -> None:
-    """Runs our two apps under Flower's simulation engine, in this process, which must be there for nothing else.
+    """Run our two apps under Flower's simulation engine, in this process, which must be there for nothing else.
 
     `on_ray.run_on_ray` starts such a process. Who is behind a node, and where the server's folder lies, the environment says.
     """

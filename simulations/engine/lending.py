@@ -97,12 +97,12 @@ class VirtualPerson:
 
 
 def open_by_anybody(wire: bytes) -> Opened:
-    """Returns what was signed, by whatever release key; raises `Declined` where the signatures are not right."""
+    """Return what was signed, by whatever release key; raises `Declined` where the signatures are not right."""
     return Invitations(MemoryStore(), SERVER, no_notice).open(wire)
 
 
 def write_population(folder: Path, people: Sequence[Labels], own: EncoderWeights) -> None:
-    """Writes people's labels and their devices' release into a folder, which is made if need be; raises StorageError."""
+    """Write people's labels and their devices' release into a folder, which is made if need be; raises StorageError."""
     from safetensors.numpy import save_file
 
     ends = np.cumsum([0, *map(len, people)], dtype=np.int64)
@@ -123,7 +123,7 @@ def write_population(folder: Path, people: Sequence[Labels], own: EncoderWeights
 
 
 def population_size(folder: Path) -> int:
-    """Returns how many people a population has; raises FileFormatError where there is none."""
+    """Return how many people a population has; raises FileFormatError where there is none."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -134,7 +134,7 @@ def population_size(folder: Path) -> int:
 
 
 def read_person(folder: Path, number: int, count: int) -> VirtualPerson:
-    """Returns one person of a population of `count`; of the others' labels nothing is read.
+    """Return one person of a population of `count`; of the others' labels nothing is read.
 
     Raises FileFormatError where there is no such population, OptionError where there is no such person.
     """
@@ -153,7 +153,7 @@ def read_person(folder: Path, number: int, count: int) -> VirtualPerson:
 
 
 def lend_person(number: int, count: int, run_config: Mapping[str, object]) -> Participant:
-    """Returns the virtual person who is behind a node of Flower's simulation engine; entry point of `palate.participants`.
+    """Return the virtual person who is behind a node of Flower's simulation engine; entry point of `palate.participants`.
 
     Raises OptionError unless the environment names a population of that many people.
     """

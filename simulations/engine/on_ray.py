@@ -46,7 +46,7 @@ def run_on_ray(
     workers: int | None = None,
     on_round: Callable[[int], None] = lambda done: None,
 ) -> Checkpoint:
-    """Runs the federation of these people and returns where it ended; like a server it goes on from what `home` holds.
+    """Run the federation of these people and returns where it ended; like a server it goes on from what `home` holds.
 
     Devices are trained in `workers` processes, one for each core by default. `home` becomes the server's folder, with the
     population in it; on a cluster it must be a place that all machines see. `own` is the release that everybody has installed and

@@ -114,7 +114,7 @@ class Experiment:
 
 
 def read_experiment(name: str) -> Experiment:
-    """Reads an experiment that ships with Palate, by its name, or any TOML file.
+    """Read an experiment that ships with Palate, by its name, or any TOML file.
 
     Raises FileFormatError for a file that is missing or of another form, OptionError for values out of range.
     """
@@ -241,7 +241,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 def run_experiment(
     experiment: Experiment, cache: Path, progress: Progress, engine: str = "process"
 ) -> Results:
-    """Runs all methods with all seeds.
+    """Run all methods with all seeds.
 
     `engine` runs what is deployed (reconstruction, with and without words): "process" in this process, "ray" by Flower's own
     simulation engine, which can use many machines. The methods to compare with always run here. Raises OptionError for others.
@@ -388,7 +388,7 @@ def _without_tower(pool: Pool, release: EncoderWeights) -> Pool:
 
 
 def write_results(results: Results, out: Path) -> list[Path]:
-    """Writes results.json and plots.png into a folder and returns their paths."""
+    """Write results.json and plots.png into a folder and returns their paths."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.json"
     path.write_text(json.dumps(results.to_json(), indent=1) + "\n", encoding="utf-8")

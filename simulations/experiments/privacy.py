@@ -116,7 +116,7 @@ class Experiment:
 
 
 def read_experiment(name: str) -> Experiment:
-    """Reads an experiment that ships with Palate, by its name, or any TOML file.
+    """Read an experiment that ships with Palate, by its name, or any TOML file.
 
     Raises FileFormatError for a file that is missing or of another form, OptionError for values out of range.
     """
@@ -147,7 +147,7 @@ def _filled(kind: type, found: Any, what: str) -> Any:
 
 
 def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = print) -> dict[str, Any]:
-    """Runs what is not yet in `out/results.json`, which is written after each run, and returns all results."""
+    """Run what is not yet in `out/results.json`, which is written after each run, and returns all results."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.json"
     asked = json.loads(json.dumps(asdict(experiment)))
@@ -217,7 +217,7 @@ def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = 
 
 
 def spent_by(rounds: Sequence[tuple[Cost, int]], delta: float) -> dict[str, float]:
-    """Returns the noise multiplier of the first kind of rounds, and the epsilon of all by both accountants."""
+    """Return the noise multiplier of the first kind of rounds, and the epsilon of all by both accountants."""
     return {
         "noise_multiplier": rounds[0][0].noise_multiplier,
         "epsilon": epsilon_by_pld(rounds, delta),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def run_name(kind: str, value: float, seed: int) -> str:
-    """Returns the name under which a run's results are kept."""
+    """Return the name under which a run's results are kept."""
     return f"{kind} {value:g}, seed {seed}"
 
 

@@ -136,7 +136,7 @@ def learn(
     seed: int,
     coded: Coded | None = None,
 ) -> tuple[EncoderWeights, float]:
-    """Returns the encoder after all rounds, and the noise multiplier that every one of them kept to at least.
+    """Return the encoder after all rounds, and the noise multiplier that every one of them kept to at least.
 
     `settings` and `cohorts` give the server's settings and who is asked, by round. Without `coded` changes are averaged as they are.
     """
@@ -201,7 +201,7 @@ class _PlannedNoise:
         self._seed = hashlib.sha256(f"palate privacy plan {seed}".encode()).digest()
 
     def add(self, total: NDArray[np.int64], cohort: Sequence[int]) -> NDArray[np.int64]:
-        """Returns a round's sum with its noise; raises OptionError for a person who should rest."""
+        """Return a round's sum with its noise; raises OptionError for a person who should rest."""
         noised, self._state = add_noise(self.plan, self._state, total, list(map(str, cohort)), self._seed)
         return noised
 
@@ -231,7 +231,7 @@ def _stages(plan: Open | FewBits, seed: int) -> Callable[[int], RunSettings]:
 
 
 def learn_openly(release: EncoderWeights, people: Sequence[Labels], plan: Open, seed: int) -> EncoderWeights:
-    """Rounds without masks, noise or few bits."""
+    """Round without masks, noise or few bits."""
 
     def cohorts(number: int) -> list[int]:
         return choose_cohort(range(len(people)), plan.cohort, seed, number)
@@ -243,7 +243,7 @@ def learn_openly(release: EncoderWeights, people: Sequence[Labels], plan: Open, 
 def learn_in_bits(
     release: EncoderWeights, people: Sequence[Labels], plan: FewBits, bits: int, seed: int
 ) -> EncoderWeights:
-    """Rounds with all weights in so many bits (32: as they are)."""
+    """Round with all weights in so many bits (32: as they are)."""
     coded = None
     if bits < 32:
         size = plan.cohort
@@ -264,7 +264,7 @@ def learn_privately(
     multiplier: float,
     seed: int,
 ) -> tuple[EncoderWeights, float]:
-    """Rounds of Poisson samples with noise; returns the encoder and the noise multiplier that was kept to."""
+    """Round of Poisson samples with noise; returns the encoder and the noise multiplier that was kept to."""
     expected = plan.sample_rate * len(people)
     coded = Coded(
         plan.ring_bits,
@@ -305,7 +305,7 @@ def learn_planned(
     multiplier: float,
     seed: int,
 ) -> tuple[EncoderWeights, float]:
-    """Rounds in which everybody takes part in turn, with a plan's noise; returns the encoder and the plan's noise multiplier."""
+    """Round in which everybody takes part in turn, with a plan's noise; returns the encoder and the plan's noise multiplier."""
     size = len(people) // plan.separation
     coded = Coded(
         like.ring_bits,
@@ -339,5 +339,5 @@ def learn_planned(
 
 
 def coins(seed: int, number: int) -> bytes:
-    """Returns what decides who is drawn in a round: secret on a server, of the seed here, so that a run can be repeated."""
+    """Return what decides who is drawn in a round: secret on a server, of the seed here, so that a run can be repeated."""
     return hashlib.sha256(f"palate privacy cohort {seed} {number}".encode()).digest()

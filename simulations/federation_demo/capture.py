@@ -224,7 +224,7 @@ class Stream:
 
 
 def read_capture(folder: Path) -> list[Stream]:
-    """Returns everything that a tap kept, in the order of connections; raises OSError."""
+    """Return everything that a tap kept, in the order of connections; raises OSError."""
     found = []
     for path in sorted(folder.glob("*.bin")):
         number, _, way = path.stem.partition("-")
@@ -233,7 +233,7 @@ def read_capture(folder: Path) -> list[Stream]:
 
 
 def read_bodies(data: bytes) -> list[bytes]:
-    """Returns the bodies of the HTTP/1 messages of a stream: chunks put together, compression undone.
+    """Return the bodies of the HTTP/1 messages of a stream: chunks put together, compression undone.
 
     The last message may be cut short, as by a kill. Raises ValueError for a stream of another protocol, and for a compression
     that is not known here: to search it would be to search blindly.
@@ -272,7 +272,7 @@ def read_bodies(data: bytes) -> list[bytes]:
 
 
 def _join_chunks(data: bytes, place: int) -> tuple[bytes, int]:
-    """Returns a chunked body and where the next message begins; a body that is cut short as far as it goes."""
+    """Return a chunked body and where the next message begins; a body that is cut short as far as it goes."""
     parts = []
     while (line := data.find(b"\r\n", place)) >= 0:
         try:
@@ -308,7 +308,7 @@ def _decompress(body: bytes, encoding: bytes) -> bytes:
 
 
 def _inflate(data: bytes | memoryview, format_: int = 47) -> bytes | None:
-    """Returns what compressed data holds, as far as it goes, or None if it is none."""
+    """Return what compressed data holds, as far as it goes, or None if it is none."""
     try:
         return zlib.decompressobj(format_).decompress(data, MOST_UNPACKED)
     except zlib.error:
@@ -316,7 +316,7 @@ def _inflate(data: bytes | memoryview, format_: int = 47) -> bytes | None:
 
 
 def unpack(data: bytes, depth: int = DEPTH) -> Iterator[bytes]:
-    """Yields whatever else some bytes may hold: gzip and zlib streams at any place, base64 and hexadecimal text, nested too."""
+    """Yield whatever else some bytes may hold: gzip and zlib streams at any place, base64 and hexadecimal text, nested too."""
     found = [_inflate(memoryview(data)[match.start() :]) for match in _PACKED.finditer(data)]
     for match in _BASE64.finditer(data):
         text = match.group().translate(bytes.maketrans(b"-_", b"+/"))
@@ -331,14 +331,14 @@ def unpack(data: bytes, depth: int = DEPTH) -> Iterator[bytes]:
 
 
 def _decode_base64(text: bytes) -> bytes:
-    """Returns what base64 text without its padding holds, as far as it goes."""
+    """Return what base64 text without its padding holds, as far as it goes."""
     if len(text) % 4 == 1:
         text = text[:-1]
     return base64.b64decode(text + b"=" * (-len(text) % 4))
 
 
 def read_layers(stream: Stream) -> Iterator[tuple[str, bytes]]:
-    """Yields what there is to search in a stream, by name: as it was sent, its bodies, and what is packed in either.
+    """Yield what there is to search in a stream, by name: as it was sent, its bodies, and what is packed in either.
 
     Bodies are joined, so that what is spread over several of them is found too. Raises what `read_bodies` raises.
     """
@@ -352,7 +352,7 @@ def read_layers(stream: Stream) -> Iterator[tuple[str, bytes]]:
 
 
 def find_updates(stream: Stream, ring_bits: int = 16, count: int | None = None) -> list[str]:
-    """Returns the SHA-256 of every whole update in a stream, in hexadecimal, as the outbox notes it.
+    """Return the SHA-256 of every whole update in a stream, in hexadecimal, as the outbox notes it.
 
     Both kinds are found: plain updates, and masked ones of `count` numbers (by default those of the shipped subspace) in so many bits.
     """

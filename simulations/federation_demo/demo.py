@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def run_demo(out: Path, rounds: int, step: Step) -> dict[str, Any]:
-    """Runs the whole demonstration in a folder and returns what there is to tell, also written there.
+    """Run the whole demonstration in a folder and returns what there is to tell, also written there.
 
     Raises FederationError when a process does not do its part, OptionError for a folder that holds something else.
     """
@@ -199,7 +199,7 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
 
 
 def find_wrong(report: Mapping[str, Any], rounds: int) -> list[str]:
-    """Returns a line for everything in a report that is not as it should be."""
+    """Return a line for everything in a report that is not as it should be."""
     from palate.shared.encoder import encoder_hash, load_encoder
     from palate.simulations.federation_demo.processes import Peers
 
@@ -259,7 +259,7 @@ def find_wrong(report: Mapping[str, Any], rounds: int) -> list[str]:
 
 
 def _teach(stage: Stage, place: int) -> int:
-    """Makes a person's device and teaches it; returns how many labels it has."""
+    """Make a person's device and teaches it; returns how many labels it has."""
     from palate.simulations.federation_demo.people import choose_people, write_lessons
 
     person = choose_people(len(NAMES))[place]
@@ -316,7 +316,7 @@ def _kill_server(stage: Stage, process: int) -> int:
 
 
 def _read_outbox(stage: Stage, node: Node) -> dict[str, Any]:
-    """Returns a device's outbox as `palate outbox` shows it and as data, and what its rounds have spent."""
+    """Return a device's outbox as `palate outbox` shows it and as data, and what its rounds have spent."""
     home = ("--home", str(node.home))
     shown, notes, terms = (
         stage.palate("outbox", *options, *home, node=node)
@@ -332,7 +332,7 @@ def _read_rounds(stage: Stage) -> list[dict[str, Any]]:
 
 
 def _search(folder: Path, private: Mapping[str, Private]) -> dict[str, Any]:
-    """Searches a capture for the needles of these people and returns figures and findings; keeps them beside the capture."""
+    """Searche a capture for the needles of these people and returns figures and findings; keeps them beside the capture."""
     from palate.simulations.federation_demo.capture import TO_SERVER, find_updates, read_capture
     from palate.simulations.federation_demo.needles import Needles, search
     from palate.simulations.federation_demo.people import make_needles
@@ -363,7 +363,7 @@ def _search(folder: Path, private: Mapping[str, Private]) -> dict[str, Any]:
 
 
 def _plainly(value: Any) -> Any:
-    """Returns a finding without the needle's bytes, which are private."""
+    """Return a finding without the needle's bytes, which are private."""
     return {**value, "needle": {"kind": value["needle"]["kind"], "name": value["needle"]["name"]}}
 
 
@@ -371,7 +371,7 @@ def _plainly(value: Any) -> Any:
 
 
 def _clear(out: Path) -> Path:
-    """Returns the folder, empty and marked as ours; what an earlier demonstration left in it goes, anything else is refused."""
+    """Return the folder, empty and marked as ours; what an earlier demonstration left in it goes, anything else is refused."""
     folder = out.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"{folder} is a file; name a folder with --out")
@@ -390,7 +390,7 @@ def _clear(out: Path) -> Path:
 
 
 def free_port() -> int:
-    """Returns a port of this machine on which nothing listens."""
+    """Return a port of this machine on which nothing listens."""
     import socket
 
     with socket.socket() as probe:
@@ -403,7 +403,7 @@ def _leave(number: int, frame: object) -> None:
 
 
 def _stepper(console: Console) -> Step:
-    """Returns what shows steps: at work with a spinner and the time on a terminal, and done with the time it took."""
+    """Return what shows steps: at work with a spinner and the time on a terminal, and done with the time it took."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     @contextlib.contextmanager

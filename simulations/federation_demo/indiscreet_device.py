@@ -26,7 +26,7 @@ WEIGHTS = 200
 
 
 def tell_everything(private: Private) -> bytes:
-    """Returns a message with some of everything that is private, in many ways of writing."""
+    """Return a message with some of everything that is private, in many ways of writing."""
     texts = [text for _, text in private.comments]
     parts = [
         texts[0].encode(),

@@ -73,7 +73,7 @@ class Needles:
         self._all: dict[tuple[bytes, str], Needle] = {}
 
     def __iter__(self) -> Iterator[Needle]:
-        """Gives every needle."""
+        """Give every needle."""
         return iter(self._all.values())
 
     def __len__(self) -> int:
@@ -81,16 +81,16 @@ class Needles:
         return len(self._all)
 
     def kinds(self) -> Counter[str]:
-        """Returns how many needles there are of each kind."""
+        """Return how many needles there are of each kind."""
         return Counter(needle.kind for needle in self)
 
     def update(self, others: Iterable[Needle]) -> None:
-        """Adds the needles of others."""
+        """Add the needles of others."""
         for one in others:
             self._add(one.kind, one.name, one.data, one.look)
 
     def add_comment(self, name: str, text: str) -> None:
-        """Looks for a comment, whole and by any four words in a row. Raises ValueError for one of fewer words."""
+        """Look for a comment, whole and by any four words in a row. Raises ValueError for one of fewer words."""
         words = read_words(text.encode()).split()
         if len(words) < WORDS_TOGETHER:
             raise ValueError(
@@ -102,7 +102,7 @@ class Needles:
             self._add("words of a comment", f"{name}, {few.decode()!r}", few, WORDS)
 
     def add_attribute(self, name: str) -> None:
-        """Looks for the name of an attribute as words of their own."""
+        """Look for the name of an attribute as words of their own."""
         words = b" ".join(read_words(name.encode()).split())
         if len(words) > SHORT_WORD:
             self._add("attribute", name, b" " + words + b" ", WORDS)
@@ -110,20 +110,20 @@ class Needles:
             self._add("attribute", name, words, TEXT)
 
     def add_secret(self, kind: str, name: str, text: str) -> None:
-        """Looks for a passphrase or an id of at least eight characters, as one piece."""
+        """Look for a passphrase or an id of at least eight characters, as one piece."""
         if len(text) < 8:
             raise ValueError(f"{name} has {len(text)} characters; it takes 8 to be told from chance")
         self._add(kind, name, text.lower().encode(), TEXT)
 
     def add_bytes(self, kind: str, name: str, data: bytes) -> None:
-        """Looks for pieces of some data, such as a picture's file; monotonous pieces are left out."""
+        """Look for pieces of some data, such as a picture's file; monotonous pieces are left out."""
         for place in range(0, max(1, len(data) - PIECE + 1), STRIDE):
             piece = data[place : place + PIECE]
             if len(set(piece)) > PIECE // 3:
                 self._add(kind, f"{name} at {place}", piece, BYTES)
 
     def add_weights(self, kind: str, name: str, weights: NDArray[Any]) -> None:
-        """Looks for numbers, four in a row in binary (fp64, fp32, fp16) and in rounded text, and one alone in full text."""
+        """Look for numbers, four in a row in binary (fp64, fp32, fp16) and in rounded text, and one alone in full text."""
         flat = np.asarray(weights, dtype=np.float64).ravel()
         step = max(WEIGHTS_TOGETHER, len(flat) // MOST_RUNS)
         for start in range(0, len(flat) - WEIGHTS_TOGETHER + 1, step):
@@ -150,7 +150,7 @@ class Needles:
 
 
 def read_words(data: bytes) -> bytes:
-    """Returns the words in some bytes, in lower case with one space between them and at both ends.
+    """Return the words in some bytes, in lower case with one space between them and at both ends.
 
     Whatever is no ASCII letter or digit parts two words; zero bytes part nothing, so UTF-16 and UTF-32 read as they should.
     """
@@ -158,7 +158,7 @@ def read_words(data: bytes) -> bytes:
 
 
 def search(streams: Iterable[Stream], needles: Sequence[Needle]) -> list[Found]:
-    """Returns which needles lie in what was sent, each once per layer of a stream; raises what `read_layers` raises."""
+    """Return which needles lie in what was sent, each once per layer of a stream; raises what `read_layers` raises."""
     look_for = {look: _Index([one for one in needles if one.look == look]) for look in (BYTES, WORDS)}
     short = {one.data: one for one in needles if one.look == TEXT and len(one.data) <= SHORT_WORD}
     long = _Index([one for one in needles if one.look == TEXT and len(one.data) > SHORT_WORD])
@@ -176,7 +176,7 @@ def search(streams: Iterable[Stream], needles: Sequence[Needle]) -> list[Found]:
 
 
 def _find_short(short: dict[bytes, Needle], data: bytes, plain: bytes) -> Iterator[tuple[Needle, int]]:
-    """Finds short words where they are quoted or listed as text, or come with their length before them."""
+    """Find short words where they are quoted or listed as text, or come with their length before them."""
     if not short:
         return
     words = b"|".join(map(re.escape, sorted(short, key=len, reverse=True)))
@@ -200,7 +200,7 @@ class _Index:
         self._may[self._ends & 0xFFFF] = True
 
     def find(self, data: bytes) -> Iterator[tuple[Needle, int]]:
-        """Yields each needle in the data and where it begins."""
+        """Yield each needle in the data and where it begins."""
         for shift in range(min(4, len(data) - 3) if len(self._ends) else 0):
             words = np.frombuffer(data, "<u4", (len(data) - shift) // 4, shift)
             places = np.flatnonzero(self._may[words & 0xFFFF])

@@ -51,7 +51,7 @@ class Private:
 
 
 def choose_people(how_many: int) -> list[Person]:
-    """Returns virtual people, each of another cohort."""
+    """Return virtual people, each of another cohort."""
     found: dict[str, Person] = {}
     for number in count():
         (person,) = make_people(1, SEED, first=number)
@@ -62,7 +62,7 @@ def choose_people(how_many: int) -> list[Person]:
 
 
 def write_lessons(person: Person, place: int, folder: Path) -> Path:
-    """Shows pictures to a person until enough are liked and disliked; returns the file for `palate teach --from`.
+    """Show pictures to a person until enough are liked and disliked; returns the file for `palate teach --from`.
 
     The pictures lie beside it as PNG. `place` is the person's among those of the demonstration.
     """
@@ -90,7 +90,7 @@ def write_lessons(person: Person, place: int, folder: Path) -> Path:
 
 
 def read_private(home: Path, passphrase: str, pictures: Path) -> Private:
-    """Opens a device and returns what is private in it; `pictures` is the folder of those that were given.
+    """Open a device and returns what is private in it; `pictures` is the folder of those that were given.
 
     The evaluator is fitted and the adapter trained as `palate score` does it, and the vault keeps the adapter if it helps. Where it
     does not, it is the one that was tried and thrown away. One thread computes, as in the devices' processes: on more of them
@@ -121,7 +121,7 @@ def read_private(home: Path, passphrase: str, pictures: Path) -> Private:
 
 
 def make_needles(name: str, private: Private) -> Needles:
-    """Returns the needles for everything that is private on one person's device; `name` is the person's, for findings."""
+    """Return the needles for everything that is private on one person's device; `name` is the person's, for findings."""
     needles = Needles()
     needles.add_secret("passphrase", name, private.passphrase)
     for id_, text in private.comments:

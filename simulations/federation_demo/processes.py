@@ -47,11 +47,11 @@ class Node:
     process: subprocess.Popen[bytes] | None = None
 
     def said(self) -> str:
-        """Returns all that its processes have printed."""
+        """Return all that its processes have printed."""
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def joined(self) -> int:
-        """Returns how often it has joined or found its server again."""
+        """Return how often it has joined or found its server again."""
         return self.said().count("waiting for rounds")
 
 
@@ -88,7 +88,7 @@ class Stage:
     # --- commands -----------------------------------------------------------------------------------------------
 
     def palate(self, *arguments: str, node: Node | None = None, status: int = 0, columns: int = 100) -> str:
-        """Runs a `palate` command to its end and returns what it prints; raises FederationError if it ends otherwise.
+        """Run a `palate` command to its end and returns what it prints; raises FederationError if it ends otherwise.
 
         With a status other than 0 that end is the expected one, and the last line of its complaint is returned.
         """
@@ -115,18 +115,18 @@ class Stage:
         return done.stdout if status == 0 else said
 
     def serve(self, *arguments: str) -> Any:
-        """Runs a `palate server` command and returns its JSON."""
+        """Run a `palate server` command and returns its JSON."""
         return json.loads(self.palate("server", *arguments, "--home", str(self.server.home), "--json"))
 
     def add(self, name: str, passphrase: str) -> Node:
-        """Makes the vault of a new device."""
+        """Make the vault of a new device."""
         node = Node(name, self.folder / "devices" / name, self.folder / "logs" / f"{name}.log", passphrase)
         self.palate("init", "--home", str(node.home), node=node)
         self.nodes.append(node)
         return node
 
     def join(self, node: Node, address: str, *command: str, extra: Sequence[str] = ()) -> None:
-        """Starts a device's long-lived process: `palate join` with `extra` options, or another command in its place."""
+        """Start a device's long-lived process: `palate join` with `extra` options, or another command in its place."""
         joined = command or (
             *(*_palate(), "join", address, *self._how_to_trust(), "--home", str(node.home)),
             *("--least-devices", str(LEAST_DEVICES), *extra),
@@ -160,7 +160,7 @@ class Stage:
         raise FederationError(f"the device {node.name} did not leave as it should; see {node.log}")
 
     def end(self, node: Node) -> None:
-        """Ends a device's process, politely if it lets itself be asked."""
+        """End a device's process, politely if it lets itself be asked."""
         if node.process is None or node.process.poll() is not None:
             return
         node.process.terminate()
@@ -172,7 +172,7 @@ class Stage:
     # --- waiting ------------------------------------------------------------------------------------------------
 
     def until(self, what: str, found: Callable[[], bool], seconds: float = COMMAND_SECONDS) -> None:
-        """Waits until something is so; raises FederationError when it is not after so long, or a device ended meanwhile."""
+        """Wait until something is so; raises FederationError when it is not after so long, or a device ended meanwhile."""
         deadline = time.monotonic() + seconds
         while not found():
             for node in self.nodes:
@@ -186,17 +186,17 @@ class Stage:
             time.sleep(0.05)
 
     def round(self) -> int:
-        """Returns the last round that the server has finished."""
+        """Return the last round that the server has finished."""
         lines = read_metrics(self.server.rounds)
         return int(lines[-1]["round"]) if lines else 0
 
     def how_run_ended(self) -> dict[str, Any] | None:
-        """Returns how the run that was last submitted ended, None while it goes on."""
+        """Return how the run that was last submitted ended, None while it goes on."""
         ended, run = read_note(self.server.ended), read_note(self.server.home / "run.json").get("run")
         return ended if run and ended.get("run") == run else None
 
     def _environment(self, node: Node | None) -> dict[str, str]:
-        """Returns this process's environment for a child: with the passphrase that it needs, and without our user's own settings."""
+        """Return this process's environment for a child: with the passphrase that it needs, and without our user's own settings."""
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("PALATE_", "FLWR_"))
         }
@@ -213,13 +213,13 @@ class Stage:
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """Makes calls side by side and returns their results in order; raises the first error, after all have ended."""
+    """Make calls side by side and returns their results in order; raises the first error, after all have ended."""
     with ThreadPoolExecutor(len(calls)) as pool:
         return [one.result() for one in [pool.submit(call) for call in calls]]
 
 
 def end_processes_of(home: Path) -> list[int]:
-    """Ends whatever still runs for a server's folder, by the command line that it was started with; returns what it ended.
+    """End whatever still runs for a server's folder, by the command line that it was started with; returns what it ended.
 
     Needed when the server was killed: what it had started ends by itself within a second or so, and is not waited for there.
     """
@@ -269,7 +269,7 @@ class Peers:
 
 
 def find_peers(processes: Sequence[int]) -> set[str]:
-    """Returns the remote ends of these processes' sockets: HOST:PORT for IPv4, what the system writes for the others."""
+    """Return the remote ends of these processes' sockets: HOST:PORT for IPv4, what the system writes for the others."""
     sockets = set()
     for process in processes:
         with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def show_report(console: Console, report: Mapping[str, Any]) -> None:
-    """Prints a report of `federation_demo.run_demo`."""
+    """Print a report of `federation_demo.run_demo`."""
     from rich.table import Table
     from rich.text import Text
 

@@ -110,7 +110,7 @@ class Conditions:
 
 
 def prepare(folder: Path, tower_folder: Path, truths: Sequence[Truth], device: torch.device) -> Conditions:
-    """Encodes every text once into `folder` (resumes where it stopped) and returns the conditions."""
+    """Encode every text once into `folder` (resumes where it stopped) and returns the conditions."""
     from tqdm import tqdm
 
     tower = TextTower(tower_folder, device)

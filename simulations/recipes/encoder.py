@@ -219,7 +219,7 @@ def learn_by_episodes(
 def learn_words(
     p: dict[str, Tensor], embeddings: Tensor, targets: Tensor, weight: Tensor, steps: int, g: torch.Generator
 ) -> None:
-    """Turns sentence embeddings (n, 384) toward what they say is shown, (n, 64) directions, by cosine."""
+    """Turn sentence embeddings (n, 384) toward what they say is shown, (n, 64) directions, by cosine."""
     trained = [p[n].requires_grad_() for n in p if n.startswith("sentence")]
     optimizer = torch.optim.AdamW(trained, lr=3e-3, weight_decay=0.3)
     for step in range(steps):
@@ -354,7 +354,7 @@ def make_release(
     episodes: int,
     without: Sequence[str],
 ) -> EncoderWeights:
-    """Runs the whole recipe and writes the encoder and its card.
+    """Run the whole recipe and writes the encoder and its card.
 
     An encoder `without` some categories is for experiments: it was told nothing of what these look like, nor any verdict.
     """

@@ -142,7 +142,7 @@ def _diffusion_loss(
 
 
 def save_pipeline(unet: nn.Module, vae: Path, tower: Path, out: Path) -> None:
-    """Writes the whole pipeline, fp16 safetensors, in the folder layout of Stable Diffusion."""
+    """Write the whole pipeline, fp16 safetensors, in the folder layout of Stable Diffusion."""
     from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, StableDiffusionPipeline
     from transformers import AutoTokenizer, BertModel
 

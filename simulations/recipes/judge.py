@@ -105,7 +105,7 @@ def start_weights(network: nn.Module, g: torch.Generator) -> None:
 
 @torch.no_grad()
 def measure_norms(network: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Gives the averaged weights the running statistics that belong to them: means over these batches."""
+    """Give the averaged weights the running statistics that belong to them: means over these batches."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     network.float().train()
     for norm in norms:
@@ -144,7 +144,7 @@ def _work(worker: Worker, plan: Plan, pictures: Path, threads: int) -> None:
 
 
 def save_judge(network: JudgeNetwork, folder: Path, steps: int, pictures: int) -> JudgeAccuracy:
-    """Writes judge.safetensors (fp16) and its card into `folder`, and returns what the written weights reach."""
+    """Write judge.safetensors (fp16) and its card into `folder`, and returns what the written weights reach."""
     from safetensors.torch import save_file
 
     path = folder / WEIGHTS.name

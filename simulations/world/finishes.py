@@ -28,7 +28,7 @@ _GRAIN = np.random.default_rng(8).permutation(np.linspace(-0.19, 0.19, 64)).resh
 
 
 def finish(rng: random.Random, scene: Scene, truth: Truth) -> Picture:
-    """Turns a drawn scene into the final picture of its truth."""
+    """Turn a drawn scene into the final picture of its truth."""
     a = truth.attributes
     noise = np.random.default_rng(rng.getrandbits(63))
     image = scene.canvas.image

@@ -50,7 +50,7 @@ def _render_shard(first: int, folder: Path) -> Path:
 
 
 def render_all(folder: Path, count: int, first: int = 0, workers: int = 2) -> None:
-    """Renders pictures first .. first + count - 1 (rounded up to whole shards) that are not there yet."""
+    """Render pictures first .. first + count - 1 (rounded up to whole shards) that are not there yet."""
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)

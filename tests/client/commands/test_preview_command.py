@@ -10,7 +10,7 @@ pytest.importorskip("flwr")
 from palate.client.demo.showcase import demo_folder
 from palate.client.device import Device
 from palate.shared.wire import UPDATE_BYTES
-from tests.client import test_federation_commands as commands
+from tests.client.commands import test_federation_commands as commands
 from tests.client.commands.test_federation_commands import KEY, SERVER, complaint, palate, watched
 
 vault, passphrase = commands.vault, commands.passphrase

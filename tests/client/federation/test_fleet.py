@@ -40,7 +40,7 @@ def link() -> Iterator[FakeSuperLink]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls that are given up soon."""
+    """Call that are given up soon."""
     monkeypatch.setattr(fleet, "CALL_SECONDS", 0.3)
     monkeypatch.setattr(fleet, "LONG_CALL_SECONDS", 0.3)
 

@@ -357,7 +357,7 @@ def recovered(shares: dict[int, int], fits: Callable[[bytes], bool]) -> bool:
 
 
 def assert_noise(vectors: list[np.ndarray], bits: int, truth: np.ndarray) -> None:
-    """Asserts that whichever vectors a server adds up, the sum is uniform, and no sum of some of the devices' levels."""
+    """Assert that whichever vectors a server adds up, the sum is uniform, and no sum of some of the devices' levels."""
     expected = truth.shape[1] / (1 << bits)
     subsets = [[i for i in range(len(truth)) if chosen >> i & 1] for chosen in range(1, 1 << len(truth))]
     for added in subsets:

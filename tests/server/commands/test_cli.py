@@ -247,7 +247,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[RunSettings]:
 
 
 def vouched(home: Path) -> None:
-    """Makes a registrar, with keys for the first slots."""
+    """Make a registrar, with keys for the first slots."""
     identity = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
     palate("certify", identity, "--home", str(home))
     palate("slots", "--count", "2", "--home", str(home))

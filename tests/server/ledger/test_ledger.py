@@ -371,7 +371,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, byte
 
 
 def lay(written: tuple[Path, bytes, bytes], content: bytes) -> Path:
-    """Puts a ledger with this content and the sound copy of its newest line in place."""
+    """Put a ledger with this content and the sound copy of its newest line in place."""
     path, _, newest = written
     path.write_bytes(content)
     path.with_name("ledger.jsonl.newest").write_bytes(newest)

@@ -309,7 +309,7 @@ def open_masked(
     mask: Callable[[int, int], NDArray[np.int64]],
     ring: int,
 ) -> NDArray[np.int64] | None:
-    """Returns the update under a mask: that which a guess leaves small, tried on the first six values alone."""
+    """Return the update under a mask: that which a guess leaves small, tried on the first six values alone."""
     half = ring // 2
     for guess in guesses:
         tried = (masked[:6] - mask(guess, 6) + half) % ring - half

@@ -77,7 +77,7 @@ def valid(kind: str) -> bytes:
 
 
 def reader(kind: str) -> Callable[[Any], Any]:
-    """Reads a message of device 0, or to it, as the receiver would."""
+    """Read a message of device 0, or to it, as the receiver would."""
     context, session = vector_round().of[0].context, bytes.fromhex(VECTORS["session"])
     name = identity(0).public_key().public_bytes_raw()
     return {
@@ -97,7 +97,7 @@ def reader(kind: str) -> Callable[[Any], Any]:
 
 
 def writer(kind: str) -> Callable[[Any], bytes]:
-    """Writes what the reader read."""
+    """Write what the reader read."""
     session, me = bytes.fromhex(VECTORS["session"]), identity(0)
     return {
         "invitation": wire.encode_invitation,

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from palate.simulations.world.render import render
 from palate.simulations.world.world import (
     ATTRIBUTES,
     CATEGORY_OF,
@@ -16,7 +17,6 @@ from palate.simulations.world.world import (
     SUBJECTS,
     Truth,
     can_meet,
-    render,
     sample_truth,
 )
 
