@@ -19,7 +19,7 @@ What remains, plainly:
   1 - (1 - p)**size for a share p of liars: 10 % of liars spoil 27 % of groups of three. No rule here holds once half of the
   groups are spoiled: of groups of two above 29 % of liars, of three above 20 %, of five above 13 %.
 - Liars who all push the same way in every round, no farther off than people differ among themselves (min-max, ALIE), or a
-  backdoor in such a coat, get through every rule here and through Flower's too: `benchmarks.liars` says by how much. Within one
+  backdoor in such a coat, get through every rule here and through Flower's too: `benchmarks.many_liars` says by how much. Within one
   round they cannot be told from people of another taste. What all rounds together may do is bounded (`trust_region`), and the encoder
   is tried before it becomes a release (`acceptance`).
 - A liar can silence its group by a sum that is too long: a lost group, no harm to the encoder.

@@ -1,6 +1,6 @@
 """What devices that lie send: eight attacks on the encoder, made to get past the group rules and the norm bound.
 
-Where it stands in the flow: `liars` runs rounds in which a share of the virtual people lies; for each round it asks this module
+Where it stands in the flow: `many_liars` runs rounds in which a share of the virtual people lies; for each round it asks this module
 what they send. Liars here are strong: all of them work together, and they know the encoder, what every honest device sends, the
 rule, the groups, and the bound on length (Kerckhoffs' principle; a real liar knows less).
 

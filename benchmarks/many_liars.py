@@ -1,8 +1,8 @@
 """How well the rules against lying devices hold: attacks, shares of liars and rules, with masks over groups and without.
 
-    python -m benchmarks.liars [--out FOLDER] [--quick] [--seeds N ...]
+    python -m benchmarks.many_liars [--out FOLDER] [--quick] [--seeds N ...]
 
-One run of a federation for each cell of `simulations/experiments/liars.toml`; what is lost is counted in points of pairwise
+One run of a federation for each cell of `simulations/experiments/many_liars.toml`; what is lost is counted in points of pairwise
 accuracy on people who took no part, against the same people with no liar and a plain mean. For the taste backdoor it is also
 counted how much more often a disliked picture with the pushed attribute is put above a liked one without it. Each cell is noted
 in FOLDER/cells.jsonl when it is done, and a run that was stopped goes on from there. Writes results.json, table.md and plot.png.
@@ -22,11 +22,18 @@ import numpy as np
 from tqdm import tqdm
 
 from palate.shared.encoder import load_encoder
-from palate.simulations.attacks.liars import Defence, Grid, Outcome, make_world, read_grid, run_liars
+from palate.simulations.attacks.many_liars import (
+    Defence,
+    LiarsExperiment,
+    LiarsOutcome,
+    draw_participants,
+    read_liars_experiment,
+    run_liars,
+)
 from palate.simulations.crowd.population import draw_pool
 from palate.simulations.experiments.experiment import WEAK
 
-COMMAND = "python -m benchmarks.liars"
+COMMAND = "python -m benchmarks.many_liars"
 NOBODY = "nobody"
 PLAIN = Defence("mean", 1)
 
@@ -41,138 +48,140 @@ class Cell:
     defence: str
 
 
-def cells(grid: Grid) -> Iterator[tuple[Cell, Defence]]:
+def cells(experiment: LiarsExperiment) -> Iterator[tuple[Cell, Defence]]:
     """Yield all runs, those without liars first, then seed by seed."""
-    for seed in grid.seeds:
-        for defence in grid.defences:
+    for seed in experiment.seeds:
+        for defence in experiment.defences:
             yield Cell(seed, 0.0, NOBODY, defence.name), defence
-        for share in grid.shares:
-            for attack in grid.attacks:
-                for defence in grid.defences:
+        for share in experiment.shares:
+            for attack in experiment.attacks:
+                for defence in experiment.defences:
                     yield Cell(seed, share, attack, defence.name), defence
 
 
-def read_cells(path: Path) -> dict[Cell, Outcome]:
+def read_cells(path: Path) -> dict[Cell, LiarsOutcome]:
     """Read the runs that are done."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         row = json.loads(line)
-        found[Cell(**row["cell"])] = Outcome(**row["outcome"])
+        found[Cell(**row["cell"])] = LiarsOutcome(**row["outcome"])
     return found
 
 
-def run_cells(grid: Grid, out: Path) -> dict[Cell, Outcome]:
-    """Run what is not done yet and returns all runs of the grid."""
+def run_cells(experiment: LiarsExperiment, out: Path) -> dict[Cell, LiarsOutcome]:
+    """Run what is not done yet and returns all runs of the experiment."""
     path = out / "cells.jsonl"
     done = read_cells(path)
-    pool = draw_pool(grid.pictures, out / "cache")
+    pool = draw_pool(experiment.pictures, out / "cache")
     release = load_encoder(WEAK)
-    worlds: dict[int, Any] = {}
-    wanted = list(cells(grid))
+    crowds: dict[int, Any] = {}
+    wanted = list(cells(experiment))
     missing = [(cell, defence) for cell, defence in wanted if cell not in done]
     for cell, defence in tqdm(missing, desc="federations", unit="run", mininterval=5, disable=None):
-        if cell.seed not in worlds:
-            worlds = {cell.seed: make_world(grid, release, pool, cell.seed)}
-        attack = grid.attacks[0] if cell.attack == NOBODY else cell.attack
-        done[cell] = run_liars(worlds[cell.seed], grid, defence, share=cell.share, attack=attack)
+        if cell.seed not in crowds:
+            crowds = {cell.seed: draw_participants(experiment, release, pool, cell.seed)}
+        attack = experiment.attacks[0] if cell.attack == NOBODY else cell.attack
+        done[cell] = run_liars(crowds[cell.seed], experiment, defence, share=cell.share, attack=attack)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"cell": asdict(cell), "outcome": asdict(done[cell])}) + "\n")
     return {cell: done[cell] for cell, _ in wanted}
 
 
-def points_lost(grid: Grid, done: dict[Cell, Outcome], share: float, attack: str, defence: str) -> float:
+def points_lost(
+    experiment: LiarsExperiment, done: dict[Cell, LiarsOutcome], share: float, attack: str, defence: str
+) -> float:
     """Points of accuracy lost against no liars and a plain mean without masks, the mean over seeds."""
     lost = [
         done[Cell(seed, 0.0, NOBODY, PLAIN.name)].accuracy - done[Cell(seed, share, attack, defence)].accuracy
-        for seed in grid.seeds
+        for seed in experiment.seeds
     ]
     return 100 * float(np.mean(lost))
 
 
-def pushed(grid: Grid, done: dict[Cell, Outcome], share: float, defence: str) -> float:
+def pushed(experiment: LiarsExperiment, done: dict[Cell, LiarsOutcome], share: float, defence: str) -> float:
     """By how many points more often the backdoor's pictures win wrongly than with nobody lying, the mean over seeds."""
     more = [
         done[Cell(seed, share, "taste backdoor", defence)].pushed_wins
         - done[Cell(seed, 0.0, NOBODY, PLAIN.name)].pushed_wins
-        for seed in grid.seeds
+        for seed in experiment.seeds
     ]
     return 100 * float(np.mean(more))
 
 
-def summarize(grid: Grid, done: dict[Cell, Outcome]) -> dict[str, Any]:
+def summarize(experiment: LiarsExperiment, done: dict[Cell, LiarsOutcome]) -> dict[str, Any]:
     """Return the figures as plain JSON."""
-    defences = [one.name for one in grid.defences]
-    plain = [done[Cell(seed, 0.0, NOBODY, PLAIN.name)] for seed in grid.seeds]
+    defences = [one.name for one in experiment.defences]
+    plain = [done[Cell(seed, 0.0, NOBODY, PLAIN.name)] for seed in experiment.seeds]
     lost = {
         f"{share:g}": {
-            attack: {name: round(points_lost(grid, done, share, attack, name), 2) for name in defences}
-            for attack in grid.attacks
+            attack: {name: round(points_lost(experiment, done, share, attack, name), 2) for name in defences}
+            for attack in experiment.attacks
         }
-        for share in grid.shares
+        for share in experiment.shares
     }
     return {
-        "title": grid.title,
+        "title": experiment.title,
         "command": COMMAND,
         "accuracy_without_liars": round(float(np.mean([one.accuracy for one in plain])), 4),
-        "cost_without_liars": {n: round(points_lost(grid, done, 0.0, NOBODY, n), 2) for n in defences},
+        "cost_without_liars": {n: round(points_lost(experiment, done, 0.0, NOBODY, n), 2) for n in defences},
         "points_lost": lost,
         "worst": {
             share: {name: max(row[name] for row in by_attack.values()) for name in defences}
             for share, by_attack in lost.items()
         },
         "backdoor_points": {
-            f"{share:g}": {name: round(pushed(grid, done, share, name), 2) for name in defences}
-            for share in grid.shares
-            if "taste backdoor" in grid.attacks
+            f"{share:g}": {name: round(pushed(experiment, done, share, name), 2) for name in defences}
+            for share in experiment.shares
+            if "taste backdoor" in experiment.attacks
         },
-        "seeds": list(grid.seeds),
+        "seeds": list(experiment.seeds),
     }
 
 
-def table(grid: Grid, found: dict[str, Any]) -> str:
+def table(experiment: LiarsExperiment, found: dict[str, Any]) -> str:
     """Return the figures as a table in Markdown, defences down, attacks across."""
     lines = [
-        f"{grid.title}. Accuracy with nobody lying and a plain mean: {found['accuracy_without_liars']:.3f}.",
+        f"{experiment.title}. Accuracy with nobody lying and a plain mean: {found['accuracy_without_liars']:.3f}.",
         "",
     ]
-    head = ["defence", "liars", "nobody", *grid.attacks, "worst", "backdoor wins more often"]
+    head = ["defence", "liars", "nobody", *experiment.attacks, "worst", "backdoor wins more often"]
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for defence in grid.defences:
+    for defence in experiment.defences:
         name = defence.name
         for share in found["points_lost"]:
             row = found["points_lost"][share]
             values = [f"{found['cost_without_liars'][name]:.1f}"]
-            values += [f"{row[attack][name]:.1f}" for attack in grid.attacks]
+            values += [f"{row[attack][name]:.1f}" for attack in experiment.attacks]
             values += [f"{found['worst'][share][name]:.1f}"]
             values += [f"{found['backdoor_points'][share][name]:+.1f}" if found["backdoor_points"] else ""]
             lines.append(f"| {name} | {float(share):.0%} | " + " | ".join(values) + " |")
     return "\n".join(lines) + "\n"
 
 
-def plot(grid: Grid, found: dict[str, Any], path: Path) -> Path:
+def plot(experiment: LiarsExperiment, found: dict[str, Any], path: Path) -> Path:
     """Draws a heat map of the points lost for each share of liars."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = [one.name for one in grid.defences]
+    names = [one.name for one in experiment.defences]
     shares = sorted(found["points_lost"], key=float)
     figure, panels = plt.subplots(
         1, len(shares), figsize=(5.2 * len(shares) + 1, 0.42 * len(names) + 2), sharey=True, squeeze=False
     )
     for axes, share in zip(panels[0], shares, strict=True):
         values = np.array(
-            [[found["points_lost"][share][attack][name] for attack in grid.attacks] for name in names]
+            [[found["points_lost"][share][attack][name] for attack in experiment.attacks] for name in names]
         )
         image = axes.imshow(values, cmap="RdYlGn_r", vmin=-1, vmax=8, aspect="auto")
-        axes.set_xticks(range(len(grid.attacks)), grid.attacks, rotation=45, ha="right")
+        axes.set_xticks(range(len(experiment.attacks)), experiment.attacks, rotation=45, ha="right")
         axes.set_yticks(range(len(names)), names)
         axes.set_title(f"{float(share):.0%} liars")
         for (row, column), value in np.ndenumerate(values):
             axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7)
     figure.colorbar(image, ax=panels[0].tolist(), label="points of accuracy lost", fraction=0.02, pad=0.01)
-    figure.suptitle(grid.title, fontsize=10)
+    figure.suptitle(experiment.title, fontsize=10)
     figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)
     return path
@@ -181,23 +190,23 @@ def plot(grid: Grid, found: dict[str, Any], path: Path) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--out", type=Path, default=Path("demo-out") / "liars")
+    p.add_argument("--out", type=Path, default=Path("demo-out") / "many-liars")
     p.add_argument("--quick", action="store_true", help="a few rounds of a few people: does everything run?")
     p.add_argument("--seeds", type=int, nargs="+", help="instead of the file's")
     a = p.parse_args(arguments)
-    grid = read_grid()
+    experiment = read_liars_experiment()
     if a.seeds:
-        grid = replace(grid, seeds=tuple(a.seeds))
+        experiment = replace(experiment, seeds=tuple(a.seeds))
     if a.quick:
-        grid = replace(
-            grid, people=40, strangers=4, pictures=400, rounds=2, cohort=12, shares=(0.2,), seeds=(1,)
+        experiment = replace(
+            experiment, people=40, strangers=4, pictures=400, rounds=2, cohort=12, shares=(0.2,), seeds=(1,)
         )
     a.out.mkdir(parents=True, exist_ok=True)
-    found = summarize(grid, run_cells(grid, a.out))
+    found = summarize(experiment, run_cells(experiment, a.out))
     (a.out / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    text = table(grid, found)
+    text = table(experiment, found)
     (a.out / "table.md").write_text(text, encoding="utf-8")
-    plot(grid, found, a.out / "plot.png")
+    plot(experiment, found, a.out / "plot.png")
     print(text)
     return 0
 

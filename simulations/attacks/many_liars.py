@@ -1,6 +1,6 @@
 """A federation in which some people lie: rounds under one attack and one rule, and what that costs everybody.
 
-Where it stands in the flow: `benchmarks.liars` runs this for a grid of attacks, shares of liars and rules. People are trained by
+Where it stands in the flow: `benchmarks.many_liars` runs this for a grid of attacks, shares of liars and rules. People are trained by
 the very function of a device, groups are cut by `server.robust.make_groups`, sums that are too long are dropped and rules are
 taken by the server's own code, and the outcome is judged as any experiment's: by people who took no part.
 
@@ -31,7 +31,7 @@ from palate.server.strategy import average, server_step
 from palate.shared.encoder import EncoderWeights, encoder_hash, flatten, unflatten
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import EncoderUpdate, LocalSettings
-from palate.simulations.attacks.lies import (
+from palate.simulations.attacks.poisoned_updates import (
     ATTACKS,
     Poison,
     Situation,
@@ -50,7 +50,7 @@ Floats = NDArray[np.float32]
 FLOWERS: Final = ("multikrum", "bulyan", "fedmedian", "fedtrimmedavg")  # without masks
 TRIM: Final = 0.3  # of both trimmed means: as much as the most liars that are tried
 STRANGERS_SEED: Final = 4001
-FILE: Final = Path(__file__).parents[1] / "experiments" / "liars.toml"
+FILE: Final = Path(__file__).parents[1] / "experiments" / "many_liars.toml"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Defence:
 
 
 @dataclass(frozen=True)
-class Grid:
+class LiarsExperiment:
     """What the TOML file asks for; raises OptionError outside the ranges."""
 
     title: str
@@ -106,13 +106,13 @@ class Grid:
             raise OptionError(f"pushed is {self.pushed!r}; it must be an attribute of the drawn world")
 
 
-def read_grid(path: Path = FILE) -> Grid:
-    """Read a grid; raises FileFormatError for a file of another form, OptionError for values out of range."""
+def read_liars_experiment(path: Path = FILE) -> LiarsExperiment:
+    """Read an experiment; raises FileFormatError for a file of another form, OptionError for values out of range."""
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{path.name} cannot be read as TOML ({type(error).__name__})") from None
-    known = {one.name for one in fields(Grid)}
+    known = {one.name for one in fields(LiarsExperiment)}
     odd = sorted(set(found) ^ known)
     if odd:
         raise FileFormatError(
@@ -123,7 +123,7 @@ def read_grid(path: Path = FILE) -> Grid:
             Defence(str(rule), size) for rule, sizes in found["defences"].items() for size in sizes
         )
         lists: dict[str, Any] = {name: tuple(found[name]) for name in ("seeds", "shares", "attacks")}
-        return Grid(**{**found, **lists, "defences": defences})
+        return LiarsExperiment(**{**found, **lists, "defences": defences})
     except (AttributeError, TypeError) as error:
         raise FileFormatError(
             f"{path.name}: seeds, shares and attacks are lists, defences a table of lists ({error})"
@@ -131,7 +131,7 @@ def read_grid(path: Path = FILE) -> Grid:
 
 
 @dataclass(frozen=True)
-class World:
+class Participants:
     """The people of one seed, those who judge, and what the liars of the backdoor have."""
 
     release: EncoderWeights
@@ -143,22 +143,26 @@ class World:
     seed: int
 
 
-def make_world(grid: Grid, release: EncoderWeights, pool: Pool, seed: int) -> World:
+def draw_participants(
+    experiment: LiarsExperiment, release: EncoderWeights, pool: Pool, seed: int
+) -> Participants:
     """Draws the people and strangers of a seed; a fifth of the pictures is for the strangers alone."""
     split = round(len(pool) * 0.8)
     shown, asked = (
         Pool(pool.truths[part], pool.features[part]) for part in (slice(split), slice(split, None))
     )
-    people = give_all_labels(make_people(grid.people, PEOPLE_SEED, first=seed * grid.people), shown, seed)
-    tastes = make_people(grid.strangers, STRANGERS_SEED, first=seed * grid.strangers)
+    people = give_all_labels(
+        make_people(experiment.people, PEOPLE_SEED, first=seed * experiment.people), shown, seed
+    )
+    tastes = make_people(experiment.strangers, STRANGERS_SEED, first=seed * experiment.strangers)
     strangers = [meet_stranger(person, asked, seed) for person in tastes]
-    has = np.array([grid.pushed in truth.values() for truth in shown.truths])
+    has = np.array([experiment.pushed in truth.values() for truth in shown.truths])
     poison = Poison(shown.features[has], shown.features[~has][: 4 * int(has.sum())])
-    return World(release, people, strangers, tastes, asked, poison, seed)
+    return Participants(release, people, strangers, tastes, asked, poison, seed)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LiarsOutcome:
     """What a run came to: accuracy on strangers, and how often a disliked picture with the pushed attribute wins."""
 
     accuracy: float  # pairwise
@@ -167,49 +171,58 @@ class Outcome:
 
 
 def run_liars(
-    world: World, grid: Grid, defence: Defence, *, share: float = 0.0, attack: str = "sign flip"
-) -> Outcome:
+    crowd: Participants,
+    experiment: LiarsExperiment,
+    defence: Defence,
+    *,
+    share: float = 0.0,
+    attack: str = "sign flip",
+) -> LiarsOutcome:
     """Run all rounds with a share of liars in each cohort (of all people, the first are honest), and judges the encoder."""
-    flowers, optimizer = _settings(grid, defence, share)
-    liars = round(share * grid.cohort)
-    honest_people = range(round(grid.people * (1 - share)))
-    lying_people = range(len(honest_people), grid.people)
-    rng = np.random.default_rng([world.seed, 7])
-    encoder, bound, dropped = world.release, 0.0, 0.0
+    flowers, optimizer = _settings(experiment, defence, share)
+    liars = round(share * experiment.cohort)
+    honest_people = range(round(experiment.people * (1 - share)))
+    lying_people = range(len(honest_people), experiment.people)
+    rng = np.random.default_rng([crowd.seed, 7])
+    encoder, bound, dropped = crowd.release, 0.0, 0.0
     memory: dict[str, Floats] = {}
-    for number in range(1, grid.rounds + 1):
-        who = choose_cohort(honest_people, grid.cohort - liars, world.seed, number)
-        given = [world.people[i] for i in who]
+    for number in range(1, experiment.rounds + 1):
+        who = choose_cohort(honest_people, experiment.cohort - liars, crowd.seed, number)
+        given = [crowd.people[i] for i in who]
         if attack == "label flip" and liars:
-            lying = choose_cohort(lying_people, liars, world.seed, number)
-            given += [flipped(world.people[i]) for i in lying]
-        changes = _train(encoder, given, derive_seed(world.seed, number))
+            lying = choose_cohort(lying_people, liars, crowd.seed, number)
+            given += [flipped(crowd.people[i]) for i in lying]
+        changes = _train(encoder, given, derive_seed(crowd.seed, number))
         if not bound:
             bound = _median_length(changes, share)
         after = _median_length(changes[: len(who)], share)
         changes = _clipped(changes, bound)
         if liars and attack != "label flip":
-            direction = backdoor_direction(encoder, world.poison) if attack == "taste backdoor" else None
-            changes = _with_lies(changes, attack, defence.size, grid.cohort, bound, number, rng, direction)
+            direction = backdoor_direction(encoder, crowd.poison) if attack == "taste backdoor" else None
+            changes = _with_lies(
+                changes, attack, defence.size, experiment.cohort, bound, number, rng, direction
+            )
         change, memory, lost = _aggregate(
             encoder, changes, defence, flowers, optimizer, bound, number, memory
         )
-        dropped += lost / grid.rounds
+        dropped += lost / experiment.rounds
         encoder, bound = moved(encoder, change), after
-    return Outcome(*_judge(encoder, world, grid.pushed), dropped)
+    return LiarsOutcome(*_judge(encoder, crowd, experiment.pushed), dropped)
 
 
-def _settings(grid: Grid, defence: Defence, share: float) -> tuple[RunSettings, RunSettings]:
+def _settings(experiment: LiarsExperiment, defence: Defence, share: float) -> tuple[RunSettings, RunSettings]:
     """The server's settings of Flower's rule, which knows how many liars there are if it can take so many, and of the optimizer."""
-    optimizer = RunSettings(strategy="fedadam", server_learning_rate=grid.learning_rate, tau=1e-6)
+    optimizer = RunSettings(strategy="fedadam", server_learning_rate=experiment.learning_rate, tau=1e-6)
     if defence.rule not in FLOWERS:
         return optimizer, optimizer
-    most = {"multikrum": (grid.cohort - 3) // 2, "bulyan": (grid.cohort - 3) // 4}.get(defence.rule, 0)
+    most = {"multikrum": (experiment.cohort - 3) // 2, "bulyan": (experiment.cohort - 3) // 4}.get(
+        defence.rule, 0
+    )
     rule = RunSettings(
-        devices=grid.cohort,
-        quorum=grid.cohort,
+        devices=experiment.cohort,
+        quorum=experiment.cohort,
         strategy=defence.rule,
-        liars=min(most, round(share * grid.cohort)),
+        liars=min(most, round(share * experiment.cohort)),
         trim=TRIM,
     )
     return rule, optimizer
@@ -292,18 +305,18 @@ def _aggregate(
     return change, {**kept, **remembered}, float((~sound).mean())
 
 
-def _judge(encoder: EncoderWeights, world: World, pushed: str) -> tuple[float, float]:
+def _judge(encoder: EncoderWeights, crowd: Participants, pushed: str) -> tuple[float, float]:
     """Pairwise accuracy on strangers, as `methods.understand` has it, and how often the pushed attribute wins wrongly.
 
     Wrongly: a picture with it that the stranger truly dislikes is put above one without it that they truly like.
     """
-    has = np.array([pushed in truth.values() for truth in world.asked.truths])
+    has = np.array([pushed in truth.values() for truth in crowd.asked.truths])
     right, wins = [], []
-    for person, one in zip(world.tastes, world.strangers, strict=True):
+    for person, one in zip(crowd.tastes, crowd.strangers, strict=True):
         fitted = fit_evaluator(encoder, one.liked, one.disliked, tastes={})
         right.append(pairwise(fitted.utilities(one.asked), one.answers))
-        worth = np.array([true_utility(person, truth) for truth in world.asked.truths])
-        scores = fitted.utilities(world.asked.features)
+        worth = np.array([true_utility(person, truth) for truth in crowd.asked.truths])
+        scores = fitted.utilities(crowd.asked.features)
         bad, good = scores[has & (worth < person.threshold)], scores[~has & (worth > person.threshold)]
         if len(bad) and len(good):
             wins.append(float((bad[:, None] > good[None]).mean()))
