@@ -14,13 +14,14 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.cells import note_cell, read_cells
 from palate.shared.encoder import load_encoder
 from palate.simulations.attacks.many_liars import (
     Defence,
@@ -59,19 +60,10 @@ def cells(experiment: LiarsExperiment) -> Iterator[tuple[Cell, Defence]]:
                     yield Cell(seed, share, attack, defence.name), defence
 
 
-def read_cells(path: Path) -> dict[Cell, LiarsOutcome]:
-    """Read the runs that are done."""
-    found = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        row = json.loads(line)
-        found[Cell(**row["cell"])] = LiarsOutcome(**row["outcome"])
-    return found
-
-
 def run_cells(experiment: LiarsExperiment, out: Path) -> dict[Cell, LiarsOutcome]:
     """Run what is not done yet and returns all runs of the experiment."""
     path = out / "cells.jsonl"
-    done = read_cells(path)
+    done = read_cells(path, Cell, LiarsOutcome)
     pool = draw_pool(experiment.pictures, out / "cache")
     release = load_encoder(WEAK)
     crowds: dict[int, Any] = {}
@@ -82,8 +74,7 @@ def run_cells(experiment: LiarsExperiment, out: Path) -> dict[Cell, LiarsOutcome
             crowds = {cell.seed: draw_participants(experiment, release, pool, cell.seed)}
         attack = experiment.attacks[0] if cell.attack == NOBODY else cell.attack
         done[cell] = run_liars(crowds[cell.seed], experiment, defence, share=cell.share, attack=attack)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"cell": asdict(cell), "outcome": asdict(done[cell])}) + "\n")
+        note_cell(path, cell, done[cell])
     return {cell: done[cell] for cell, _ in wanted}
 
 

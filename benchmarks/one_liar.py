@@ -15,16 +15,17 @@ import json
 import sys
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.cells import note_cell, read_cells
 from palate.server.settings import RunSettings
 from palate.shared.encoder import load_encoder
 from palate.shared.subspace import load_subspace, subspace_of
 from palate.shared.sum_noise import VOUCHED_SHARE
-from palate.simulations.attacks.one_liar import AIMS, Story, run_with_one_liar
+from palate.simulations.attacks.one_liar import AIMS, OneLiarOutcome, run_with_one_liar
 from palate.simulations.crowd.people import make_people
 from palate.simulations.crowd.population import PEOPLE_SEED, Pool, draw_pool, give_all_labels, meet_stranger
 from palate.simulations.experiments.experiment import STRANGERS_SEED, WEAK
@@ -66,19 +67,10 @@ def read_settings(size: Size) -> RunSettings:
     return RunSettings.from_json(json.dumps(found))
 
 
-def read_cells(path: Path) -> dict[Cell, Story]:
-    """Read the runs that are done."""
-    found = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        row = json.loads(line)
-        found[Cell(**row["cell"])] = Story(**row["story"])
-    return found
-
-
-def run_cells(wanted: Sequence[Cell], size: Size, out: Path) -> dict[Cell, Story]:
+def run_cells(wanted: Sequence[Cell], size: Size, out: Path) -> dict[Cell, OneLiarOutcome]:
     """Run what is not done yet and return all that is wanted."""
     path = out / "cells.jsonl"
-    done = read_cells(path)
+    done = read_cells(path, Cell, OneLiarOutcome)
     missing = [cell for cell in wanted if cell not in done]
     if missing:
         pool = draw_pool(size.pictures, out / "cache")
@@ -96,16 +88,14 @@ def run_cells(wanted: Sequence[Cell], size: Size, out: Path) -> dict[Cell, Story
             if cell.release == "weak":
                 public = draw_pool(min(1_000, size.pictures), out / "cache", first=PUBLIC_PICTURES)
                 subspace = subspace_of(release, public.features, 64)
-            story = run_with_one_liar(
+            done[cell] = run_with_one_liar(
                 release, subspace, *world, read_settings(size), cell.aim, bounded=cell.bounded, seed=at
             )
-            done[cell] = story
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"cell": asdict(cell), "story": asdict(story)}) + "\n")
+            note_cell(path, cell, done[cell])
     return {cell: done[cell] for cell in wanted}
 
 
-def table(found: dict[Cell, Story]) -> str:
+def table(found: dict[Cell, OneLiarOutcome]) -> str:
     """Return the figures as a table in Markdown."""
     head = [
         "from", "seed", "the liar's aim", "bounds", "liar's part, in clips", "correlation: mean", "least", "misty with itself", "with neon",
@@ -122,7 +112,7 @@ def table(found: dict[Cell, Story]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def holds(found: dict[Cell, Story]) -> list[str]:
+def holds(found: dict[Cell, OneLiarOutcome]) -> list[str]:
     """Return what misses the bar, a line each: correlations of .95 or no release, and a clip within 1.2-fold."""
     wrong = []
     for cell, one in found.items():

@@ -61,7 +61,7 @@ MARGIN: Final = 0.98  # of the longest that is kept: the liar does not know the 
 
 
 @dataclass(frozen=True)
-class Story:
+class OneLiarOutcome:
     """What a run came to; correlations are of the attributes' logits on public pictures with those of the start."""
 
     accuracy: float  # of people who took no part, pairwise
@@ -88,7 +88,7 @@ def run_with_one_liar(
     *,
     bounded: bool = True,
     seed: int = 1,
-) -> Story:
+) -> OneLiarOutcome:
     """Run all rounds of the settings and return what became of the encoder; without `bounded` as it was before the bounds.
 
     Everybody is asked with the same chance, so that `settings.devices` are on average. Raises ValueError for an unknown aim.
@@ -135,7 +135,7 @@ def run_with_one_liar(
         if bounded:
             encoder, held = held_near(encoder, release)
     accuracy = float(understand(encoder, strangers, comments=False).mean())
-    return _story(encoder, release, memory, accuracy, clip / privacy.clip, rounds, liar, held)
+    return _outcome(encoder, release, memory, accuracy, clip / privacy.clip, rounds, liar, held)
 
 
 def _honest_sum(
@@ -247,7 +247,7 @@ def _believe_as_before(
     return Believed(found, [devices], next_clip(clip, share, privacy.clip_rule))
 
 
-def _story(
+def _outcome(
     encoder: EncoderWeights,
     release: EncoderWeights,
     memory: Mapping[str, Floats],
@@ -256,14 +256,14 @@ def _story(
     rounds: int,
     liar: float,
     held: int,
-) -> Story:
+) -> OneLiarOutcome:
     public = load_public_pictures()
     names = len(ATTRIBUTE_NAMES)
     now, then = (taste_logits(one, public.features)[:, :names] for one in (encoder, release))
     same = np.array([np.corrcoef(now[:, i], then[:, i])[0, 1] for i in range(names)])
     place, other = ATTRIBUTE_NAMES.index(FROM), ATTRIBUTE_NAMES.index(TO)
     tried = accept(release, encoder, memory, first=release)
-    return Story(
+    return OneLiarOutcome(
         accuracy=accuracy,
         least_correlation=float(same.min()),
         mean_correlation=float(same.mean()),
