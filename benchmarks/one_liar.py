@@ -27,8 +27,14 @@ from palate.shared.subspace import load_subspace, subspace_of
 from palate.shared.sum_noise import VOUCHED_SHARE
 from palate.simulations.attacks.one_liar import AIMS, OneLiarOutcome, run_with_one_liar
 from palate.simulations.crowd.people import make_people
-from palate.simulations.crowd.population import PEOPLE_SEED, Pool, draw_pool, give_all_labels, meet_stranger
-from palate.simulations.experiments.experiment import STRANGERS_SEED, WEAK
+from palate.simulations.crowd.population import (
+    PEOPLE_SEED,
+    STRANGERS_SEED,
+    draw_pool,
+    give_all_labels,
+    meet_stranger,
+)
+from palate.simulations.experiments.experiment import WEAK
 from palate.simulations.experiments.privacy import PUBLIC_PICTURES
 
 SETTINGS = Path(__file__).parent.parent / "docs" / "private-run.toml"
@@ -74,8 +80,7 @@ def run_cells(wanted: Sequence[Cell], size: Size, out: Path) -> dict[Cell, OneLi
     missing = [cell for cell in wanted if cell not in done]
     if missing:
         pool = draw_pool(size.pictures, out / "cache")
-        split = round(len(pool) * 0.8)
-        shown, asked = (Pool(pool.truths[p], pool.features[p]) for p in (slice(split), slice(split, None)))
+        shown, asked = pool.split()
         world, at = None, 0
         for cell in tqdm(missing, desc="runs of one liar", unit="run", mininterval=5, disable=None):
             if world is None or at != cell.seed:

@@ -41,7 +41,14 @@ from palate.simulations.attacks.poisoned_updates import (
     target,
 )
 from palate.simulations.crowd.people import Person, make_people, true_utility
-from palate.simulations.crowd.population import PEOPLE_SEED, Pool, Stranger, give_all_labels, meet_stranger
+from palate.simulations.crowd.population import (
+    PEOPLE_SEED,
+    STRANGERS_SEED,
+    Pool,
+    Stranger,
+    give_all_labels,
+    meet_stranger,
+)
 from palate.simulations.experiments.methods import pairwise
 from palate.simulations.world.world import CATEGORY_OF
 
@@ -49,7 +56,6 @@ Floats = NDArray[np.float32]
 
 FLOWERS: Final = ("multikrum", "bulyan", "fedmedian", "fedtrimmedavg")  # without masks
 TRIM: Final = 0.3  # of both trimmed means: as much as the most liars that are tried
-STRANGERS_SEED: Final = 4001
 FILE: Final = Path(__file__).parents[1] / "experiments" / "many_liars.toml"
 
 
@@ -147,10 +153,7 @@ def draw_participants(
     experiment: LiarsExperiment, release: EncoderWeights, pool: Pool, seed: int
 ) -> Participants:
     """Draws the people and strangers of a seed; a fifth of the pictures is for the strangers alone."""
-    split = round(len(pool) * 0.8)
-    shown, asked = (
-        Pool(pool.truths[part], pool.features[part]) for part in (slice(split), slice(split, None))
-    )
+    shown, asked = pool.split()
     people = give_all_labels(
         make_people(experiment.people, PEOPLE_SEED, first=seed * experiment.people), shown, seed
     )

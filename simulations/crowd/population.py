@@ -36,6 +36,8 @@ Bools = NDArray[np.bool_]
 
 FIRST_PICTURE = 22_000_000
 PEOPLE_SEED = 3001
+STRANGERS_SEED = 4001
+ASKED_SHARE = 0.2  # of a pool: pictures that only strangers are asked about
 FEWEST, MOST = 6, 60  # labels of a person in a federation
 BATCH = 50  # pictures drawn between two reports of progress
 
@@ -49,6 +51,11 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.truths)
+
+    def split(self) -> tuple[Pool, Pool]:
+        """Return the pictures that people of a federation are shown, and those that only strangers are asked about."""
+        at = round(len(self) * (1 - ASKED_SHARE))
+        return Pool(self.truths[:at], self.features[:at]), Pool(self.truths[at:], self.features[at:])
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,14 @@ from palate.shared.update import LocalSettings
 from palate.shared.wire import TASK_BYTES, UPDATE_BYTES
 from palate.simulations.crowd import people, population
 from palate.simulations.crowd.people import make_people
-from palate.simulations.crowd.population import PEOPLE_SEED, Pool, draw_pool, give_all_labels, meet_stranger
+from palate.simulations.crowd.population import (
+    PEOPLE_SEED,
+    STRANGERS_SEED,
+    Pool,
+    draw_pool,
+    give_all_labels,
+    meet_stranger,
+)
 from palate.simulations.experiments import methods
 from palate.simulations.experiments.methods import (
     Plan,
@@ -58,8 +65,6 @@ METHODS = (
 )
 DEPLOYED = ("without words", "reconstruction")  # by the server and device code that is deployed
 FEDERATED = ("FedAvg of all", "FedPer", "FedRep", "without words", "reconstruction")
-STRANGERS_SEED = 4001
-ASKED_SHARE = 0.2  # of the pictures: what strangers are asked about
 POINTS = 8  # of a curve over rounds
 CURVE_STRANGERS = 30  # people who are asked at each point of a curve
 LABELS = (2, 4, 8)  # liked, and as many disliked, of the curve over labels
@@ -262,9 +267,7 @@ def run_experiment(
     pool = draw_pool(experiment.pictures, cache, draw)
     if experiment.backbone == "statistics":
         pool = _without_tower(pool, release)
-    split = round(len(pool) * (1 - ASKED_SHARE))
-    shown = Pool(pool.truths[:split], pool.features[:split])
-    asked = Pool(pool.truths[split:], pool.features[split:])
+    shown, asked = pool.split()
     outcomes: dict[str, list[Outcome]] = {name: [] for name in experiment.methods}
     total = len(experiment.seeds) * len(experiment.methods)
     for number, seed in enumerate(experiment.seeds):

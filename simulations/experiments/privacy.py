@@ -37,13 +37,13 @@ from palate.shared.subspace import subspace_of
 from palate.simulations.crowd.people import make_people
 from palate.simulations.crowd.population import (
     PEOPLE_SEED,
-    Pool,
+    STRANGERS_SEED,
     Stranger,
     draw_pool,
     give_all_labels,
     meet_stranger,
 )
-from palate.simulations.experiments.experiment import ASKED_SHARE, FOLDER, RELEASES, STRANGERS_SEED, WEAK
+from palate.simulations.experiments.experiment import FOLDER, RELEASES, WEAK
 from palate.simulations.experiments.methods import understand
 from palate.simulations.experiments.privacy_report import (
     cohorts_of,
@@ -163,8 +163,7 @@ def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = 
 
     release = load_encoder() if experiment.release == "shipped" else load_encoder(WEAK)
     pool = draw_pool(experiment.pictures, cache)
-    split = round(len(pool) * (1 - ASKED_SHARE))
-    shown, asked_pool = (Pool(pool.truths[p], pool.features[p]) for p in (slice(split), slice(split, None)))
+    shown, asked_pool = pool.split()
     public = draw_pool(experiment.public_pictures, cache, first=PUBLIC_PICTURES).features
     subspace = subspace_of(release, public, experiment.private.rank)
     plan, delta = experiment.private, experiment.delta
