@@ -51,7 +51,7 @@ from palate.shared.errors import FederationError
 from palate.shared.update import LocalSettings
 from palate.shared.wire import TASK_BYTES, UPDATE_BYTES, Task, encode_task
 from palate.simulations.crowd.population import count_labels
-from palate.simulations.engine.lending import write_population
+from palate.simulations.engine.virtual_people import write_population
 
 COMMAND = "python -m benchmarks.engines"
 ROOT = Path(__file__).parent.parent

@@ -34,7 +34,7 @@ from palate.client.federation import local_training as reconstruction
 from palate.server.rounds.loop import derive_seed
 from palate.server.settings import RunSettings
 from palate.shared.encoder import HIDDEN, PICTURE_FEATURES, SENTENCE_FEATURES, TASTE, EncoderWeights
-from palate.simulations.engine.lending import population_size, read_person
+from palate.simulations.engine.virtual_people import population_size, read_person
 
 NAMES = {
     "hidden.weight": "picture.hidden.weight",

@@ -67,12 +67,12 @@ def run(quick: bool = False, out: Path = OUT) -> list[Row]:
 
 
 def _results(name: str, quick: bool, out: Path) -> dict[str, Any]:
-    from palate.simulations.experiments.experiment import read_experiment, run_experiment, write_results
+    from palate.simulations.experiments.comparison import read_comparison, run_comparison, write_results
 
     folder = out / name
     path = folder / "results.json"
     if quick or not path.exists():
-        experiment = read_experiment(name)
+        experiment = read_comparison(name)
         if quick:
             folder = Path(tempfile.mkdtemp(prefix="palate-evidence-"))
             experiment = replace(
@@ -84,7 +84,7 @@ def _results(name: str, quick: bool, out: Path) -> dict[str, Any]:
                 bar.set_description(what)
                 bar.update(done / total - bar.n)
 
-            found = run_experiment(experiment, folder / "cache", progress)
+            found = run_comparison(experiment, folder / "cache", progress)
         (path, *_) = write_results(found, folder)
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return results

@@ -32,7 +32,7 @@ from palate.simulations.attacks.many_liars import (
     run_liars,
 )
 from palate.simulations.crowd.population import draw_pool
-from palate.simulations.experiments.experiment import WEAK
+from palate.simulations.experiments.comparison import WEAK
 
 COMMAND = "python -m benchmarks.many_liars"
 NOBODY = "nobody"

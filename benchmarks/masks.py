@@ -90,7 +90,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RoundCost:
     """One round: its sum, its bytes, and who spent how many seconds (`devices` means all of them together)."""
 
     total: NDArray[np.int64]
@@ -107,7 +107,7 @@ def draw_labels(rng: np.random.Generator) -> Labels:
     return Labels(features, liked, phrases / np.linalg.norm(phrases, axis=1, keepdims=True))
 
 
-def masked_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> Outcome:
+def masked_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> RoundCost:
     """A masked round over the rows of `levels`, in which some devices drop out after sharing."""
     settings = MaskSettings(ring_bits=ring_bits)
     invitation = encode_invitation(Invitation(1, 0, "00" * 32, 1, LocalSettings(), settings, b""))
@@ -130,10 +130,10 @@ def masked_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> O
         raise RuntimeError("an honest device was refused")
     up = sum(len(data) for sent in (adverts, shares, masked, revealed) for data in sent.values())
     down = len(devices) * len(roster) + sum(map(len, deliveries.values())) + len(staying) * len(unmask)
-    return Outcome(total, up, down, watch.spent)
+    return RoundCost(total, up, down, watch.spent)
 
 
-def plain_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> Outcome:
+def plain_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> RoundCost:
     """The same round without masks: the same vectors packed, sent and added up."""
     watch = Watch()
     staying = [n for n in range(len(levels)) if n not in gone]
@@ -148,7 +148,7 @@ def plain_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> Ou
         return centred(total, ring_bits)
 
     total = watch.time("server", add_up)
-    return Outcome(total, sum(map(len, sent)), 0, watch.spent)
+    return RoundCost(total, sum(map(len, sent)), 0, watch.spent)
 
 
 def train_all(encoder: EncoderWeights, labels: Sequence[Labels], staying: Sequence[int]) -> float:
@@ -305,7 +305,7 @@ def _cohort_row(sizes: Sequence[int]) -> Row:
     )
 
 
-def _bytes_row(by_bits: dict[int, Outcome], values: int, staying: int) -> Row:
+def _bytes_row(by_bits: dict[int, RoundCost], values: int, staying: int) -> Row:
     one = by_bits[RING_BITS]
     all_bytes = {bits: found.bytes_up + found.bytes_down for bits, found in by_bits.items()}
     ratio = all_bytes[RING_BITS] / (staying * packed_bytes(values, RING_BITS))
@@ -335,12 +335,12 @@ def _bytes_row(by_bits: dict[int, Outcome], values: int, staying: int) -> Row:
 
 def _time_rows(
     trained: list[float],
-    plain: list[Outcome],
-    masked: list[Outcome],
+    plain: list[RoundCost],
+    masked: list[RoundCost],
     staying: int,
     groups: dict[str, float],
 ) -> list[Row]:
-    def middle(rounds: list[Outcome], who: str) -> float:
+    def middle(rounds: list[RoundCost], who: str) -> float:
         return statistics.median(one.spent[who] for one in rounds)
 
     training, shielded = statistics.median(trained), shielding()

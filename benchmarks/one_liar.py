@@ -34,8 +34,8 @@ from palate.simulations.crowd.population import (
     give_all_labels,
     meet_stranger,
 )
-from palate.simulations.experiments.experiment import WEAK
-from palate.simulations.experiments.privacy import PUBLIC_PICTURES
+from palate.simulations.experiments.comparison import WEAK
+from palate.simulations.experiments.privacy_cost import PUBLIC_PICTURES
 
 SETTINGS = Path(__file__).parent.parent / "docs" / "private-run.toml"
 ROUNDS = 20

@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PersonalGain:
     """What the personal pictures of some wishes reached beside the impersonal ones of the same seeds."""
 
     pairs: int
@@ -84,13 +84,13 @@ class Measurement:
         asked = [(w.prompt, w.seed, self.pupils[w.pupil].profile) for w in wishes]
         return self.judge(self.painter.paint(asked, taste, what=what))
 
-    def compare(self, wishes: Sequence[Wish], personal: Opinion) -> Outcome:
+    def compare(self, wishes: Sequence[Wish], personal: Opinion) -> PersonalGain:
         """How the personal pictures fare, each judged by the true taste of the person who wished for it."""
         plain = self.plain(wishes)
         weights = self.weights()[[w.pupil for w in wishes]]
         gains = ((personal.values - plain.values) * weights).sum(1)
         subjects = [w.subject for w in wishes]
-        return Outcome(
+        return PersonalGain(
             len(wishes), float((gains > 0).mean()), float(gains.mean()), float(personal.names_subject(subjects).mean()),
             float(plain.names_subject(subjects).mean()),
         )  # fmt: skip
@@ -115,7 +115,7 @@ class Measurement:
 
     def pick(
         self, wishes: Sequence[Wish], taste: Taste, encoders: Sequence[EncoderWeights | None] = (None,)
-    ) -> list[Outcome]:
+    ) -> list[PersonalGain]:
         """Best of several candidates by the device's evaluator, beside the impersonal picture of the seed that was picked.
 
         One outcome for each encoder that the evaluator stands on, None for the shipped one; all choose among the same pictures.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.privacy [--out FOLDER]
 
-Runs `python -m palate.simulations.experiments.privacy` (10,000 people, five seeds; about forty minutes on two quiet cores, and it
+Runs `python -m palate.simulations.experiments.privacy_cost` (10,000 people, five seeds; about forty minutes on two quiet cores, and it
 goes on where it was ended), or reads the results.json that it left in the folder. With --quick one seed and 300 people, which says little.
 """
 
@@ -25,7 +25,7 @@ EPSILON = 2.0
 
 def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
     """The rows of an experiment's results.json."""
-    from palate.simulations.experiments.privacy_report import rows_of
+    from palate.simulations.experiments.privacy_cost_report import rows_of
 
     found = rows_of(results)
     people = results["experiment"]["people"]
@@ -70,15 +70,17 @@ def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
 
 def run(quick: bool = False, out: Path = OUT) -> list[Row]:
     """Run the experiment, or reads what it left."""
-    from palate.simulations.experiments.privacy import read_experiment, run_experiment
+    from palate.simulations.experiments.privacy_cost import read_privacy_experiment, run_privacy_experiment
 
     path = out / "results.json"
     if quick:
-        tiny = replace(read_experiment("privacy"), people=300, strangers=20, seeds=(1,), epsilons=(EPSILON,))
+        tiny = replace(
+            read_privacy_experiment("privacy"), people=300, strangers=20, seeds=(1,), epsilons=(EPSILON,)
+        )
         folder = Path(tempfile.mkdtemp(prefix="palate-privacy-"))
-        return rows_of_results(run_experiment(tiny, folder, folder / "cache"))
+        return rows_of_results(run_privacy_experiment(tiny, folder, folder / "cache"))
     if not path.exists():
-        run_experiment(read_experiment("privacy"), out, out / "cache")
+        run_privacy_experiment(read_privacy_experiment("privacy"), out, out / "cache")
     return rows_of_results(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -20,7 +20,7 @@ from palate.client.releases.trial import try_encoder
 from palate.shared.encoder import EncoderWeights, encoder_from_bytes, load_encoder
 from palate.simulations.crowd.people import make_people
 from palate.simulations.crowd.population import PEOPLE_SEED, draw_pool, meet_stranger
-from palate.simulations.experiments.experiment import WEAK
+from palate.simulations.experiments.comparison import WEAK
 
 COMMAND = "python -m benchmarks.release_trial"
 PEOPLE, PICTURES, FIRST_PERSON = 60, 1_500, 5_000

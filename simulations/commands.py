@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from palate.simulations.experiments.experiment import Results
+    from palate.simulations.experiments.comparison import Results
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -49,9 +49,9 @@ def simulate(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from palate.simulations.experiments.experiment import read_experiment, run_experiment, write_results
+    from palate.simulations.experiments.comparison import read_comparison, run_comparison, write_results
 
-    asked = read_experiment(experiment)
+    asked = read_comparison(experiment)
     columns = (TextColumn("{task.description:<32}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("starting", total=1.0)
@@ -59,7 +59,7 @@ def simulate(
         def progress(what: str, done: float, total: float) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        results = run_experiment(asked, out / "cache" if cache is None else cache, progress, engine)
+        results = run_comparison(asked, out / "cache" if cache is None else cache, progress, engine)
     paths = write_results(results, out)
     if json:
         typer.echo(jsonlib.dumps(results.to_json()))

@@ -39,7 +39,7 @@ from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import InvitationError, UpdateError
 from palate.shared.update import MAX_NORM, EncoderUpdate
 from palate.shared.wire import TASK, Task, encode_update, kind_of
-from palate.simulations.engine.lending import VirtualPerson, open_by_anybody
+from palate.simulations.engine.virtual_people import VirtualPerson, open_by_anybody
 
 RUN = 1
 FIRST_NODE = SUPERLINK_NODE_ID + 1

@@ -1,7 +1,7 @@
 """A federation of virtual people under Flower's own simulation engine, Ray, which can use many machines.
 
 Where it stands in the flow: beside `engine.InProcessGrid`, with the same ServerApp and the same ClientApp. Ray brings processes of
-its own, so people reach them through a folder (`lending`) and the server keeps its folder as on a real server.
+its own, so people reach them through a folder (`virtual_people`) and the server keeps its folder as on a real server.
 
 Flower numbers its nodes by chance there, and cohorts are drawn by number: a cohort smaller than the population holds other people
 in each run. Where everybody is asked, the result is that of the engine in one process but for the last bits (a test says so).
@@ -24,7 +24,7 @@ from palate.server.rounds.run import ServerFolder, read_note
 from palate.server.settings import RunSettings
 from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.shared.errors import FederationError, OptionError
-from palate.simulations.engine.lending import POPULATION_VARIABLE, write_population
+from palate.simulations.engine.virtual_people import POPULATION_VARIABLE, write_population
 
 POLL_SECONDS = 0.2
 HOME_VARIABLE = "PALATE_SERVER_HOME"  # as in `server.app`, which imports Flower

@@ -47,7 +47,7 @@ from palate.shared.subspace import load_subspace, subspace_hash
 from palate.shared.sum_noise import SumNoise
 from palate.shared.update import LocalSettings, norm_of
 from palate.shared.wire import UPDATE_BYTES, fixed_hash
-from palate.simulations.engine.lending import VirtualPerson
+from palate.simulations.engine.virtual_people import VirtualPerson
 from tests.signed import signed
 
 NEEDLE = "Grandmother Ottilie"

@@ -37,7 +37,7 @@ from palate.simulations.attacks.poisoned_updates import (
 )
 from palate.simulations.crowd.people import make_people
 from palate.simulations.crowd.population import Pool, pool_truth
-from palate.simulations.experiments.experiment import WEAK
+from palate.simulations.experiments.comparison import WEAK
 
 AIMED = [name for name in ATTACKS if name != "label flip"]
 

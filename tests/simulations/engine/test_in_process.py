@@ -42,7 +42,7 @@ from palate.shared.update import LocalSettings
 from palate.shared.wire import UPDATE_BYTES, Task, decode_update, encode_task
 from palate.simulations.engine import in_process as engine
 from palate.simulations.engine.in_process import FIRST_NODE, InProcessGrid, run_server
-from palate.simulations.engine.lending import VirtualPerson
+from palate.simulations.engine.virtual_people import VirtualPerson
 from tests.signed import signed
 
 COUNTS = (6, 60, 23, 7, 41, 60, 12, 75)

@@ -74,7 +74,7 @@ Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Comparison:
     """What a TOML file asks for; raises OptionError outside the ranges."""
 
     title: str
@@ -118,7 +118,7 @@ class Experiment:
             raise OptionError(f"seeds are {list(self.seeds)!r}; give at least one whole number from 0")
 
 
-def read_experiment(name: str) -> Experiment:
+def read_comparison(name: str) -> Comparison:
     """Read an experiment that ships with Palate, by its name, or any TOML file.
 
     Raises FileFormatError for a file that is missing or of another form, OptionError for values out of range.
@@ -133,7 +133,7 @@ def read_experiment(name: str) -> Experiment:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{path.name} is not TOML: {error}") from None
     server, local = found.pop("server", {}), found.pop("local", {})
-    known = {one.name for one in fields(Experiment)} - {"local", "learning_rate"}
+    known = {one.name for one in fields(Comparison)} - {"local", "learning_rate"}
     for table, keys, where in (
         (found, known, ""),
         (server, {"learning_rate"}, "server."),
@@ -156,7 +156,7 @@ def read_experiment(name: str) -> Experiment:
     rate = server.get("learning_rate", 0.001)
     if not isinstance(rate, int | float) or not 1e-6 <= rate <= 10:
         raise OptionError(f"server.learning_rate is {rate!r}; it must be a number from 0.000001 to 10")
-    return Experiment(**found, local=LocalSettings(**local), learning_rate=float(rate))
+    return Comparison(**found, local=LocalSettings(**local), learning_rate=float(rate))
 
 
 def shipped_experiments() -> list[str]:
@@ -166,7 +166,7 @@ def shipped_experiments() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MethodOutcome:
     """One method with one seed: accuracies in [0, 1], mean over strangers."""
 
     accuracy: float  # from 8 + 8 verdicts
@@ -181,8 +181,8 @@ class Outcome:
 class Results:
     """All outcomes, by method and in the order of the seeds."""
 
-    experiment: Experiment
-    outcomes: Mapping[str, Sequence[Outcome]]
+    experiment: Comparison
+    outcomes: Mapping[str, Sequence[MethodOutcome]]
 
     def gap_closed(self, what: str = "accuracy") -> list[float]:
         """For each seed: the share of the gap between local only and central that reconstruction closes; empty where there is none."""
@@ -243,8 +243,8 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return round(mean, 4), round(mean - reach, 4), round(mean + reach, 4)
 
 
-def run_experiment(
-    experiment: Experiment, cache: Path, progress: Progress, engine: str = "process"
+def run_comparison(
+    experiment: Comparison, cache: Path, progress: Progress, engine: str = "process"
 ) -> Results:
     """Run all methods with all seeds.
 
@@ -268,7 +268,7 @@ def run_experiment(
     if experiment.backbone == "statistics":
         pool = _without_tower(pool, release)
     shown, asked = pool.split()
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in experiment.methods}
+    outcomes: dict[str, list[MethodOutcome]] = {name: [] for name in experiment.methods}
     total = len(experiment.seeds) * len(experiment.methods)
     for number, seed in enumerate(experiment.seeds):
         people = give_all_labels(
@@ -294,7 +294,7 @@ def run_experiment(
     return Results(experiment, outcomes)
 
 
-def _digest(experiment: Experiment, method: str, seed: int, number: int, engine: str) -> str:
+def _digest(experiment: Comparison, method: str, seed: int, number: int, engine: str) -> str:
     """A name for one outcome: the same for the same work, whatever else the experiment compares."""
     work = asdict(replace(experiment, title="", methods=("local only",), seeds=(seed,)))
     if engine != "process" and method in DEPLOYED:
@@ -308,25 +308,25 @@ def _digest(experiment: Experiment, method: str, seed: int, number: int, engine:
     ]
 
 
-def _read_outcome(path: Path) -> Outcome | None:
+def _read_outcome(path: Path) -> MethodOutcome | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         found |= {key: tuple(map(tuple, found[key])) for key in ("by_round", "by_labels")}
-        return Outcome(**found)
+        return MethodOutcome(**found)
     except (OSError, ValueError, TypeError, KeyError):  # none, or cut short by a kill
         return None
 
 
 def _try_method(
     name: str,
-    experiment: Experiment,
+    experiment: Comparison,
     release: EncoderWeights,
     people: Sequence[Any],
     strangers: Sequence[Any],
     seed: int,
     tell: Callable[[float], None],
     engine: str,
-) -> Outcome:
+) -> MethodOutcome:
     local = experiment.local if name != "without words" else replace(experiment.local, alignment=0.0)
     plan = Plan(experiment.rounds, experiment.cohort, experiment.learning_rate, local, seed)
     few = strangers[:CURVE_STRANGERS]
@@ -374,7 +374,7 @@ def _try_method(
         for n in (LABELS if given and head is None else ())
     ]
     digest = hashlib.sha256(b"".join(encoder.tensors[n].tobytes() for n in SHARED_SHAPES)).hexdigest()
-    return Outcome(
+    return MethodOutcome(
         round(float(plain.mean()), 4),
         round(float(said.mean()), 4),
         tuple(by_round),

@@ -69,6 +69,14 @@ def mask_overhead(devices: int) -> dict[str, float]:
     return {"devices": devices, "up": up, "down": down}
 
 
+def kinds_of(experiment: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return the kinds of runs that an experiment compares, each with its epsilon or its bits."""
+    kinds: list[tuple[str, float]] = [("release", 0), ("open", 0), ("epsilon", math.inf)]
+    kinds += [("epsilon", float(epsilon)) for epsilon in experiment["epsilons"]]
+    kinds += [("plan", float(epsilon)) for epsilon in experiment["plan"]["epsilons"]]
+    return kinds + [("bits", float(bits)) for bits in (32, *experiment["bits"])]
+
+
 def cohorts_of(experiment: Mapping[str, Any]) -> dict[str, int]:
     """How many devices a masked round has, on average, by kind of run."""
     expected = round(experiment["private"]["sample_rate"] * experiment["people"])
@@ -96,13 +104,9 @@ def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     Runs with noise are set against the better of the runs that have none: open, and the same rounds without the noise.
     """
     experiment, runs = results["experiment"], results["runs"]
-    kinds: list[tuple[str, float]] = [("release", 0), ("open", 0), ("epsilon", math.inf)]
-    kinds += [("epsilon", float(e)) for e in experiment["epsilons"]]
-    kinds += [("plan", float(e)) for e in experiment["plan"]["epsilons"]]
-    kinds += [("bits", float(bits)) for bits in (32, *experiment["bits"])]
     rows = []
     without_noise = max((("open", 0.0), ("epsilon", math.inf)), key=lambda one: _mean_accuracy(results, *one))
-    for kind, value in kinds:
+    for kind, value in kinds_of(experiment):
         baseline: tuple[str, float] = ("bits", 32.0) if kind == "bits" else ("open", 0)
         noised = kind == "plan" or (kind == "epsilon" and math.isfinite(value))
         if noised:

@@ -25,9 +25,14 @@ from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.secure_sum.masks import MOST_DEVICES
 from palate.shared.subspace import Subspace, subspace_of
 from palate.shared.wire import TASK_BYTES, UPDATE_BYTES
-from palate.simulations.experiments import privacy
-from palate.simulations.experiments.privacy import read_experiment, run_experiment
-from palate.simulations.experiments.privacy_report import (
+from palate.simulations.crowd.population import Pool, pool_truth
+from palate.simulations.experiments import privacy_cost
+from palate.simulations.experiments.privacy_cost import (
+    PrivacyExperiment,
+    read_privacy_experiment,
+    run_privacy_experiment,
+)
+from palate.simulations.experiments.privacy_cost_report import (
     bytes_of,
     mask_overhead,
     plot,
@@ -47,7 +52,7 @@ from palate.simulations.experiments.private_rounds import (
     learn_privately,
 )
 
-SHIPPED = Path(privacy.__file__).with_name("privacy.toml")
+SHIPPED = Path(privacy_cost.__file__).with_name("privacy.toml")
 PRIVATE = Private(
     rounds=2,
     sample_rate=0.5,
@@ -93,13 +98,13 @@ def test_a_file_that_is_no_such_experiment_is_one_line(text: str, tmp_path: Path
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(FileFormatError) as caught:
-        read_experiment(str(path))
+        read_privacy_experiment(str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_names_the_one_that_ships() -> None:
     with pytest.raises(FileFormatError, match="privacy"):
-        read_experiment("nowhere.toml")
+        read_privacy_experiment("nowhere.toml")
 
 
 @pytest.mark.parametrize("line", ["rank = 64", "cohort = 200", "people = 10000"])
@@ -107,14 +112,14 @@ def test_a_missing_and_an_unknown_key_are_named(line: str, tmp_path: Path) -> No
     path = tmp_path / "mine.toml"
     path.write_text(SHIPPED.read_text().replace(line, "", 1))
     with pytest.raises(FileFormatError, match=line.split()[0]):
-        read_experiment(str(path))
+        read_privacy_experiment(str(path))
     path.write_text(SHIPPED.read_text().replace(line, f"{line}\nfancy = 1", 1))
     with pytest.raises(FileFormatError, match="fancy"):
-        read_experiment(str(path))
+        read_privacy_experiment(str(path))
 
 
 def test_settings_outside_their_ranges_are_refused() -> None:
-    shipped = read_experiment("privacy")
+    shipped = read_privacy_experiment("privacy")
     for bad in (
         {"release": "none"},
         {"seeds": ()},
@@ -130,7 +135,7 @@ def test_settings_outside_their_ranges_are_refused() -> None:
 
 
 def test_the_shipped_experiment_has_cohorts_that_one_sum_can_hold() -> None:
-    shipped = read_experiment("privacy")
+    shipped = read_privacy_experiment("privacy")
     expected = shipped.people * shipped.private.sample_rate
     assert expected + 3 * math.sqrt(expected) <= MOST_DEVICES
     assert expected - 3 * math.sqrt(expected) >= SURVIVORS * expected
@@ -267,24 +272,17 @@ def test_what_a_private_run_sends_down_is_as_short_as_reported() -> None:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> privacy.Experiment:
+def small(monkeypatch: pytest.MonkeyPatch) -> PrivacyExperiment:
     """An experiment whose people and pictures take no time."""
-    shipped = read_experiment("privacy")
-
-    class Shown:
-        def __init__(self, truths: object, features: np.ndarray) -> None:
-            self.truths, self.features = truths, features
-
-        def __len__(self) -> int:
-            return len(self.features)
+    shipped = read_privacy_experiment("privacy")
 
     features = np.concatenate([one.features for one in crowd(20)])
-    monkeypatch.setattr(privacy, "Pool", Shown)
-    monkeypatch.setattr(privacy, "draw_pool", lambda count, folder, first=0: Shown(features, features))
-    monkeypatch.setattr(privacy, "make_people", lambda count, seed, first: list(range(count)))
-    monkeypatch.setattr(privacy, "give_all_labels", lambda people, pool, seed: crowd(len(people)))
-    monkeypatch.setattr(privacy, "meet_stranger", lambda person, pool, seed: person)
-    monkeypatch.setattr(privacy, "understand", lambda encoder, who, comments: np.full(len(who), 0.6))
+    pool = Pool(tuple(pool_truth(number) for number in range(len(features))), features)
+    monkeypatch.setattr(privacy_cost, "draw_pool", lambda *_, **__: pool)
+    monkeypatch.setattr(privacy_cost, "make_people", lambda count, *_, **__: list(range(count)))
+    monkeypatch.setattr(privacy_cost, "give_all_labels", lambda people, *_: crowd(len(people)))
+    monkeypatch.setattr(privacy_cost, "meet_stranger", lambda person, *_: person)
+    monkeypatch.setattr(privacy_cost, "understand", lambda _, who, **__: np.full(len(who), 0.6))
     return replace(
         shipped,
         people=40,
@@ -299,25 +297,23 @@ def small(monkeypatch: pytest.MonkeyPatch) -> privacy.Experiment:
     )
 
 
-def test_an_experiment_that_was_ended_goes_on_where_it_was(
-    small: privacy.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_experiment(replace(small, seeds=(1,)), tmp_path, tmp_path, lambda line: None)
+def test_an_experiment_that_was_ended_goes_on_where_it_was(small: PrivacyExperiment, tmp_path: Path) -> None:
+    run_privacy_experiment(replace(small, seeds=(1,)), tmp_path, tmp_path, lambda _: None)
     first = json.loads((tmp_path / "results.json").read_text())
     first["runs"][run_name("epsilon", 2.0, 1)]["accuracy"] = 0.55  # so that it is known again
     (tmp_path / "results.json").write_text(json.dumps(first))
     told: list[str] = []
-    results = run_experiment(small, tmp_path, tmp_path, told.append)
+    results = run_privacy_experiment(small, tmp_path, tmp_path, told.append)
     assert results["runs"][run_name("epsilon", 2.0, 1)]["accuracy"] == 0.55
     assert not any(", seed 1:" in line for line in told)
     assert sum(", seed 2:" in line for line in told) == 7
     other = replace(small, private=replace(small.private, rank=3))
-    again = run_experiment(replace(other, seeds=(1,)), tmp_path, tmp_path, lambda line: None)
+    again = run_privacy_experiment(replace(other, seeds=(1,)), tmp_path, tmp_path, lambda _: None)
     assert again["runs"][run_name("epsilon", 2.0, 1)]["accuracy"] == 0.6
 
 
-def test_the_report_sets_each_run_against_its_baseline(small: privacy.Experiment, tmp_path: Path) -> None:
-    results = run_experiment(small, tmp_path, tmp_path, lambda line: None)
+def test_the_report_sets_each_run_against_its_baseline(small: PrivacyExperiment, tmp_path: Path) -> None:
+    results = run_privacy_experiment(small, tmp_path, tmp_path, lambda _: None)
     for seed, accuracy in ((1, 0.50), (2, 0.56)):
         results["runs"][run_name("epsilon", 2.0, seed)]["accuracy"] = accuracy
         results["runs"][run_name("bits", 32, seed)]["accuracy"] = 0.7
