@@ -32,9 +32,9 @@ from palate.server.rounds.run import read_note
 from palate.shared.encoder import load_encoder
 from palate.shared.errors import FederationError
 from palate.simulations.engine.virtual_people import VirtualPerson
-from palate.simulations.federation_demo.demo import LEARNING_RATE, NAMES, free_port
 from palate.simulations.federation_demo.people import choose_people, write_lessons
-from palate.simulations.federation_demo.processes import Stage, at_once
+from palate.simulations.federation_demo.processes import Stage, at_once, free_port
+from palate.simulations.federation_demo.story import LEARNING_RATE, NAMES
 
 COMMAND = "python -m benchmarks.deployed"
 ROOT = Path(__file__).parent.parent

@@ -32,7 +32,12 @@ from palate.server.rounds.loop import choose_cohort, derive_seed
 from palate.server.settings import RunSettings
 from palate.shared.encoder import SHARED_SHAPES, load_encoder
 from palate.simulations.engine.in_process import FIRST_NODE
-from palate.simulations.engine.virtual_people import POPULATION_VARIABLE, VirtualPerson, population_size, read_person
+from palate.simulations.engine.virtual_people import (
+    POPULATION_VARIABLE,
+    VirtualPerson,
+    population_size,
+    read_person,
+)
 
 SETTINGS_VARIABLE = "PALATE_BENCHMARK_SETTINGS"
 

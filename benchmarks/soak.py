@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import Row, print_rows
-from palate.simulations.federation_demo.demo import LEARNING_RATE, free_port
+from palate.simulations.federation_demo.processes import free_port
+from palate.simulations.federation_demo.story import LEARNING_RATE
 
 COMMAND = "python -m benchmarks.soak"
 ROOT = Path(__file__).parent.parent

@@ -34,8 +34,7 @@ from palate.server.front.control import ControlClient, ControlDevices
 from palate.server.rounds.exchange import Exchange, Patience
 from palate.server.rounds.run import read_note
 from palate.shared.frames import join_frames, split_frames
-from palate.simulations.federation_demo.demo import free_port
-from palate.simulations.federation_demo.processes import Stage
+from palate.simulations.federation_demo.processes import Stage, free_port
 
 COMMAND = "python -m benchmarks.stand_ins"
 ROOT = Path(__file__).parent.parent

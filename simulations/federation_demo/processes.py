@@ -1,6 +1,6 @@
 """The processes of the federation's demonstration: `palate` commands, device nodes and a server, all ended at the end.
 
-Where it stands in the flow: `federation_demo` tells the story, this module starts, kills and ends. Every process is a real one,
+Where it stands in the flow: `story` says what happens, this module starts, kills and ends. Every process is a real one,
 started through the `palate` command; passphrases reach it through its environment. What was started is ended whatever happens: nodes
 as children of this process, the server and whatever it left behind by the folder that they were started for.
 """
@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +35,13 @@ SAMPLE_SECONDS = 1.0  # the lists are slow to read
 LEAST_DEVICES = 2  # whose sum a device lets be opened: the demonstration has three, real federations many
 
 _PROGRAM = "import sys; from palate.client.commands.cli import main; sys.argv[0] = 'palate'; main()"
+
+
+def free_port() -> int:
+    """Return a port of this machine on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -13,9 +13,9 @@ pytest.importorskip("flwr")
 
 from palate.server.metrics import read_metrics
 from palate.server.processes.deployed import running
-from palate.simulations.federation_demo.demo import LEARNING_RATE, free_port
 from palate.simulations.federation_demo.people import choose_people, write_lessons
-from palate.simulations.federation_demo.processes import Stage, at_once
+from palate.simulations.federation_demo.processes import Stage, at_once, free_port
+from palate.simulations.federation_demo.story import LEARNING_RATE
 
 pytestmark = [
     pytest.mark.slow,

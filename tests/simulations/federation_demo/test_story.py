@@ -21,11 +21,12 @@ pytest.importorskip("flwr")
 
 from palate.client.reader.comment import read_lessons
 from palate.shared.errors import FederationError, OptionError
-from palate.simulations.federation_demo import demo as federation_demo
-from palate.simulations.federation_demo import processes as demo_processes
-from palate.simulations.federation_demo.demo import NAMES, REPORT, find_wrong, run_demo
+from palate.simulations.federation_demo import __main__ as command
+from palate.simulations.federation_demo import processes, story
 from palate.simulations.federation_demo.people import choose_people, write_lessons
 from palate.simulations.federation_demo.processes import Node, Stage, at_once, end_processes_of, find_peers
+from palate.simulations.federation_demo.report import find_wrong
+from palate.simulations.federation_demo.story import NAMES, REPORT, run_demo
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the server runs on POSIX")
 
@@ -250,7 +251,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
     (tmp_path / "holiday.jpg").write_bytes(b"mine")
     monkeypatch.setattr(sys, "argv", ["federation_demo", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
-        federation_demo.main()
+        command.main()
     assert ended.value.code == 1
     said = capsys.readouterr().err.strip()
     assert said.endswith("holds something else than an earlier demonstration; name another with --out")
@@ -259,10 +260,10 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
 
 
 def test_an_earlier_demonstration_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(stage: Stage, *_: Any) -> Any:
+    def fail(*_: Any) -> Any:
         raise FederationError("no further")
 
-    monkeypatch.setattr(federation_demo, "_tell_story", fail)
+    monkeypatch.setattr(story, "_tell_story", fail)
     (tmp_path / REPORT).write_text("{}")
     (tmp_path / "devices").mkdir()
     (tmp_path / "devices" / "old").write_text("old")
@@ -294,7 +295,7 @@ def add(stage: Stage, *command: str) -> Node:
 def test_every_process_is_ended_whatever_happens(
     failure: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo_processes, "END_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "END_SECONDS", 0.5)
     nodes: list[Node] = []
 
     def fail_halfway() -> None:
