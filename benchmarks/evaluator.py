@@ -30,7 +30,7 @@ from palate.shared.errors import CommentError
 from palate.simulations.crowd.people import Person, make_people, sample_shown, true_utility, verdict
 from palate.simulations.crowd.remarks import comment
 from palate.simulations.world.render import render
-from palate.simulations.world.world import CATEGORY_OF, Truth
+from palate.simulations.world.truth import CATEGORY_OF, Truth
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]

@@ -23,7 +23,7 @@ from palate.client.painter.pipelines import SHIPPED_GENERATOR
 from palate.simulations.crowd.captions import SETTING_PHRASES, attribute_phrase, subject_phrase
 from palate.simulations.judge import Opinion
 from palate.simulations.world.render import render
-from palate.simulations.world.world import (
+from palate.simulations.world.truth import (
     ATTRIBUTES,
     CATEGORY_OF,
     OWN_PLACE,

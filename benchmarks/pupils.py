@@ -20,7 +20,7 @@ from palate.simulations.crowd.captions import SETTING_PHRASES
 from palate.simulations.crowd.people import Person, make_people, sample_shown, verdict
 from palate.simulations.crowd.remarks import comment
 from palate.simulations.world.render import render
-from palate.simulations.world.world import CATEGORY_OF, OWN_PLACE, SETTINGS, SUBJECTS
+from palate.simulations.world.truth import CATEGORY_OF, OWN_PLACE, SETTINGS, SUBJECTS
 
 POPULATION = 20_300_000  # the seed of people who took no part in any training
 FIRST_SHOWN = 20_310_000  # picture numbers of what they comment on

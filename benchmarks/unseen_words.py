@@ -29,7 +29,7 @@ from palate.simulations.crowd.captions import (
     caption,
 )
 from palate.simulations.world.shards import truth_of
-from palate.simulations.world.world import SUBJECTS
+from palate.simulations.world.truth import SUBJECTS
 
 COMMAND = "python -m benchmarks.unseen_words"
 FIRST_SEED = 20_200_000

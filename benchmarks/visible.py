@@ -21,7 +21,7 @@ from benchmarks.studio import judge_figures
 from palate.simulations.crowd.people import sample_shown
 from palate.simulations.judge import WEIGHTS, Opinion, load_judge, measure_judge, score_truths
 from palate.simulations.world.render import render
-from palate.simulations.world.world import Truth
+from palate.simulations.world.truth import Truth
 
 COMMAND = "python -m benchmarks.visible"
 FIRST = 23_000_000

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from palate.simulations.crowd.people import Person
 from palate.simulations.world.render import render
-from palate.simulations.world.world import ATTRIBUTES, CATEGORY_OF, SUBJECTS, Picture, Truth
+from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, SUBJECTS, Picture, Truth
 
 Floats = NDArray[np.float32]
 

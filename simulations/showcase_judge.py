@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from palate.simulations.judge import VALUES, Judge, load_judge, measure_judge
-from palate.simulations.world.world import SUBJECTS
+from palate.simulations.world.truth import SUBJECTS
 
 MEASURED_ON = 300  # renders: two seconds, and the shares are known to about two points
 

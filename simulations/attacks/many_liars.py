@@ -50,7 +50,7 @@ from palate.simulations.crowd.population import (
     meet_stranger,
 )
 from palate.simulations.experiments.methods import pairwise
-from palate.simulations.world.world import CATEGORY_OF
+from palate.simulations.world.truth import CATEGORY_OF
 
 Floats = NDArray[np.float32]
 

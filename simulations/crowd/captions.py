@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from palate.simulations.world.world import ATTRIBUTES, CATEGORY_OF, Truth
+from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, Truth
 
 SUBJECT_WORDS: dict[str, tuple[str, ...]] = {
     "house": (

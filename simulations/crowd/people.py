@@ -24,7 +24,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.simulations.world.world import CATEGORY_OF, Truth, sample_truth
+from palate.simulations.world.truth import CATEGORY_OF, Truth, sample_truth
 
 LIKED = (6, 8)  # how many attributes a person likes, smallest and largest number
 DISLIKED = (5, 7)

@@ -29,7 +29,7 @@ from palate.shared.errors import OptionError
 from palate.simulations.crowd.people import Person, sample_shown, verdict
 from palate.simulations.crowd.remarks import comment
 from palate.simulations.world.render import render
-from palate.simulations.world.world import CATEGORY_OF, Truth
+from palate.simulations.world.truth import CATEGORY_OF, Truth
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]

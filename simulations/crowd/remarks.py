@@ -20,7 +20,7 @@ from typing import Any
 
 from palate.simulations.crowd.people import Person
 from palate.simulations.crowd.slips import americanise, misspell
-from palate.simulations.world.world import CATEGORY_OF, Truth
+from palate.simulations.world.truth import CATEGORY_OF, Truth
 
 KINDS: Mapping[str, float] = {
     "points": 0.42,  # one to three plain points, praise or complaint or negation

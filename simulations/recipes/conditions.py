@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palate.simulations.crowd.captions import ATTRIBUTE_PHRASES, attributes_only, caption, subject_phrase
-from palate.simulations.world.world import CATEGORY_OF, SETTINGS, SUBJECTS, Truth
+from palate.simulations.world.truth import CATEGORY_OF, SETTINGS, SUBJECTS, Truth
 
 WIDTH = 384
 LENGTH = 32  # states of a prompt

@@ -9,7 +9,7 @@ come from the comment writer of `remarks`. Drawn from picture numbers that took 
 import argparse
 from pathlib import Path
 
-from palate.simulations.world.world import CATEGORY_OF, Truth
+from palate.simulations.world.truth import CATEGORY_OF, Truth
 
 FOLDER = Path(__file__).parents[2] / "client" / "demo"
 FIRST_NUMBER = 29_000_000  # picture numbers above 20 million are left to benchmarks, tests and this

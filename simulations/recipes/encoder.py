@@ -37,7 +37,7 @@ from palate.simulations.crowd.people import Person, make_people, sample_shown
 from palate.simulations.recipes.picture_tower import KEPT
 from palate.simulations.world.render import render
 from palate.simulations.world.shards import SHARD, load
-from palate.simulations.world.world import ATTRIBUTES, CATEGORY_OF, Truth
+from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, Truth
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from palate.simulations.recipes.conditions import WIDTH, Conditions, prepare
 from palate.simulations.recipes.training import Plan, Worker, launch, train
 from palate.simulations.world.shards import load
-from palate.simulations.world.world import Truth
+from palate.simulations.world.truth import Truth
 
 CHANNELS = 8
 SCHEDULE = {

@@ -33,7 +33,7 @@ from palate.simulations.judge import (
 )
 from palate.simulations.recipes.training import Plan, Worker, launch, train
 from palate.simulations.world.shards import SHARD, load
-from palate.simulations.world.world import ATTRIBUTES, SUBJECTS, Truth
+from palate.simulations.world.truth import ATTRIBUTES, SUBJECTS, Truth
 
 NORM_BATCHES = 40
 

@@ -33,7 +33,7 @@ from palate.simulations.crowd.people import sample_shown
 from palate.simulations.recipes.training import Plan, Worker, launch, train
 from palate.simulations.world.render import render
 from palate.simulations.world.shards import SHARD, load
-from palate.simulations.world.world import ATTRIBUTES, SUBJECTS, Truth
+from palate.simulations.world.truth import ATTRIBUTES, SUBJECTS, Truth
 
 KEPT = 2000  # pictures at the end that are for measuring only
 SOFT_SHARE, RICH_SHARE = 0.25, 0.4

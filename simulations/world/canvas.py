@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from palate.simulations.world.palettes import Colour, Palette
-from palate.simulations.world.world import SIDE, Truth
+from palate.simulations.world.truth import SIDE, Truth
 
 DRAWN = 2 * SIDE
 Point = tuple[float, float]

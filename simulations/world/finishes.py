@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from palate.simulations.world.canvas import DRAWN
 from palate.simulations.world.places import Scene
-from palate.simulations.world.world import SIDE, Picture, Truth
+from palate.simulations.world.truth import SIDE, Picture, Truth
 
 Pixels = NDArray[np.floating[Any]]  # (128, 128, 3) in 0..1
 

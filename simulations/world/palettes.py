@@ -10,7 +10,7 @@ from __future__ import annotations
 import colorsys
 import random
 
-from palate.simulations.world.world import Truth
+from palate.simulations.world.truth import Truth
 
 Colour = tuple[int, int, int]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from palate.simulations.world.canvas import DRAWN, Canvas, Point
 from palate.simulations.world.subjects import DRAW, boat, city, fish, flower, house, mountain, tree
-from palate.simulations.world.world import Truth
+from palate.simulations.world.truth import Truth
 
 D = float(DRAWN)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from palate.simulations.world import finishes, places
-from palate.simulations.world.world import Picture, Truth
+from palate.simulations.world.truth import Picture, Truth
 
 
 def render(truth: Truth, seed: int) -> Picture:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.simulations.world.render import render
-from palate.simulations.world.world import Truth, sample_truth
+from palate.simulations.world.truth import Truth, sample_truth
 
 SHARD = 2000
 Pictures = NDArray[np.uint8]  # (2000, 128, 128, 3), one shard

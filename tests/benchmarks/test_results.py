@@ -16,7 +16,7 @@ from benchmarks.unseen_words import find_used, phrase, training_texts
 from palate.client.taste.profile import Profile
 from palate.simulations.crowd.captions import UNSEEN_SUBJECT_WORDS
 from palate.simulations.crowd.people import make_people
-from palate.simulations.world.world import CATEGORY_OF, SUBJECTS, can_meet
+from palate.simulations.world.truth import CATEGORY_OF, SUBJECTS, can_meet
 
 KEYS = {"row", "figure", "bar", "holds", "command", "commit"}
 

@@ -19,7 +19,7 @@ from palate.simulations.crowd.people import (
     verdict,
 )
 from palate.simulations.crowd.remarks import KINDS, Remark, _noun_words, _wording, comment
-from palate.simulations.world.world import ATTRIBUTES, CATEGORY_OF, SUBJECTS, Truth
+from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, SUBJECTS, Truth
 
 Row = tuple[Person, Truth, bool, Remark]
 

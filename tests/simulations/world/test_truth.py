@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from palate.simulations.world.render import render
-from palate.simulations.world.world import (
+from palate.simulations.world.truth import (
     ATTRIBUTES,
     CATEGORY_OF,
     OWN_PLACE,
