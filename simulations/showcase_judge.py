@@ -33,7 +33,7 @@ class ShowcaseJudge:
         return [SUBJECTS[int(one)] for one in self._judge(_arrays(pictures)).subjects.argmax(1)]
 
 
-def lend_judge() -> ShowcaseJudge:
+def make_judge() -> ShowcaseJudge:
     """Return the judge; raises FileNotFoundError when its weights are missing."""
     return ShowcaseJudge(load_judge())
 

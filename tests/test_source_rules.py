@@ -42,6 +42,7 @@ HOMES = {
             "server/front/superlink.py",
         ),
         "simulations/engine/in_process.py",
+        "simulations/engine/on_ray.py",
     },
     "uvicorn": {"server/processes/serve.py"},
     "httpx": {"client/federation/fleet.py", "server/front/control.py"},

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -151,26 +151,6 @@ def verdict(person: Person, truth: Truth, rng: random.Random) -> bool:
     """Whether the person says, this time, that they like it: utility plus noise above the threshold."""
     uniform = min(max(rng.random(), 1e-12), 1 - 1e-12)
     return true_utility(person, truth) + person.noise * math.log(uniform / (1 - uniform)) > person.threshold
-
-
-def oracle_accuracy(people: Sequence[Person], rng: random.Random, pictures: int = 200) -> float:
-    """How often the true utility ranks a liked above a disliked picture, by noisy verdicts on shown pictures.
-
-    Ties count half; the mean over people is returned, in [0, 1]. It is the ceiling beside which scorers are
-    read. Raises ValueError when no person has both a liked and a disliked picture.
-    """
-    accuracies = []
-    for person in people:
-        truths = [sample_shown(rng) for _ in range(pictures)]
-        utilities = np.array([true_utility(person, truth) for truth in truths])
-        liked = np.array([verdict(person, truth, rng) for truth in truths])
-        if liked.any() and not liked.all():
-            accuracies.append(_pairwise(utilities, liked.astype(float)))
-    if not accuracies:
-        raise ValueError(
-            f"{len(people)} people and {pictures} pictures leave nobody with a like and a dislike"
-        )
-    return float(np.mean(accuracies))
 
 
 def _make_person(seed: int, number: int) -> Person:

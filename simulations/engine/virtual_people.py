@@ -1,10 +1,11 @@
 """The virtual people behind the nodes of a simulated federation, in this process or in others.
 
-Where it stands in the flow: `in_process` holds its people in memory. Flower's simulation engine (`on_ray`) starts processes of its
-own, also on other machines. There the device's app calls the entry point `find_participant` with a node's number. The people lie
-in a folder that the environment variable `PALATE_POPULATION` names, so neither the run's bundle nor its settings carry them:
+Where it stands in the flow: `in_process` holds its people in memory. Flower's simulation engine (`on_ray`)
+starts processes of its own, also on other machines. There the device's app calls the entry point
+`find_participant` with a node's number. The people lie in a folder that the environment variable
+`PALATE_POPULATION` names, so neither the run's bundle nor its settings carry them:
 
-    population.safetensors   features, liked, phrases: the labels of all people, one after the other; ends: where each person's end
+    population.safetensors   features, liked, phrases: all people's labels; ends: where each person's end
     encoder.safetensors      the release that their devices have installed
 """
 
@@ -99,7 +100,7 @@ def open_by_anybody(wire: bytes) -> Opened:
 
 
 def write_population(folder: Path, people: Sequence[Labels], own: EncoderWeights) -> None:
-    """Write people's labels and their devices' release into a folder, made if missing; raises StorageError."""
+    """Write people's labels and their devices' release into a folder; raises StorageError."""
     from safetensors.numpy import save_file
 
     ends = np.cumsum([0, *map(len, people)], dtype=np.int64)
@@ -152,11 +153,14 @@ def read_person(folder: Path, number: int, count: int) -> VirtualPerson:
 
 
 def find_participant(number: int, count: int, _run_config: Mapping[str, object]) -> Participant:
-    """Return the virtual person behind a node of Flower's simulation engine: the entry point of `palate.participants`.
+    """Return the virtual person behind a node of Flower's simulation engine.
+
+    This is the entry point of the group `palate.participants`.
 
     Args:
         number: the node's number, from 0.
         count: how many nodes there are.
+
     Raises:
         OptionError: the environment names no population of that many people.
     """

@@ -22,7 +22,7 @@ from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.coding import decode_model, encode_model
 from palate.shared.delegation import message_in
-from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
+from palate.shared.encoder import SHARED_SHAPES, load_encoder
 from palate.shared.errors import OptionError, PrivacyBudgetError
 from palate.shared.public_pictures import load_public_pictures
 from palate.shared.secure_sum.frame import AGREEMENT, ENDORSEMENT, MASKED, REVEALED, UNMASK
@@ -30,21 +30,13 @@ from palate.shared.subspace import load_subspace
 from palate.shared.update import LocalSettings
 from palate.shared.wire import kind_of
 from palate.simulations.engine.in_process import FIRST_NODE, InProcessGrid
+from tests.made_up import make_labels
 
 QUICK = Patience(poll_seconds=0.0)
 LOCAL = LocalSettings(steps=1)
 
 
-def person(seed: int, labels: int = 8) -> Labels:
-    rng = np.random.default_rng(seed)
-    t = load_encoder().tensors
-    features = rng.standard_normal((labels, PICTURE_FEATURES)).astype(np.float32)
-    phrases = rng.standard_normal((labels, SENTENCE_FEATURES)).astype(np.float32)
-    phrases /= np.linalg.norm(phrases, axis=1, keepdims=True)
-    return Labels(features * t["feature.scale"] + t["feature.mean"], np.arange(labels) % 2 == 0, phrases)
-
-
-PEOPLE = [person(seed) for seed in range(6)]
+PEOPLE = [make_labels(8, seed) for seed in range(6)]
 
 
 def settings(privacy: Privacy, **changed: object) -> RunSettings:

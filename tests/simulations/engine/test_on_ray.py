@@ -16,8 +16,6 @@ from palate.server.rounds.loop import run_rounds
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.encoder import (
-    PICTURE_FEATURES,
-    SENTENCE_FEATURES,
     EncoderWeights,
     encoder_hash,
     flatten,
@@ -26,17 +24,9 @@ from palate.shared.encoder import (
 from palate.shared.errors import FederationError, OptionError
 from palate.simulations.engine.in_process import InProcessGrid
 from palate.simulations.engine.on_ray import run_on_ray
+from tests.made_up import make_labels
 
 pytestmark = pytest.mark.timeout(1800)
-
-
-def make_labels(count: int) -> Labels:
-    rng = np.random.default_rng(count)
-    t = load_encoder().tensors
-    features = t["feature.mean"] + t["feature.scale"] * rng.standard_normal((count, PICTURE_FEATURES))
-    phrases = rng.standard_normal((count, SENTENCE_FEATURES))
-    phrases /= np.linalg.norm(phrases, axis=1, keepdims=True)
-    return Labels(features.astype(np.float32), rng.random(count) < 0.5, phrases.astype(np.float32))
 
 
 def in_process(

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from palate.client.federation.declined import Declined
-from palate.client.federation.local_training import Labels
-from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, encoder_hash, load_encoder
+from palate.shared.encoder import encoder_hash, load_encoder
 from palate.shared.errors import FileFormatError, OptionError, StorageError
 from palate.shared.reasons import Reason
 from palate.shared.update import LocalSettings
@@ -20,16 +19,8 @@ from palate.simulations.engine.virtual_people import (
     read_person,
     write_population,
 )
+from tests.made_up import make_labels
 from tests.signed import signed
-
-
-def make_labels(count: int) -> Labels:
-    rng = np.random.default_rng(count)
-    t = load_encoder().tensors
-    features = t["feature.mean"] + t["feature.scale"] * rng.standard_normal((count, PICTURE_FEATURES))
-    phrases = rng.standard_normal((count, SENTENCE_FEATURES))
-    return Labels(features.astype(np.float32), rng.random(count) < 0.5, phrases.astype(np.float32))
-
 
 PEOPLE = [make_labels(count) for count in (9, 0, 6, 30)]
 

@@ -15,8 +15,6 @@ from palate.server.secure_sum.sampling import poisson_cohort
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld
 from palate.shared.coding import encode_model, finest_step, sensitivity_of
 from palate.shared.encoder import (
-    PICTURE_FEATURES,
-    SENTENCE_FEATURES,
     SHARED_SHAPES,
     EncoderWeights,
     load_encoder,
@@ -51,6 +49,7 @@ from palate.simulations.experiments.private_rounds import (
     learn_planned,
     learn_privately,
 )
+from tests.made_up import make_labels
 
 SHIPPED = Path(privacy_cost.__file__).with_name("privacy.toml")
 PRIVATE = Private(
@@ -71,15 +70,7 @@ PLANNED = Planned(epsilons=(2.0,), rounds=4, separation=2, clip=0.2, learning_ra
 
 
 def crowd(count: int) -> list[Labels]:
-    rng = np.random.default_rng(1)
-    fixed = load_encoder().tensors
-    people = []
-    for _ in range(count):
-        features = fixed["feature.mean"] + rng.normal(size=(8, PICTURE_FEATURES)) * fixed["feature.scale"]
-        phrases = rng.normal(size=(8, SENTENCE_FEATURES))
-        phrases /= np.linalg.norm(phrases, axis=1, keepdims=True)
-        people.append(Labels(features.astype(np.float32), np.arange(8) % 2 == 0, phrases.astype(np.float32)))
-    return people
+    return [make_labels(8, seed) for seed in range(count)]
 
 
 def directions() -> Subspace:
