@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from palate.client.federation.contribution import Pause, begin_class, learned_or_nothing, nothing_learned
+from palate.client.federation.contribution import Pause, begin_class, contribute, nothing_learned
 from palate.client.federation.declined import Declined, Notice, Send, check_encoder
 from palate.client.federation.masked_round import MaskedRound, MaskRules
-from palate.client.federation.outbox import Cover, send_handshake, send_update, what_leaves
+from palate.client.federation.outbox import Cover, send_handshake, what_leaves
 from palate.client.federation.privatize import shield
 from palate.client.federation.pseudonyms import fresh_pseudonym
 from palate.client.federation.resting import must_rest, note_part
@@ -30,7 +30,7 @@ from palate.client.privacy.ledger import book_round, check_round
 from palate.client.vault.store import Store
 from palate.shared.coding import decode_model, sensitivity_of
 from palate.shared.delegation import ANY_RELEASE
-from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights, encoder_hash
+from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights
 from palate.shared.errors import (
     MaskError,
     OptionError,
@@ -181,67 +181,32 @@ class MaskedAnswers:
     def _contribute(self, now: _Round, wire: bytes, send: Send) -> None:
         """Book and note the round, train, and send what came of it noised and masked, in whatever time such an answer takes."""
         pause = self._pause()
-        invitation, base = now.invitation, encoder_hash(now.encoder)
+        invitation, masks = now.invitation, now.invitation.masks
         now.masked.accept_delivery(wire)
-        trained_on, gone = 0, False
 
-        def make() -> EncoderUpdate:
-            nonlocal trained_on
-            update, trained_on = learned_or_nothing(
-                now.encoder,
-                self._labels,
-                invitation.settings,
-                round=invitation.round,
-                seed=invitation.seed,
-                tell=self._tell,
-            )
-            return update
-
-        def hand_over(covered: bytes) -> None:
-            nonlocal gone
-            pause()
-            send(covered)
-            gone = True
-
-        def book(log: Store) -> None:
+        def book(store: Store) -> None:
             if self._budgeted:
-                # Of how few devices the sum may be is known since the roster came.
-                sure = guaranteed(
-                    invitation.masks, now.count, now.masked.smallest_sum, share=self._honest_share()
-                )
-                book_round(log, sure, now=datetime.now(UTC))
-            note_part(log, invitation)
+                # The roster says how few devices the sum may have.
+                sure = guaranteed(masks, now.count, now.masked.smallest_sum, share=self._honest_share())
+                book_round(store, sure, now=datetime.now(UTC))
+            note_part(store, invitation)
 
-        masks = invitation.masks
-        try:
-            note = send_update(
-                self._log,
-                make,
-                send=hand_over,
-                server=self._server,
-                release=invitation.release,
-                base=base,
-                round=invitation.round,
-                now=datetime.now(UTC),
-                cover=Cover(
-                    what_leaves(now.count, masks.ring_bits, invitation.subspace),
-                    lambda update: _mask(now, update),
-                    clip=masks.clip,
-                    noise=masks.noise * masks.step,
-                ),
-                first=book,
-            )
-        except PrivacyError as error:
-            self._tell(f"left a masked round: {error}")
-            raise Declined(Reason.MASKS_REFUSED) from None
-        except (VaultError, StorageError):
-            if not gone:
-                raise Declined(Reason.NOT_NOTED) from None
-            self._tell(f"round {invitation.round}: sent, but the outbox could not note that it went")
-            return
-        what = f"trained on {trained_on} labels" if trained_on else "with a change of nothing"
-        self._tell(
-            f"round {note.round}: {what}, sent {note.bytes_up:,} bytes, masked and noised (release {note.release})"
+        contribute(
+            invitation,
+            now.encoder,
+            self._labels,
+            send,
+            pause=pause,
+            store=self._log,
+            server=self._server,
+            tell=self._tell,
+            cover=Cover(
+                what_leaves(now.count, masks.ring_bits, invitation.subspace),
+                lambda update: _mask(now, update),
+                clip=masks.clip,
+                noise=masks.noise * masks.step,
+            ),
+            book=book,
         )
 
 

@@ -29,13 +29,12 @@ from numpy.typing import NDArray
 from palate.client.device import Device
 from palate.client.eye.backbone import check_backbone
 from palate.client.federation.consent import Consent, Terms
-from palate.client.federation.contribution import Pause, begin_class, learned_or_nothing
+from palate.client.federation.contribution import Pause, begin_class, contribute
 from palate.client.federation.declined import Declined, Notice, Send, check_encoder
 from palate.client.federation.invitations import Invitations
 from palate.client.federation.invited import count_invitation
 from palate.client.federation.masked_answers import KINDS, MaskedAnswers
 from palate.client.federation.masked_round import MaskRules
-from palate.client.federation.outbox import send_update
 from palate.client.federation.pseudonyms import fresh_pseudonym, slots_left, use_pseudonym
 from palate.client.federation.task_limits import check_settings, check_step
 from palate.client.privacy.ledger import book_round
@@ -45,10 +44,9 @@ from palate.client.runtime.progress import no_notice, no_progress
 from palate.client.taste.profile import read_edits
 from palate.client.vault.store import Store
 from palate.shared.delegation import ANY_RELEASE, SIGNED
-from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights, encoder_hash
+from palate.shared.encoder import SENTENCE_FEATURES, EncoderWeights
 from palate.shared.errors import (
     PalateError,
-    PrivacyError,
     ReleaseError,
     StorageError,
     UpdateError,
@@ -60,7 +58,6 @@ from palate.shared.reasons import Reason
 from palate.shared.releases.message import RELEASE
 from palate.shared.secure_sum.frame import INVITATION
 from palate.shared.secure_sum.pseudonym import Pseudonym
-from palate.shared.update import EncoderUpdate
 from palate.shared.wire import TASK, Task, decode_task, kind_of
 
 if TYPE_CHECKING:
@@ -100,7 +97,7 @@ def answer_task(
     labels: Callable[[], Labels | None],
     send: Send,
     *,
-    log: Store,
+    store: Store,
     server: str,
     own: EncoderWeights | None = None,
     tell: Notice = no_notice,
@@ -108,54 +105,38 @@ def answer_task(
     pause: Callable[[], Pause] = begin_class,
     up_to: int = ANY_RELEASE,
 ) -> None:
-    """Do what a task without masks asks and send the change through the outbox, noted in `log`: of nothing where there are no labels.
+    """Answer a task without masks: check it, then `contribute` a change to it.
 
-    `own` is the release that is installed, by default that which ships with Palate. `labels` is asked after the task was checked,
-    booked and noted, so that a task that is declined costs nothing. `budgeted` books the round in the ledger of `log`: such a round
-    has no bound, so it takes place only if the person allowed that. `up_to` is the newest release that whoever signed the task
-    may invite to. Raises `Declined`, and what `send` raises when the server is lost (`FederationError`).
+    Args:
+        data: the task's bytes.
+        labels: returns this device's labels, None where there are too few; called once the task is checked, booked and noted.
+        send: called once with the update's bytes.
+        store: where the round is booked and the outbox is kept.
+        server: the name under which the outbox notes it.
+        own: the installed release, by default the one that ships.
+        tell: called with lines for the person.
+        budgeted: book the round in the ledger; it has no bound, so it takes place only if the person allowed such rounds.
+        pause: begins the class of time that the answer waits for.
+        up_to: the newest release that the signer of the task may invite to.
+    Raises:
+        Declined: the task is not done.
+        FederationError: from `send`, when the server is lost.
     """
     finish = pause()
     task, encoder = read_task(data, federation_encoder() if own is None else own)
     if task.release > up_to:
         raise Declined(Reason.UNSIGNED)
-    trained_on, gone = 0, False
-
-    def make() -> EncoderUpdate:
-        nonlocal trained_on
-        update, trained_on = learned_or_nothing(
-            encoder, labels, task.settings, round=task.round, seed=task.seed, tell=tell
-        )
-        return update
-
-    def hand_over(wire: bytes) -> None:
-        nonlocal gone
-        finish()
-        send(wire)
-        gone = True
-
-    try:
-        note = send_update(
-            log,
-            make,
-            send=hand_over,
-            server=server,
-            release=task.release,
-            base=encoder_hash(encoder),
-            round=task.round,
-            now=datetime.now(UTC),
-            first=lambda log: book_round(log, 0.0, now=datetime.now(UTC)) if budgeted else None,
-        )
-    except PrivacyError as error:
-        tell(f"declined a round: {error}")
-        raise Declined(Reason.UNMASKED) from None
-    except (VaultError, StorageError):
-        if not gone:
-            raise Declined(Reason.NOT_NOTED) from None
-        tell(f"round {task.round}: sent, but the outbox could not note that it went")
-        return
-    what = f"trained on {trained_on} labels" if trained_on else "with a change of nothing"
-    tell(f"round {note.round}: {what}, sent {note.bytes_up:,} bytes (release {note.release})")
+    contribute(
+        task,
+        encoder,
+        labels,
+        send,
+        pause=finish,
+        store=store,
+        server=server,
+        tell=tell,
+        book=lambda store: book_round(store, 0.0, now=datetime.now(UTC)) if budgeted else None,
+    )
 
 
 class Member:
@@ -252,7 +233,7 @@ class Member:
             wire,
             self._labels_or_none,
             send,
-            log=self._device.vault,
+            store=self._device.vault,
             server=self._server,
             own=federation_encoder(self._device.vault),
             tell=self._tell,
