@@ -202,51 +202,51 @@ class Consent:
     """What holds for one server, asked before each round; reads the vault anew, so that a change made meanwhile counts."""
 
     def __init__(
-        self, log: Store, server: str, *, read: Callable[[Iterable[str]], Readings] = read_machine
+        self, store: Store, server: str, *, read: Callable[[Iterable[str]], Readings] = read_machine
     ) -> None:
         """Use an open vault and the server's name as the outbox has it; `read` asks the machine."""
-        self._log, self._server, self._read = log, server, read
+        self._store, self._server, self._read = store, server, read
 
     def terms(self) -> Terms | None:
         """Return what was agreed to, None if nothing is; raises what the vault raises."""
-        return read_terms(self._log, self._server)
+        return read_terms(self._store, self._server)
 
     def allows(self, now: datetime) -> Verdict:
         """Say whether this device may take part in a round now; never raises: a vault that cannot be read says no."""
         try:
             terms = self.terms()
             readings = self._read(terms.conditions()) if terms is not None else Readings()
-            return may_take_part(terms, readings, invitations_of_the_day(self._log, now))
+            return may_take_part(terms, readings, invitations_of_the_day(self._store, now))
         except (VaultError, StorageError, OSError):
             return Verdict(False, "what its owner agreed to cannot be read")
 
 
-def read_terms(log: Store | Change, server: str) -> Terms | None:
+def read_terms(store: Store | Change, server: str) -> Terms | None:
     """Return the terms that hold for a server, None if there are none; raises VaultDamagedError."""
-    return _read_book(log)[0].get(server)
+    return _read_book(store)[0].get(server)
 
 
-def read_all_terms(log: Store | Change) -> list[Terms]:
+def read_all_terms(store: Store | Change) -> list[Terms]:
     """Return the terms that hold, one for each server; raises VaultDamagedError."""
-    return list(_read_book(log)[0].values())
+    return list(_read_book(store)[0].values())
 
 
-def newest_terms(log: Store | Change) -> Terms | None:
+def newest_terms(store: Store | Change) -> Terms | None:
     """Return the terms that were joined on last and still hold, None if none do; raises VaultDamagedError."""
-    book, events, _ = _read_book(log)
+    book, events, _ = _read_book(store)
     joined = [one.server for one in events if one.what in ("agreed", "changed", "joined")]
     return next((book[server] for server in reversed(joined) if server in book), None)
 
 
-def read_history(log: Store | Change) -> tuple[int, tuple[Event, ...]]:
+def read_history(store: Store | Change) -> tuple[int, tuple[Event, ...]]:
     """Return how many entries are no longer kept, and the others, the oldest first; raises VaultDamagedError."""
-    _, events, dropped = _read_book(log)
+    _, events, dropped = _read_book(store)
     return dropped, events
 
 
-def agree(log: Store, terms: Terms, now: datetime) -> Event:
+def agree(store: Store, terms: Terms, now: datetime) -> Event:
     """Write down that the person joins on these terms, and return the entry; raises what the vault raises."""
-    with log.transaction() as change:
+    with store.transaction() as change:
         book, _, _ = _read_book(change)
         before = book.get(terms.server)
         what = "agreed" if before is None else "joined" if before == terms else "changed"
@@ -255,18 +255,18 @@ def agree(log: Store, terms: Terms, now: datetime) -> Event:
     return event
 
 
-def refuse(log: Store, server: str, now: datetime) -> Event:
+def refuse(store: Store, server: str, now: datetime) -> Event:
     """Write down that the person said no: terms agreed to before no longer hold."""
-    with log.transaction() as change:
+    with store.transaction() as change:
         book = {name: terms for name, terms in _read_book(change)[0].items() if name != server}
         event = Event(_stamp(now), server, "refused", None)
         _write(change, book, event)
     return event
 
 
-def note_leaving(log: Store, server: str, now: datetime) -> Event:
+def note_leaving(store: Store, server: str, now: datetime) -> Event:
     """Write down that this device left; the terms hold for the next time."""
-    with log.transaction() as change:
+    with store.transaction() as change:
         event = Event(_stamp(now), server, "left", None)
         _write(change, _read_book(change)[0], event)
     return event
@@ -312,11 +312,11 @@ def read_pinned_key(text: str, option: str) -> str:
         ) from None
 
 
-def _read_book(log: Store | Change) -> tuple[dict[str, Terms], tuple[Event, ...], int]:
-    if not log.has(CONSENT, ONLY):
+def _read_book(store: Store | Change) -> tuple[dict[str, Terms], tuple[Event, ...], int]:
+    if not store.has(CONSENT, ONLY):
         return {}, (), 0
     try:
-        content = json.loads(log.get(CONSENT, ONLY))
+        content = json.loads(store.get(CONSENT, ONLY))
         if content["version"] != _VERSION:
             raise ValueError("unknown version")
         book = {terms["server"]: Terms(**terms) for terms in content["terms"]}

@@ -23,12 +23,12 @@ IDENTITY = "federation identity"  # type of record
 _KEY_BYTES = 32
 
 
-def own_identity(log: Store, terms: Terms) -> Ed25519PrivateKey:
+def own_identity(store: Store, terms: Terms) -> Ed25519PrivateKey:
     """Return this device's Ed25519 key for the server and the registrar of these terms.
 
     The secret is made at the first call. Raises what the vault raises, and VaultDamagedError.
     """
-    lasting = _lasting(log)
+    lasting = _lasting(store)
     if _was_certified(lasting, terms):
         return lasting
     named = terms.registrar.encode() + b"\0" + terms.server.encode()
@@ -47,14 +47,14 @@ def _was_certified(lasting: Ed25519PrivateKey, terms: Terms) -> bool:
     return True
 
 
-def _lasting(log: Store) -> Ed25519PrivateKey:
+def _lasting(store: Store) -> Ed25519PrivateKey:
     """The secret, as the key that it was in earlier versions."""
-    if not log.has(IDENTITY, ONLY):
+    if not store.has(IDENTITY, ONLY):
         key = Ed25519PrivateKey.generate()
-        with log.transaction() as change:
+        with store.transaction() as change:
             if not change.has(IDENTITY, ONLY):  # unless another process made one meanwhile
                 change.put(IDENTITY, ONLY, key.private_bytes_raw())
-    kept = log.get(IDENTITY, ONLY)
+    kept = store.get(IDENTITY, ONLY)
     if len(kept) != _KEY_BYTES:
         raise VaultDamagedError("the secret of this device's identities cannot be read")
     return Ed25519PrivateKey.from_private_bytes(kept)

@@ -33,19 +33,19 @@ class Invitations:
 
     def __init__(
         self,
-        log: Store,
+        store: Store,
         server: str,
         tell: Notice,
         pinned: Callable[[], bytes | None] = lambda: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Keep first keys in `log`; nothing is read before an invitation comes."""
-        self._log, self._server, self._tell, self._pinned, self._clock = log, server, tell, pinned, clock
+        """Keep first keys in `store`; nothing is read before an invitation comes."""
+        self._store, self._server, self._tell, self._pinned, self._clock = store, server, tell, pinned, clock
 
     def open(self, wire: bytes) -> Opened:
         """Return what was asked, if it is signed as it must be; raises `Declined`, and what the vault raises."""
         followed = self._pinned()
-        known = followed or _read(self._log).get(self._server)
+        known = followed or _read(self._store).get(self._server)
         try:
             return open_signed_message(wire, trusted=known, now=self._clock())
         except InvitationError as error:
@@ -76,11 +76,11 @@ def _advice(error: InvitationError, known: bytes | None, followed: bytes | None)
     return f", {write_key(known)}; if the server really has another: {_PIN}"
 
 
-def _read(log: Store | Change) -> dict[str, bytes]:
-    if not log.has(KEYS, ONLY):
+def _read(store: Store | Change) -> dict[str, bytes]:
+    if not store.has(KEYS, ONLY):
         return {}
     try:
-        content = json.loads(log.get(KEYS, ONLY))
+        content = json.loads(store.get(KEYS, ONLY))
         if content["version"] != _VERSION:
             raise ValueError("unknown version")
         return {str(server): bytes.fromhex(key) for server, key in content["keys"].items()}

@@ -37,10 +37,10 @@ def count_invitation(change: Change, now: datetime) -> None:
     change.put(INVITATIONS, ONLY, json.dumps(content).encode())
 
 
-def invitations_of_the_day(log: Store | Change, now: datetime) -> int:
+def invitations_of_the_day(store: Store | Change, now: datetime) -> int:
     """Return how many were counted within a day, and at times that lie ahead; raises what the vault raises."""
     first = _hour_of(now) - _KEPT_HOURS * _HOUR
-    return sum(count for hour, count in _read(log).items() if hour >= first)
+    return sum(count for hour, count in _read(store).items() if hour >= first)
 
 
 def _hour_of(now: datetime) -> datetime:
@@ -49,11 +49,11 @@ def _hour_of(now: datetime) -> datetime:
     return now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def _read(log: Store | Change) -> Mapping[datetime, int]:
-    if not log.has(INVITATIONS, ONLY):
+def _read(store: Store | Change) -> Mapping[datetime, int]:
+    if not store.has(INVITATIONS, ONLY):
         return {}
     try:
-        content = json.loads(log.get(INVITATIONS, ONLY))
+        content = json.loads(store.get(INVITATIONS, ONLY))
         if content["version"] != _VERSION:
             raise ValueError("unknown version")
         found = {datetime.fromisoformat(hour): count for hour, count in content["hours"].items()}

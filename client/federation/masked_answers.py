@@ -71,7 +71,7 @@ class MaskedAnswers:
 
     `own` gives the release that this device trusts, `labels` its labels or None where it has too few to train on. `pseudonym` gives
     the key under which it appears in a slot, which is used up by that, or None where it has none. `pause` is what an answer that
-    was trained for waits for. `budgeted` counts each round in the ledger that `log` keeps, and takes part in none beyond the
+    was trained for waits for. `budgeted` counts each round in the ledger that `store` keeps, and takes part in none beyond the
     person's budget; virtual people, who have no budget to lose, do without.
     """
 
@@ -81,7 +81,7 @@ class MaskedAnswers:
         own: Callable[[], EncoderWeights],
         labels: Callable[[], Labels | None],
         rules: Callable[[], MaskRules],
-        log: Store,
+        store: Store,
         server: str,
         tell: Notice,
         budgeted: bool = True,
@@ -91,7 +91,7 @@ class MaskedAnswers:
     ) -> None:
         """Take what the device has; nothing is asked of it before an invitation comes."""
         self._own, self._labels, self._pseudonym, self._rules = own, labels, pseudonym, rules
-        self._log, self._server, self._tell, self._budgeted = log, server, tell, budgeted
+        self._store, self._server, self._tell, self._budgeted = store, server, tell, budgeted
         self._honest_share, self._pause = honest_share, pause
         self._round: _Round | None = None
 
@@ -151,13 +151,13 @@ class MaskedAnswers:
         count = SHARED_WEIGHTS if within is None else within.count
         if self._budgeted:
             try:
-                check_round(self._log, guaranteed(invitation.masks, count, share=self._honest_share()))
+                check_round(self._store, guaranteed(invitation.masks, count, share=self._honest_share()))
             except PrivacyError as error:
                 self._tell(f"stayed out of a round: {error}")
                 send(b"")
                 return
         try:
-            if must_rest(self._log, invitation):
+            if must_rest(self._store, invitation):
                 self._tell("stayed out of a round: this device rests between the rounds of a noise plan")
                 send(b"")
                 return
@@ -197,7 +197,7 @@ class MaskedAnswers:
             self._labels,
             send,
             pause=pause,
-            store=self._log,
+            store=self._store,
             server=self._server,
             tell=self._tell,
             cover=Cover(

@@ -165,7 +165,7 @@ class Member:
             own=lambda: federation_encoder(vault),
             labels=self._labels_or_none,
             rules=self._rules,
-            log=vault,
+            store=vault,
             server=server,
             tell=tell,
             honest_share=lambda: self._terms().counted_share,

@@ -132,7 +132,7 @@ class Earlier:
 
 
 def send_update(
-    log: Store,
+    store: Store,
     make: Callable[[], EncoderUpdate],
     *,
     send: Callable[[bytes], None],
@@ -142,7 +142,7 @@ def send_update(
     round: int,  # noqa: A002
     now: datetime,
     cover: Cover | None = None,
-    first: Callable[[Store], object] = lambda log: None,
+    first: Callable[[Store], object] = lambda store: None,
 ) -> Sent:
     """Note in the vault what will leave, have the update made, note its bytes, hand them to `send`, note that they went; return the note.
 
@@ -177,7 +177,7 @@ def send_update(
         clip=0.0 if cover is None else cover.clip,
         noise=0.0 if cover is None else cover.noise,
     )
-    with log.transaction() as change:
+    with store.transaction() as change:
         first(Within(change))
         change.put(OUTBOX, note.id, _encode_note(note))
         _sum_up_oldest(change, spare=note.id)
@@ -189,10 +189,10 @@ def send_update(
     if cover is None:
         tensors = tuple(SentTensor(name, t.shape, norm_of(t)) for name, t in update.tensors.items())
         note = replace(note, norm=update.norm, tensors=tensors)
-    _note_again(log, note)
+    _note_again(store, note)
     send(data)
     note = replace(note, sent=True)
-    _note_again(log, note)
+    _note_again(store, note)
     return note
 
 
@@ -206,24 +206,24 @@ def send_handshake(data: bytes, send: Callable[[bytes], None]) -> None:
     send(data)
 
 
-def read_outbox(log: Store) -> list[Sent]:
+def read_outbox(store: Store) -> list[Sent]:
     """Return the notes on what was sent, the oldest first, at most `KEPT`; raises `VaultDamagedError`."""
-    return [_decode_note(log.get(OUTBOX, id_)) for id_ in log.list(OUTBOX)]
+    return [_decode_note(store.get(OUTBOX, id_)) for id_ in store.list(OUTBOX)]
 
 
-def read_earlier(log: Store | Change) -> Earlier:
+def read_earlier(store: Store | Change) -> Earlier:
     """Return the sum of what was sent before the notes that are kept; raises `VaultDamagedError`."""
-    if not log.has(OUTBOX_BEFORE, ONLY):
+    if not store.has(OUTBOX_BEFORE, ONLY):
         return Earlier()
-    content = _decode(log.get(OUTBOX_BEFORE, ONLY))
+    content = _decode(store.get(OUTBOX_BEFORE, ONLY))
     try:
         return Earlier(int(content["updates"]), int(content["bytes_up"]), str(content["last"]))
     except (KeyError, TypeError, ValueError):
         raise _unreadable() from None
 
 
-def _note_again(log: Store, note: Sent) -> None:
-    with log.transaction() as change:
+def _note_again(store: Store, note: Sent) -> None:
+    with store.transaction() as change:
         if change.has(OUTBOX, note.id):  # unless another process sent a thousand meanwhile
             change.put(OUTBOX, note.id, _encode_note(note))
 

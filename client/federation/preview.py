@@ -195,13 +195,13 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
 
 
 def _ask_budget(
-    log: Store, terms: Terms, sure: SumNoise
+    store: Store, terms: Terms, sure: SumNoise
 ) -> tuple[float, float | None, float | None, float | None]:
     """What is spent at these terms' delta, and what one more round makes of it, None if that is above their epsilon.
 
     After the round: as it is counted, if all add their noise, and if no other device does.
     """
-    spent = read_spent(log)
+    spent = read_spent(store)
     before = epsilon_of_rho(spent.rho, terms.delta)
     if sure.counted < LEAST_MULTIPLIER:
         return before, None, None, None

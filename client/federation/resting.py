@@ -18,19 +18,19 @@ from palate.shared.secure_sum.messages import Invitation
 RESTING = "noise plan"  # type of record; the id is the plan's rotation
 
 
-def must_rest(log: Store, invitation: Invitation) -> bool:
+def must_rest(store: Store, invitation: Invitation) -> bool:
     """Say whether this device took part in the plan of this invitation too few steps ago; raises VaultDamagedError."""
-    if not invitation.rotation or not log.has(RESTING, invitation.rotation.hex()):
+    if not invitation.rotation or not store.has(RESTING, invitation.rotation.hex()):
         return False
     try:
-        last = int(log.get(RESTING, invitation.rotation.hex()))
+        last = int(store.get(RESTING, invitation.rotation.hex()))
     except ValueError:
         raise VaultDamagedError("when this device took part in a noise plan cannot be read") from None
     return last != invitation.step and invitation.step - last < invitation.rest + 1
 
 
-def note_part(log: Store, invitation: Invitation) -> None:
+def note_part(store: Store, invitation: Invitation) -> None:
     """Note that this device takes part in a round of a plan, before its change leaves; raises what the vault raises."""
     if invitation.rotation:
-        with log.transaction() as change:
+        with store.transaction() as change:
             change.put(RESTING, invitation.rotation.hex(), str(invitation.step).encode())

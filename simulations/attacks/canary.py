@@ -66,11 +66,11 @@ def noise_of(case: Case) -> SumNoise:
 
 def booked(case: Case) -> OwnSpent:
     """Return what a device books for the rounds of a case, and shows its owner."""
-    log = MemoryStore()
-    write_budget(log, OwnBudget(1e6, DELTA))
+    store = MemoryStore()
+    write_budget(store, OwnBudget(1e6, DELTA))
     sure, spent = noise_of(case), OwnSpent(OwnBudget(1e6, DELTA))
     for _ in range(case.rounds):
-        spent = book_round(log, sure, now=datetime(2026, 11, 30, tzinfo=UTC))
+        spent = book_round(store, sure, now=datetime(2026, 11, 30, tzinfo=UTC))
     return spent
 
 

@@ -24,7 +24,7 @@ def declined(data: bytes, own: EncoderWeights | None = None) -> Reason:
         raise AssertionError("labels were asked for")
 
     with pytest.raises(Declined) as caught:
-        answer_task(data, never, lambda _: pytest.fail("sent"), log=MemoryStore(), server=SERVER, own=own)
+        answer_task(data, never, lambda _: pytest.fail("sent"), store=MemoryStore(), server=SERVER, own=own)
     return caught.value.reason
 
 
@@ -83,7 +83,7 @@ def test_training_that_runs_away_is_answered_with_a_change_of_nothing(
         return EncoderUpdate(encoder_hash(encoder), given["round"], change)
 
     monkeypatch.setattr("palate.client.federation.local_training.train_locally", run_away)
-    log, out = MemoryStore(), list[bytes]()
-    answer_task(make_task(load_encoder()), labels, out.append, log=log, server=SERVER)
+    store, out = MemoryStore(), list[bytes]()
+    answer_task(make_task(load_encoder()), labels, out.append, store=store, server=SERVER)
     assert decode_update(out[0], base=encoder_hash(load_encoder()), round=3).norm == 0
-    assert [note.sent for note in read_outbox(log)] == [True]
+    assert [note.sent for note in read_outbox(store)] == [True]

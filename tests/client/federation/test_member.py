@@ -472,8 +472,8 @@ def test_a_reason_has_no_room_for_another_text() -> None:
 def test_the_same_task_and_labels_give_the_same_bytes() -> None:
     out: list[bytes] = []
     for _ in range(2):
-        answer_task(make_task(), labels, out.append, log=MemoryStore(), server=SERVER)
+        answer_task(make_task(), labels, out.append, store=MemoryStore(), server=SERVER)
     assert out[0] == out[1]
     other = replace(labels(), liked=~labels().liked)
-    answer_task(make_task(), lambda: other, out.append, log=MemoryStore(), server=SERVER)
+    answer_task(make_task(), lambda: other, out.append, store=MemoryStore(), server=SERVER)
     assert out[2] != out[0]

@@ -74,14 +74,14 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Sides:
 
 
 @pytest.fixture
-def log() -> MemoryStore:
+def store() -> MemoryStore:
     empty = MemoryStore()
     pin_key(empty, TEXT)
     return empty
 
 
-def settle(log: MemoryStore, labels: Sides, lines: list[str] | None = None) -> EncoderWeights:
-    return settle_encoder(log, *labels, {}, (lambda line: None) if lines is None else lines.append)
+def settle(store: MemoryStore, labels: Sides, lines: list[str] | None = None) -> EncoderWeights:
+    return settle_encoder(store, *labels, {}, (lambda line: None) if lines is None else lines.append)
 
 
 # --- the rule -------------------------------------------------------------------------------------------------------
@@ -145,71 +145,73 @@ def test_too_few_labels_adopt(labels: Sides) -> None:
 
 
 def test_a_release_that_does_worse_is_left_aside_and_the_owner_hears_it(
-    log: MemoryStore, labels: Sides
+    store: MemoryStore, labels: Sides
 ) -> None:
-    adopt(log, released(broken()))
+    adopt(store, released(broken()))
     lines: list[str] = []
-    assert encoder_hash(settle(log, labels, lines)) == encoder_hash(load_encoder())
-    assert own_encoder.own_encoder(log).release == 0
-    assert federation_encoder(log).release == 1
+    assert encoder_hash(settle(store, labels, lines)) == encoder_hash(load_encoder())
+    assert own_encoder.own_encoder(store).release == 0
+    assert federation_encoder(store).release == 1
     (line,) = lines
     assert "release 1 does worse for you and is left aside: on your 40 verdicts" in line
     assert "palate release adopt --anyway" in line
-    settle(log, labels, lines)
+    settle(store, labels, lines)
     assert len(lines) == 1  # told once
-    standing = read_standing(log)
+    standing = read_standing(store)
     assert (standing.release, standing.used) == (1, 0)
 
 
-def test_a_release_that_does_no_worse_is_used(log: MemoryStore, labels: Sides) -> None:
-    adopt(log, FIRST)
-    assert own_encoder.own_encoder(log).release == 0  # before it was tried
+def test_a_release_that_does_no_worse_is_used(store: MemoryStore, labels: Sides) -> None:
+    adopt(store, FIRST)
+    assert own_encoder.own_encoder(store).release == 0  # before it was tried
     lines: list[str] = []
-    assert settle(log, labels, lines).release == own_encoder.own_encoder(log).release == 1
+    assert settle(store, labels, lines).release == own_encoder.own_encoder(store).release == 1
     assert "release 1 is in use for you" in lines[0]
 
 
-def test_the_next_release_is_tried_beside_the_one_that_is_in_use(log: MemoryStore, labels: Sides) -> None:
-    adopt(log, FIRST)
-    settle(log, labels)
+def test_the_next_release_is_tried_beside_the_one_that_is_in_use(store: MemoryStore, labels: Sides) -> None:
+    adopt(store, FIRST)
+    settle(store, labels)
     second = released(broken(2), FIRST.log)
-    adopt(log, second)
-    assert own_encoder.own_encoder(log).release == 1
-    assert settle(log, labels).release == 1
+    adopt(store, second)
+    assert own_encoder.own_encoder(store).release == 1
+    assert settle(store, labels).release == 1
     third = make(second.log, variant=7)
-    adopt(log, third)
-    choice = read_choice(log)
+    adopt(store, third)
+    choice = read_choice(store)
     assert choice is not None
     assert (choice.before, choice.uses) == (1, "untried")
-    assert settle(log, labels).release == 3
+    assert settle(store, labels).release == 3
 
 
-def test_other_labels_are_asked_anew_so_that_forgetting_one_is_exact(log: MemoryStore, labels: Sides) -> None:
+def test_other_labels_are_asked_anew_so_that_forgetting_one_is_exact(
+    store: MemoryStore, labels: Sides
+) -> None:
     liked, disliked = labels
-    adopt(log, released(broken()))
-    assert settle(log, labels).release == 0
-    few = settle(log, (liked[:2], disliked))  # of which too few are left
+    adopt(store, released(broken()))
+    assert settle(store, labels).release == 0
+    few = settle(store, (liked[:2], disliked))  # of which too few are left
     assert few.release == 1
-    assert settle(log, labels).release == 0
+    assert settle(store, labels).release == 0
     other = MemoryStore()
     pin_key(other, TEXT)
     adopt(other, released(broken()))
     settle(other, labels)
-    assert other.get(CHOICE, "only") == log.get(CHOICE, "only")
+    assert other.get(CHOICE, "only") == store.get(CHOICE, "only")
 
 
-def test_the_owner_overrules_and_goes_back(log: MemoryStore, labels: Sides) -> None:
+def test_the_owner_overrules_and_goes_back(store: MemoryStore, labels: Sides) -> None:
     with pytest.raises(OptionError):
-        decide(log, "new")
-    adopt(log, released(broken()))
-    settle(log, labels)
-    decide(log, "new")
-    assert settle(log, labels).release == 1
-    decide(log, "before")
+        decide(store, "new")
+    adopt(store, released(broken()))
+    settle(store, labels)
+    decide(store, "new")
+    assert settle(store, labels).release == 1
+    decide(store, "before")
     liked, disliked = labels
-    assert settle(log, (liked[:2], disliked)).release == 0  # whatever the labels say
-    adopt(log, make(released(broken()).log, variant=7))
-    choice = read_choice(log)
+    assert settle(store, (liked[:2], disliked)).release == 0  # whatever the labels say
+    adopt(store, make(released(broken()).log, variant=7))
+    choice = read_choice(store)
     assert choice is not None
     assert (choice.uses, choice.by) == ("untried", "labels")
 

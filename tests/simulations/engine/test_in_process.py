@@ -252,7 +252,7 @@ def test_one_by_one_gives_the_very_bytes_of_a_node() -> None:
             message_in(task),
             lambda labels=labels: labels,  # type: ignore[misc]
             out.append,
-            log=MemoryStore(),
+            store=MemoryStore(),
             server="here",
             pause=no_class,
         )
