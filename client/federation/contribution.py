@@ -29,7 +29,7 @@ from palate.client.runtime.progress import Notice, no_notice
 from palate.client.vault.store import Store
 from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights, encoder_hash
 from palate.shared.errors import PrivacyError, StorageError, VaultError
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 from palate.shared.secure_sum.messages import Invitation
 from palate.shared.update import MAX_NORM, EncoderUpdate, LocalSettings, SharedTensors
 from palate.shared.wire import Task
@@ -107,10 +107,10 @@ def contribute(
         )
     except PrivacyError as error:
         tell(f"{'declined a round' if cover is None else 'left a masked round'}: {error}")
-        raise Declined(Reason.UNMASKED if cover is None else Reason.MASKS_REFUSED) from None
+        raise Declined(DeclineReason.UNMASKED if cover is None else DeclineReason.MASKS_REFUSED) from None
     except (VaultError, StorageError):
         if not gone:
-            raise Declined(Reason.NOT_NOTED) from None
+            raise Declined(DeclineReason.NOT_NOTED) from None
         tell(f"round {task.round}: sent, but the outbox could not note that it went")
         return
     what = f"trained on {trained_on} labels" if trained_on else "with a change of nothing"

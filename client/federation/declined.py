@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 from palate.shared.releases.check import LARGEST_ENCODER
 from palate.shared.update import Floats, norm_of
 
@@ -23,7 +23,7 @@ Notice = Callable[[str], None]
 class Declined(Exception):  # noqa: N818 - an answer, not an error of this program
     """A task is not done; `reason` is what the server is told."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: DeclineReason) -> None:
         """Take a reason of the fixed list; there is no room for another text."""
         super().__init__(reason.value)
         self.reason = reason
@@ -32,4 +32,4 @@ class Declined(Exception):  # noqa: N818 - an answer, not an error of this progr
 def check_encoder(tensors: Mapping[str, Floats]) -> None:
     """Raise `Declined` for an encoder that is out of bounds."""
     if not math.hypot(*(norm_of(tensor) for tensor in tensors.values())) <= LARGEST_ENCODER:
-        raise Declined(Reason.ENCODER_TOO_LARGE)
+        raise Declined(DeclineReason.ENCODER_TOO_LARGE)

@@ -6,7 +6,7 @@ the server offers are dealt with here. Nothing here knows Flower. The vault is u
 again for each message without taking its lock, so other `palate` commands work beside it, and a comment that was forgotten since
 the last round no longer counts.
 
-**What the server learns.** An update, an empty answer, or one of the reasons in `Reason`. An empty answer says "not this time" and does not
+**What the server learns.** An update, an empty answer, or one of the reasons in `DeclineReason`. An empty answer says "not this time" and does not
 say why: the owner's terms, their budget, a vault that cannot be read. Which of these it is depends on the invitation, the terms
 and the machine alone, never on comments, pictures or what training came to: a device with too few labels, or whose training fails, takes
 part like every other and sends a change of nothing (`contribution`). Texts of exceptions stay here: they may quote a comment, so none
@@ -54,7 +54,7 @@ from palate.shared.errors import (
     VaultMissingError,
     WrongPassphraseError,
 )
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 from palate.shared.releases.message import RELEASE
 from palate.shared.secure_sum.frame import INVITATION
 from palate.shared.secure_sum.pseudonym import Pseudonym
@@ -83,9 +83,9 @@ def read_task(data: bytes, own: EncoderWeights) -> tuple[Task, EncoderWeights]:
         encoder = task.encoder(own)
     except UpdateError as error:
         other = error.reason in ("fixed", "shapes")
-        raise Declined(Reason.OTHER_ENCODER if other else Reason.UNREADABLE_TASK) from None
+        raise Declined(DeclineReason.OTHER_ENCODER if other else DeclineReason.UNREADABLE_TASK) from None
     if task.release < own.release:
-        raise Declined(Reason.OLDER_RELEASE)
+        raise Declined(DeclineReason.OLDER_RELEASE)
     check_settings(task.settings)
     check_encoder(task.tensors)
     check_step(task.tensors, own)
@@ -125,7 +125,7 @@ def answer_task(
     finish = pause()
     task, encoder = read_task(data, federation_encoder() if own is None else own)
     if task.release > up_to:
-        raise Declined(Reason.UNSIGNED)
+        raise Declined(DeclineReason.UNSIGNED)
     contribute(
         task,
         encoder,
@@ -188,7 +188,7 @@ class Member:
         """
         if kind in (TASK, INVITATION):
             self._tell("declined an invitation: it is not signed; the server needs this version of Palate")
-            raise Declined(Reason.UNSIGNED)
+            raise Declined(DeclineReason.UNSIGNED)
         up_to = ANY_RELEASE
         try:
             terms = self._consent.terms()
@@ -197,11 +197,11 @@ class Member:
                     self._tell(
                         "declined an invitation: no log of releases that rests on the key pinned here has come yet"
                     )
-                    raise Declined(Reason.UNSIGNED)
+                    raise Declined(DeclineReason.UNSIGNED)
                 opened = self._invitations.open(wire)
                 kind, wire, up_to = kind_of(opened.message), opened.message, opened.up_to
                 if kind not in (TASK, INVITATION):
-                    raise Declined(Reason.UNREADABLE_TASK)
+                    raise Declined(DeclineReason.UNREADABLE_TASK)
                 now = datetime.now(UTC)
                 verdict = self._consent.allows(now)
                 why_not = "" if verdict.allowed else verdict.reason
@@ -228,7 +228,7 @@ class Member:
             self._tell(
                 "declined a round without masks, in which the server would see this device's update alone"
             )
-            raise Declined(Reason.UNMASKED)
+            raise Declined(DeclineReason.UNMASKED)
         answer_task(
             wire,
             self._labels_or_none,
@@ -271,7 +271,7 @@ class Member:
     def _terms(self) -> Terms:
         terms = self._consent.terms()
         if terms is None:
-            raise Declined(Reason.MASKS_REFUSED)
+            raise Declined(DeclineReason.MASKS_REFUSED)
         return terms
 
     def _rules(self) -> MaskRules:

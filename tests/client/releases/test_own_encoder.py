@@ -28,7 +28,7 @@ from palate.server.secure_sum.masking import MaskedSum
 from palate.shared.coding import encode_model
 from palate.shared.encoder import EncoderWeights, encoder_hash, encoder_to_bytes, load_encoder
 from palate.shared.errors import OptionError
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 from palate.shared.releases.message import ReleaseLog, SignedRelease, encode_release
 from palate.shared.secure_sum.messages import Invitation, encode_invitation
 from palate.shared.update import LocalSettings
@@ -351,7 +351,7 @@ def test_with_the_owners_encoder_in_its_place_the_server_would_hear_the_refusal(
     leaking._own = lambda: own_encoder.own_encoder(vault)
     with pytest.raises(Declined) as caught:
         member.take_part(signed(invite(1), KEY), lambda data: None)
-    assert caught.value.args[0] in (Reason.OTHER_ENCODER, str(Reason.OTHER_ENCODER))
+    assert caught.value.args[0] in (DeclineReason.OTHER_ENCODER, str(DeclineReason.OTHER_ENCODER))
 
 
 def test_a_device_whose_log_is_not_good_any_more_stays_out_and_says_why(people: list[Person]) -> None:
