@@ -151,7 +151,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Permission:
     """Whether this device may take part now, and why or why not, in a few words for the person."""
 
     allowed: bool
@@ -172,27 +172,27 @@ class Event:
     terms: Terms | None  # of "agreed" and "changed"
 
 
-def may_take_part(terms: Terms | None, readings: Readings, today: int) -> Verdict:
+def may_take_part(terms: Terms | None, readings: Readings, today: int) -> Permission:
     """Decide whether a device may take part in a round now, from nothing but what is given.
 
     `today` is how many invitations it went along with within a day, from any server (`invited`).
     """
     if terms is None:
-        return Verdict(False, "its owner has not agreed to take part")
+        return Permission(False, "its owner has not agreed to take part")
     if today >= terms.rounds_a_day:
-        return Verdict(False, f"{today} rounds within a day, and {terms.rounds_a_day} are agreed to")
+        return Permission(False, f"{today} rounds within a day, and {terms.rounds_a_day} are agreed to")
     met = []
     for name in terms.conditions():
         answer = is_met(name, readings)
         if answer is None:
             if not terms.in_doubt:
-                return Verdict(False, f"whether this device is {name} cannot be read")
+                return Permission(False, f"whether this device is {name} cannot be read")
             met.append(f"{name} cannot be read, which is agreed to")
         elif not answer[0]:
-            return Verdict(False, f"not {name}: {answer[1]}")
+            return Permission(False, f"not {name}: {answer[1]}")
         else:
             met.append(f"{name}: {answer[1]}")
-    return Verdict(True, "; ".join(met) or "at any time")
+    return Permission(True, "; ".join(met) or "at any time")
 
 
 # --- what is kept -------------------------------------------------------------------------------------------------
@@ -211,14 +211,14 @@ class Consent:
         """Return what was agreed to, None if nothing is; raises what the vault raises."""
         return read_terms(self._store, self._server)
 
-    def allows(self, now: datetime) -> Verdict:
+    def allows(self, now: datetime) -> Permission:
         """Say whether this device may take part in a round now; never raises: a vault that cannot be read says no."""
         try:
             terms = self.terms()
             readings = self._read(terms.conditions()) if terms is not None else Readings()
             return may_take_part(terms, readings, invitations_of_the_day(self._store, now))
         except (VaultError, StorageError, OSError):
-            return Verdict(False, "what its owner agreed to cannot be read")
+            return Permission(False, "what its owner agreed to cannot be read")
 
 
 def read_terms(store: Store | Change, server: str) -> Terms | None:

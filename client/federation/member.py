@@ -203,8 +203,8 @@ class Member:
                 if kind not in (TASK, INVITATION):
                     raise Declined(DeclineReason.UNREADABLE_TASK)
                 now = datetime.now(UTC)
-                verdict = self._consent.allows(now)
-                why_not = "" if verdict.allowed else verdict.reason
+                permission = self._consent.allows(now)
+                why_not = "" if permission.allowed else permission.reason
                 why_not = why_not or why_not_good(self._device.vault, now)
                 if why_not:
                     self._tell(f"stayed out of a round: {why_not}")

@@ -177,8 +177,8 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
     sure = SumNoise(noise.multiplier, noise.multiplier_if_all_add, noise.multiplier_alone)
     spent, after, *others = _ask_budget(device.vault, terms, sure)
     today = invitations_of_the_day(device.vault, now)
-    verdict = may_take_part(terms, read_machine(terms.conditions()), today)
-    reasons = [] if verdict.allowed else [verdict.reason]
+    permission = may_take_part(terms, read_machine(terms.conditions()), today)
+    reasons = [] if permission.allowed else [permission.reason]
     if after is None:
         budget = f"epsilon {terms.epsilon:g} at delta {terms.delta:g}"
         reasons.append(f"one more such round would pass your privacy budget, {budget}")

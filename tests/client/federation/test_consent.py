@@ -20,7 +20,7 @@ from palate.client.federation.consent import (
     CONSENT,
     Consent,
     Terms,
-    Verdict,
+    Permission,
     agree,
     may_take_part,
     newest_terms,
@@ -51,13 +51,13 @@ def ago(**before: float) -> datetime:
 
 
 def test_nobody_takes_part_who_has_not_agreed() -> None:
-    assert may_take_part(None, Readings(0.0, True, 100.0), 0) == Verdict(
+    assert may_take_part(None, Readings(0.0, True, 100.0), 0) == Permission(
         False, "its owner has not agreed to take part"
     )
 
 
 def test_at_any_time_asks_for_nothing() -> None:
-    assert may_take_part(TERMS, Readings(), 0) == Verdict(True, "at any time")
+    assert may_take_part(TERMS, Readings(), 0) == Permission(True, "at any time")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_at_any_time_asks_for_nothing() -> None:
     ],
 )
 def test_every_condition_must_be_met(when: str, readings: Readings, allowed: bool, reason: str) -> None:
-    assert may_take_part(replace(TERMS, when=when), readings, 0) == Verdict(allowed, reason)
+    assert may_take_part(replace(TERMS, when=when), readings, 0) == Permission(allowed, reason)
 
 
 def test_what_cannot_be_read_counts_as_no_unless_the_person_said_otherwise() -> None:
@@ -92,7 +92,9 @@ def test_what_cannot_be_read_counts_as_no_unless_the_person_said_otherwise() -> 
 def test_no_more_rounds_a_day_than_agreed() -> None:
     terms = replace(TERMS, rounds_a_day=2)
     assert may_take_part(terms, Readings(), 1).allowed
-    assert may_take_part(terms, Readings(), 2) == Verdict(False, "2 rounds within a day, and 2 are agreed to")
+    assert may_take_part(terms, Readings(), 2) == Permission(
+        False, "2 rounds within a day, and 2 are agreed to"
+    )
     assert not may_take_part(terms, Readings(), 3).allowed
 
 
@@ -103,7 +105,7 @@ def test_more_than_a_thousand_rounds_a_day_can_be_agreed_to_and_are_counted() ->
     for number in range(1_500):
         assert asked.allows(NOON).allowed
         count_invitation(store, NOON - timedelta(seconds=number))
-    assert asked.allows(NOON) == Verdict(False, "1500 rounds within a day, and 1500 are agreed to")
+    assert asked.allows(NOON) == Permission(False, "1500 rounds within a day, and 1500 are agreed to")
 
 
 readings = some.builds(
@@ -293,7 +295,7 @@ def test_a_record_of_another_form_is_a_no_and_never_a_crash(content: bytes) -> N
         read_terms(store, SERVER)
     with pytest.raises(VaultDamagedError):
         agree(store, TERMS, NOON)  # and is not written over
-    assert Consent(store, SERVER).allows(NOON) == Verdict(False, "what its owner agreed to cannot be read")
+    assert Consent(store, SERVER).allows(NOON) == Permission(False, "what its owner agreed to cannot be read")
     assert store.get(CONSENT, ONLY) == content
 
 
@@ -323,7 +325,7 @@ def test_changed_terms_count_at_the_next_round() -> None:
     agree(store, TERMS, NOON)
     assert mine.allows(NOON).allowed
     agree(store, replace(TERMS, when="idle"), NOON)
-    assert mine.allows(NOON) == Verdict(False, "not idle: load of 0.90 per core")
+    assert mine.allows(NOON) == Permission(False, "not idle: load of 0.90 per core")
     assert asked == [(), ("idle",)]
 
 
@@ -333,7 +335,7 @@ def test_a_vault_that_is_gone_says_no(tmp_path: Path, remembered_keys: None) -> 
         mine = Consent(vault, SERVER)
         assert mine.allows(NOON).allowed
         shutil.rmtree(tmp_path / "vault")
-        assert mine.allows(NOON) == Verdict(False, "what its owner agreed to cannot be read")
+        assert mine.allows(NOON) == Permission(False, "what its owner agreed to cannot be read")
 
 
 def test_the_record_is_as_it_was_written_first() -> None:
