@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from palate.client.federation.declined import Declined, Send
-from palate.client.federation.outbox import Cover, send_update
+from palate.client.federation.declined import Declined
+from palate.client.federation.outbox import Cover, Send, send_update
 from palate.client.runtime.progress import Notice, no_notice
 from palate.client.vault.store import Store
 from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights, encoder_hash

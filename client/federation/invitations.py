@@ -15,7 +15,8 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from palate.client.federation.declined import Declined, Notice
+from palate.client.federation.declined import Declined
+from palate.client.runtime.progress import Notice
 from palate.client.vault.store import ONLY, Change, Store
 from palate.shared.delegation import Opened, open_signed_message
 from palate.shared.errors import InvitationError, VaultDamagedError

@@ -19,14 +19,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from palate.client.federation.contribution import Pause, begin_class, contribute, nothing_learned
-from palate.client.federation.declined import Declined, Notice, Send, check_encoder
+from palate.client.federation.declined import Declined
 from palate.client.federation.masked_round import MaskedRound, MaskRules
-from palate.client.federation.outbox import Cover, send_handshake, what_leaves
+from palate.client.federation.outbox import Cover, Send, send_handshake, what_leaves
 from palate.client.federation.privatize import shield
 from palate.client.federation.pseudonyms import fresh_pseudonym
 from palate.client.federation.resting import must_rest, note_part
-from palate.client.federation.task_limits import check_settings, check_step
+from palate.client.federation.task_limits import check_encoder, check_settings
 from palate.client.privacy.ledger import book_round, check_round
+from palate.client.runtime.progress import Notice
 from palate.client.vault.store import Store
 from palate.shared.coding import decode_model, sensitivity_of
 from palate.shared.delegation import ANY_RELEASE
@@ -143,8 +144,7 @@ class MaskedAnswers:
             raise Declined(
                 DeclineReason.OTHER_ENCODER if error.reason == "base" else DeclineReason.UNREADABLE_TASK
             ) from None
-        check_encoder(encoder.shared())
-        check_step(encoder.tensors, own)
+        check_encoder(encoder, own)
         within = load_subspace() if invitation.subspace else None
         if within is not None and subspace_hash(within) != invitation.subspace:
             raise Declined(DeclineReason.OTHER_ENCODER)

@@ -30,17 +30,18 @@ from palate.client.device import Device
 from palate.client.eye.backbone import check_backbone
 from palate.client.federation.consent import Consent, Terms
 from palate.client.federation.contribution import Pause, begin_class, contribute
-from palate.client.federation.declined import Declined, Notice, Send, check_encoder
+from palate.client.federation.declined import Declined
 from palate.client.federation.invitations import Invitations
 from palate.client.federation.invited import count_invitation
 from palate.client.federation.masked_answers import KINDS, MaskedAnswers
 from palate.client.federation.masked_round import MaskRules
+from palate.client.federation.outbox import Send
 from palate.client.federation.pseudonyms import fresh_pseudonym, slots_left, use_pseudonym
-from palate.client.federation.task_limits import check_settings, check_step
+from palate.client.federation.task_limits import check_encoder, check_settings
 from palate.client.privacy.ledger import book_round
 from palate.client.privacy.spent_note import remember
 from palate.client.releases.accepted import federation_encoder, is_pinned, offer, release_key, why_not_good
-from palate.client.runtime.progress import no_notice, no_progress
+from palate.client.runtime.progress import Notice, no_notice, no_progress
 from palate.client.taste.profile import read_edits
 from palate.client.vault.store import Store
 from palate.shared.delegation import ANY_RELEASE, SIGNED
@@ -87,8 +88,7 @@ def read_task(data: bytes, own: EncoderWeights) -> tuple[Task, EncoderWeights]:
     if task.release < own.release:
         raise Declined(DeclineReason.OLDER_RELEASE)
     check_settings(task.settings)
-    check_encoder(task.tensors)
-    check_step(task.tensors, own)
+    check_encoder(encoder, own)
     return task, encoder
 
 

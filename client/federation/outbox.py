@@ -36,6 +36,9 @@ from palate.shared.secure_sum.messages import masked_bytes
 from palate.shared.update import EncoderUpdate, norm_of
 from palate.shared.wire import MAGIC, UPDATE_BYTES, encode_update
 
+Send = Callable[[bytes], None]
+"""Called at most once for each message, with the bytes that go to the server; empty bytes say "not this time"."""
+
 OUTBOX, OUTBOX_BEFORE = "outbox", "outbox before"  # types of records
 
 KEPT = 1_000
@@ -135,7 +138,7 @@ def send_update(
     store: Store,
     make: Callable[[], EncoderUpdate],
     *,
-    send: Callable[[bytes], None],
+    send: Send,
     server: str,
     release: int,
     base: str,
@@ -196,7 +199,7 @@ def send_update(
     return note
 
 
-def send_handshake(data: bytes, send: Callable[[bytes], None]) -> None:
+def send_handshake(data: bytes, send: Send) -> None:
     """Send what a masked round needs besides the change: keys, sealed shares, revealed shares; nothing personal is in them.
 
     Raises ValueError for bytes of any other kind.

@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from palate.client.federation.contribution import no_class
-from palate.client.federation.declined import Declined, Send
+from palate.client.federation.declined import Declined
 from palate.client.federation.invitations import Invitations
 from palate.client.federation.local_training import LEAST_LABELS, Labels
 from palate.client.federation.masked_answers import KINDS, MaskedAnswers
 from palate.client.federation.masked_round import MaskRules
 from palate.client.federation.member import Participant, answer_task
+from palate.client.federation.outbox import Send
 from palate.client.runtime.progress import no_notice
 from palate.client.vault.store import MemoryStore
 from palate.shared.delegation import ANY_RELEASE, SIGNED, Opened

@@ -19,8 +19,8 @@ from palate.client.federation import consent
 from palate.client.federation.consent import (
     CONSENT,
     Consent,
-    Terms,
     Permission,
+    Terms,
     agree,
     may_take_part,
     newest_terms,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from palate.client.federation.declined import Declined
-from palate.client.federation.task_limits import FARTHEST, MASKING, TRAINING, check_settings, check_step
+from palate.client.federation.task_limits import FARTHEST, MASKING, TRAINING, check_encoder, check_settings
 from palate.server.secure_sum.privacy import PlanSettings, Privacy, mask_settings, planned_masks
 from palate.shared.encoder import SHARED_SHAPES, load_encoder
 from palate.shared.reasons import DeclineReason
@@ -72,14 +72,14 @@ def test_no_setting_of_masks_goes_beyond_its_range(masks: MaskSettings) -> None:
 
 @pytest.mark.parametrize("name", SHARED_SHAPES)
 def test_an_encoder_is_followed_as_far_as_rounds_take_it_and_no_farther(name: str) -> None:
-    check_step(OWN.tensors, OWN)
+    check_encoder(OWN, OWN)
     for length, taken in ((0.99, True), (1.01, False)):
         step = np.zeros(SHARED_SHAPES[name], np.float32)
         step.flat[0] = length * FARTHEST[name]
         other = OWN.with_shared({**OWN.shared(), name: OWN.tensors[name] + step})
         if taken:
-            check_step(other.tensors, OWN)
+            check_encoder(other, OWN)
         else:
             with pytest.raises(Declined) as caught:
-                check_step(other.tensors, OWN)
+                check_encoder(other, OWN)
             assert caught.value.reason is DeclineReason.ENCODER_TOO_LARGE
