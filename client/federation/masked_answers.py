@@ -22,7 +22,7 @@ from palate.client.federation.contribution import Pause, begin_class, contribute
 from palate.client.federation.declined import Declined
 from palate.client.federation.masked_round import MaskedRound, MaskRules
 from palate.client.federation.outbox import Cover, Send, send_handshake, what_leaves
-from palate.client.federation.privatize import shield
+from palate.client.federation.privatize import privatize
 from palate.client.federation.pseudonyms import fresh_pseudonym
 from palate.client.federation.resting import must_rest, note_part
 from palate.client.federation.task_limits import check_encoder, check_settings
@@ -214,10 +214,10 @@ def _mask(now: _Round, update: EncoderUpdate) -> bytes:
     """Return the masked vector of a change; of nothing where that change cannot be made levels of."""
     masks, rotation = now.invitation.masks, now.invitation.rotation or now.masked.context
     try:
-        levels = shield(update, masks, rotation, subspace=now.within)
+        levels = privatize(update, masks, rotation, subspace=now.within)
     except OptionError:
         nothing = nothing_learned(now.encoder, update.round)
-        levels = shield(nothing, masks, rotation, subspace=now.within)
+        levels = privatize(nothing, masks, rotation, subspace=now.within)
     return now.masked.mask(levels)
 
 

@@ -20,7 +20,7 @@ from palate.shared.subspace import Subspace
 from palate.shared.update import EncoderUpdate
 
 
-class Grid(Protocol):
+class ClipAndNoise(Protocol):
     """The part of a round's mask settings that says how a change becomes levels."""
 
     @property
@@ -36,9 +36,9 @@ class Grid(Protocol):
         """The standard deviation, in levels, of the noise that this device adds to each coordinate."""
 
 
-def shield(
+def privatize(
     update: EncoderUpdate,
-    settings: Grid,
+    settings: ClipAndNoise,
     rotation: bytes,
     source: Source = os.urandom,
     subspace: Subspace | None = None,

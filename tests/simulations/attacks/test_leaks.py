@@ -8,7 +8,7 @@ import torch
 
 from palate.client.federation import local_training as reconstruction
 from palate.client.federation.local_training import Labels, train_locally
-from palate.client.federation.privatize import shield
+from palate.client.federation.privatize import privatize
 from palate.shared.coding import finest_step, from_levels
 from palate.shared.encoder import (
     PICTURE_FEATURES,
@@ -121,7 +121,7 @@ def test_searching_for_a_gradient_finds_more_than_chance_in_a_raw_change() -> No
 def test_neither_attack_finds_anything_in_one_devices_masked_vector() -> None:
     s = round_settings(0.0)
     own = labels(24, 6)
-    levels = shield(update(own), s, CONTEXT, stream_of(key("noise", 6)))
+    levels = privatize(update(own), s, CONTEXT, stream_of(key("noise", 6)))
     ring = to_ring(levels, 16) + mask_of(key("mask", 6), len(levels), 16)
     vector = seen(centred(ring & ring.dtype.type(2**16 - 1), 16), 1, s)
     open_vector = seen(levels, 1, s)
@@ -147,7 +147,7 @@ def test_a_noised_sum_of_fifty_gives_away_no_ones_pictures() -> None:
     silent = {name: np.zeros_like(tensor) for name, tensor in ENCODER.shared().items()}
     given = [update(one) for one in people]
     given += [EncoderUpdate(given[0].base, 1, silent)] * (COHORT - len(people))
-    levels = [shield(one, s, CONTEXT, stream_of(key("share", i))) for i, one in enumerate(given)]
+    levels = [privatize(one, s, CONTEXT, stream_of(key("share", i))) for i, one in enumerate(given)]
     found = invert_layer(seen(np.sum(levels, axis=0), COHORT, s))
     inside = [best_cosines(found, standardize(ENCODER, one.features)).mean() for one in people]
     outside = [

@@ -116,14 +116,14 @@ def test_a_change_that_cannot_be_made_levels_looks_like_any_other(monkeypatch: p
     from palate.shared.errors import OptionError
 
     before = answer_now(OWN, OWN, OTHERS[0], OTHERS, LocalSettings(), TAKEN, 3)
-    shield = masked_answers.shield
+    privatize = masked_answers.privatize
 
     def fail(update: object, *arguments: object, **options: object) -> object:
         if np.any(update.vector):  # type: ignore[attr-defined]
             raise OptionError("not finite")
-        return shield(update, *arguments, **options)  # type: ignore[arg-type]
+        return privatize(update, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(masked_answers, "shield", fail)
+    monkeypatch.setattr(masked_answers, "privatize", fail)
     assert answer_now(OWN, OWN, OTHERS[0], OTHERS, LocalSettings(), TAKEN, 3) == before
 
 
