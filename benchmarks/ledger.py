@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.rows import Row, print_rows
-from palate.client.privacy.ledger import OwnBudget, check_round, write_budget
+from palate.client.privacy.budget import OwnBudget, check_round, write_budget
 from palate.client.vault.store import MemoryStore
 from palate.server.ledger.ledger import Ledger
 from palate.server.noise_plan.correlated import NoisePlan, best_bands, prefix_error

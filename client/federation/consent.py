@@ -20,7 +20,7 @@ from pathlib import Path
 from palate.client.federation.invited import invitations_of_the_day
 from palate.client.federation.machine import ALWAYS, Readings, is_met, read_machine, split_conditions
 from palate.client.federation.outbox import MAX_SERVER_CHARACTERS
-from palate.client.privacy.ledger import DEFAULT_DELTA, DEFAULT_EPSILON
+from palate.client.privacy.budget import DEFAULT_DELTA, DEFAULT_EPSILON
 from palate.client.vault.store import ONLY, Change, Store
 from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultDamagedError, VaultError
 from palate.shared.sum_noise import VOUCHED_SHARE
@@ -41,7 +41,7 @@ class Terms:
 
     `when` is "always" or conditions joined by "+", all of which must be met: "idle", "charging", or what a platform lends.
     `least_devices` is this device's own minimum for a cohort, whatever the server says. `epsilon` and `delta` are its privacy
-    budget over all rounds, which `client.ledger` keeps: one for the device, so the terms joined on last set it. `honest_share` is
+    budget over all rounds, which `client.privacy.budget` keeps: one for the device, so the terms joined on last set it. `honest_share` is
     the part of a sum's devices that are counted on to add their noise, where a registrar vouches for them; the fewer, the more a
     round costs of the budget. Without a registrar nobody is counted on but this device itself (`counted_share`). With
     `allow_unmasked` the server may see this device's update alone, which neither the minimum nor the budget protects. `in_doubt`

@@ -38,8 +38,8 @@ from palate.client.federation.masked_round import MaskRules
 from palate.client.federation.outbox import Send
 from palate.client.federation.pseudonyms import fresh_pseudonym, slots_left, use_pseudonym
 from palate.client.federation.task_limits import check_encoder, check_settings
-from palate.client.privacy.ledger import book_round
-from palate.client.privacy.spent_note import remember
+from palate.client.privacy.budget import book_round
+from palate.client.privacy.rollback import remember
 from palate.client.releases.accepted import federation_encoder, is_pinned, offer, release_key, why_not_good
 from palate.client.runtime.progress import Notice, no_notice, no_progress
 from palate.client.taste.profile import read_edits

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.client.eye.backbone import installed, shipped
-from palate.client.releases.records import (
+from palate.client.releases.stored import (
     BEFORE,
     RELEASE,
     TRUST,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from palate.client.eye.backbone import shipped
 from palate.client.releases.accepted import federation_encoder
-from palate.client.releases.records import BEFORE, Choice, read_choice, read_release, write_choice
+from palate.client.releases.stored import BEFORE, Choice, read_choice, read_release, write_choice
 from palate.client.runtime.progress import Notice
 from palate.client.vault.store import ONLY, Records, Store
 from palate.shared.encoder import EncoderWeights, encoder_hash

@@ -37,7 +37,7 @@ from palate.client.federation.masked_answers import MaskedAnswers
 from palate.client.federation.masked_round import MaskRules
 from palate.client.federation.outbox import read_outbox
 from palate.client.federation.task_limits import FARTHEST, TRAINING
-from palate.client.privacy.ledger import PRIVACY_SPENT
+from palate.client.privacy.budget import PRIVACY_SPENT
 from palate.client.runtime.progress import no_notice
 from palate.client.vault.store import ONLY, MemoryStore
 from palate.server.secure_sum.masking import MaskedSum

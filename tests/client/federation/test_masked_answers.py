@@ -18,7 +18,7 @@ from palate.client.federation.masked_answers import guaranteed
 from palate.client.federation.member import Member
 from palate.client.federation.outbox import read_outbox
 from palate.client.federation.pseudonyms import slots_left
-from palate.client.privacy.ledger import OwnBudget, OwnSpent, read_spent, write_budget
+from palate.client.privacy.budget import OwnBudget, OwnSpent, read_spent, write_budget
 from palate.server.secure_sum.masking import MaskedSum
 from palate.server.secure_sum.privacy import PlanSettings, Privacy, mask_settings, planned_masks
 from palate.shared.accounting import rho_of

@@ -20,7 +20,7 @@ from palate.client.federation.invited import invitations_of_the_day
 from palate.client.federation.local_training import LEAST_LABELS, Labels
 from palate.client.federation.member import Member, answer_task, read_meanings
 from palate.client.federation.outbox import read_outbox
-from palate.client.privacy.ledger import OwnBudget, write_budget
+from palate.client.privacy.budget import OwnBudget, write_budget
 from palate.client.reader.comment import Comment
 from palate.client.records import COMMENT, FEATURES, PICTURE, Taught, encode_taught
 from palate.client.releases.accepted import is_pinned, pin_key

@@ -15,12 +15,12 @@ from palate.client.federation.declined import Declined
 from palate.client.federation.masked_answers import MaskedAnswers
 from palate.client.federation.member import Member
 from palate.client.federation.outbox import read_outbox
-from palate.client.privacy.ledger import OwnBudget, write_budget
+from palate.client.privacy.budget import OwnBudget, write_budget
 from palate.client.releases import own_encoder
 from palate.client.releases import trial as release_trial
 from palate.client.releases.accepted import adopt, federation_encoder, pin_key, read_standing
 from palate.client.releases.own_encoder import decide, settle_encoder
-from palate.client.releases.records import CHOICE, read_choice
+from palate.client.releases.stored import CHOICE, read_choice
 from palate.client.releases.trial import Trial, chance_of, held_out_losses, student_tail, try_encoder
 from palate.client.taste.fitting import fit_evaluator_to_vault
 from palate.client.vault.store import MemoryStore

@@ -28,7 +28,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from palate.client.privacy.ledger import (
+from palate.client.privacy.budget import (
     PRIVACY_SPENT,
     OwnBudget,
     OwnSpent,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.client.privacy.ledger import (
+from palate.client.privacy.budget import (
     PRIVACY_BUDGET,
     PRIVACY_SPENT,
     OwnBudget,
@@ -270,7 +270,7 @@ def test_a_vault_keeps_the_count_and_two_processes_cannot_spend_the_same_rest(tm
 
 def test_a_check_loads_no_accountant() -> None:
     code = (
-        "import sys; from palate.client.privacy.ledger import check_round; from palate.client.vault.store import MemoryStore\n"
+        "import sys; from palate.client.privacy.budget import check_round; from palate.client.vault.store import MemoryStore\n"
         "check_round(MemoryStore(), 5.0)\n"
         "print([one for one in ('dp_accounting', 'scipy', 'torch') if one in sys.modules])"
     )
