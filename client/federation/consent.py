@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from palate.client.federation.invited import invitations_of_the_day
 from palate.client.federation.machine import ALWAYS, Readings, is_met, read_machine, split_conditions
 from palate.client.federation.outbox import MAX_SERVER_CHARACTERS
+from palate.client.federation.rounds_a_day import invitations_of_the_day
 from palate.client.privacy.budget import DEFAULT_DELTA, DEFAULT_EPSILON
 from palate.client.vault.store import ONLY, Change, Store
 from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultDamagedError, VaultError

@@ -1,10 +1,9 @@
 """Which process of this device has joined a federation: one at a time for each vault, and `palate leave` ends it.
 
-Where it stands in the flow: beside `joining`. The joined process holds the lock of `federation.lock` in the vault's folder for
-as long as it lives (the operating system lets go of it when the process dies, however it dies), and `federation.json` says
-which process that is: its number and the time of its birth, nothing personal. Before a signal is sent the process must pass
-both tests: somebody holds the lock now, and the process of that number was born at that time. So a number that was given
-to another process meanwhile is never signalled.
+Where it stands in the flow: next to `member`. The joined process holds the lock `federation.lock` in the vault's folder as long
+as it lives; the operating system releases it when the process ends, however it ends. `federation.json` says which process that
+is: its number and when it started, nothing personal. Before a signal is sent, both must hold: the lock is held now, and the
+process of that number started at that time. So a number that was given to another process meanwhile is never signalled.
 """
 
 import contextlib
@@ -21,14 +20,14 @@ from palate.shared.errors import FederationError, VaultBusyError
 
 LOCK, NOTE = "federation.lock", "federation.json"
 LEAVE_SECONDS = 15.0
-"""How long a joined process may take to end: it says goodbye to its server first."""
+"""How long a joined process may take to end; it first says goodbye to its server."""
 
 _NOTE_BYTES = 1_000
 
 
 @contextlib.contextmanager
 def membership(home: Path) -> Iterator[None]:
-    """Be the joined process of this home for as long as the block runs; raises `FederationError` if there is one already."""
+    """Make this process the joined one of this home while the block runs; raises `FederationError` if there is one already."""
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(durable.locked(home / LOCK, 0.0, f"the federation lock in {home}"))
@@ -49,7 +48,7 @@ def membership(home: Path) -> Iterator[None]:
 
 
 def find_member(home: Path) -> int | None:
-    """Return the number of the process that has joined from this home, or None; raises `FederationError` if in doubt."""
+    """Return the number of the process that has joined from this home, or None; raises `FederationError` in doubt."""
     if not _is_held(home):
         return None
     try:
@@ -70,7 +69,7 @@ def find_member(home: Path) -> int | None:
 def leave(home: Path, wait_seconds: float = LEAVE_SECONDS) -> int | None:
     """End the joined process of this home and return its number once it is gone; None if none had joined.
 
-    Raises `FederationError` if the process cannot be told from others, may not be signalled, or does not end in time.
+    Raises `FederationError` if it is unclear which process that is, if it may not be signalled, or if it does not end in time.
     """
     process = find_member(home)
     if process is None:
@@ -93,7 +92,7 @@ def leave(home: Path, wait_seconds: float = LEAVE_SECONDS) -> int | None:
 
 
 def birth_of(process: int) -> str:
-    """Return when a process was born, in whatever words the system has for it; empty if it cannot be told (on Windows)."""
+    """Return when a process started, in the words of the system; empty where that cannot be read (on Windows)."""
     if Path("/proc/self/stat").exists():
         try:
             # The name, in parentheses, may hold anything; the 20th field after it counts clock ticks since the boot.
@@ -109,7 +108,7 @@ def birth_of(process: int) -> str:
 
 
 def _is_held(home: Path) -> bool:
-    """Say whether a living process holds the lock; makes no file."""
+    """Return whether a living process holds the lock; make no file."""
     if not (home / LOCK).exists():
         return False
     try:

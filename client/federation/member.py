@@ -32,11 +32,11 @@ from palate.client.federation.consent import Consent, Terms
 from palate.client.federation.contribution import Pause, begin_class, contribute
 from palate.client.federation.declined import Declined
 from palate.client.federation.invitations import Invitations
-from palate.client.federation.invited import count_invitation
 from palate.client.federation.masked_answers import KINDS, MaskedAnswers
 from palate.client.federation.masked_round import MaskRules
 from palate.client.federation.outbox import Send
 from palate.client.federation.pseudonyms import fresh_pseudonym, slots_left, use_pseudonym
+from palate.client.federation.rounds_a_day import count_invitation
 from palate.client.federation.task_limits import check_encoder, check_settings
 from palate.client.privacy.budget import book_round
 from palate.client.privacy.rollback import remember

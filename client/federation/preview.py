@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from palate.client.federation.consent import Terms, may_take_part
-from palate.client.federation.invited import invitations_of_the_day
 from palate.client.federation.machine import read_machine
 from palate.client.federation.outbox import ALL_WEIGHTS, UPDATE_KIND, Leaving, Sent, read_outbox, what_leaves
+from palate.client.federation.rounds_a_day import invitations_of_the_day
 from palate.client.privacy.budget import describe_cost, read_spent
 from palate.client.records import Taught
 from palate.client.vault.store import Store

@@ -30,9 +30,9 @@ from palate.client.federation.consent import (
     read_terms,
     refuse,
 )
-from palate.client.federation.invited import count_invitation
 from palate.client.federation.machine import Readings
 from palate.client.federation.outbox import OUTBOX
+from palate.client.federation.rounds_a_day import count_invitation
 from palate.client.vault.store import ONLY, MemoryStore
 from palate.client.vault.vault import Vault
 from palate.shared.errors import OptionError, VaultDamagedError

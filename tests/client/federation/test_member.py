@@ -16,10 +16,10 @@ from palate.client.device import Device
 from palate.client.federation import local_training as reconstruction
 from palate.client.federation.consent import Terms, agree
 from palate.client.federation.declined import Declined
-from palate.client.federation.invited import invitations_of_the_day
 from palate.client.federation.local_training import LEAST_LABELS, Labels
 from palate.client.federation.member import Member, answer_task, read_meanings
 from palate.client.federation.outbox import read_outbox
+from palate.client.federation.rounds_a_day import invitations_of_the_day
 from palate.client.privacy.budget import OwnBudget, write_budget
 from palate.client.reader.comment import Comment
 from palate.client.records import COMMENT, FEATURES, PICTURE, Taught, encode_taught

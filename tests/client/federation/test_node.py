@@ -1,6 +1,6 @@
 """The long-lived node, against a server of a few lines that can misbehave in every way needed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +9,6 @@ pytest.importorskip("flwr")
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fake_superlink import RUN, Echo, FakeSuperLink, Odd, Watch, message
 from flwr.app import MetricRecord, RecordDict
 from flwr.proto import heartbeat_pb2, message_pb2
 
@@ -20,17 +19,9 @@ from palate.client.federation.server_address import Server
 from palate.shared.errors import FederationError, OptionError
 from palate.shared.frames import join_frames
 from palate.shared.reasons import DeclineReason
+from tests.client.federation.fake_superlink import RUN, Echo, FakeSuperLink, Odd, Watch, message
 
 NEEDLE = "Grandmother Ottilie"
-
-
-@pytest.fixture
-def link() -> Iterator[FakeSuperLink]:
-    made = FakeSuperLink()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture
