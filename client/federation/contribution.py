@@ -73,6 +73,7 @@ def contribute(
         tell: called with lines for the person.
         cover: masks the change; None in a round without masks.
         book: called with `store` in the same transaction as the first note; a `PrivacyError` that it raises declines the round.
+
     Raises:
         Declined: the budget does not hold the round, or nothing could be noted, so nothing was sent.
         FederationError: from `send`, when the server is lost.

@@ -33,12 +33,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from palate.client.eye.backbone import check_backbone
 from palate.client.federation.consent import Terms, may_take_part
 from palate.client.federation.machine import read_machine
 from palate.client.federation.outbox import ALL_WEIGHTS, UPDATE_KIND, Leaving, Sent, read_outbox, what_leaves
+from palate.client.federation.own_labels import read_labels, teaching_comments
 from palate.client.federation.rounds_a_day import invitations_of_the_day
 from palate.client.privacy.budget import describe_cost, read_spent
+from palate.client.privacy.rollback import remember
 from palate.client.records import Taught
+from palate.client.releases.accepted import federation_encoder, read_standing
 from palate.client.vault.store import Store
 from palate.shared.accounting import (
     LEAST_MULTIPLIER,
@@ -156,10 +160,9 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
 
     `terms` may be such that nobody has agreed to yet. `now` has a zone.
     """
-    from palate.client.federation.member import Member
-    from palate.client.releases.accepted import federation_encoder, read_standing
-
-    labels = Member(device, server=terms.server).labels()
+    check_backbone()
+    remember(device.vault)
+    labels, _ = read_labels(device)
     notes = [note for note in read_outbox(device.vault) if note.masked]
     last_note = notes[-1] if notes else None
     masks = usual_round(terms.least_devices, last_note, honest_share=terms.counted_share)
@@ -250,13 +253,6 @@ def describe_usual_cost(terms: Terms) -> str:
     cost = describe_cost(*(epsilon_of_rho(rho_of(one), terms.delta) for one in multipliers))
     held = rounds_by_rho(Budget(terms.epsilon, terms.delta), noise.multiplier)
     return f"a round as servers begin with {cost}; your budget holds {held:,} such rounds in all"
-
-
-def teaching_comments(device: Device) -> list[Taught]:
-    """Return the comments that `Member.labels` makes labels of, in its order."""
-    return [
-        one for one in device.comments() if one.comment.liked is not None and one.comment.picture is not None
-    ]
 
 
 def preview_update(

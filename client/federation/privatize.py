@@ -52,8 +52,10 @@ def privatize(
         rotation: the seed by which all devices of the round rotate: the hash of its invitation, or what that names.
         source: gives the random bytes of noise and rounding; they must be secret except in tests.
         subspace: the directions in which the change is sent, None for all weights; the rest of the change stays here.
+
     Returns:
         int64 (d + 1,), with d the number of weights or of coordinates in the subspace; the last level says whether it was cut.
+
     Raises:
         OptionError: a step, clip or noise outside its range.
     Reference:

@@ -65,6 +65,7 @@ def make_request(
         file: the registrar's slot keys.
         slots: which of them, by default all for which this device has no pseudonym.
         asked: called with how many blinded values are made so far.
+
     Raises:
         OptionError: no registrar is pinned, or the slots are not those of the file.
         FileFormatError: the file is not slot keys of the pinned registrar.

@@ -34,6 +34,7 @@ def readable(what: str, advice: str = "") -> Iterator[None]:
     Args:
         what: names the record in the error: "the count of invitations".
         advice: the next step, where there is one.
+
     Raises:
         VaultDamagedError: for what decoding raises (KeyError, TypeError, ValueError, AttributeError) and for OptionError.
     """

@@ -29,7 +29,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.client.federation import local_training as reconstruction
+from palate.client.federation import local_training
 from palate.client.federation.contribution import no_class
 from palate.client.federation.declined import Declined
 from palate.client.federation.local_training import LEAST_LABELS, Labels
@@ -125,12 +125,12 @@ def watch(own: EncoderWeights, question: Question, *, taken: bool = False) -> En
 @contextmanager
 def unbounded() -> Iterator[None]:
     """Trains in this block without the bound on values, as devices did before."""
-    before = reconstruction.BOUND
-    reconstruction.BOUND = math.inf
+    before = local_training.BOUND
+    local_training.BOUND = math.inf
     try:
         yield
     finally:
-        reconstruction.BOUND = before
+        local_training.BOUND = before
 
 
 def answer_openly(encoder: EncoderWeights, labels: Labels, settings: LocalSettings, seed: int) -> str:
@@ -139,7 +139,7 @@ def answer_openly(encoder: EncoderWeights, labels: Labels, settings: LocalSettin
         return "empty"
     with unbounded():
         try:
-            reconstruction.train_locally(encoder, labels, settings, round=1, seed=seed)
+            local_training.train_locally(encoder, labels, settings, round=1, seed=seed)
         except Exception:  # noqa: BLE001 - whatever it was, it was told as this one word
             return "failed"
     return "vector"

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.device import Device
 from palate.client.eye import backbone
-from palate.client.releases import records as release_records
+from palate.client.releases import stored
 from palate.client.releases.accepted import (
     Adopted,
     adopt,
@@ -111,9 +111,7 @@ def vault(taught_vault: Path, remembered_keys: None, monkeypatch: pytest.MonkeyP
 
 
 def content(store: MemoryStore) -> dict[tuple[str, str], bytes]:
-    return {
-        (type_, ONLY): store.get(type_, ONLY) for type_ in release_records.TYPES if store.has(type_, ONLY)
-    }
+    return {(type_, ONLY): store.get(type_, ONLY) for type_ in stored.TYPES if store.has(type_, ONLY)}
 
 
 def refused(store: MemoryStore, release: SignedRelease, key: str | None = None) -> ReleaseError:
@@ -295,7 +293,7 @@ def test_after_an_update_of_palate_a_release_that_does_not_fit_says_so(
 )
 def test_records_that_cannot_be_read_are_one_line_and_can_be_reset(store: MemoryStore, data: bytes) -> None:
     adopt(store, FIRST)
-    store.put(release_records.TRUST, ONLY, data)
+    store.put(stored.TRUST, ONLY, data)
     for read in (federation_encoder, read_standing):
         with pytest.raises(VaultDamagedError):
             read(store)
@@ -303,12 +301,12 @@ def test_records_that_cannot_be_read_are_one_line_and_can_be_reset(store: Memory
         adopt(store, FIRST)
     reset(store)
     adopt(store, FIRST, key=TEXT)
-    store.put(release_records.RELEASE, ONLY, data)
+    store.put(stored.RELEASE, ONLY, data)
     with pytest.raises(VaultDamagedError, match="palate release reset"):
         federation_encoder(store)
     reset(store)
     adopt(store, FIRST, key=TEXT)
-    store.put(release_records.CHOICE, ONLY, data)
+    store.put(stored.CHOICE, ONLY, data)
     with pytest.raises(VaultDamagedError, match="palate release reset"):
         own_encoder(store)
     reset(store)

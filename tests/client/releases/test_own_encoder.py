@@ -16,8 +16,7 @@ from palate.client.federation.masked_answers import MaskedAnswers
 from palate.client.federation.member import Member
 from palate.client.federation.outbox import read_outbox
 from palate.client.privacy.budget import OwnBudget, write_budget
-from palate.client.releases import own_encoder
-from palate.client.releases import trial as release_trial
+from palate.client.releases import own_encoder, trial
 from palate.client.releases.accepted import adopt, federation_encoder, pin_key, read_standing
 from palate.client.releases.own_encoder import decide, settle_encoder
 from palate.client.releases.stored import CHOICE, read_choice
@@ -106,7 +105,7 @@ def test_no_label_is_foreseen_by_an_evaluator_that_saw_it(
 ) -> None:
     liked, disliked = labels
     seen: list[set[bytes]] = []
-    fit, loss = release_trial.fit_evaluator, release_trial._loss
+    fit, loss = trial.fit_evaluator, trial._loss
 
     def fitted(encoder: EncoderWeights, up: np.ndarray, down: np.ndarray, **named: object) -> object:
         seen.append({row.tobytes() for row in np.concatenate([up, down])})
@@ -119,8 +118,8 @@ def test_no_label_is_foreseen_by_an_evaluator_that_saw_it(
         assert not seen[-1] & {row.tobytes() for row in features}
         return loss(evaluator, features, kind)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(release_trial, "fit_evaluator", fitted)
-    monkeypatch.setattr(release_trial, "_loss", judged)
+    monkeypatch.setattr(trial, "fit_evaluator", fitted)
+    monkeypatch.setattr(trial, "_loss", judged)
     assert len(held_out_losses(load_encoder(), liked, disliked, {})) == 40
     assert sorted(asked) == sorted(row.tobytes() for row in np.concatenate([liked, disliked]))
 
@@ -267,7 +266,7 @@ def people(tmp_path: Path, remembered_keys: None) -> Iterator[list[Person]]:
 def refuse_in_private(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a device's labels say that the newest release does worse."""
     with monkeypatch.context() as patch:
-        patch.setattr(release_trial, "try_encoder", lambda *_, **__: Trial(8, 0.5, 0.9, 0.001, True))
+        patch.setattr(trial, "try_encoder", lambda *_, **__: Trial(8, 0.5, 0.9, 0.001, True))
         device.evaluator(adapt=False)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from palate.client.federation import local_training as reconstruction
+from palate.client.federation import local_training
 from palate.client.federation.local_training import Labels, train_locally
 from palate.client.federation.privatize import privatize
 from palate.shared.coding import finest_step, from_levels
@@ -81,10 +81,10 @@ def test_the_attackers_loss_is_the_one_that_a_device_descends(count: int) -> Non
     given, settings = labels(count, 5), LocalSettings(learning_rate=0.5, alignment=0.3)
     given.phrases[::3] = 0
     start = {name: torch.from_numpy(ENCODER.tensors[name].copy()) for name in SHARED_SHAPES}
-    batch = reconstruction._prepare(ENCODER, [given], settings, [3])
+    batch = local_training._prepare(ENCODER, [given], settings, [3])
     for name in ("x", "phrases"):  # what the attacker searches
         batch[name].requires_grad_()
-    slopes = leaks._slopes(start, reconstruction._head_prior(ENCODER), batch, settings.alignment)
+    slopes = leaks._slopes(start, local_training._head_prior(ENCODER), batch, settings.alignment)
     change = train_locally(ENCODER, given, settings, round=1, seed=3).tensors
     for name in SHARED_SHAPES:
         expected = -settings.learning_rate * slopes[name].detach().numpy()
