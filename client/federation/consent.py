@@ -1,11 +1,13 @@
-"""What a person agreed to before this device takes part in a federation, and whether a round now is within it.
+"""What a person agreed to before this device takes part in rounds, and whether a round now is within it.
 
-Where it stands in the flow: `palate join` writes the terms, and each change of them, into the vault. Before a round `member` calls
-`Consent.allows`. A device that may not take part answers nothing. Without terms it takes no part: taking part is opt-in.
+Where it stands in the flow: `palate join` writes the terms, and each change of them, into the vault. Before a
+round `member` calls `Consent.allows`. A device that may not take part answers nothing. Without terms it takes
+no part: taking part is opt-in.
 
-The decision is one pure function, `may_take_part`, of the terms, of what this machine reads of itself, and of how many
-invitations it accepted today (`rounds_a_day`). What cannot be read counts as "no" unless the person said otherwise. The reasons
-are for the person at this device. None is sent: even "on battery at 12 %" is personal.
+The decision is one pure function, `may_take_part`, of the terms, of what this machine reads of itself, and of
+how many invitations it accepted today (`rounds_a_day`). What cannot be read counts as "no" unless the person
+said otherwise. The reasons are for the person at this device. None is sent: even "on battery at 12 %" is
+personal.
 """
 
 from __future__ import annotations
@@ -42,22 +44,24 @@ class Terms:
 
     Attributes:
         server: the server's name, as the outbox has it.
-        when: "always", or conditions joined by "+" that must all be met: "idle", "charging", or one that a platform adds.
+        when: "always", or conditions joined by "+" that must all be met: "idle", "charging", or one that a
+            platform adds.
         rounds_a_day: the most rounds within a day, 1 to 10,000.
         least_devices: this device's own minimum for a cohort, whatever the server says, 2 to 1,000.
-        epsilon: the privacy budget over all rounds (`client.privacy.budget`), above 0, at most 1,000,000. There is one
-            budget for the device, so the terms of the last join set it.
+        epsilon: the privacy budget over all rounds (`client.privacy.budget`), above 0, at most 1,000,000.
+            There is one budget for the device, so the terms of the last join set it.
         delta: the budget's delta, above 0, at most 0.001.
-        honest_share: the part of a sum's devices that are counted on to add their noise where a registrar certifies them,
-            0 to 1. The smaller it is, the more a round costs of the budget. Without a registrar, no device is counted on
-            but this one (`counted_share`).
-        allow_unmasked: the server may see this device's update alone, which neither minimum nor budget protects.
+        honest_share: the part of a sum's devices that are counted on to add their noise where a registrar
+            certifies them, 0 to 1. The smaller it is, the more a round costs of the budget. Without a
+            registrar, no device is counted on but this one (`counted_share`).
+        allow_unmasked: the server may see this device's update alone, which neither minimum nor budget
+            protects.
         in_doubt: take part although a condition cannot be read.
-        release_key: the pinned recovery key of the server's log of releases, 64 hexadecimal digits, empty for none. The
-            log's release key must rest on it.
+        release_key: the pinned recovery key of the server's log of releases, 64 hexadecimal digits, empty for
+            none. The log's release key must rest on it.
         registrar: the registrar's pinned public key, in the same form.
-        certificate: what a registrar gave this device under an earlier version, 128 hexadecimal digits. It keeps the
-            identity that it was for (`identity`).
+        certificate: what a registrar gave this device under an earlier version, 128 hexadecimal digits. It
+            keeps the identity that it was for (`identity`).
     """
 
     server: str
@@ -118,7 +122,7 @@ class Terms:
         return bytes.fromhex(self.release_key) if self.release_key else None
 
     def registrar_bytes(self) -> bytes | None:
-        """Return the pinned key of the registrar, which certifies devices (32 bytes), None if none is pinned."""
+        """Return the pinned key of the registrar, which certifies devices (32 bytes), None for none."""
         return bytes.fromhex(self.registrar) if self.registrar else None
 
     def certificate_bytes(self) -> bytes | None:
@@ -127,7 +131,7 @@ class Terms:
 
     @property
     def counted_share(self) -> float:
-        """Return the part of a sum's devices whose noise counts besides this device's own: 0 without a registrar."""
+        """Return the part of a sum's devices whose noise counts, besides its own: 0 without a registrar."""
         return self.honest_share if self.registrar else 0.0
 
     def describe(self) -> list[str]:
@@ -140,16 +144,21 @@ class Terms:
         alone = f"{'or' if self.allow_unmasked else 'never'} this device's update without masks"
         if self.registrar:
             lines.append(
-                f"sums over at least {self.least_devices} devices that the registrar vouches for; {budget}; {alone}"
+                f"sums over at least {self.least_devices} devices that the registrar vouches for; {budget}; "
+                f"{alone}"
             )
             lines.append(
-                f"counting on the noise of {self.honest_share:.0%} of the devices in a sum; a registrar who works with the "
+                f"counting on the noise of {self.honest_share:.0%} of the devices in a sum; a registrar who "
+                "works with the "
+                ""
                 "server can certify devices that do not exist"
             )
         else:
             lines.append(f"{budget}, counting this device's own noise alone; {alone}")
             lines.append(
-                f"cohorts that name {self.least_devices} devices or more; but no registrar is pinned, so this server can make "
+                f"cohorts that name {self.least_devices} devices or more; but no registrar is pinned, so "
+                "this server can make "
+                ""
                 "all the others up, and then has yours alone, behind your own noise"
             )
         pinned = []
@@ -172,8 +181,9 @@ class Permission:
 class Event:
     """One entry of the history.
 
-    `what` is "agreed" (joined for the first time, or again after a refusal), "changed" (joined with other terms), "joined"
-    (on the same terms), "refused" (the person said no; earlier terms no longer hold) or "left".
+    `what` is "agreed" (joined for the first time, or again after a refusal), "changed" (joined with other
+    terms), "joined" (on the same terms), "refused" (the person said no; earlier terms no longer hold) or
+    "left".
     """
 
     when: str  # ISO 8601, UTC
@@ -208,11 +218,14 @@ def may_take_part(terms: Terms | None, readings: Readings, today: int) -> Permis
     return Permission(True, "; ".join(met) or "at any time")
 
 
-# --- what is kept -------------------------------------------------------------------------------------------------
+# --- what is kept -------------------------------------------------------------------------------------------
 
 
 class Consent:
-    """The terms that hold for one server; reads the vault anew each time, so that a change made meanwhile counts."""
+    """The terms that hold for one server.
+
+    Reads the vault anew each time, so that a change made meanwhile counts.
+    """
 
     def __init__(
         self, store: Store, server: str, *, read: Callable[[Iterable[str]], Readings] = read_machine
@@ -225,7 +238,10 @@ class Consent:
         return read_terms(self._store, self._server)
 
     def allows(self, now: datetime) -> Permission:
-        """Return whether this device may take part in a round now; raise nothing: a vault that cannot be read means no."""
+        """Return whether this device may take part in a round now.
+
+        Raise nothing: a vault that cannot be read means no.
+        """
         try:
             terms = self.terms()
             readings = self._read(terms.conditions()) if terms is not None else Readings()
@@ -252,7 +268,10 @@ def newest_terms(records: Records) -> Terms | None:
 
 
 def read_history(records: Records) -> tuple[int, tuple[Event, ...]]:
-    """Return how many entries are no longer kept, and the others, the oldest first; raises `VaultDamagedError`."""
+    """Return how many entries are no longer kept, and the others, the oldest first.
+
+    Raises `VaultDamagedError`.
+    """
     _, events, dropped = _read_book(records)
     return dropped, events
 
@@ -288,8 +307,8 @@ def note_leaving(store: Store, server: str, now: datetime) -> Event:
 def read_public_key(text: str) -> str:
     """Return an Ed25519 public key in 64 hexadecimal digits.
 
-    `text` holds it in that form, as `palate server key` prints it, as PEM, or as OpenSSH writes it. Raises `OptionError` for
-    anything else, private keys above all.
+    `text` holds it in that form, as `palate server key` prints it, as PEM, or as OpenSSH writes it. Raises
+    `OptionError` for anything else, private keys above all.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -314,13 +333,18 @@ def read_public_key(text: str) -> str:
 
 
 def read_pinned_key(text: str, option: str) -> str:
-    """Return what `read_public_key` does for a text or the file that it names; raises `OptionError` that names the option."""
+    """Return what `read_public_key` does for a text or the file that it names.
+
+    Raises `OptionError` that names the option.
+    """
     file = Path(text).expanduser()
     try:
         return read_public_key(file.read_text("ascii") if "\n" not in text and file.is_file() else text)
     except (OptionError, OSError, ValueError):
         raise OptionError(
-            f"--{option} is no Ed25519 public key; give its text that begins with palate1, its 64 hexadecimal digits, "
+            f"--{option} is no Ed25519 public key; give its text that begins with palate1, its 64 "
+            "hexadecimal digits, "
+            ""
             "or a file with its PEM or OpenSSH form"
         ) from None
 

@@ -1,17 +1,19 @@
-"""What a device adds to a round: trained on its labels or a change of nothing, booked and noted before, and sent in the same way.
+"""What a device adds to a round: booked and noted first, then trained or a change of nothing, sent alike.
 
-Where it stands in the flow: `member` (rounds without masks) and `masked_answers` agree to a round and call `contribute`. It books and notes
-the round first, then trains (`local_training`), then sends through `outbox`.
+Where it stands in the flow: `member` (rounds without masks) and `masked_answers` agree to a round and call
+`contribute`. It books and notes the round first, then trains (`local_training`), then sends through `outbox`.
 
-**What is answered does not depend on what was learned.** What training comes to is a function of what the person kept. A server that
-chooses encoder and settings chooses that function, so "training failed" would tell it one bit about the person. So no failure of
-training is told. Too few labels, pictures that cannot be read, a loss that explodes, a change that is not finite or too long: each
-gives a change of zeros. It adds to the sum what a device adds that has learned nothing.
+**What is answered does not depend on what was learned.** What training comes to is a function of what the
+person kept. A server that chooses encoder and settings chooses that function, so "training failed" would tell
+it one bit about the person. So no failure of training is told. Too few labels, pictures that cannot be read,
+a loss that explodes, a change that is not finite or too long: each gives a change of zeros. It adds to the
+sum what a device adds that has learned nothing.
 
-**Time** is an answer too. How long training takes depends on how many labels there are. So an answer leaves at the end of its class of
-time: 50 ms after the question, or 100, 200 and so on (`Pause`). Most devices always fall into one class. The class tells how fast
-the machine is and, for hundreds of comments, their order of magnitude. These are the doubling epochs of Askarov, Zhang and Myers,
-"Predictive black-box mitigation of timing channels", CCS 2010.
+**Time** is an answer too. How long training takes depends on how many labels there are. So an answer leaves
+at the end of its class of time: 50 ms after the question, or 100, 200 and so on (`Pause`). Most devices
+always fall into one class. The class tells how fast the machine is and, for hundreds of comments, their order
+of magnitude. These are the doubling epochs of Askarov, Zhang and Myers, "Predictive black-box mitigation of
+timing channels", CCS 2010.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from palate.client.federation.local_training import Labels
 
 FIRST_CLASS_SECONDS: Final = 0.05
-"""The shortest time that an answer takes: several times what a dozen labels need, and short compared with a round of a second."""
+"""The shortest time that an answer takes: several times what a dozen labels need, and short compared with a
+round of a second."""
 
 Pause = Callable[[], None]
 """Called right before bytes leave; returns at the end of the class of time that has begun."""
@@ -55,12 +58,13 @@ def contribute(
     server: str,
     tell: Notice = no_notice,
     cover: Cover | None = None,
-    book: Callable[[Store], object] = lambda store: None,
+    book: Callable[[Store], object] = lambda _: None,
 ) -> None:
     """Book and note a round that was agreed to, train for it, and send the change; always in this order.
 
-    `labels` is called only after the round was booked and noted, so a round that is declined here costs nothing and reads nothing.
-    Whatever training comes to, bytes of the same length leave at the end of a class of time.
+    `labels` is called only after the round was booked and noted, so a round that is declined here costs
+    nothing and reads nothing. Whatever training comes to, bytes of the same length leave at the end of a
+    class of time.
 
     Args:
         task: the task or the invitation, already checked.
@@ -72,7 +76,8 @@ def contribute(
         server: the name under which the outbox notes it.
         tell: called with lines for the person.
         cover: masks the change; None in a round without masks.
-        book: called with `store` in the same transaction as the first note; a `PrivacyError` that it raises declines the round.
+        book: called with `store` in the same transaction as the first note; a `PrivacyError` that it raises
+            declines the round.
 
     Raises:
         Declined: the budget does not hold the round, or nothing could be noted, so nothing was sent.
@@ -135,7 +140,8 @@ def learned_or_nothing(
 ) -> tuple[EncoderUpdate, int]:
     """Return the change and how many labels it was trained on, 0 for a change of nothing; raise nothing.
 
-    `labels` returns the device's labels, None where there are too few; `tell` gets a line for the person where training failed.
+    `labels` returns the device's labels, None where there are too few; `tell` gets a line for the person
+    where training failed.
     """
     from palate.client.federation.local_training import train_locally
 

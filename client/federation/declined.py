@@ -1,8 +1,8 @@
 """A task that this device does not do.
 
-Where it stands in the flow: what checks a task raises `Declined`, and `app` sends its reason to the server. The reason is one of a fixed
-list (`shared.reasons`), the only words about a refusal that ever leave. Texts of exceptions stay on the device: they may quote a
-comment, so none is sent, printed or logged.
+Where it stands in the flow: what checks a task raises `Declined`, and `app` sends its reason to the server.
+The reason is one of a fixed list (`shared.reasons`), the only words about a refusal that ever leave. Texts of
+exceptions stay on the device: they may quote a comment, so none is sent, printed or logged.
 """
 
 from palate.shared.reasons import DeclineReason

@@ -1,11 +1,12 @@
-"""The key by which a registrar knows this device: one for each server and registrar, so that nobody can link it across them.
+"""The key by which a registrar knows this device: another one for each server and registrar.
 
-Where it stands in the flow: `pseudonyms` signs requests for certificates with it, and `palate outbox --terms` shows it. It does
-not appear in rounds: there a device has a pseudonym for one round only. All identities come from one secret, made once and kept
-sealed in the vault. Without that secret, none of them says anything about another.
+Where it stands in the flow: `pseudonyms` signs requests for certificates with it, and `palate outbox --terms`
+shows it. It does not appear in rounds: there a device has a pseudonym for one round only. All identities come
+from one secret, made once and kept sealed in the vault. Without that secret, none of them says anything about
+another.
 
-Earlier versions had one identity for all servers: the secret's own public key. A server for which a registrar has certified that
-identity keeps it.
+Earlier versions had one identity for all servers: the secret's own public key. A server for which a registrar
+has certified that identity keeps it.
 """
 
 from __future__ import annotations

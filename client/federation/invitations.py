@@ -1,10 +1,11 @@
 """Who may invite this device to a round: signed invitations, checked against the server's release key.
 
-Where it stands in the flow: `member` opens each invitation and each task here before it reads anything in it. People pin the
-recovery key of a server's log of releases, with `palate join --release-key` or by adopting a release. The log that rests on
-it names the release key, and the device accepts the invitations that the release key delegates to (`shared.delegation`). A
-device that pinned nothing keeps the release key of the first invitation from a server, tells its owner which one that is, and
-refuses every other from then on, as ssh does with host keys. Only pinning protects the first time.
+Where it stands in the flow: `member` opens each invitation and each task here before it reads anything in it.
+People pin the recovery key of a server's log of releases, with `palate join --release-key` or by adopting a
+release. The log that rests on it names the release key, and the device accepts the invitations that the
+release key delegates to (`shared.delegation`). A device that pinned nothing keeps the release key of the
+first invitation from a server, tells its owner which one that is, and refuses every other from then on, as
+ssh does with host keys. Only pinning protects the first time.
 
     record "invitation keys"   JSON: server, and the release key that its first invitation was signed for
 """
@@ -46,13 +47,17 @@ class Invitations:
             store: where the keys of first invitations are kept.
             server: the server's name.
             tell: called with lines for the owner.
-            pinned: returns the release key that the followed log names (32 bytes), None before there is a log.
+            pinned: returns the release key that the followed log names (32 bytes), None before there is a
+                log.
             clock: returns the time now, with a zone.
         """
         self._store, self._server, self._tell, self._pinned, self._clock = store, server, tell, pinned, clock
 
     def open(self, wire: bytes) -> Opened:
-        """Return the message of a signed invitation or task; raises `Declined` unless the signature holds, or what the vault raises."""
+        """Return the message of a signed invitation or task.
+
+        Raises `Declined` unless the signature holds, or what the vault raises.
+        """
         followed = self._pinned()
         known = followed or _read(self._store).get(self._server)
         try:
@@ -69,8 +74,12 @@ class Invitations:
         keys = {server: key.hex() for server, key in found.items()} | {self._server: opened.release_key.hex()}
         change.put(KEYS, ONLY, encode_json(_VERSION, {"keys": keys}))
         self._tell(
-            f"{self._server} signs with {write_key(opened.release_key)}, its release key; from now on this device refuses "
-            f"any other there. Compare it with what its owner reads in palate server key --json (release_key). {_PIN}"
+            f"{self._server} signs with {write_key(opened.release_key)}, its release key; from now on this "
+            "device refuses "
+            ""
+            "any other there. Compare it with what its owner reads in palate server key --json "
+            "(release_key). "
+            f"{_PIN}"
         )
 
 
@@ -80,7 +89,9 @@ def _advice(error: InvitationError, known: bytes | None, followed: bytes | None)
         return ""
     if followed is not None:
         return (
-            f", {write_key(known)}, which the log of releases names that is followed here; if the server really has a new "
+            f", {write_key(known)}, which the log of releases names that is followed here; if the server "
+            "really has a new "
+            ""
             f"beginning, forget the old one with palate release reset, then join again. {_PIN}"
         )
     return f", {write_key(known)}; if the server really has another: {_PIN}"

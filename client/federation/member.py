@@ -1,19 +1,20 @@
-"""What a joined device does with a message: checks the owner's terms, reads the vault anew, trains, sends through the outbox.
+"""What a joined device does with a message: checks the terms, reads the vault anew, trains, sends.
 
-Where it stands in the flow: `app` takes the message from Flower. This module turns the kept comments into labels and passes masked
-rounds on to `masked_answers`. It handles rounds without masks, which only a device answers whose owner allowed them, and releases
-that the server offers. Nothing here knows Flower. The vault is unlocked once, in this one process. It is read again for each
-message without taking its lock, so other `palate` commands work at the same time, and a comment that was forgotten since the last
-round no longer counts.
+Where it stands in the flow: `app` takes the message from Flower. This module turns the kept comments into
+labels and passes masked rounds on to `masked_answers`. It handles rounds without masks, which only a device
+answers whose owner allowed them, and releases that the server offers. Nothing here knows Flower. The vault is
+unlocked once, in this one process. It is read again for each message without taking its lock, so other
+`palate` commands work at the same time, and a comment that was forgotten since the last round no longer
+counts.
 
-**What the server learns.** An update, an empty answer, or a `DeclineReason`. An empty answer says "not this time" and not why: the
-owner's terms, their budget, a vault that cannot be read. Which of these it is depends on the invitation, the terms and the machine
-alone, never on comments, pictures or the result of training: a device with too few labels, or whose training fails, takes part like
-every other and sends a change of nothing (`contribution`). Texts of exceptions stay here: they may quote a comment, so none is sent,
-printed or logged.
+**What the server learns.** An update, an empty answer, or a `DeclineReason`. An empty answer says "not this
+time" and not why: the owner's terms, their budget, a vault that cannot be read. Which of these it is depends
+on the invitation, the terms and the machine alone, never on comments, pictures or the result of training: a
+device with too few labels, or whose training fails, takes part like every other and sends a change of nothing
+(`contribution`). Texts of exceptions stay here: they may quote a comment, so none is sent, printed or logged.
 
-**Who may invite.** Invitations and tasks are signed (`invitations`); one that is not is declined unread. Each one that the owner's
-terms allow counts toward the rounds a day, whatever comes of it (`rounds_a_day`).
+**Who may invite.** Invitations and tasks are signed (`invitations`); one that is not is declined unread. Each
+one that the owner's terms allow counts toward the rounds a day, whatever comes of it (`rounds_a_day`).
 """
 
 from __future__ import annotations
@@ -73,7 +74,10 @@ class Participant(Protocol):
 
 
 def read_task(data: bytes, own: EncoderWeights) -> tuple[Task, EncoderWeights]:
-    """Return a task and the encoder to train, both checked against `own`, this device's release; raises `Declined`."""
+    """Return a task and the encoder to train, both checked against `own`, this device's release.
+
+    Raises `Declined`.
+    """
     try:
         task = decode_task(data)
         encoder = task.encoder(own)
@@ -104,13 +108,15 @@ def answer_task(
 
     Args:
         data: the task's bytes.
-        labels: returns this device's labels, None where there are too few; called once the task is checked, booked and noted.
+        labels: returns this device's labels, None where there are too few; called once the task is checked,
+            booked and noted.
         send: called once with the update's bytes.
         store: where the round is booked and the outbox is kept.
         server: the name under which the outbox notes it.
         own: the installed release, by default the one that ships.
         tell: called with lines for the person.
-        budgeted: book the round in the ledger; it has no bound, so it takes place only if the person allowed such rounds.
+        budgeted: book the round in the ledger; it has no bound, so it takes place only if the person allowed
+            such rounds.
         pause: begins the class of time that the answer waits for.
         up_to: the newest release that the signer of the task may invite to.
 
@@ -177,7 +183,10 @@ class Member:
         )
 
     def take_part(self, task: bytes, send: Send) -> None:
-        """Answer one message; raises `Declined` for one that this device refuses, `FederationError` when the server is lost."""
+        """Answer one message.
+
+        Raises `Declined` for one that this device refuses, `FederationError` when the server is lost.
+        """
         kind = kind_of(task)
         try:
             self._answer(kind, task, send)
@@ -187,8 +196,8 @@ class Member:
     def _answer(self, kind: int, wire: bytes, send: Send) -> None:
         """Answer one message of a kind.
 
-        A round begins only if the invitation is signed by a key that this device trusts, and the owner's terms allow it now.
-        A masked round that has begun is finished.
+        A round begins only if the invitation is signed by a key that this device trusts, and the owner's
+        terms allow it now. A masked round that has begun is finished.
         """
         if kind in (TASK, INVITATION):
             self._tell("declined an invitation: it is not signed; the server needs this version of Palate")
@@ -199,9 +208,13 @@ class Member:
             if kind == SIGNED:
                 if self._pinned() is None and self._waits_for_log(terms):
                     self._tell(
-                        "declined an invitation: no log of releases that rests on the key pinned here has come yet"
+                        "declined an invitation: no log of releases that rests on the key pinned here has "
+                        "come "
+                        "yet"
                         if is_pinned(self._device.vault)
-                        else "declined an invitation: the key that was pinned here was forgotten (palate release reset); "
+                        else "declined an invitation: the key that was pinned here was forgotten (palate "
+                        "release reset); "
+                        ""
                         "leave and join again to pin it anew"
                     )
                     raise Declined(DeclineReason.UNSIGNED)
@@ -249,7 +262,9 @@ class Member:
         )
 
     def _consider(self, release: bytes) -> None:
-        """Adopt a release that the server offers, if its signatures and all else are right; the server is not told.
+        """Adopt a release that the server offers, if its signatures and all else are right.
+
+        The server is not told.
 
         Where no key is pinned none is adopted, and the owner is told once.
         """
@@ -257,7 +272,9 @@ class Member:
             if not self._said_unpinned:
                 self._said_unpinned = True
                 self._tell(
-                    f"{self._server} offers signed releases of the encoder; this device takes none, since no key is "
+                    f"{self._server} offers signed releases of the encoder; this device takes none, since "
+                    "no key is "
+                    ""
                     "pinned here, and takes part without them. To pin the key: palate join --release-key KEY"
                 )
             return
@@ -268,11 +285,14 @@ class Member:
             self._tell(f"release {found.release} is what rounds start from now")
 
     def _pinned(self) -> bytes | None:
-        """Return the release key that invitations must rest on: that of the log followed here, None before there is a log."""
+        """Return the release key of the log followed here, on which invitations must rest.
+
+        None before there is one.
+        """
         return release_key(self._device.vault)
 
     def _waits_for_log(self, terms: Terms | None) -> bool:
-        """Return whether the owner pinned a key, so that nobody may invite before a log that rests on it has come."""
+        """Return whether the owner pinned a key: then nobody may invite before its log has come."""
         return (terms is not None and bool(terms.release_key)) or is_pinned(self._device.vault)
 
     def _terms(self) -> Terms:
@@ -285,7 +305,10 @@ class Member:
         return MaskRules(self._terms().least_devices)
 
     def _pseudonym(self, slot: int) -> Pseudonym | None:
-        """Return how this device appears in a slot: certified where its owner pinned a registrar, None if none is left."""
+        """Return this device's pseudonym for a slot, certified where a registrar is pinned.
+
+        None if none is left.
+        """
         terms, vault = self._terms(), self._device.vault
         if not terms.registrar:
             return fresh_pseudonym(slot)
@@ -296,7 +319,10 @@ class Member:
         return found
 
     def count_labels(self) -> int:
-        """Return how many labels there are now; load all that training needs, so that the first round does not wait."""
+        """Return how many labels there are now.
+
+        Load all that training needs, so that the first round does not wait.
+        """
         return len(self.labels())
 
     def labels(self) -> Labels:
@@ -316,7 +342,10 @@ class Member:
             self._tell("stayed out of a round: the kept pictures could not be looked at")
 
     def _labels_or_none(self) -> Labels | None:
-        """Return the labels, or None if there are too few or they cannot be read; tell the owner, not the server."""
+        """Return the labels, or None if there are too few or they cannot be read.
+
+        Tell the owner, not the server.
+        """
         from palate.client.federation.local_training import LEAST_LABELS
 
         try:

@@ -1,7 +1,7 @@
 """This device's labels: the kept comments, pictures and phrases as local training takes them.
 
-Where it stands in the flow: `member` reads the labels anew for each round, and `preview` for what it shows. A comment that was forgotten is
-in no label after that.
+Where it stands in the flow: `member` reads the labels anew for each round, and `preview` for what it shows. A
+comment that was forgotten is in no label after that.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def read_labels(
 
 
 def read_meanings(names: set[str], known: Mapping[str, Floats] | None = None) -> dict[str, Floats]:
-    """Return each attribute's direction in the sentence tower, (384,) of length 1; those in `known` are not computed again.
+    """Return each attribute's direction in the sentence tower, (384,) of length 1.
+
+    Those in `known` are not computed again.
 
     The result holds these names and no others, so nothing of a forgotten comment stays in it.
     """

@@ -1,14 +1,16 @@
 """How many rounds this device was invited to within the last day: a count for each hour, kept in the vault.
 
-Where it stands in the flow: `member` counts an invitation as soon as the owner's terms let this device accept it, before it
-reads the content. `consent` compares the count with the rounds a day that the owner agreed to. It does not matter what comes
-of the round: a server that asks, breaks off and asks again gets no more answers a day than an honest one. An invitation that
-the terms refuse is not counted; otherwise the device would stay out for ever.
+Where it stands in the flow: `member` counts an invitation as soon as the owner's terms let this device accept
+it, before it reads the content. `consent` compares the count with the rounds a day that the owner agreed to.
+It does not matter what comes of the round: a server that asks, breaks off and asks again gets no more answers
+a day than an honest one. An invitation that the terms refuse is not counted; otherwise the device would stay
+out for ever.
 
     record "invitations"   JSON: how many in which hour (UTC)
 
-A day is the current hour and the 24 before it, so it may count up to one hour too much, never too little. Hours in the future
-count as today, so a clock that is put back gains nobody a round. The record stays a few hundred bytes.
+A day is the current hour and the 24 before it, so it may count up to one hour too much, never too little.
+Hours in the future count as today, so a clock that is put back gains nobody a round. The record stays a few
+hundred bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ _KEPT_HOURS = 24
 
 
 def count_invitation(change: Change, now: datetime) -> None:
-    """Count an invitation that this device accepts, and drop hours that are over; raises what the vault raises."""
+    """Count an invitation that this device accepts, and drop hours that are over.
+
+    Raises what the vault raises.
+    """
     hour = _hour_of(now)
     hours = {one: count for one, count in _read(change).items() if one >= hour - _KEPT_HOURS * _HOUR}
     hours[hour] = hours.get(hour, 0) + 1

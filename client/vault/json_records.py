@@ -1,7 +1,8 @@
 """Records that are JSON: how every room writes them and reads them back.
 
-Where it stands in the flow: a room keeps its small facts (terms, budgets, notes) in the vault as one JSON object with a version. What it
-reads back was sealed, but may come from another version of Palate. So a record that cannot be read is one clear line, never a traceback.
+Where it stands in the flow: a room keeps its small facts (terms, budgets, notes) in the vault as one JSON
+object with a version. What it reads back was sealed, but may come from another version of Palate. So a record
+that cannot be read is one clear line, never a traceback.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ def encode_json(version: int, content: Mapping[str, Any]) -> bytes:
 
 
 def decode_json(data: bytes, version: int) -> dict[str, Any]:
-    """Return the content of a record without its version; raises ValueError for another version or another form."""
+    """Return the content of a record without its version.
+
+    Raises ValueError for another version or another form.
+    """
     content = json.loads(data)
     if not isinstance(content, dict) or content.pop("version", None) != version:
         raise ValueError("unknown version")
@@ -36,7 +40,8 @@ def readable(what: str, advice: str = "") -> Iterator[None]:
         advice: the next step, where there is one.
 
     Raises:
-        VaultDamagedError: for what decoding raises (KeyError, TypeError, ValueError, AttributeError) and for OptionError.
+        VaultDamagedError: for what decoding raises (KeyError, TypeError, ValueError, AttributeError) and for
+            OptionError.
     """
     try:
         yield
