@@ -1,6 +1,6 @@
 """Backups: a whole vault as one sealed file, and what it means for the privacy that was spent when one is taken over.
 
-`vault.export` has the file; `privacy.spent_note` decides what counts as spent in a vault that was restored.
+`vault.export` has the file; `privacy.rollback` decides what counts as spent in a vault that was restored.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from palate.client.privacy.spent_note import ACCOUNT, remember, settle_import
+from palate.client.privacy.rollback import ACCOUNT, remember, settle_import
 from palate.client.vault.export import export_records, import_records
 from palate.client.vault.format import Name
 from palate.client.vault.store import ONLY

@@ -33,12 +33,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from palate.client.eye.backbone import check_backbone
 from palate.client.federation.consent import Terms, may_take_part
-from palate.client.federation.invited import invitations_of_the_day
 from palate.client.federation.machine import read_machine
 from palate.client.federation.outbox import ALL_WEIGHTS, UPDATE_KIND, Leaving, Sent, read_outbox, what_leaves
-from palate.client.privacy.ledger import describe_cost, read_spent
+from palate.client.federation.own_labels import read_labels, teaching_comments
+from palate.client.federation.rounds_a_day import invitations_of_the_day
+from palate.client.privacy.budget import describe_cost, read_spent
+from palate.client.privacy.rollback import remember
 from palate.client.records import Taught
+from palate.client.releases.accepted import federation_encoder, read_standing
 from palate.client.vault.store import Store
 from palate.shared.accounting import (
     LEAST_MULTIPLIER,
@@ -156,10 +160,9 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
 
     `terms` may be such that nobody has agreed to yet. `now` has a zone.
     """
-    from palate.client.federation.member import Member
-    from palate.client.releases.accepted import federation_encoder, read_standing
-
-    labels = Member(device, server=terms.server).labels()
+    check_backbone()
+    remember(device.vault)
+    labels, _ = read_labels(device)
     notes = [note for note in read_outbox(device.vault) if note.masked]
     last_note = notes[-1] if notes else None
     masks = usual_round(terms.least_devices, last_note, honest_share=terms.counted_share)
@@ -177,8 +180,8 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
     sure = SumNoise(noise.multiplier, noise.multiplier_if_all_add, noise.multiplier_alone)
     spent, after, *others = _ask_budget(device.vault, terms, sure)
     today = invitations_of_the_day(device.vault, now)
-    verdict = may_take_part(terms, read_machine(terms.conditions()), today)
-    reasons = [] if verdict.allowed else [verdict.reason]
+    permission = may_take_part(terms, read_machine(terms.conditions()), today)
+    reasons = [] if permission.allowed else [permission.reason]
     if after is None:
         budget = f"epsilon {terms.epsilon:g} at delta {terms.delta:g}"
         reasons.append(f"one more such round would pass your privacy budget, {budget}")
@@ -195,13 +198,13 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
 
 
 def _ask_budget(
-    log: Store, terms: Terms, sure: SumNoise
+    store: Store, terms: Terms, sure: SumNoise
 ) -> tuple[float, float | None, float | None, float | None]:
     """What is spent at these terms' delta, and what one more round makes of it, None if that is above their epsilon.
 
     After the round: as it is counted, if all add their noise, and if no other device does.
     """
-    spent = read_spent(log)
+    spent = read_spent(store)
     before = epsilon_of_rho(spent.rho, terms.delta)
     if sure.counted < LEAST_MULTIPLIER:
         return before, None, None, None
@@ -250,13 +253,6 @@ def describe_usual_cost(terms: Terms) -> str:
     cost = describe_cost(*(epsilon_of_rho(rho_of(one), terms.delta) for one in multipliers))
     held = rounds_by_rho(Budget(terms.epsilon, terms.delta), noise.multiplier)
     return f"a round as servers begin with {cost}; your budget holds {held:,} such rounds in all"
-
-
-def teaching_comments(device: Device) -> list[Taught]:
-    """Return the comments that `Member.labels` makes labels of, in its order."""
-    return [
-        one for one in device.comments() if one.comment.liked is not None and one.comment.picture is not None
-    ]
 
 
 def preview_update(

@@ -50,7 +50,7 @@ def fresh_pseudonym(slot: int) -> Pseudonym:
 
 
 def make_request(
-    log: Store,
+    store: Store,
     terms: Terms,
     file: bytes,
     slots: range | None = None,
@@ -60,11 +60,12 @@ def make_request(
     """Return a request for the registrar, and the slots that it is for; the same one as long as it waits for its answer.
 
     Args:
-        log: the open vault.
+        store: the open vault.
         terms: what was agreed to with the server; they must pin the registrar.
         file: the registrar's slot keys.
         slots: which of them, by default all for which this device has no pseudonym.
         asked: called with how many blinded values are made so far.
+
     Raises:
         OptionError: no registrar is pinned, or the slots are not those of the file.
         FileFormatError: the file is not slot keys of the pinned registrar.
@@ -76,12 +77,12 @@ def make_request(
             "palate join --registrar"
         )
     holder = _holder(terms)
-    if log.has(REQUEST, holder):
-        waiting, _ = _read_request(log, holder)
+    if store.has(REQUEST, holder):
+        waiting, _ = _read_request(store, holder)
         found = decode_request(waiting)
         return waiting, range(found.first, found.first + len(found.blinded))
     keys = decode_slot_keys(file, registrar)
-    held = slots_left(log, terms)
+    held = slots_left(store, terms)
     wanted = range(max([keys.first, *(slot + 1 for slot in held)]), keys.last + 1) if slots is None else slots
     if not wanted or not keys.first <= wanted[0] <= wanted[-1] <= keys.last:
         raise OptionError(
@@ -96,8 +97,8 @@ def make_request(
         secrets.append(_SECRET.pack(key.private_bytes_raw(), secret.to_bytes(MODULUS_BYTES, "big")))
         if asked is not None:
             asked(len(blinded))
-    request = encode_request(own_identity(log, terms), keys, wanted[0], blinded)
-    with log.transaction() as change:
+    request = encode_request(own_identity(store, terms), keys, wanted[0], blinded)
+    with store.transaction() as change:
         if change.has(REQUEST, holder):  # another process asked meanwhile
             raise OptionError("another request was made at the same moment; ask again to get that one")
         change.put(REQUEST, holder, _LENGTH.pack(len(request)) + request + b"".join(secrets))
@@ -105,23 +106,23 @@ def make_request(
     return request, wanted
 
 
-def take_answer(log: Store, terms: Terms, file: bytes) -> range:
+def take_answer(store: Store, terms: Terms, file: bytes) -> range:
     """Keep the pseudonyms that a registrar's answer makes of the request that waits for it; return their slots.
 
     Raises OptionError where no request waits, FileFormatError unless the file answers that request in full, with signatures
     that fit; nothing is changed then.
     """
     holder = _holder(terms)
-    if not log.has(REQUEST, holder):
+    if not store.has(REQUEST, holder):
         raise OptionError(
             f"no request to {terms.server}'s registrar waits for an answer; make one with palate pseudonyms request"
         )
-    waiting, secrets = _read_request(log, holder)
+    waiting, secrets = _read_request(store, holder)
     request = decode_request(waiting)
     answered, signed = decode_answer(file)
     if answered != request.hash or len(signed) != len(request.blinded):
         raise FileFormatError("the file answers another request than the one that waits here")
-    keys = _slot_keys_of(log, holder, request.first, len(signed))
+    keys = _slot_keys_of(store, holder, request.first, len(signed))
     entries = []
     for place, ((secret_key, unblinding), answer) in enumerate(zip(secrets, signed, strict=True)):
         slot = request.first + place
@@ -135,7 +136,7 @@ def take_answer(log: Store, terms: Terms, file: bytes) -> range:
                 f"what the registrar signed for slot {slot} is no certificate; nothing was taken, so ask it for the answer again"
             ) from None
         entries.append((slot, secret_key, certificate))
-    with log.transaction() as change:
+    with store.transaction() as change:
         if not change.has(REQUEST, holder):
             raise OptionError("the answer was taken by another process at the same moment")
         change.put(PSEUDONYMS, _id(holder, request.first), b"".join(_ENTRY.pack(*one) for one in entries))
@@ -143,22 +144,22 @@ def take_answer(log: Store, terms: Terms, file: bytes) -> range:
     return range(request.first, request.first + len(entries))
 
 
-def drop_request(log: Store, terms: Terms) -> bool:
+def drop_request(store: Store, terms: Terms) -> bool:
     """Forget a request that waits for its answer; say whether there was one. The registrar will not answer another for its slots."""
-    with log.transaction() as change:
+    with store.transaction() as change:
         there = change.has(REQUEST, _holder(terms))
         if there:
             change.delete(REQUEST, _holder(terms))
     return there
 
 
-def use_pseudonym(log: Store, terms: Terms, slot: int) -> Pseudonym | None:
+def use_pseudonym(store: Store, terms: Terms, slot: int) -> Pseudonym | None:
     """Return the pseudonym for a slot, or None; it and those of earlier slots are gone from the vault when this returns."""
     holder = _holder(terms)
-    if slot not in slots_left(log, terms):
+    if slot not in slots_left(store, terms):
         return None
     found: Pseudonym | None = None
-    with log.transaction() as change:
+    with store.transaction() as change:
         for id_ in _ids(change, PSEUDONYMS, holder):
             kept = []
             for entry in _entries(change, id_):
@@ -180,17 +181,17 @@ def use_pseudonym(log: Store, terms: Terms, slot: int) -> Pseudonym | None:
     return found
 
 
-def slots_left(log: Store, terms: Terms) -> list[int]:
+def slots_left(store: Store, terms: Terms) -> list[int]:
     """Return the slots of a server and its registrar for which this device has a pseudonym, in order."""
-    ids = _ids(log, PSEUDONYMS, _holder(terms))
-    return sorted(slot for id_ in ids for slot, _, _ in _entries(log, id_))
+    ids = _ids(store, PSEUDONYMS, _holder(terms))
+    return sorted(slot for id_ in ids for slot, _, _ in _entries(store, id_))
 
 
-def waiting_slots(log: Store, terms: Terms) -> range | None:
+def waiting_slots(store: Store, terms: Terms) -> range | None:
     """Return the slots of the request that waits for its answer, None if none waits."""
-    if not log.has(REQUEST, _holder(terms)):
+    if not store.has(REQUEST, _holder(terms)):
         return None
-    found = decode_request(_read_request(log, _holder(terms))[0])
+    found = decode_request(_read_request(store, _holder(terms))[0])
     return range(found.first, found.first + len(found.blinded))
 
 
@@ -205,25 +206,25 @@ def _blinded(slot: int, modulus: int) -> tuple[Ed25519PrivateKey, int, int]:
             continue  # it has a factor in common with a crooked modulus
 
 
-def _slot_keys_of(log: Store, holder: str, first: int, count: int) -> SlotKeys:
-    for id_ in _ids(log, SLOT_KEYS, holder):
-        keys = decode_slot_keys(log.get(SLOT_KEYS, id_))
+def _slot_keys_of(store: Store, holder: str, first: int, count: int) -> SlotKeys:
+    for id_ in _ids(store, SLOT_KEYS, holder):
+        keys = decode_slot_keys(store.get(SLOT_KEYS, id_))
         if keys.first <= first and first + count - 1 <= keys.last:
             return keys
     raise VaultDamagedError("the slot keys of a request for pseudonyms are missing")
 
 
-def _slot_key(log: Store | Change, holder: str, slot: int) -> SlotKey:
-    for id_ in _ids(log, SLOT_KEYS, holder):
-        key = decode_slot_keys(log.get(SLOT_KEYS, id_)).key(slot)
+def _slot_key(store: Store | Change, holder: str, slot: int) -> SlotKey:
+    for id_ in _ids(store, SLOT_KEYS, holder):
+        key = decode_slot_keys(store.get(SLOT_KEYS, id_)).key(slot)
         if key is not None:
             return key
     raise VaultDamagedError(f"the registrar's key of slot {slot} is missing")
 
 
-def _read_request(log: Store, holder: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+def _read_request(store: Store, holder: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """The request that waits, and for each of its slots the secret key and what unblinds."""
-    data = log.get(REQUEST, holder)
+    data = store.get(REQUEST, holder)
     try:
         (length,) = _LENGTH.unpack_from(data)
         rest = data[_LENGTH.size + length :]
@@ -232,9 +233,9 @@ def _read_request(log: Store, holder: str) -> tuple[bytes, list[tuple[bytes, byt
         raise VaultDamagedError("a request for pseudonyms cannot be read by this version of Palate") from None
 
 
-def _entries(log: Store | Change, id_: str) -> Iterator[tuple[int, bytes, bytes]]:
+def _entries(store: Store | Change, id_: str) -> Iterator[tuple[int, bytes, bytes]]:
     try:
-        yield from _ENTRY.iter_unpack(log.get(PSEUDONYMS, id_))
+        yield from _ENTRY.iter_unpack(store.get(PSEUDONYMS, id_))
     except struct.error:
         raise VaultDamagedError("pseudonyms cannot be read by this version of Palate") from None
 
@@ -243,8 +244,8 @@ def _holder(terms: Terms) -> str:
     return f"{terms.server} {terms.registrar}"
 
 
-def _ids(log: Store | Change, type_: str, holder: str) -> list[str]:
-    return [id_ for id_ in log.list(type_) if id_.rpartition(" ")[0] == holder]
+def _ids(store: Store | Change, type_: str, holder: str) -> list[str]:
+    return [id_ for id_ in store.list(type_) if id_.rpartition(" ")[0] == holder]
 
 
 def _id(holder: str, first: int) -> str:

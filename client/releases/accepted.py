@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.client.eye.backbone import installed, shipped
-from palate.client.releases.records import (
+from palate.client.releases.stored import (
     BEFORE,
     RELEASE,
     TRUST,
@@ -146,13 +146,13 @@ def why_not_good(records: Records, now: datetime) -> str:
     )
 
 
-def pin_key(log: Store, text: str) -> bool:
+def pin_key(store: Store, text: str) -> bool:
     """Keep the key that the log of releases must rest on, unless it is kept already; return whether it is new.
 
     Raises `ReleaseError` for a text that is no key, and if another key is kept.
     """
     key = read_key(text)
-    with log.transaction() as change:
+    with store.transaction() as change:
         known = read_trust(change)
         if known is None:
             change.put(TRUST, ONLY, encode_trust(Trust(key)))
@@ -162,7 +162,7 @@ def pin_key(log: Store, text: str) -> bool:
         return False
 
 
-def adopt(log: Store, release: SignedRelease, *, key: str | None = None) -> Adopted:
+def adopt(store: Store, release: SignedRelease, *, key: str | None = None) -> Adopted:
     """Check a release and accept it; `key` is the text of the server's key, needed the first time only.
 
     Rounds start from it from now on; this person's evaluator uses it once it was tried on the person's own labels. Before the first
@@ -171,7 +171,7 @@ def adopt(log: Store, release: SignedRelease, *, key: str | None = None) -> Adop
     """
     given = None if key is None else read_key(key)
     pinned = installed()
-    with log.transaction() as change:
+    with store.transaction() as change:
         known = read_trust(change)
         if known is None and given is None:
             raise ReleaseError(
@@ -212,13 +212,13 @@ def _keep_before(change: Change) -> None:
     write_choice(change, Choice(before))
 
 
-def offer(log: Store, data: bytes) -> Adopted | ReleaseError:
+def offer(store: Store, data: bytes) -> Adopted | ReleaseError:
     """Take what came over the wire as a release (a message of kind 11): return it accepted, or why it was refused.
 
     Without a pinned key everything is refused: a server cannot introduce itself. Raises what the vault raises.
     """
     try:
-        return adopt(log, decode_release(data))
+        return adopt(store, decode_release(data))
     except ReleaseError as refusal:
         return refusal
 
@@ -262,13 +262,13 @@ def read_accepted(records: Records) -> ReleaseLog:
     return release.log
 
 
-def reset(log: Store) -> int:
+def reset(store: Store) -> int:
     """Go back to release 0, forget the accepted release, the log's head and the key; return which release was in use.
 
     Works on records that cannot be read too. From then on nothing protects against an older release or another history, until a
     key is pinned again.
     """
-    with log.transaction() as change:
+    with store.transaction() as change:
         trust: Trust | None = None
         with contextlib.suppress(VaultDamagedError):
             trust = read_trust(change)

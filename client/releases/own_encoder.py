@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from palate.client.eye.backbone import shipped
 from palate.client.releases.accepted import federation_encoder
-from palate.client.releases.records import BEFORE, Choice, read_choice, read_release, write_choice
+from palate.client.releases.stored import BEFORE, Choice, read_choice, read_release, write_choice
 from palate.client.runtime.progress import Notice
 from palate.client.vault.store import ONLY, Records, Store
 from palate.shared.encoder import EncoderWeights, encoder_hash
@@ -62,16 +62,16 @@ def encoder_before(records: Records, choice: Choice) -> EncoderWeights:
 
 
 def settle_encoder(
-    log: Store, liked: Floats, disliked: Floats, tastes: Mapping[str, float], notice: Notice
+    store: Store, liked: Floats, disliked: Floats, tastes: Mapping[str, float], notice: Notice
 ) -> EncoderWeights:
     """Return the encoder to use for these labels; a release that was not tried on them yet is tried now, and the owner told.
 
     Raises what `own_encoder` raises, and what the vault raises.
     """
-    choice = read_choice(log)
+    choice = read_choice(store)
     if choice is None or choice.by == "owner":
-        return own_encoder(log)
-    before, new = encoder_before(log, choice), federation_encoder(log)
+        return own_encoder(store)
+    before, new = encoder_before(store, choice), federation_encoder(store)
     fingerprint = _fingerprint(before, new, liked, disliked, tastes)
     if choice.fingerprint != fingerprint:
         from palate.client.releases.trial import try_encoder
@@ -88,16 +88,16 @@ def settle_encoder(
         )
         if tried.uses != choice.uses:
             notice(describe_choice(tried, new.release))
-        with log.transaction() as change:
+        with store.transaction() as change:
             if read_choice(change) == choice:  # no newer release came meanwhile
                 write_choice(change, tried)
         choice = tried
     return before if choice.uses == "before" else new
 
 
-def decide(log: Store, uses: Literal["new", "before"]) -> tuple[Choice, int]:
+def decide(store: Store, uses: Literal["new", "before"]) -> tuple[Choice, int]:
     """Use the newest accepted release, or the encoder from before it, whatever the labels say; return the choice and the newest."""
-    with log.transaction() as change:
+    with store.transaction() as change:
         choice = read_choice(change)
         release = read_release(change)
         if choice is None or release is None:

@@ -1,12 +1,9 @@
 """Tiny pipelines with random weights, in the format of Stable Diffusion, for the tests of the picture side."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))  # for the fake server that lies beside the tests
 
 WORDS = [
     "a",

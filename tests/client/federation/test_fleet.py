@@ -18,24 +18,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from fake_superlink import Echo, FakeSuperLink, Watch, message
 
 from palate.client.federation import fleet
 from palate.client.federation.fleet import MOST_BYTES, Fleet, LostError
 from palate.client.federation.server_address import Server
 from palate.shared.errors import FederationError
+from tests.client.federation.fake_superlink import Echo, FakeSuperLink, Watch, message
 
 MB = 1_000_000
 NOT_A_SERVER = "is not a server of this federation"
-
-
-@pytest.fixture
-def link() -> Iterator[FakeSuperLink]:
-    made = FakeSuperLink()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture

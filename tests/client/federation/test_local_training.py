@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from palate.client.federation import local_training as reconstruction
+from palate.client.federation import local_training
 from palate.client.federation.local_training import (
     LEAST_LABELS,
     MOST_LABELS,
@@ -136,7 +136,7 @@ def plain_descent(
     """One device with weights as weights and the head from the normal equations, all in float64; only the draws are shared."""
     batch = {
         name: tensor.double()
-        for name, tensor in reconstruction._prepare(encoder, [labels], settings, [seed]).items()
+        for name, tensor in local_training._prepare(encoder, [labels], settings, [seed]).items()
     }
     x, liked, phrases, spoken = (batch[name][0] for name in ("x", "liked", "phrases", "spoken"))
     crowd = {n: torch.tensor(encoder.tensors[f"crowd.{n}"]).double() for n in ("share", "mean", "covariance")}
@@ -155,9 +155,9 @@ def plain_descent(
         inputs = torch.cat([torch.sigmoid(tastes), torch.ones(len(x), 1).double()], 1)
         fitted = batch["support"][step, 0] == 1
         known, told = inputs[fitted], 4 * liked[fitted] - 2
-        precision = torch.linalg.inv(spread) + known.T @ known / reconstruction.HEAD_NOISE
+        precision = torch.linalg.inv(spread) + known.T @ known / local_training.HEAD_NOISE
         head = mean + torch.linalg.solve(
-            precision, known.T @ (told - known @ mean) / reconstruction.HEAD_NOISE
+            precision, known.T @ (told - known @ mean) / local_training.HEAD_NOISE
         )
         loss = F.binary_cross_entropy_with_logits(inputs[~fitted] @ head, liked[~fitted])
         if settings.alignment and spoken.any():
@@ -235,11 +235,11 @@ def test_training_leaves_the_process_generators_alone(encoder: EncoderWeights) -
 
 def test_of_many_labels_others_are_drawn_for_each_seed(encoder: EncoderWeights) -> None:
     many = make_labels(MOST_LABELS + 30, 4)
-    batch = reconstruction._prepare(encoder, [many], LocalSettings(steps=5, alignment=0.1), [1])
+    batch = local_training._prepare(encoder, [many], LocalSettings(steps=5, alignment=0.1), [1])
     assert batch["x"].shape[1] == MOST_LABELS
     assert batch["valid"].sum() == MOST_LABELS
     first, second = (
-        reconstruction._prepare(encoder, [many], LocalSettings(steps=5, alignment=0.1), [seed])["phrases"]
+        local_training._prepare(encoder, [many], LocalSettings(steps=5, alignment=0.1), [seed])["phrases"]
         for seed in (1, 2)
     )
     assert {row.tobytes() for row in first[0].numpy()} != {row.tobytes() for row in second[0].numpy()}
@@ -263,7 +263,7 @@ def test_fewer_than_six_labels_are_refused(encoder: EncoderWeights, count: int) 
 
 def test_six_labels_are_enough_whatever_share_is_asked(encoder: EncoderWeights) -> None:
     for share in (0.2, 0.5, 0.8):
-        batch = reconstruction._prepare(
+        batch = local_training._prepare(
             encoder, [PEOPLE[0]], LocalSettings(steps=5, query_share=share, alignment=0.1), [1]
         )
         fitted = batch["support"].sum(2)

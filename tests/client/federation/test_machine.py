@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from palate.client.federation import machine as conditions
+from palate.client.federation import machine
 from palate.client.federation.machine import (
     Readings,
     check_conditions,
@@ -152,7 +152,7 @@ def test_idle_is_less_than_half_a_load_per_core(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_platforms_function_replaces_what_is_read_here(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conditions, "read_load", lambda: pytest.fail("not asked"))
+    monkeypatch.setattr(machine, "read_load", lambda: pytest.fail("not asked"))
     lend(
         Lent("idle", lambda: (False, "the screen is on")), Lent("charging", lambda: pytest.fail("not asked"))
     )
@@ -196,7 +196,7 @@ def test_a_platform_cannot_lend_always_or_names_that_nobody_can_write(lend: Any)
     lend(
         Lent("always", lambda: (True, "")), Lent("Idle", lambda: (True, "")), Lent("a+b", lambda: (True, ""))
     )
-    assert not conditions.lent_conditions()
+    assert not machine.lent_conditions()
 
 
 # --- how conditions are named -------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from palate.client.federation.preview import (
     usual_round,
     what_is_not_protected,
 )
-from palate.client.privacy.ledger import OwnBudget, book_round, write_budget
+from palate.client.privacy.budget import OwnBudget, book_round, write_budget
 from palate.client.reader.comment import Comment
 from palate.client.records import Taught
 from palate.server.secure_sum.masking import MaskedSum

@@ -118,29 +118,29 @@ class OwnSpent:
         }
 
 
-def read_budget(log: Store | Change) -> OwnBudget:
+def read_budget(store: Store | Change) -> OwnBudget:
     """Return the person's budget, the default until one was set; raises `VaultDamagedError`."""
-    if not log.has(PRIVACY_BUDGET, ONLY):
+    if not store.has(PRIVACY_BUDGET, ONLY):
         return OwnBudget()
-    fields = _decode(log.get(PRIVACY_BUDGET, ONLY), "epsilon", "delta", "unprotected")
+    fields = _decode(store.get(PRIVACY_BUDGET, ONLY), "epsilon", "delta", "unprotected")
     try:
         return OwnBudget(**fields)
     except OptionError:
         raise _unreadable() from None
 
 
-def write_budget(log: Store, budget: OwnBudget) -> None:
+def write_budget(store: Store, budget: OwnBudget) -> None:
     """Keep the person's budget. What was spent stays spent; a budget below it stops all further rounds."""
-    with log.transaction() as change:
+    with store.transaction() as change:
         change.put(PRIVACY_BUDGET, ONLY, _encode(asdict(budget)))
 
 
-def read_spent(log: Store | Change) -> OwnSpent:
+def read_spent(store: Store | Change) -> OwnSpent:
     """Return what this device has spent; raises `VaultDamagedError`."""
-    budget = read_budget(log)
-    if not log.has(PRIVACY_SPENT, ONLY):
+    budget = read_budget(store)
+    if not store.has(PRIVACY_SPENT, ONLY):
         return OwnSpent(budget)
-    fields = _decode(log.get(PRIVACY_SPENT, ONLY), *_COUNTED, since={2: ("rho_if_all_add", "rho_alone")})
+    fields = _decode(store.get(PRIVACY_SPENT, ONLY), *_COUNTED, since={2: ("rho_if_all_add", "rho_alone")})
     if "rho_alone" not in fields and type(fields["rho"]) is float:
         fields |= {"rho_if_all_add": fields["rho"], "rho_alone": MOST_DEVICES * fields["rho"]}
     counts = (fields["rounds"], fields["unprotected_rounds"])
@@ -154,7 +154,7 @@ def read_spent(log: Store | Change) -> OwnSpent:
     return OwnSpent(budget, **fields)
 
 
-def check_round(log: Store | Change, noise: SumNoise | float) -> OwnSpent:
+def check_round(store: Store | Change, noise: SumNoise | float) -> OwnSpent:
     """Return what will be spent after one more round; raises `PrivacyBudgetError` when the person's budget does not hold it.
 
     `noise` is what the round is sure of (`shared.sum_noise`); a number, if no other device has a part in it, and 0 for a round
@@ -162,7 +162,7 @@ def check_round(log: Store | Change, noise: SumNoise | float) -> OwnSpent:
     no number from 0 up.
     """
     sure = noise if isinstance(noise, SumNoise) else SumNoise.of_one(noise)
-    spent = read_spent(log)
+    spent = read_spent(store)
     budget = spent.budget
     if sure.counted < LEAST_MULTIPLIER or sure.alone == 0:
         if not budget.unprotected:
@@ -194,7 +194,7 @@ def check_round(log: Store | Change, noise: SumNoise | float) -> OwnSpent:
     return after
 
 
-def book_round(log: Store, noise: SumNoise | float, *, now: datetime) -> OwnSpent:
+def book_round(store: Store, noise: SumNoise | float, *, now: datetime) -> OwnSpent:
     """Write down that a round is spent, and return the count with it; only when this has returned may its vector leave.
 
     Checks again, in the same step as it writes, so that two processes cannot spend the same rest of a budget. `now` is a time
@@ -202,7 +202,7 @@ def book_round(log: Store, noise: SumNoise | float, *, now: datetime) -> OwnSpen
     """
     if now.tzinfo is None:
         raise ValueError("the time of a round needs a zone")
-    with log.transaction() as change:
+    with store.transaction() as change:
         after = replace(check_round(change, noise), last=now.astimezone(UTC).isoformat(timespec="seconds"))
         fields = {name: getattr(after, name) for name in (*_COUNTED, "rho_if_all_add", "rho_alone")}
         change.put(PRIVACY_SPENT, ONLY, _encode(fields))

@@ -28,7 +28,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from palate.client.privacy.ledger import (
+from palate.client.privacy.budget import (
     PRIVACY_SPENT,
     OwnBudget,
     OwnSpent,
@@ -160,12 +160,12 @@ def _read_what_is_left(change: Change) -> OwnSpent:
     return OwnSpent(OwnBudget(_UNKNOWN_EPSILON))
 
 
-def read_restored(log: Store | Change) -> Restored | None:
+def read_restored(store: Store | Change) -> Restored | None:
     """Return what is noted of a vault that was restored, None for one that never was; raises `VaultDamagedError`."""
-    if not log.has(RESTORED, ONLY):
+    if not store.has(RESTORED, ONLY):
         return None
     try:
-        content = json.loads(log.get(RESTORED, ONLY))
+        content = json.loads(store.get(RESTORED, ONLY))
         if content.pop("version") != _VERSION:
             raise ValueError("unknown version")
         return Restored(str(content["when"]), float(content["epsilon"]), bool(content["said"]))
@@ -222,9 +222,9 @@ def _larger(one: OwnSpent, other: OwnSpent) -> OwnSpent:
 
 
 def _decode(note: bytes) -> OwnSpent:
-    log = MemoryStore()
-    log.put(PRIVACY_SPENT, ONLY, note)
-    return read_spent(log)
+    store = MemoryStore()
+    store.put(PRIVACY_SPENT, ONLY, note)
+    return read_spent(store)
 
 
 def _rho_of(epsilon: float, delta: float) -> float:
