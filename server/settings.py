@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from palate.server.secure_sum.privacy import PlanSettings, Privacy
+from palate.shared.checks import check_wholes, keep_numbers
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import MAX_NORM, MAX_ROUND, LocalSettings
 
@@ -82,16 +83,8 @@ class RunSettings:
     privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _WHOLE.items():
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise OptionError(f"{name} is {value!r}; it must be a whole number from {least} to {most:,}")
-        for name, (low, high) in _NUMBERS.items():
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not low <= value <= high:
-                raise OptionError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}")
-            object.__setattr__(self, name, float(value))
+        check_wholes(self, _WHOLE)
+        keep_numbers(self, _NUMBERS)
         if self.quorum > self.devices:
             raise OptionError(f"quorum is {self.quorum}; it must be at most devices, {self.devices}")
         if self.strategy not in STRATEGIES:

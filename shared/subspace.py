@@ -28,6 +28,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.shared.checks import check_whole
 from palate.shared.encoder import HIDDEN, SHARED_SHAPES, TASTE, EncoderWeights, standardize
 from palate.shared.errors import ModelError, OptionError
 from palate.shared.shipped import check_shipped
@@ -112,10 +113,7 @@ def subspace_of(encoder: EncoderWeights, features: Floats, rank: int) -> Subspac
 
     Raises OptionError for a rank that is not from 1 to 257 or that so few pictures do not span.
     """
-    if type(rank) is not int or not 1 <= rank <= min(HIDDEN + 1, len(features)):
-        raise OptionError(
-            f"rank is {rank!r}; it must be a whole number from 1 to {min(HIDDEN + 1, len(features))}"
-        )
+    check_whole("rank", rank, 1, min(HIDDEN + 1, len(features)))
     t = encoder.tensors
     hidden = np.maximum(
         standardize(encoder, features) @ t["picture.hidden.weight"].T + t["picture.hidden.bias"], 0

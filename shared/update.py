@@ -10,7 +10,6 @@ mistakes of ours, not from a program that was put in the place of ours.)
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +18,7 @@ from typing import Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.shared.checks import check_whole, is_hex, is_whole, keep_numbers, shown
 from palate.shared.encoder import (
     FIXED_SHAPES,
     SHARED_SHAPES,
@@ -28,7 +28,7 @@ from palate.shared.encoder import (
     flatten,
     unflatten,
 )
-from palate.shared.errors import OptionError, UpdateError
+from palate.shared.errors import UpdateError
 
 Floats = NDArray[np.float32]
 
@@ -37,10 +37,8 @@ MAX_NORM: Final = 25.0
 
 MAX_ROUND: Final = 2**32 - 1
 
-_HASH = re.compile(r"[0-9a-f]{64}")
 _PIECE = 4_096  # values; of far more, BLAS would take threads that wait for each other
 _LEAST_SQUARE, _MOST_SQUARE = 1e-20, 1e30  # sums between them are told well in float32
-_SHOWN = 60  # characters of a name that is not ours, in an error
 
 
 @dataclass(frozen=True)
@@ -59,23 +57,9 @@ class LocalSettings:
     alignment: float = 1.0  # 0 to 10
 
     def __post_init__(self) -> None:
-        if type(self.steps) is not int or not 1 <= self.steps <= 100:
-            raise OptionError(f"steps is {_cut(self.steps)}; it must be a whole number from 1 to 100")
-        for name, low, high in (
-            ("learning_rate", 0.0, 10.0),
-            ("proximal", 0.0, 10.0),
-            ("query_share", 0.2, 0.8),
-            ("alignment", 0.0, 10.0),
-        ):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            inside = (
-                number and low <= value <= high and math.copysign(1.0, value) > 0
-            )  # -0 is 0 written otherwise
-            if not inside or (name == "learning_rate" and value == 0):
-                least = "above 0" if name == "learning_rate" else f"from {low:g}"
-                raise OptionError(f"{name} is {_cut(value)}; it must be a number {least} to {high:g}")
-            object.__setattr__(self, name, float(value))
+        check_whole("steps", self.steps, 1, 100)
+        keep_numbers(self, {"learning_rate": (0.0, 10.0)}, above=True)
+        keep_numbers(self, {"proximal": (0.0, 10.0), "query_share": (0.2, 0.8), "alignment": (0.0, 10.0)})
 
 
 class SharedTensors(Mapping[str, Floats]):
@@ -186,18 +170,18 @@ def same_tensors(one: Mapping[str, Floats], other: Mapping[str, Floats]) -> bool
 
 def check_hash(name: str, value: str) -> bytes:
     """Return the 32 bytes of a SHA-256; raises UpdateError unless it is 64 lower-case hexadecimal digits."""
-    if not isinstance(value, str) or not _HASH.fullmatch(value):
+    if not is_hex(value):
         raise UpdateError(
-            f"{name} is {_cut(value)}; it must be a SHA-256 in 64 lower-case hexadecimal digits", "hash"
+            f"{name} is {shown(value)}; it must be a SHA-256 in 64 lower-case hexadecimal digits", "hash"
         )
     return bytes.fromhex(value)
 
 
 def check_number(name: str, value: int, least: int, most: int) -> None:
     """Raise UpdateError unless the value is a whole number in the range (True and 1.0 are none)."""
-    if type(value) is not int or not least <= value <= most:
+    if not is_whole(value, least, most):
         raise UpdateError(
-            f"{name} is {_cut(value)}; it must be a whole number from {least} to {most:,}", "number"
+            f"{name} is {shown(value)}; it must be a whole number from {least} to {most:,}", "number"
         )
 
 
@@ -217,7 +201,7 @@ def check_tensors(tensors: Mapping[str, Floats], whose: str) -> SharedTensors:
             raise UpdateError(f"{whose} lacks the tensor {missing!r}; it has {declared}", "tensors")
         if len(tensors) != len(SHARED_SHAPES):
             unknown = next(name for name in tensors if name not in SHARED_SHAPES)
-            raise UpdateError(f"{whose} has an unknown tensor {_cut(unknown)}; it has {declared}", "tensors")
+            raise UpdateError(f"{whose} has an unknown tensor {shown(unknown)}; it has {declared}", "tensors")
         for name, shape in SHARED_SHAPES.items():
             tensor = tensors[name]
             if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32 or tensor.shape != shape:
@@ -227,12 +211,3 @@ def check_tensors(tensors: Mapping[str, Floats], whose: str) -> SharedTensors:
         name = next(name for name, tensor in kept.items() if not np.isfinite(tensor).all())
         raise UpdateError(f"{whose}'s {name!r} holds values that are not finite", "finite")
     return kept
-
-
-def _cut(value: object) -> str:
-    """Return a value for an error: short, and on one line, whatever it is."""
-    if isinstance(value, str):
-        return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
-    if type(value) is int:
-        return f"{value:,}" if abs(value) < 10**_SHOWN else "huge"
-    return repr(value) if value is None or type(value) in (bool, float) else f"a {type(value).__name__}"

@@ -11,7 +11,6 @@ device: none is sent, because even "on battery at 12 %" is personal.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from palate.client.federation.machine import ALWAYS, Readings, is_met, read_mach
 from palate.client.federation.outbox import MAX_SERVER_CHARACTERS
 from palate.client.privacy.ledger import DEFAULT_DELTA, DEFAULT_EPSILON
 from palate.client.vault.store import ONLY, Change, Store
+from palate.shared.checks import check_number, check_whole, is_hex, keep_numbers
 from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultDamagedError, VaultError
 from palate.shared.sum_noise import VOUCHED_SHARE
 
@@ -31,8 +31,6 @@ KEPT = 500
 """Entries of the history that are kept; of older ones only how many there were."""
 
 _VERSION = 1
-_KEY = re.compile(r"[0-9a-f]{64}")
-_CERTIFICATE = re.compile(r"([0-9a-f]{128})?")
 
 
 @dataclass(frozen=True)
@@ -69,32 +67,19 @@ class Terms:
             raise OptionError(f"a server is named in 1 to {MAX_SERVER_CHARACTERS} characters")
         split_conditions(self.when)
         for name, least, most in (("rounds_a_day", 1, 10_000), ("least_devices", 2, 1_000)):
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise OptionError(
-                    f"{_spoken(name)} is {value!r}; it must be a whole number from {least} to {most:,}"
-                )
-        for name, ceiling in (("epsilon", 1e6), ("delta", 1e-3)):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 < value <= ceiling:  # NaN is neither
-                raise OptionError(
-                    f"{name} is {value!r}; it must be a number above 0 and at most {ceiling:,g}"
-                )
-            object.__setattr__(self, name, float(value))
-        share = self.honest_share
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-            raise OptionError(f"honest share is {share!r}; it must be a number from 0 to 1")
-        object.__setattr__(self, "honest_share", float(share))
+            check_whole(_spoken(name), getattr(self, name), least, most)
+        keep_numbers(self, {"epsilon": (0.0, 1e6), "delta": (0.0, 1e-3)}, above=True)
+        check_number("honest share", self.honest_share, 0.0, 1.0)
+        object.__setattr__(self, "honest_share", float(self.honest_share))
         for name in ("allow_unmasked", "in_doubt"):
             if type(getattr(self, name)) is not bool:
                 raise OptionError(f"{_spoken(name)} must be yes or no")
         for name in ("release_key", "registrar"):
             value = getattr(self, name)
-            if not isinstance(value, str) or (value and not _KEY.fullmatch(value)):
+            if value != "" and not is_hex(value):
                 raise OptionError(f"{_spoken(name)} must be an Ed25519 public key in 64 hexadecimal digits")
 
-        if not isinstance(self.certificate, str) or not _CERTIFICATE.fullmatch(self.certificate):
+        if self.certificate != "" and not is_hex(self.certificate, 128):
             raise OptionError(
                 "certificate must be 128 hexadecimal digits, as palate server certify prints them"
             )
@@ -285,7 +270,7 @@ def read_public_key(text: str) -> str:
 
     given = text.strip()
     try:
-        if _KEY.fullmatch(given.lower()):
+        if is_hex(given.lower()):
             return given.lower()
         if given.lower().startswith("palate1"):
             return read_key(given).hex()

@@ -8,7 +8,6 @@ noise plan, `planned` makes the rounds' settings once, for all of the plan's rou
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,6 +15,7 @@ from palate.server.noise_plan.correlated import WIDEST, NoisePlan, best_bands, p
 from palate.server.secure_sum.clipping import ENOUGH, ClipRule
 from palate.server.secure_sum.groups import RULES, RobustRule
 from palate.server.secure_sum.trust_region import REACH
+from palate.shared.checks import check_number, check_whole, is_hex
 from palate.shared.coding import finest_step, sensitivity_of
 from palate.shared.encoder import SHARED_WEIGHTS
 from palate.shared.errors import OptionError
@@ -63,23 +63,11 @@ class PlanSettings:
     bands: int = 0  # 0 to steps
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("steps", 1, MOST_STEPS),
-            ("separation", 1, self.steps),
-            ("bands", 0, self.steps),
-        ):
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise OptionError(
-                    f"{name} of the noise plan is {value!r}; it must be a whole number from {least} to {most:,}"
-                )
-        value = self.noise_multiplier
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0.01 <= value <= 1_000:
-            raise OptionError(
-                f"noise_multiplier of the noise plan is {value!r}; it must be a number from 0.01 to 1000"
-            )
-        object.__setattr__(self, "noise_multiplier", float(value))
+        check_whole("steps of the noise plan", self.steps, 1, MOST_STEPS)
+        check_whole("separation of the noise plan", self.separation, 1, self.steps)
+        check_whole("bands of the noise plan", self.bands, 0, self.steps)
+        check_number("noise_multiplier of the noise plan", self.noise_multiplier, 0.01, 1_000)
+        object.__setattr__(self, "noise_multiplier", float(self.noise_multiplier))
 
     def over(self, sensitivity: float) -> NoisePlan:
         """Return the plan for contributions to one sum that are at most so long (L2, in levels)."""
@@ -136,9 +124,7 @@ class Privacy:
             value = getattr(self, name)
             if value is None and name == "honest_share":
                 continue
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not low <= value <= high:
-                raise OptionError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}")
+            check_number(name, value, low, high)
             object.__setattr__(self, name, float(value))
         if type(self.subspace) is not bool:
             raise OptionError(f"subspace is {self.subspace!r}; it must be true or false")
@@ -159,7 +145,7 @@ class Privacy:
                     else f"one of {', '.join(map(str, values))}"
                 )
                 raise OptionError(f"{name} is {value!r}; it must be {said}")
-        if not isinstance(self.registrar, str) or not re.fullmatch(r"([0-9a-f]{64})?", self.registrar):
+        if self.registrar != "" and not is_hex(self.registrar):
             raise OptionError("registrar must be an Ed25519 public key in 64 hexadecimal digits, or empty")
         if self.group_size == 1:
             raise OptionError("group_size is 1; a group of one is no sum: take 0 for one sum, or 2 and more")

@@ -110,9 +110,7 @@ def settings(**changed: object) -> RunSettings:
 
 
 def run(home: Path, fleet: Fleet, how: RunSettings) -> Checkpoint:
-    return federate(
-        grid_devices(fleet), ServerFolder(home), how, average=average, patience=QUICK, tensorboard=False
-    )
+    return federate(grid_devices(fleet), ServerFolder(home), how, average=average, patience=QUICK)
 
 
 def replayed(home: Path, how: RunSettings, totals: Iterable[Levels]) -> list[Levels]:
