@@ -42,6 +42,7 @@ HOMES = {
             "server/front/superlink.py",
         ),
         "simulations/engine/in_process.py",
+        "simulations/attacks/liars.py",  # compares Flower's own rules against liars
     },
     "uvicorn": {"server/processes/serve.py"},
     "httpx": {"client/federation/fleet.py", "server/front/control.py"},

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.server.secure_sum.clipping import ENOUGH, ClipRule, median_share, next_clip, share_is_sound
-from palate.server.secure_sum.groups import CENTRE, combine, drop_long, scale_down
+from palate.server.secure_sum.groups import CENTRE, centred_clipping, drop_long, scale_down
 from palate.server.secure_sum.privacy import Privacy
 from palate.server.secure_sum.reach import CEILING, CEILING_IN_SUBSPACE, remembered, share_of
 from palate.shared.coding import from_levels
@@ -83,8 +83,10 @@ def believe(
     found.counts = counts = [count for count, keep in zip(counts, kept, strict=True) if keep]
     share = share_of(memory, ceiling)
     means, scaled = scale_down(means[kept], counts, clip=clip, noise=noise, share=share)
-    known = {n: m for n, m in memory.items() if n == CENTRE and m.shape == means.shape[1:]}
-    mean, found.memory = combine(means, counts, privacy.robust_rule, known)
+    mean = means[0]
+    if privacy.group_size:
+        known = {n: m for n, m in memory.items() if n == CENTRE and m.shape == means.shape[1:]}
+        mean, found.memory = centred_clipping(means, counts, known)
     in_mean = noise / math.sqrt(sum(counts))
     found.memory |= remembered(memory, mean, clip=clip, noise=in_mean, ceiling=ceiling)
     found.memory |= _summed_up(memory, mean, release, kept_noise / math.sqrt(sum(counts)), clip)

@@ -23,14 +23,14 @@ NO_NUMBERS = [True, False, None, "1", [1], 1j, math.nan, math.inf, -math.inf, 10
 @pytest.mark.parametrize("value", NO_NUMBERS)
 def test_what_is_no_finite_number_is_refused(value: object) -> None:
     assert not is_number(value)
-    with pytest.raises(OptionError, match="^share is .*; it must be a number from 0 to 1$"):
+    with pytest.raises(OptionError, match=r"^share is .*; it must be a number from 0 to 1$"):
         check_number("share", value, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, 0, 6])
 def test_what_is_no_whole_number_of_the_range_is_refused(value: object) -> None:
     assert not is_whole(value, 1, 5)
-    with pytest.raises(OptionError, match="^count is .*; it must be a whole number from 1 to 5$"):
+    with pytest.raises(OptionError, match=r"^count is .*; it must be a whole number from 1 to 5$"):
         check_whole("count", value, 1, 5)
 
 
@@ -72,9 +72,9 @@ class Settings:
 
 def test_settings_keep_their_numbers_as_floats_and_name_what_is_wrong() -> None:
     assert type(Settings().share) is float
-    with pytest.raises(OptionError, match="^rounds is 11;"):
+    with pytest.raises(OptionError, match=r"^rounds is 11;"):
         Settings(rounds=11)
-    with pytest.raises(OptionError, match="^share is 'all';"):
+    with pytest.raises(OptionError, match=r"^share is 'all';"):
         Settings(share="all")  # type: ignore[arg-type]
 
 
