@@ -29,7 +29,8 @@ from flwr.app.message import make_message
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx
 
 from palate.server.settings import RunSettings
-from palate.shared.update import EncoderUpdate, Floats
+from palate.shared.arrays import Float32s
+from palate.shared.update import EncoderUpdate
 
 _NAME = "change"  # of the one tensor that a strategy sees
 _MEMORY = ("m", "v")  # FedAdam's first and second moment
@@ -39,8 +40,8 @@ def average(
     settings: RunSettings,
     round: int,  # noqa: A002
     updates: Sequence[EncoderUpdate],
-    memory: Mapping[str, Floats],
-) -> tuple[Floats, dict[str, Floats]]:
+    memory: Mapping[str, Float32s],
+) -> tuple[Float32s, dict[str, Float32s]]:
     """Return the vector to add to the encoder's federated tensors, and what the strategy remembers from now on.
 
     `updates` are at least one, already checked; each counts the same. `memory` is what the call for the round before
@@ -54,9 +55,9 @@ def average(
 def server_step(
     settings: RunSettings,
     round: int,  # noqa: A002
-    mean: Floats,
-    memory: Mapping[str, Floats],
-) -> tuple[Floats, dict[str, Floats]]:
+    mean: Float32s,
+    memory: Mapping[str, Float32s],
+) -> tuple[Float32s, dict[str, Float32s]]:
     """Return what the server's optimizer makes of a round's mean change, and what it remembers from now on.
 
     The mean, a vector, may come from anywhere: from `mean_change`, from a masked sum, or from a robust rule over masked sums.
@@ -73,7 +74,7 @@ def server_step(
     return change, {name: kept[_NAME].astype(np.float32) for name, kept in zip(_MEMORY, moments, strict=True)}
 
 
-def aggregate(strategy: FedAvg, round: int, changes: Sequence[Floats]) -> Floats:  # noqa: A002
+def aggregate(strategy: FedAvg, round: int, changes: Sequence[Float32s]) -> Float32s:  # noqa: A002
     """Return what a strategy of Flower makes of these changes (d,), each with the weight 1."""
     with _quietly():
         arrays, _ = strategy.aggregate_train(round, [as_reply(change) for change in changes])
@@ -82,7 +83,7 @@ def aggregate(strategy: FedAvg, round: int, changes: Sequence[Floats]) -> Floats
     return np.asarray(arrays[_NAME].numpy(), dtype=np.float32)
 
 
-def mean_change(updates: Sequence[EncoderUpdate]) -> Floats:
+def mean_change(updates: Sequence[EncoderUpdate]) -> Float32s:
     """Return the mean of at least one change as a vector, each counting the same, summed in float64 in the given order."""
     total = np.zeros_like(updates[0].vector, np.float64)
 
@@ -109,7 +110,7 @@ def _optimizer(settings: RunSettings) -> FedAvg:
     return FedAvg()
 
 
-def as_reply(change: Floats) -> Message:
+def as_reply(change: Float32s) -> Message:
     """Return a change in the form in which Flower's strategies read replies, with the weight 1."""
     content = RecordDict(
         {

@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import Final, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from palate.shared.arrays import Float32s
 from palate.shared.checks import check_whole, is_hex, is_whole, keep_numbers, shown
 from palate.shared.encoder import (
     FIXED_SHAPES,
@@ -29,8 +29,6 @@ from palate.shared.encoder import (
     unflatten,
 )
 from palate.shared.errors import UpdateError
-
-Floats = NDArray[np.float32]
 
 MAX_NORM: Final = 25.0
 """The longest change that a server takes unless told otherwise: L2 over all tensors. Honest ones are far shorter."""
@@ -62,13 +60,13 @@ class LocalSettings:
         keep_numbers(self, {"proximal": (0.0, 10.0), "query_share": (0.2, 0.8), "alignment": (0.0, 10.0)})
 
 
-class SharedTensors(Mapping[str, Floats]):
+class SharedTensors(Mapping[str, Float32s]):
     """The federated tensors as views of one vector, in declared order, all read-only from here on.
 
     Raises ValueError for a vector of another length or type.
     """
 
-    def __init__(self, vector: Floats) -> None:
+    def __init__(self, vector: Float32s) -> None:
         """Take the vector, which nothing else may write to."""
         if vector.shape != (SHARED_WEIGHTS,) or vector.dtype != np.float32:
             raise ValueError(f"the vector is not of float32 ({SHARED_WEIGHTS},)")
@@ -76,7 +74,7 @@ class SharedTensors(Mapping[str, Floats]):
         self.vector = vector
         self._views = unflatten(vector)
 
-    def __getitem__(self, name: str) -> Floats:
+    def __getitem__(self, name: str) -> Float32s:
         """Return one tensor."""
         return self._views[name]
 
@@ -105,7 +103,7 @@ class EncoderUpdate:
 
     base: str
     round: int
-    tensors: Mapping[str, Floats] = field(repr=False)  # a person's update has no place in a log
+    tensors: Mapping[str, Float32s] = field(repr=False)  # a person's update has no place in a log
 
     def __post_init__(self) -> None:
         check_hash("base", self.base)
@@ -113,7 +111,7 @@ class EncoderUpdate:
         object.__setattr__(self, "tensors", check_tensors(self.tensors, "the update"))
 
     @property
-    def vector(self) -> Floats:
+    def vector(self) -> Float32s:
         """All tensors one after the other, (`SHARED_WEIGHTS`,)."""
         return cast(SharedTensors, self.tensors).vector
 
@@ -144,7 +142,7 @@ class EncoderUpdate:
         return hash((self.base, self.round))
 
 
-def norm_of(tensor: Floats) -> float:
+def norm_of(tensor: Float32s) -> float:
     """Return the L2 length of one tensor, to about six digits, and not finite if and only if a value is not.
 
     Squares are summed in float32 piece by piece, and the pieces in float64; all in float64 where float32 has not the range.
@@ -158,12 +156,12 @@ def norm_of(tensor: Floats) -> float:
     return math.sqrt(total)
 
 
-def same_bits(one: Floats, other: Floats) -> bool:
+def same_bits(one: Float32s, other: Float32s) -> bool:
     """Says whether two tensors are equal bit for bit."""
     return one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-def same_tensors(one: Mapping[str, Floats], other: Mapping[str, Floats]) -> bool:
+def same_tensors(one: Mapping[str, Float32s], other: Mapping[str, Float32s]) -> bool:
     """Says whether two sets of tensors have the same names and are equal bit for bit."""
     return set(one) == set(other) and all(same_bits(one[name], other[name]) for name in one)
 
@@ -185,7 +183,7 @@ def check_number(name: str, value: int, least: int, most: int) -> None:
         )
 
 
-def check_tensors(tensors: Mapping[str, Floats], whose: str) -> SharedTensors:
+def check_tensors(tensors: Mapping[str, Float32s], whose: str) -> SharedTensors:
     """Return the federated tensors, copied unless what they lie in cannot change.
 
     Raises UpdateError unless they are exactly those of `SHARED_SHAPES`, by name, shape and type, and finite. The error is short

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from palate.shared.arrays import Float32s
 from palate.shared.reasons import Reason
 from palate.shared.releases.check import LARGEST_ENCODER
-from palate.shared.update import Floats, norm_of
+from palate.shared.update import norm_of
 
 Send = Callable[[bytes], None]
 """Called at most once per message with the bytes that go to the server; empty bytes say "not this time"."""
@@ -29,7 +30,7 @@ class Declined(Exception):  # noqa: N818 - an answer, not an error of this progr
         self.reason = reason
 
 
-def check_encoder(tensors: Mapping[str, Floats]) -> None:
+def check_encoder(tensors: Mapping[str, Float32s]) -> None:
     """Raise `Declined` for an encoder that is out of bounds."""
     if not math.hypot(*(norm_of(tensor) for tensor in tensors.values())) <= LARGEST_ENCODER:
         raise Declined(Reason.ENCODER_TOO_LARGE)

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from palate.shared.arrays import Levels
 from palate.shared.checks import check_whole
 from palate.shared.errors import MaskError, OptionError
 from palate.shared.secure_sum import masks
@@ -47,7 +48,7 @@ from palate.shared.secure_sum.messages import (
     encode_shares,
 )
 from palate.shared.secure_sum.pseudonym import CERTIFICATE_BYTES, NO_CERTIFICATE, SlotKey
-from palate.shared.secure_sum.ring import Levels, add_masks, to_ring
+from palate.shared.secure_sum.ring import add_masks, to_ring
 from palate.shared.secure_sum.shamir import SHARE_BYTES, decode_share, encode_share, split_secret
 
 _NONCE = bytes(12)  # sound, because each key seals one message: both keys are new in every round

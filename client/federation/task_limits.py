@@ -32,10 +32,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from palate.client.federation.declined import Declined
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import EncoderWeights
 from palate.shared.reasons import Reason
 from palate.shared.secure_sum.masks import MaskSettings
-from palate.shared.update import Floats, LocalSettings, norm_of
+from palate.shared.update import LocalSettings, norm_of
 
 TRAINING: Final = {
     "steps": (1, 10),
@@ -74,7 +75,7 @@ def check_settings(settings: LocalSettings, masks: MaskSettings | None = None) -
         raise Declined(Reason.SETTINGS_REFUSED)
 
 
-def check_step(tensors: Mapping[str, Floats], own: EncoderWeights) -> None:
+def check_step(tensors: Mapping[str, Float32s], own: EncoderWeights) -> None:
     """Raise `Declined` for an encoder that is farther from this device's own release than rounds take it."""
     if not all(norm_of(tensors[name] - own.tensors[name]) <= most for name, most in FARTHEST.items()):
         raise Declined(Reason.ENCODER_TOO_LARGE)

@@ -360,7 +360,7 @@ def curves(
 
     Example:
 
-        palate server curves /tmp/curves
+        palate server curves ./curves
     """
     from palate.server.metrics import write_curves
 

@@ -42,11 +42,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.shared.arrays import Levels
 from palate.shared.checks import check_whole, check_wholes, keep_numbers
 from palate.shared.errors import OptionError
 from palate.shared.noise import MOST_SIGMA, Source, discrete_gaussian, stream_of
-
-Levels = NDArray[np.int64]
 
 GRID: Final = 256
 """Parts of a level in which C and z are counted."""

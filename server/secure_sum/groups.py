@@ -43,10 +43,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.server.secure_sum.reach import longest_of_honest
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.errors import OptionError
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 TAIL: Final = 20.0  # honest noise is longer than `longest_sum` with a probability below exp(-TAIL), 2e-9
@@ -93,7 +92,7 @@ def longest_sum(count: int, *, clip: float, noise: float, coordinates: int, shar
 
 
 def drop_long(
-    means: Floats, counts: Sequence[int] | Counts, *, clip: float, noise: float = 0.0, share: float = 1.0
+    means: Float32s, counts: Sequence[int] | Counts, *, clip: float, noise: float = 0.0, share: float = 1.0
 ) -> NDArray[np.bool_]:
     """Say which groups are kept, (groups,): those whose sum is finite and no longer than `longest_sum`.
 
@@ -109,8 +108,8 @@ def drop_long(
 
 
 def scale_down(
-    means: Floats, counts: Sequence[int] | Counts, *, clip: float, noise: float, share: float
-) -> tuple[Floats, int]:
+    means: Float32s, counts: Sequence[int] | Counts, *, clip: float, noise: float, share: float
+) -> tuple[Float32s, int]:
     """Return the groups' means (groups, d), those whose sum is longer than `longest_sum` scaled down to it, and how many were."""
     points, weights = _checked(np.array(means, dtype=np.float64), counts, finite=True)
     scaled = 0
@@ -124,8 +123,8 @@ def scale_down(
 
 
 def centred_clipping(
-    means: Floats, counts: Sequence[int] | Counts, memory: Mapping[str, Floats]
-) -> tuple[Floats, dict[str, Floats]]:
+    means: Float32s, counts: Sequence[int] | Counts, memory: Mapping[str, Float32s]
+) -> tuple[Float32s, dict[str, Float32s]]:
     """Return one change from the means of groups, in which no group pulls farther than the median one.
 
     From the centre v, the last round's result, this takes three steps of v + sum of share * (x - v) * min(1, radius / |x - v|).
@@ -161,7 +160,7 @@ def centred_clipping(
     return found, {CENTRE: found}
 
 
-def _checked(means: Floats, counts: Sequence[int] | Counts, *, finite: bool) -> tuple[Doubles, Doubles]:
+def _checked(means: Float32s, counts: Sequence[int] | Counts, *, finite: bool) -> tuple[Float64s, Float64s]:
     points, weights = np.asarray(means, dtype=np.float64), np.asarray(counts)
     if points.ndim != 2 or not points.size or weights.shape != points.shape[:1]:
         raise ValueError(
@@ -174,7 +173,7 @@ def _checked(means: Floats, counts: Sequence[int] | Counts, *, finite: bool) -> 
     return points, weights.astype(np.float64)
 
 
-def _length(vector: Doubles) -> float:
+def _length(vector: Float64s) -> float:
     """L2 length that squares cannot overflow."""
     largest = float(np.abs(vector).max(initial=0.0))
     if largest == 0 or not math.isfinite(largest):
