@@ -18,9 +18,10 @@ from itertools import islice
 
 import numpy as np
 
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import SHARED_SHAPES, EncoderWeights, unflatten
 from palate.shared.errors import UpdateError
-from palate.shared.update import EncoderUpdate, Floats
+from palate.shared.update import EncoderUpdate
 from palate.shared.wire import decode_update
 
 MOST_THREADS = 4  # that check replies
@@ -90,7 +91,7 @@ def in_fixed_order(sound: Sequence[Sound]) -> list[EncoderUpdate]:
     return [one.update for one in sorted(sound, key=lambda one: one.wire)]
 
 
-def moved(encoder: EncoderWeights, change: Floats) -> EncoderWeights:
+def moved(encoder: EncoderWeights, change: Float32s) -> EncoderWeights:
     """Return the encoder with a change added; raises ModelError when the result is not finite."""
     steps = unflatten(change)
     with np.errstate(over="ignore"):  # becomes infinite, which the encoder refuses

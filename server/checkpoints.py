@@ -22,10 +22,10 @@ from typing import Any, Final
 import numpy as np
 
 from palate.server.settings import RunSettings
+from palate.shared.arrays import Float32s
 from palate.shared.durable import storage_error, write_atomically
 from palate.shared.encoder import EncoderWeights
 from palate.shared.errors import FileFormatError, PalateError
-from palate.shared.update import Floats
 
 FORMAT: Final = "palate checkpoint 1"
 MAX_BYTES: Final = 64_000_000
@@ -38,7 +38,7 @@ class Checkpoint:
     round: int
     encoder: EncoderWeights  # its release is the one that training started from
     settings: RunSettings
-    memory: Mapping[str, Floats] = field(default_factory=dict)  # of the averaging strategy
+    memory: Mapping[str, Float32s] = field(default_factory=dict)  # of the averaging strategy
     missed: int = 0  # rounds in a row without a quorum
     updates: int = 0  # that went into the encoder since its release
     metrics: Mapping[str, Any] = field(default_factory=dict)  # of the last round
@@ -120,7 +120,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
     return checkpoint_from_bytes(data, str(path))
 
 
-def _digest(tensors: Mapping[str, Floats]) -> str:
+def _digest(tensors: Mapping[str, Float32s]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype.str} {tensors[name].shape}\n".encode())
@@ -128,5 +128,5 @@ def _digest(tensors: Mapping[str, Floats]) -> str:
     return digest.hexdigest()
 
 
-def _under(prefix: str, tensors: Mapping[str, Floats]) -> dict[str, Floats]:
+def _under(prefix: str, tensors: Mapping[str, Float32s]) -> dict[str, Float32s]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

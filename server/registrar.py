@@ -17,7 +17,6 @@ device that is no longer registered gets no further answer, and what it has ends
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from palate.shared.checks import is_hex
 from palate.shared.durable import locked, make_folder, storage_error, write_atomically
 from palate.shared.errors import FileFormatError, OptionError, StorageError
 from palate.shared.secure_sum.blind_signature import MODULUS_BYTES, SigningKey, make_signing_key, sign_blinded
@@ -270,6 +270,6 @@ def _no_books(path: Path) -> FileFormatError:
 
 
 def _checked(identity: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{64}", identity):
+    if not is_hex(identity):
         raise ValueError("no identity")
     return identity

@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.shared.checks import check_number, check_whole
 from palate.shared.errors import OptionError
 from palate.shared.noise import distance_of_sum
 
@@ -78,7 +79,7 @@ class Budget:
     delta: float
 
     def __post_init__(self) -> None:
-        _check("epsilon", self.epsilon, 0.0, math.inf)
+        check_number("epsilon", self.epsilon, 0.0, math.inf, above=True)
         check_delta(self.delta)
         object.__setattr__(self, "epsilon", float(self.epsilon))
         object.__setattr__(self, "delta", float(self.delta))
@@ -96,10 +97,10 @@ class Cost:
     sampling: float | None = None  # 10^-9 to 1
 
     def __post_init__(self) -> None:
-        _check("noise_multiplier", self.noise_multiplier, LEAST_MULTIPLIER, MOST_MULTIPLIER, closed=True)
+        check_number("noise_multiplier", self.noise_multiplier, LEAST_MULTIPLIER, MOST_MULTIPLIER)
         object.__setattr__(self, "noise_multiplier", float(self.noise_multiplier))
         if self.sampling is not None:
-            _check("sampling", self.sampling, 1e-9, 1.0, closed=True)
+            check_number("sampling", self.sampling, 1e-9, 1.0)
             object.__setattr__(self, "sampling", None if self.sampling == 1 else float(self.sampling))
 
     def on_grid(self) -> Cost:
@@ -125,12 +126,11 @@ def noise_multiplier(
     (0 to 1) the part of the devices whose noise is counted on. The tau of the module's docstring is computed in. Below half a
     level the theorem says nothing, and neither does this: the result is 0. Raises OptionError outside the ranges.
     """
-    _check("device_noise", device_noise, -0.0, math.inf, closed=True)
-    _check("sensitivity", sensitivity, 0.0, math.inf)
-    _check("honest_share", honest_share, 0.0, 1.0, closed=True)
+    check_number("device_noise", device_noise, 0.0, math.inf)
+    check_number("sensitivity", sensitivity, 0.0, math.inf, above=True)
+    check_number("honest_share", honest_share, 0.0, 1.0)
     for name, value in (("devices", devices), ("dimension", dimension)):
-        if type(value) is not int or not 1 <= value <= 10**9:
-            raise OptionError(f"{name} is {value!r}; it must be a whole number from 1 to 10^9")
+        check_whole(name, value, 1, 10**9)
     if device_noise < 0.5:
         return 0.0
     honest = max(1, math.floor(honest_share * devices + 1e-9))  # the person's own device is one of them
@@ -298,23 +298,12 @@ def rounds_by_rho(budget: Budget, multiplier: float) -> int:
 
 def check_delta(delta: float) -> None:
     """Raise OptionError unless delta is a number between 0 and 1, and neither."""
-    _check("delta", delta, 0.0, 1.0)
+    check_number("delta", delta, 0.0, 1.0, above=True, below=True)
 
 
 def check_rounds(rounds: int) -> None:
     """Raise OptionError unless rounds is a whole number from 1 to ten million."""
-    if type(rounds) is not int or not 1 <= rounds <= MOST_ROUNDS:
-        raise OptionError(f"rounds is {rounds!r}; it must be a whole number from 1 to {MOST_ROUNDS:,}")
-
-
-def _check(name: str, value: float, low: float, high: float, *, closed: bool = False) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    inside = number and ((low <= value <= high) if closed else (low < value < high)) and math.isfinite(value)
-    if not inside:
-        top = "finite" if math.isinf(high) else f"{'at most' if closed else 'below'} {high:g}"
-        raise OptionError(
-            f"{name} is {value!r}; it must be a number {'from' if closed else 'above'} {low:g}, {top}"
-        )
+    check_whole("rounds", rounds, 1, MOST_ROUNDS)
 
 
 def _digits(value: float, direction: Callable[[float], int]) -> float:

@@ -26,7 +26,8 @@ CONFIG_FILE: Final = "pyproject.toml"
 _DATE: Final = (2024, 10, 1, 0, 0, 0)  # Flower's, for every entry
 _SYSTEMS: Final = (3, 0)  # the archive says where it was made: POSIX or Windows
 
-# Laid out as a TOML writer would, because Flower reads it and writes it again before it hashes it.
+# Laid out as a TOML writer would, because Flower reads it and writes it again before it hashes it. The names of the apps are
+# part of the hash by which devices know the bundle, so they stay what they were, wherever the modules move: nobody loads them.
 _CONFIG: Final = """\
 [project]
 name = "palate"
@@ -42,7 +43,7 @@ publisher = "palate"
 
 [tool.flwr.app.components]
 serverapp = "palate.server.app:app"
-clientapp = "palate.client.federation.app:app"
+clientapp = "palate.client.app:app"
 
 [tool.flwr.app.config]
 settings = ""

@@ -36,6 +36,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.shared.arrays import Float32s, Levels
 from palate.shared.encoder import (
     SHARED_SHAPES,
     SHARED_WEIGHTS,
@@ -48,9 +49,6 @@ from palate.shared.errors import OptionError, UpdateError
 from palate.shared.noise import MOST_SIGMA, check_sigma
 from palate.shared.rotation import rotated, rotated_back, window_of
 from palate.shared.secure_sum.ring import pack, ring_type, unpack
-
-Floats = NDArray[np.float32]
-Levels = NDArray[np.int64]
 
 VOTE: Final = 0.1  # in clips; the noise on the count of votes is then about 5 noise multipliers of devices
 FAILURE: Final = 1e-6  # chance per round that a coordinate of the sum does not fit the ring
@@ -95,7 +93,7 @@ def to_levels(
 
 def from_levels(
     total: Levels, devices: int, *, step: float, clip: float, seed: bytes
-) -> tuple[Floats, float]:
+) -> tuple[Float32s, float]:
     """Return the mean change (d,) of a sum of levels (d + 1,), and the share of devices that were shorter than the clip.
 
     With noise in the sum there is noise in both, and the share may lie outside [0, 1]. Raises OptionError for a step or clip
@@ -311,7 +309,7 @@ def _read_difference(data: bytes, base: EncoderWeights, bits: int) -> EncoderWei
     return base.with_shared(unflatten(weights))
 
 
-def _moved(base: EncoderWeights, scales: Floats, codes: Levels) -> Floats:
+def _moved(base: EncoderWeights, scales: Float32s, codes: Levels) -> Float32s:
     """The weights of the result; where the code is 0 they are the release's own, the sign of a zero included."""
     start = flatten(base.tensors)
     with np.errstate(over="ignore"):  # becomes infinite, which is refused

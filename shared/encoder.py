@@ -25,12 +25,10 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from palate.shared.arrays import Float32s
 from palate.shared.errors import ModelError, OptionError
 from palate.shared.shipped import check_shipped
-
-Floats = NDArray[np.float32]
 
 CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -107,7 +105,7 @@ class EncoderWeights:
     """
 
     release: int
-    tensors: Mapping[str, Floats]
+    tensors: Mapping[str, Float32s]
 
     def __post_init__(self) -> None:
         shapes = {**SHARED_SHAPES, **FIXED_SHAPES}
@@ -131,21 +129,21 @@ class EncoderWeights:
             kept[name].flags.writeable = False
         object.__setattr__(self, "tensors", MappingProxyType(kept))
 
-    def shared(self) -> dict[str, Floats]:
+    def shared(self) -> dict[str, Float32s]:
         """Return copies of the federated tensors, in the declared order."""
         return {name: self.tensors[name].copy() for name in SHARED_SHAPES}
 
-    def with_shared(self, shared: Mapping[str, Floats], release: int | None = None) -> EncoderWeights:
+    def with_shared(self, shared: Mapping[str, Float32s], release: int | None = None) -> EncoderWeights:
         """Return an encoder with other federated tensors and everything else as here."""
         return EncoderWeights(self.release if release is None else release, {**self.tensors, **shared})
 
 
-def flatten(tensors: Mapping[str, Floats]) -> Floats:
+def flatten(tensors: Mapping[str, Float32s]) -> Float32s:
     """Return the federated tensors one after the other, in declared order: (`SHARED_WEIGHTS`,)."""
     return np.concatenate([tensors[name].ravel() for name in SHARED_SHAPES])
 
 
-def unflatten(vector: Floats) -> dict[str, Floats]:
+def unflatten(vector: Float32s) -> dict[str, Float32s]:
     """Return the federated tensors that a vector (`SHARED_WEIGHTS`,) holds, as views of it."""
     tensors, start = {}, 0
     for name, shape in SHARED_SHAPES.items():
@@ -155,7 +153,7 @@ def unflatten(vector: Floats) -> dict[str, Floats]:
     return tensors
 
 
-def standardize(weights: EncoderWeights, features: Floats) -> Floats:
+def standardize(weights: EncoderWeights, features: Float32s) -> Float32s:
     """Return picture features in standard deviations of drawn pictures, cut at ±4: (n, features) to the same.
 
     Raises OptionError for another shape or values that are not finite.
@@ -173,7 +171,7 @@ def standardize(weights: EncoderWeights, features: Floats) -> Floats:
     )
 
 
-def project_pictures(weights: EncoderWeights, features: Floats) -> Floats:
+def project_pictures(weights: EncoderWeights, features: Float32s) -> Float32s:
     """Return the places of pictures in the taste space: (n, features) to (n, 64) in [0, 1]."""
     t = weights.tensors
     hidden = standardize(weights, features) @ t["picture.hidden.weight"].T + t["picture.hidden.bias"]
@@ -181,7 +179,7 @@ def project_pictures(weights: EncoderWeights, features: Floats) -> Floats:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * taste)), dtype=np.float32)
 
 
-def project_sentences(weights: EncoderWeights, embeddings: Floats) -> Floats:
+def project_sentences(weights: EncoderWeights, embeddings: Float32s) -> Float32s:
     """Return the directions that phrases name in the taste space: (n, 384) unit embeddings to (n, 64) of length 1.
 
     Raises OptionError for another shape or values that are not finite.

@@ -31,12 +31,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.shared.arrays import Levels
 from palate.shared.errors import OptionError
 
 Source = Callable[[int], bytes]
 """Returns so many random bytes: `os.urandom`, or `stream_of` a key where a run must be repeatable."""
 
-Levels = NDArray[np.int64]
 
 MOST_SIGMA: Final = 16_384.0
 LEAST_SIGMA: Final = 0.1

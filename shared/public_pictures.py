@@ -19,10 +19,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import ATTRIBUTE_NAMES, PICTURE_FEATURES, SENTENCE_FEATURES
 from palate.shared.errors import ModelError, OptionError
-
-Floats = NDArray[np.float32]
 
 SHIPPED: Final = Path(__file__).parent / "weights" / "public-pictures-0.safetensors"
 MAX_BYTES: Final = 400_000
@@ -35,9 +34,9 @@ class PublicPictures:
     Raises OptionError for other shapes, fewer than two pictures, or values that are not finite.
     """
 
-    features: Floats
+    features: Float32s
     shows: NDArray[np.bool_]
-    words: Floats
+    words: Float32s
 
     def __post_init__(self) -> None:
         n = len(self.features)

@@ -26,13 +26,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from palate.shared.arrays import Float32s
+from palate.shared.checks import check_whole
 from palate.shared.encoder import HIDDEN, SHARED_SHAPES, TASTE, EncoderWeights, standardize
 from palate.shared.errors import ModelError, OptionError
 from palate.shared.shipped import check_shipped
-
-Floats = NDArray[np.float32]
 
 SHIPPED: Final = Path(__file__).parent / "weights" / "subspace-0.safetensors"
 MAX_BYTES: Final = 2_000_000
@@ -47,7 +46,7 @@ class Subspace:
     Raises OptionError for another shape or type, or values that are not finite.
     """
 
-    directions: Floats
+    directions: Float32s
 
     def __post_init__(self) -> None:
         given = np.asarray(self.directions)
@@ -66,12 +65,12 @@ class Subspace:
         """How many coordinates a change has."""
         return TASTE * int(self.directions.shape[1])
 
-    def coordinates(self, change: Mapping[str, Floats]) -> Floats:
+    def coordinates(self, change: Mapping[str, Float32s]) -> Float32s:
         """Return the coordinates (64 * rank,) of a change of the federated tensors; the other tensors do not count."""
         both = np.concatenate([change[_WEIGHT], change[_BIAS][:, None]], axis=1)  # (64, 257)
         return np.asarray(both @ self.directions, dtype=np.float32).ravel()
 
-    def change(self, coordinates: Floats) -> dict[str, Floats]:
+    def change(self, coordinates: Float32s) -> dict[str, Float32s]:
         """Return the change of the federated tensors that stands for these coordinates (64 * rank,); others stay at zero.
 
         Raises OptionError for another number of coordinates.
@@ -107,15 +106,12 @@ def subspace_hash(subspace: Subspace) -> str:
     return hashlib.sha256(np.ascontiguousarray(subspace.directions, dtype="<f4").tobytes()).hexdigest()
 
 
-def subspace_of(encoder: EncoderWeights, features: Floats, rank: int) -> Subspace:
+def subspace_of(encoder: EncoderWeights, features: Float32s, rank: int) -> Subspace:
     """Return the directions of largest spread of the encoder's hidden values on public pictures, features (n, 216).
 
     Raises OptionError for a rank that is not from 1 to 257 or that so few pictures do not span.
     """
-    if type(rank) is not int or not 1 <= rank <= min(HIDDEN + 1, len(features)):
-        raise OptionError(
-            f"rank is {rank!r}; it must be a whole number from 1 to {min(HIDDEN + 1, len(features))}"
-        )
+    check_whole("rank", rank, 1, min(HIDDEN + 1, len(features)))
     t = encoder.tensors
     hidden = np.maximum(
         standardize(encoder, features) @ t["picture.hidden.weight"].T + t["picture.hidden.bias"], 0

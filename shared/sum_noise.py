@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from palate.shared.accounting import noise_multiplier
+from palate.shared.checks import check_number
 from palate.shared.errors import OptionError
 
 VOUCHED_SHARE: Final = 0.5
@@ -38,9 +39,7 @@ class SumNoise:
     def __post_init__(self) -> None:
         for name in ("counted", "all_add", "alone"):
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value < math.inf:
-                raise OptionError(f"noise_multiplier is {value!r}; it must be a finite number from 0")
+            check_number("noise_multiplier", value, 0.0, math.inf)
             object.__setattr__(self, name, float(value))
         if not self.alone <= self.counted <= self.all_add:
             raise OptionError(

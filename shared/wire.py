@@ -26,13 +26,13 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import FIXED_SHAPES, SHARED_WEIGHTS, EncoderWeights, shapes_hash
 from palate.shared.errors import OptionError, UpdateError
 from palate.shared.update import (
     MAX_NORM,
     MAX_ROUND,
     EncoderUpdate,
-    Floats,
     LocalSettings,
     SharedTensors,
     check_hash,
@@ -70,7 +70,7 @@ class Task:
     round: int  # from 1
     release: int  # that the encoder grew from, or is
     fixed: str  # `fixed_hash` of the encoder
-    tensors: Mapping[str, Floats] = field(repr=False)
+    tensors: Mapping[str, Float32s] = field(repr=False)
     settings: LocalSettings
     seed: int  # 0 to 2^64 - 1
 
@@ -200,7 +200,7 @@ def checksum_fits(data: bytes) -> bool:
     return zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little") == data[-CHECKSUM_BYTES:]
 
 
-def _close(kind: int, header: bytes, weights: Floats) -> bytes:
+def _close(kind: int, header: bytes, weights: Float32s) -> bytes:
     return add_checksum(
         _START.pack(MAGIC, kind, VERSION), header, np.ascontiguousarray(weights, dtype="<f4").data
     )

@@ -42,6 +42,7 @@ HOMES = {
             "server/front/superlink.py",
         ),
         "simulations/engine/in_process.py",
+        "simulations/attacks/many_liars.py",  # compares Flower's own rules against liars
         "simulations/engine/on_ray.py",
     },
     "uvicorn": {"server/processes/serve.py"},

@@ -347,6 +347,34 @@ app.command()(carry_cli.take)
 
 
 @app.command()
+def curves(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A new or an empty folder for TensorBoard's files.")
+    ],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Write the figures of all rounds so far as curves for TensorBoard.
+
+    This needs an extra: pip install 'palate[tensorboard]'. The same figures are in rounds.jsonl in the server's folder.
+
+    Example:
+
+        palate server curves ./curves
+    """
+    from palate.server.metrics import write_curves
+
+    place = folder.expanduser().resolve()
+    rounds = write_curves(shell.folder_of(home).rounds, place)
+    if json:
+        shell.print_json({"rounds": rounds, "folder": str(place)})
+    else:
+        shell.out(
+            f"{place} holds the curves of {rounds} rounds; look at them with: tensorboard --logdir {place}"
+        )
+
+
+@app.command()
 def stop(
     run: Annotated[bool, typer.Option("--run", help="End the run at work for good, not the server.")] = False,
     home: Home = None,

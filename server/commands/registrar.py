@@ -8,7 +8,6 @@ else than the server's operator protects against the operator too.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +17,13 @@ import typer
 
 from palate.server.commands import shell
 from palate.server.commands.shell import Home, Json
+from palate.shared.checks import is_hex
 from palate.shared.errors import MaskError, OptionError
 
 if TYPE_CHECKING:
     from palate.server.registrar import Done, Registrar
     from palate.server.rounds.run import ServerFolder
 
-_IDENTITY = re.compile(r"[0-9a-f]{64}")
 MOST_KEYS = 4_096  # `pseudonym.MOST_SLOTS`, which is not loaded only to read the arguments
 
 
@@ -62,7 +61,7 @@ def certify(
         palate server certify wren.request -o wren.answer
     """
     folder, text = shell.folder_of(home), device.strip().lower()
-    if _IDENTITY.fullmatch(text):
+    if is_hex(text):
         _register(folder, text, withdraw, json)
     elif withdraw or not Path(device).expanduser().is_file():
         raise OptionError(

@@ -8,7 +8,6 @@ is pinned; `tests/server/front/test_flower_inside.py` names what changed in anot
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from flwr.supercore.error.catalog import API_ERROR_MAP
 from flwr.supercore.inflatable.inflatable_object import get_object_id
 
 from palate.server.aggregation import Reply
+from palate.shared.checks import is_hex
 from palate.shared.wire import UPDATE_BYTES
 
 __all__ = [
@@ -55,8 +55,6 @@ REQUESTS: Final[Mapping[str, Any]] = {
 }
 """The calls of a device: those of Flower's Fleet API, and two of ours that do the work of several in one."""
 
-_NAME = re.compile(r"[0-9a-f]{64}")
-
 
 class RefusedError(Exception):
     """A call is answered with an HTTP status and a few constant words."""
@@ -85,7 +83,7 @@ def names_of_parts(tree: Any) -> list[str]:
     """Return the names of the parts of a message, the innermost first; none for a tree that branches, or is too deep, or names oddly."""
     names: list[str] = []
     while len(names) < OBJECTS:
-        if not _NAME.fullmatch(tree.object_id):
+        if not is_hex(tree.object_id):
             return []
         names.append(tree.object_id)
         if not tree.children:

@@ -26,7 +26,6 @@ theirs, and one device's noise was at least a sum's over the square root of the 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,13 +48,12 @@ from palate.shared.accounting import (
     rho_of,
     rounds_within,
 )
+from palate.shared.checks import is_hex, is_whole
 from palate.shared.errors import LedgerDamagedError, OptionError, PalateError, PrivacyBudgetError
 from palate.shared.sum_noise import SumNoise
 from palate.shared.update import MAX_ROUND
 
 FORMAT: Final = "palate privacy ledger 1"
-
-_PLAN = re.compile(r"[0-9a-f]{64}")
 
 
 _ROUND = ("round", "noise_multiplier", "sampling", "cohort", "mechanism", "when")
@@ -315,7 +313,7 @@ def read_spent(path: Path) -> Spent:
 
 
 def _check_name(plan: object) -> None:
-    if not isinstance(plan, str) or not _PLAN.fullmatch(plan):
+    if not is_hex(plan):
         raise ValueError("a plan is named by its SHA-256")
 
 
@@ -372,5 +370,5 @@ def _expect(fields: Mapping[str, Any], *names: str) -> None:
 
 
 def _check_whole(name: str, value: object, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
+    if not is_whole(value, least, most):
         raise ValueError(f"{name} is {value!r}; it must be a whole number from {least} to {most:,}")

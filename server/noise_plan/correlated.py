@@ -42,10 +42,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.shared.arrays import Levels
+from palate.shared.checks import check_whole, check_wholes, keep_numbers
 from palate.shared.errors import OptionError
 from palate.shared.noise import MOST_SIGMA, Source, discrete_gaussian, stream_of
-
-Levels = NDArray[np.int64]
 
 GRID: Final = 256
 """Parts of a level in which C and z are counted."""
@@ -74,16 +74,9 @@ class NoisePlan:
     sensitivity: float
 
     def __post_init__(self) -> None:
-        for name, most in (("steps", MOST_STEPS), ("separation", self.steps), ("bands", self.steps)):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise OptionError(f"{name} is {value!r}; it must be a whole number from 1 to {most:,}")
-        for name, high in (("noise_multiplier", 1e6), ("sensitivity", 1e9)):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 < value <= high:
-                raise OptionError(f"{name} is {value!r}; it must be a number above 0, at most {high:g}")
-            object.__setattr__(self, name, float(value))
+        check_whole("steps", self.steps, 1, MOST_STEPS)
+        check_wholes(self, {"separation": (1, self.steps), "bands": (1, self.steps)})
+        keep_numbers(self, {"noise_multiplier": (0.0, 1e6), "sensitivity": (0.0, 1e9)}, above=True)
         if not self.sigma <= WIDEST:
             raise OptionError(
                 f"the plan's noise has a standard deviation of {self.sigma:,.0f} levels; take coarser levels"

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from palate.server.noise_plan.correlated import Levels, NoisePlan, NoiseState, add_noise, resting
+from palate.server.noise_plan.correlated import NoisePlan, NoiseState, add_noise, resting
+from palate.shared.arrays import Levels
 from palate.shared.durable import make_folder, storage_error, write_atomically
 from palate.shared.errors import FileFormatError
 

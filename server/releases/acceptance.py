@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from palate.server.secure_sum.sums import told_of
 from palate.server.secure_sum.trust_region import taste_logits
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.encoder import (
     ATTRIBUTE_NAMES,
     EncoderWeights,
@@ -34,9 +35,6 @@ from palate.shared.encoder import (
 )
 from palate.shared.public_pictures import PublicPictures, load_public_pictures
 from palate.shared.releases.message import Acceptance
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 LEAST_CORRELATION: Final = 0.95  # of any attribute
 MOST_NOISE: Final = 1.0  # as long as what was learned
@@ -48,7 +46,7 @@ _TINY: Final = 1e-12
 def accept(
     parent: EncoderWeights,
     encoder: EncoderWeights,
-    memory: Mapping[str, Floats] | None = None,
+    memory: Mapping[str, Float32s] | None = None,
     *,
     first: EncoderWeights | None = None,
     pictures: PublicPictures | None = None,
@@ -86,7 +84,7 @@ def faults(found: Acceptance) -> list[str]:
     return lines
 
 
-def kept_of(encoder: EncoderWeights, before: EncoderWeights, pictures: PublicPictures) -> Doubles:
+def kept_of(encoder: EncoderWeights, before: EncoderWeights, pictures: PublicPictures) -> Float64s:
     """Return how well each attribute says what it said, or where it says something else, what is true: (55,), 1 for as well."""
     now, then = (taste_logits(one, pictures.features)[:, : len(ATTRIBUTE_NAMES)] for one in (encoder, before))
     found = _kept(now, then, pictures.shows)
@@ -99,7 +97,7 @@ def kept_of(encoder: EncoderWeights, before: EncoderWeights, pictures: PublicPic
     return np.minimum(found, _kept(named, used, pictures.shows))
 
 
-def noise_over_signal(memory: Mapping[str, Floats], release: int) -> float:
+def noise_over_signal(memory: Mapping[str, Float32s], release: int) -> float:
     """Return how many times longer the noise in the sum of all means since a release is than what devices agreed on."""
     told = told_of(memory, release)
     if not told.get("total_noise_norm"):
@@ -107,14 +105,14 @@ def noise_over_signal(memory: Mapping[str, Floats], release: int) -> float:
     return round(min(MOST_RATIO, told["total_noise_norm"] / max(told["total_signal_norm"], _TINY)), 4)
 
 
-def _kept(now: Doubles, then: Doubles, shows: NDArray[np.bool_]) -> Doubles:
+def _kept(now: Float64s, then: Float64s, shows: NDArray[np.bool_]) -> Float64s:
     truth = shows.astype(np.float64)
     seen, saw = _correlation(now, truth), _correlation(then, truth)
     true = np.where(saw > _SEEN, seen / np.maximum(saw, _SEEN), np.where(seen >= saw, 1.0, 0.0))
     return np.asarray(np.clip(np.maximum(_correlation(now, then), true), -1.0, 1.0))
 
 
-def _correlation(first: Doubles, second: Doubles) -> Doubles:
+def _correlation(first: Float64s, second: Float64s) -> Float64s:
     """Correlation of each column with the same column; 0 where one does not vary."""
     a, b = first - first.mean(0), second - second.mean(0)
     spread = np.sqrt(np.square(a).sum(0) * np.square(b).sum(0))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from palate.server.releases.acceptance import accept as accept_on_public_pictures
 from palate.server.releases.acceptance import faults
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import EncoderWeights
 from palate.shared.errors import OptionError
 from palate.shared.releases.message import Acceptance, PrivacySpent
-from palate.shared.update import Floats
 
-AcceptanceTest = Callable[[EncoderWeights, EncoderWeights, Mapping[str, Floats] | None], Acceptance]
+AcceptanceTest = Callable[[EncoderWeights, EncoderWeights, Mapping[str, Float32s] | None], Acceptance]
 """From the encoder of the release before (the parent), the new one and what its checkpoint remembers to what the test found."""
 
 TEST: AcceptanceTest = accept_on_public_pictures
@@ -25,7 +25,7 @@ TEST: AcceptanceTest = accept_on_public_pictures
 def accept(
     parent: EncoderWeights,
     encoder: EncoderWeights,
-    memory: Mapping[str, Floats] | None,
+    memory: Mapping[str, Float32s] | None,
     *,
     anyway: bool,
 ) -> Acceptance:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from palate.server.aggregation import Reply
-from palate.shared.update import EncoderUpdate, Floats
+from palate.shared.arrays import Float32s
+from palate.shared.update import EncoderUpdate
 
 
 class Devices(Protocol):
@@ -64,7 +65,7 @@ class Collected:
     bytes_down: int = 0
     bytes_up: int = 0
     update_norm: float = 0.0  # mean length of the devices' changes, where they can be seen
-    memory: Mapping[str, Floats] = field(default_factory=dict)  # of the rule over groups
+    memory: Mapping[str, Float32s] = field(default_factory=dict)  # of the rule over groups
     clip: float = 0.0  # of the next round; 0 where nothing is clipped
     told: dict[str, Any] = field(default_factory=dict)  # more for the round's metrics
 

@@ -34,10 +34,11 @@ from palate.server.rounds.exchange import Collected, Devices, Exchange, Now, Pat
 from palate.server.rounds.slots import Slots, slots_by_round
 from palate.server.secure_sum.trust_region import held_near
 from palate.server.settings import RunSettings
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, ModelError
 from palate.shared.sum_noise import SumNoise
-from palate.shared.update import EncoderUpdate, Floats, norm_of
+from palate.shared.update import EncoderUpdate, norm_of
 from palate.shared.wire import Task, encode_task
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ Spend = Callable[[int, SumNoise, float | None, int], Book]
 """Called before a noised round with its number, its noise, the chance with which devices were asked, and how many were."""
 
 Average = Callable[
-    [RunSettings, int, Sequence[EncoderUpdate], Mapping[str, Floats]], tuple[Floats, dict[str, Floats]]
+    [RunSettings, int, Sequence[EncoderUpdate], Mapping[str, Float32s]], tuple[Float32s, dict[str, Float32s]]
 ]
 """From settings, round, checked updates and memory to the change of the encoder and the memory after it."""
 

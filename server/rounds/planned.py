@@ -25,10 +25,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from palate.server.ledger.ledger import Ledger
-from palate.server.noise_plan.correlated import Levels, NoisePlan, prefix_error, step_error
+from palate.server.noise_plan.correlated import NoisePlan, prefix_error, step_error
 from palate.server.noise_plan.folder import NoiseFolder
 from palate.server.secure_sum.privacy import planned_masks
 from palate.server.settings import RunSettings
+from palate.shared.arrays import Levels
 from palate.shared.errors import LedgerDamagedError, OptionError, PrivacyBudgetError
 from palate.shared.secure_sum.masks import MOST_DEVICES, MaskSettings
 from palate.shared.secure_sum.ring import centred, to_ring

@@ -11,7 +11,7 @@ the same process. Everything that a server has lies in one folder:
     registrar.key            vouches for devices, if there is one (registrar_cli)
     registrar/, slots/       its keys for slots and its books; the public slot keys    (registrar)
     slot.json                the newest slot that a masked round had                   (slots)
-    rounds.jsonl, events/    what each round was like             (metrics)
+    rounds.jsonl             what each round was like             (metrics)
     privacy.jsonl            what of the privacy budget is spent  (ledger)
     noise/                   the noise plan's seed and state      (noise_folder)
     now.json                 what a run is doing at this moment, for progress bars
@@ -72,11 +72,6 @@ class ServerFolder:
         return self.home / "rounds.jsonl"
 
     @property
-    def events(self) -> Path:
-        """TensorBoard's event files."""
-        return self.home / "events"
-
-    @property
     def ledger(self) -> Path:
         """The privacy ledger."""
         return self.home / "privacy.jsonl"
@@ -133,7 +128,6 @@ def federate(
     first: EncoderWeights | None = None,
     patience: Patience = Patience(),  # noqa: B008 - frozen
     on_round: Callable[[Checkpoint], None] = lambda checkpoint: None,
-    tensorboard: bool = True,
 ) -> Checkpoint:
     """Run the rounds up to `settings.rounds`, each kept before the next begins, and returns where it ended.
 
@@ -148,27 +142,24 @@ def federate(
         try:
             state = start = standing(folder, settings, first)
             installed = newest_encoder(folder.releases) if first is None else first
-            with MetricsLog(
-                folder.rounds, folder.events if tensorboard else None, after=start.metrics
-            ) as metrics:
-                tell = _teller(folder, run)
-                ledger = _ledger_of(folder, start)
-                for state in run_rounds(
-                    devices,
-                    start,
-                    average=average,
-                    tell=tell,
-                    patience=patience,
-                    spend=_spender(ledger, settings),
-                    noise=_planned(folder, start, ledger),
-                    release=installed,
-                    sign=signer(folder.home),
-                    offered=newest_message(folder.releases) or b"",
-                    slots=_slots_of(folder, start),
-                ):
-                    write_checkpoint(folder.checkpoint, state)
-                    metrics.record(state.metrics)
-                    on_round(state)
+            metrics = MetricsLog(folder.rounds, after=start.metrics)
+            ledger = _ledger_of(folder, start)
+            for state in run_rounds(
+                devices,
+                start,
+                average=average,
+                tell=_teller(folder, run),
+                patience=patience,
+                spend=_spender(ledger, settings),
+                noise=_planned(folder, start, ledger),
+                release=installed,
+                sign=signer(folder.home),
+                offered=newest_message(folder.releases) or b"",
+                slots=_slots_of(folder, start),
+            ):
+                write_checkpoint(folder.checkpoint, state)
+                metrics.record(state.metrics)
+                on_round(state)
         except PalateError as error:
             _note_end(folder, {"run": run, "ended": "failed", "reason": str(error)})
             raise

@@ -37,50 +37,21 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palate.server.secure_sum.reach import longest_of_honest
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.errors import OptionError
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-RULES: Final = ("mean", "median", "trimmed mean", "geometric median", "centred clipping")
 TAIL: Final = 20.0  # honest noise is longer than `longest_sum` with a probability below exp(-TAIL), 2e-9
 CENTRE: Final = "centre"  # what centred clipping remembers
 _SMALLEST: Final = 1e-12
-_STEPS: Final = {"centred clipping": 3, "geometric median": 50}
-_SETTLED: Final = 1e-7  # of the length: the geometric median has been found
-
-
-@dataclass(frozen=True)
-class RobustRule:
-    """Which rule is taken over the groups' means; raises OptionError outside the ranges.
-
-    mean              each device counts the same; any one group decides
-    median            of each coordinate (Yin et al., ICML 2018)
-    trimmed mean      of each coordinate, without the `trim` lowest and highest part of the weight (Yin et al., ICML 2018)
-    geometric median  the point with the least sum of distances, smoothed (RFA: Pillutla, Kakade, Harchaoui, IEEE TSP 2022)
-    centred clipping  steps from the last round's result, each group pulling at most `radius` far (Karimireddy, He, Jaggi, ICML
-                      2021); with `radius` 0 the median distance of the groups is taken, which needs no tuning
-    """
-
-    name: str = "centred clipping"
-    trim: float = 0.25  # of the weight, at each end: 0 up to, not including, 0.5
-    radius: float = 0.0  # L2, in units of the encoder's weights
-
-    def __post_init__(self) -> None:
-        if self.name not in RULES:
-            raise OptionError(f"rule is {self.name!r}; it must be one of {', '.join(RULES)}")
-        if not 0 <= self.trim < 0.5:
-            raise OptionError(f"trim is {self.trim!r}; it must be a number from 0 up to, not including, 0.5")
-        if not (math.isfinite(self.radius) and self.radius >= 0):
-            raise OptionError(f"radius is {self.radius!r}; it must be a finite number from 0")
+_STEPS: Final = 3
 
 
 def make_groups(members: Sequence[bytes], size: int, seed_bytes: bytes) -> list[tuple[bytes, ...]]:
@@ -121,7 +92,7 @@ def longest_sum(count: int, *, clip: float, noise: float, coordinates: int, shar
 
 
 def drop_long(
-    means: Floats, counts: Sequence[int] | Counts, *, clip: float, noise: float = 0.0, share: float = 1.0
+    means: Float32s, counts: Sequence[int] | Counts, *, clip: float, noise: float = 0.0, share: float = 1.0
 ) -> NDArray[np.bool_]:
     """Say which groups are kept, (groups,): those whose sum is finite and no longer than `longest_sum`.
 
@@ -137,8 +108,8 @@ def drop_long(
 
 
 def scale_down(
-    means: Floats, counts: Sequence[int] | Counts, *, clip: float, noise: float, share: float
-) -> tuple[Floats, int]:
+    means: Float32s, counts: Sequence[int] | Counts, *, clip: float, noise: float, share: float
+) -> tuple[Float32s, int]:
     """Return the groups' means (groups, d), those whose sum is longer than `longest_sum` scaled down to it, and how many were."""
     points, weights = _checked(np.array(means, dtype=np.float64), counts, finite=True)
     scaled = 0
@@ -151,43 +122,45 @@ def scale_down(
     return points.astype(np.float32), scaled
 
 
-def combine(
-    means: Floats,
-    counts: Sequence[int] | Counts,
-    rule: RobustRule,
-    memory: Mapping[str, Floats],
-) -> tuple[Floats, dict[str, Floats]]:
-    """Return one change (d,) from the means (groups, d) of `counts` devices each, and what the rule remembers, by name.
+def centred_clipping(
+    means: Float32s, counts: Sequence[int] | Counts, memory: Mapping[str, Float32s]
+) -> tuple[Float32s, dict[str, Float32s]]:
+    """Return one change from the means of groups, in which no group pulls farther than the median one.
 
-    A group weighs as many devices as survived in it. `memory` is what the round before returned, empty at first. The result is
-    the same to the bit for the same groups in any order. Raises ValueError for no groups, counts that do not fit, or values that
-    are not finite (`drop_long` keeps those out).
+    From the centre v, the last round's result, this takes three steps of v + sum of share * (x - v) * min(1, radius / |x - v|).
+    The radius is the median distance of the groups from v, so nothing has to be tuned. The result is the same to the bit for the
+    same groups in any order.
+
+    Args:
+        means: a mean for each group, (groups, d).
+        counts: how many devices survived in each group, (groups,); a group weighs as many.
+        memory: what the round before returned, by name; empty at first.
+
+    Returns:
+        The change (d,) and what to remember.
+
+    Raises:
+        ValueError: there is no group, counts do not fit, or a value is not finite (`drop_long` keeps those out).
+
+    Reference:
+        Karimireddy, He, Jaggi, "Learning from History for Byzantine Robust Optimization", ICML 2021, section 4.
     """
     points, weights = _checked(means, counts, finite=True)
     order = sorted(range(len(points)), key=lambda row: (points[row].tobytes(), weights[row]))
     points, weights = points[order], weights[order]
     share = weights / weights.sum()
-    kept: dict[str, Floats] = {}
-    if rule.name == "mean":
-        found = share @ points
-    elif rule.name == "median":
-        found = _trimmed(points, share, 0.5)
-    elif rule.name == "trimmed mean":
-        found = _trimmed(points, share, rule.trim)
-    elif rule.name == "geometric median":
-        found = _geometric_median(points, share)
-    else:
-        centre = memory.get(CENTRE, np.zeros(points.shape[1], np.float32)).astype(np.float64)
-        if centre.shape != points.shape[1:]:
-            raise ValueError(
-                f"the remembered centre has the shape {centre.shape}, the means have {points.shape}"
-            )
-        found = _centred(points, share, centre, rule.radius)
-        kept[CENTRE] = found.astype(np.float32)
-    return found.astype(np.float32), kept
+    centre = memory.get(CENTRE, np.zeros(points.shape[1], np.float32)).astype(np.float64)
+    if centre.shape != points.shape[1:]:
+        raise ValueError(f"the remembered centre has the shape {centre.shape}, the means have {points.shape}")
+    for _ in range(_STEPS):
+        distances = np.sqrt(np.square(points - centre).sum(1))
+        pull = share * np.minimum(1.0, float(np.median(distances)) / np.maximum(distances, _SMALLEST))
+        centre = centre + pull @ points - pull.sum() * centre
+    found = centre.astype(np.float32)
+    return found, {CENTRE: found}
 
 
-def _checked(means: Floats, counts: Sequence[int] | Counts, *, finite: bool) -> tuple[Doubles, Doubles]:
+def _checked(means: Float32s, counts: Sequence[int] | Counts, *, finite: bool) -> tuple[Float64s, Float64s]:
     points, weights = np.asarray(means, dtype=np.float64), np.asarray(counts)
     if points.ndim != 2 or not points.size or weights.shape != points.shape[:1]:
         raise ValueError(
@@ -200,54 +173,7 @@ def _checked(means: Floats, counts: Sequence[int] | Counts, *, finite: bool) -> 
     return points, weights.astype(np.float64)
 
 
-def _trimmed(points: Doubles, share: Doubles, trim: float) -> Doubles:
-    """Mean of each coordinate over the weight between the quantiles `trim` and 1 - `trim`; at 0.5 the median.
-
-    A group that lies across a quantile counts with the part inside. Of the median of an even number of equal weights, it is the
-    mean of the middle two.
-    """
-    order = np.argsort(points, axis=0, kind="stable")
-    values, weights = np.take_along_axis(points, order, 0), share[order]
-    upper = np.cumsum(weights, axis=0)
-    if trim == 0.5:
-        low = np.argmax(upper >= 0.5 - _SMALLEST, axis=0)
-        high = np.argmax(upper > 0.5 + _SMALLEST, axis=0)
-        both = np.take_along_axis(values, np.stack([low, high]), 0)
-        return np.asarray(both.mean(0))
-    inside = np.clip(upper, trim, 1 - trim) - np.clip(upper - weights, trim, 1 - trim)
-    return np.asarray((inside * values).sum(0) / inside.sum(0))
-
-
-def _geometric_median(points: Doubles, share: Doubles) -> Doubles:
-    """Weiszfeld's iteration with distances held above a small part of their median (Pillutla et al., Algorithm 2)."""
-    found = share @ points
-    for _ in range(_STEPS["geometric median"]):
-        distances = _distances(points, found)
-        smoothing = max(_SMALLEST, 1e-6 * float(np.median(distances)))
-        pull = share / np.maximum(distances, smoothing)
-        after = (pull / pull.sum()) @ points
-        moved = _length(after - found)
-        found = after
-        if moved <= _SETTLED * (_length(found) + _SMALLEST):
-            break
-    return np.asarray(found)
-
-
-def _centred(points: Doubles, share: Doubles, centre: Doubles, radius: float) -> Doubles:
-    """Step of v + sum of share * (x - v) * min(1, radius / |x - v|) from the centre (Karimireddy et al., 2021, section 4)."""
-    for _ in range(_STEPS["centred clipping"]):
-        distances = _distances(points, centre)
-        reach = radius if radius > 0 else float(np.median(distances))
-        pull = share * np.minimum(1.0, reach / np.maximum(distances, _SMALLEST))
-        centre = centre + pull @ points - pull.sum() * centre
-    return centre
-
-
-def _distances(points: Doubles, centre: Doubles) -> Doubles:
-    return np.asarray(np.sqrt(np.square(points - centre).sum(1)))
-
-
-def _length(vector: Doubles) -> float:
+def _length(vector: Float64s) -> float:
     """L2 length that squares cannot overflow."""
     largest = float(np.abs(vector).max(initial=0.0))
     if largest == 0 or not math.isfinite(largest):

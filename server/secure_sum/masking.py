@@ -24,6 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from palate.shared.arrays import Levels
 from palate.shared.errors import MaskError, MaskReason
 from palate.shared.secure_sum import masks
 from palate.shared.secure_sum.agreement import decode_endorsement, encode_agreement
@@ -43,7 +44,7 @@ from palate.shared.secure_sum.messages import (
     encode_unmask,
 )
 from palate.shared.secure_sum.pseudonym import SlotKey
-from palate.shared.secure_sum.ring import Levels, Ring, add_masks, centred, ring_type
+from palate.shared.secure_sum.ring import Ring, add_masks, centred, ring_type
 from palate.shared.secure_sum.shamir import recover_secret
 
 Messages = Mapping[int, bytes]

@@ -8,14 +8,13 @@ noise plan, `planned` makes the rounds' settings once, for all of the plan's rou
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import Final
 
 from palate.server.noise_plan.correlated import WIDEST, NoisePlan, best_bands, prefix_error, step_error
 from palate.server.secure_sum.clipping import ENOUGH, ClipRule
-from palate.server.secure_sum.groups import RULES, RobustRule
 from palate.server.secure_sum.trust_region import REACH
+from palate.shared.checks import check_number, check_whole, is_hex
 from palate.shared.coding import finest_step, sensitivity_of
 from palate.shared.encoder import SHARED_WEIGHTS
 from palate.shared.errors import OptionError
@@ -44,7 +43,6 @@ LEAST_GROUP: Final = (
     20  # of which two thirds, and what a lying server could make of them, are more than devices ask for
 )
 AFFORDABLE_NOISE: Final = 0.1  # of the noise in a round's mean, in clips
-USUAL_RULE: Final = "centred clipping"
 
 
 @dataclass(frozen=True)
@@ -63,23 +61,11 @@ class PlanSettings:
     bands: int = 0  # 0 to steps
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("steps", 1, MOST_STEPS),
-            ("separation", 1, self.steps),
-            ("bands", 0, self.steps),
-        ):
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise OptionError(
-                    f"{name} of the noise plan is {value!r}; it must be a whole number from {least} to {most:,}"
-                )
-        value = self.noise_multiplier
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0.01 <= value <= 1_000:
-            raise OptionError(
-                f"noise_multiplier of the noise plan is {value!r}; it must be a number from 0.01 to 1000"
-            )
-        object.__setattr__(self, "noise_multiplier", float(value))
+        check_whole("steps of the noise plan", self.steps, 1, MOST_STEPS)
+        check_whole("separation of the noise plan", self.separation, 1, self.steps)
+        check_whole("bands of the noise plan", self.bands, 0, self.steps)
+        check_number("noise_multiplier of the noise plan", self.noise_multiplier, 0.01, 1_000)
+        object.__setattr__(self, "noise_multiplier", float(self.noise_multiplier))
 
     def over(self, sensitivity: float) -> NoisePlan:
         """Return the plan for contributions to one sum that are at most so long (L2, in levels)."""
@@ -103,7 +89,7 @@ class Privacy:
     asked with the same chance, independently and in secret, which makes rounds cheaper; with "fixed" nothing is counted for sampling.
     With `subspace` devices send their change in the few directions of the public subspace that ships with Palate, in which the same
     noise does far less harm; only the last layer of the picture side moves then. With a `group_size` above 0 the cohort is cut
-    into groups, each with its own masked sum, and `rule` is taken over their means; 0 is one sum, and where nothing is said the run's
+    into groups, each with its own masked sum, and centred clipping is taken over their means (`groups`); 0 is one sum, and where nothing is said the run's
     number of devices decides (`usual_group`). With a `registrar` (an Ed25519 public key in 64
     hexadecimal digits) only devices that it has certified are taken in. All rounds since the last release together move what the
     encoder says of public pictures by `trust_region` logits at the most (`server.trust_region`; 0: as far as they will).
@@ -126,7 +112,6 @@ class Privacy:
     delta: float = 1e-5
     sampling: str = "fixed"
     group_size: int | None = None
-    rule: str = "mean"
     registrar: str = ""
     trust_region: float = REACH
     plan: PlanSettings | None = None
@@ -136,9 +121,7 @@ class Privacy:
             value = getattr(self, name)
             if value is None and name == "honest_share":
                 continue
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not low <= value <= high:
-                raise OptionError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}")
+            check_number(name, value, low, high)
             object.__setattr__(self, name, float(value))
         if type(self.subspace) is not bool:
             raise OptionError(f"subspace is {self.subspace!r}; it must be true or false")
@@ -147,7 +130,6 @@ class Privacy:
             ("model_bits", (6, 8, 32)),
             ("group_size", range(100_001)),
             ("sampling", SAMPLINGS),
-            ("rule", RULES),
         ):
             value = getattr(self, name)
             if name == "group_size" and value is None:
@@ -159,14 +141,10 @@ class Privacy:
                     else f"one of {', '.join(map(str, values))}"
                 )
                 raise OptionError(f"{name} is {value!r}; it must be {said}")
-        if not isinstance(self.registrar, str) or not re.fullmatch(r"([0-9a-f]{64})?", self.registrar):
+        if self.registrar != "" and not is_hex(self.registrar):
             raise OptionError("registrar must be an Ed25519 public key in 64 hexadecimal digits, or empty")
         if self.group_size == 1:
             raise OptionError("group_size is 1; a group of one is no sum: take 0 for one sum, or 2 and more")
-        if self.rule != "mean" and not self.group_size:
-            raise OptionError(
-                f"rule is {self.rule!r}; a rule other than the mean needs a group_size of 2 or more"
-            )
         if self.plan is not None:
             self._check_plan()
 
@@ -187,7 +165,7 @@ class Privacy:
         if self.group_size is not None:
             return self
         size = 0 if self.plan is not None else usual_group(self, devices)
-        return replace(self, group_size=size, rule=USUAL_RULE if size else self.rule)
+        return replace(self, group_size=size)
 
     @property
     def directions(self) -> Subspace | None:
@@ -205,11 +183,6 @@ class Privacy:
         if self.honest_share is not None:
             return self.honest_share
         return VOUCHED_SHARE if self.registrar else 0.0
-
-    @property
-    def robust_rule(self) -> RobustRule:
-        """The rule over the groups' means."""
-        return RobustRule(self.rule)
 
     @property
     def clip_rule(self) -> ClipRule:

@@ -21,9 +21,8 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from palate.shared.arrays import Float32s
 
 CEILING_IN_SUBSPACE: Final = 0.2
 CEILING: Final = 0.5  # of all weights
@@ -42,7 +41,7 @@ def longest_of_honest(count: int, clip: float, share: float) -> float:
     return clip * min(float(count), math.hypot(share * count, STRAY * math.sqrt(count)))
 
 
-def share_of(memory: Mapping[str, Floats], ceiling: float) -> float:
+def share_of(memory: Mapping[str, Float32s], ceiling: float) -> float:
     """Return how much devices are taken to agree by what the last rounds did: above 0, at most `ceiling`."""
     known = memory.get(AGREED)
     if known is None or not len(known) or not 0 < known[0] < ceiling:
@@ -51,8 +50,8 @@ def share_of(memory: Mapping[str, Floats], ceiling: float) -> float:
 
 
 def remembered(
-    memory: Mapping[str, Floats], mean: Floats, *, clip: float, noise: float, ceiling: float
-) -> dict[str, Floats]:
+    memory: Mapping[str, Float32s], mean: Float32s, *, clip: float, noise: float, ceiling: float
+) -> dict[str, Float32s]:
     """Return what is to be remembered after a round whose mean was taken: `noise` is its noise's deviation in a coordinate of it.
 
     The noise's own length is taken out of the mean's; what is left is how far the devices agreed.

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 from collections.abc import Collection
 
+from palate.shared.checks import check_number
 from palate.shared.errors import OptionError
 
 SEED_BYTES = 32
@@ -25,8 +26,7 @@ def poisson_cohort(connected: Collection[int], probability: float, seed_bytes: b
     number under them, so the draw does not depend on the order in which devices are listed. The probability is rounded down to a
     multiple of 2^-64. Raises OptionError for a probability that is not above 0 and at most 1, and for fewer bytes.
     """
-    if isinstance(probability, bool) or not isinstance(probability, float) or not 0 < probability <= 1:
-        raise OptionError(f"probability is {probability!r}; it must be a number above 0, at most 1")
+    check_number("probability", probability, 0.0, 1.0, above=True)
     if len(seed_bytes) != SEED_BYTES:
         raise OptionError(
             f"the seed of a cohort has {len(seed_bytes)} bytes; it must have {SEED_BYTES}, and be secret"

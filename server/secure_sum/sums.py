@@ -14,17 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from palate.server.secure_sum.clipping import ENOUGH, ClipRule, median_share, next_clip, share_is_sound
-from palate.server.secure_sum.groups import CENTRE, combine, drop_long, scale_down
+from palate.server.secure_sum.groups import CENTRE, centred_clipping, drop_long, scale_down
 from palate.server.secure_sum.privacy import Privacy
 from palate.server.secure_sum.reach import CEILING, CEILING_IN_SUBSPACE, remembered, share_of
+from palate.shared.arrays import Float32s, Levels
 from palate.shared.coding import from_levels
 from palate.shared.secure_sum.masks import MaskSettings
-
-Floats = NDArray[np.float32]
-Levels = NDArray[np.int64]
 
 TOTAL: Final = "total"
 """Under this name a checkpoint's memory keeps the sum of the means since the last release."""
@@ -36,10 +33,10 @@ TOTALS: Final = "totals"
 class Believed:
     """What a round's sums come to."""
 
-    mean: Floats | None = None  # (d,); None where no sum was kept
+    mean: Float32s | None = None  # (d,); None where no sum was kept
     counts: list[int] = field(default_factory=list)  # devices in each sum that was kept
     clip: float = 0.0  # of the next round
-    memory: dict[str, Floats] = field(default_factory=dict)
+    memory: dict[str, Float32s] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     told: dict[str, Any] = field(default_factory=dict)  # for the round's metrics
 
@@ -48,7 +45,7 @@ def believe(
     sums: Sequence[tuple[Levels, int]],
     masks: MaskSettings,
     privacy: Privacy,
-    memory: Mapping[str, Floats],
+    memory: Mapping[str, Float32s],
     *,
     clip: float,
     rotation: bytes,
@@ -83,8 +80,10 @@ def believe(
     found.counts = counts = [count for count, keep in zip(counts, kept, strict=True) if keep]
     share = share_of(memory, ceiling)
     means, scaled = scale_down(means[kept], counts, clip=clip, noise=noise, share=share)
-    known = {n: m for n, m in memory.items() if n == CENTRE and m.shape == means.shape[1:]}
-    mean, found.memory = combine(means, counts, privacy.robust_rule, known)
+    mean = means[0]
+    if privacy.group_size:
+        known = {n: m for n, m in memory.items() if n == CENTRE and m.shape == means.shape[1:]}
+        mean, found.memory = centred_clipping(means, counts, known)
     in_mean = noise / math.sqrt(sum(counts))
     found.memory |= remembered(memory, mean, clip=clip, noise=in_mean, ceiling=ceiling)
     found.memory |= _summed_up(memory, mean, release, kept_noise / math.sqrt(sum(counts)), clip)
@@ -100,7 +99,7 @@ def believe(
     return found
 
 
-def told_of(memory: Mapping[str, Floats], release: int) -> dict[str, float]:
+def told_of(memory: Mapping[str, Float32s], release: int) -> dict[str, float]:
     """Return what is known of the means since a release: how long their noise is together, and what devices agreed on; empty for none.
 
     The latter is at most what clipped changes can come to. All are lengths (L2) in the coordinates that devices send.
@@ -120,8 +119,8 @@ def told_of(memory: Mapping[str, Floats], release: int) -> dict[str, float]:
 
 
 def _summed_up(
-    memory: Mapping[str, Floats], mean: Floats, release: int, noise: float, clip: float
-) -> dict[str, Floats]:
+    memory: Mapping[str, Float32s], mean: Float32s, release: int, noise: float, clip: float
+) -> dict[str, Float32s]:
     total, numbers = memory.get(TOTAL), memory.get(TOTALS)
     if total is None or numbers is None or total.shape != mean.shape or int(numbers[0]) != release:
         total, numbers = np.zeros_like(mean), np.array([release, 0.0, 0.0], np.float32)

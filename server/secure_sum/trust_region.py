@@ -18,13 +18,10 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.encoder import SHARED_SHAPES, EncoderWeights, project_sentences, standardize
 from palate.shared.public_pictures import PublicPictures, load_public_pictures
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 REACH: Final = 1.9  # logits
 LEAST_COSINE: Final = 0.95  # of what an attribute's name says before and after
@@ -32,7 +29,7 @@ _HALVINGS: Final = 30
 _SENTENCES: Final = "sentence."
 
 
-def taste_logits(encoder: EncoderWeights, features: Floats) -> Doubles:
+def taste_logits(encoder: EncoderWeights, features: Float32s) -> Float64s:
     """Return what the encoder says of pictures, before the sigmoid: features (n, 216) to (n, 64)."""
     t = encoder.tensors
     hidden = standardize(encoder, features) @ t["picture.hidden.weight"].T + t["picture.hidden.bias"]
@@ -54,7 +51,7 @@ def held_near(
     public = load_public_pictures() if pictures is None else pictures
     before = taste_logits(release, public.features)
 
-    def far(moved: EncoderWeights) -> Doubles:
+    def far(moved: EncoderWeights) -> Float64s:
         away = taste_logits(moved, public.features) - before
         return np.asarray(np.sqrt(np.square(away).mean(0)))
 
@@ -85,7 +82,7 @@ def _same(encoder: EncoderWeights, release: EncoderWeights, start: str) -> bool:
     return all(np.array_equal(encoder.tensors[name], release.tensors[name]) for name in names)
 
 
-def _rows_back(encoder: EncoderWeights, release: EncoderWeights, part: Floats) -> dict[str, Floats]:
+def _rows_back(encoder: EncoderWeights, release: EncoderWeights, part: Float32s) -> dict[str, Float32s]:
     """The last layer with the change of each row at this part of it, (64,)."""
     found = {}
     for name in ("picture.taste.weight", "picture.taste.bias"):

@@ -13,6 +13,7 @@ import re
 import struct
 from typing import Any, Final
 
+from palate.shared.checks import is_hex, is_number, is_whole
 from palate.shared.errors import ReleaseError
 from palate.shared.wire import CHECKSUM_BYTES, MAGIC
 
@@ -26,7 +27,6 @@ UNSIGNED: Final = bytes(SIGNATURE_BYTES)
 START: Final = struct.Struct("<6sBB")
 SIZE: Final = struct.Struct("<I")
 
-_HASH = re.compile(r"[0-9a-f]{64}")
 _KEY_TEXT = re.compile(r"palate1([a-z2-7]{58})")
 
 
@@ -71,7 +71,7 @@ def open_bytes(data: bytes, kind: int, most: int, what: str) -> None:
 
 def check_number(name: str, value: int, least: int, most: int) -> None:
     """Raise ReleaseError for what is no whole number in this range."""
-    if type(value) is not int or not least <= value <= most:
+    if not is_whole(value, least, most):
         raise ReleaseError(
             f"the release's {name} is out of range; it must be a whole number from {least} to {most:,}",
             "number",
@@ -80,19 +80,18 @@ def check_number(name: str, value: int, least: int, most: int) -> None:
 
 def checked_real(name: str, value: float, least: float, most: float, *, infinite: bool = False) -> float:
     """Return the number as a float; raise ReleaseError outside [least, most], for NaN, -0.0, and infinity unless it is allowed."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not least <= value <= most or (value == math.inf and not infinite):
+    if value == math.inf and infinite:
+        return value
+    if not is_number(value, least, most):
         raise ReleaseError(
             f"the release's {name} is out of range; it must be from {least:g} to {most:g}", "number"
         )
-    if value == 0 and math.copysign(1.0, value) < 0:
-        raise ReleaseError(f"the release's {name} is minus zero; it must be written as zero", "number")
     return float(value)
 
 
 def check_hash(name: str, value: str) -> None:
     """Raise ReleaseError for what is no SHA-256 in hexadecimal."""
-    if not isinstance(value, str) or not _HASH.fullmatch(value):
+    if not is_hex(value):
         raise ReleaseError(
             f"the release's {name} is no SHA-256 in 64 lower-case hexadecimal digits", "number"
         )

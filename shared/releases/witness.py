@@ -21,6 +21,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from palate.shared.checks import is_hex
 from palate.shared.errors import ReleaseError
 from palate.shared.releases.fields import read_key, write_key
 from palate.shared.releases.log import MOST_ENTRIES, Keys, ReleaseLog, time_of
@@ -29,7 +30,6 @@ TITLE: Final = "palate release witness 2"
 MOST_WITNESS_BYTES: Final = 200 * (MOST_ENTRIES + 10)
 
 _LINE = re.compile(r"(server|head|good|entry (?:[1-9][0-9]{0,3}))[ ]+(\S+)(?:[ ]+(.{1,60}))?")
-_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_witness(text: str) -> Witness:
             server = read_key(value)
         elif name == "good":
             good = value
-        elif not _HASH.fullmatch(value):
+        elif not is_hex(value):
             raise ReleaseError(f"the witness's {name} is no 64 lower-case hexadecimal digits", "number")
         elif name == "head":
             head = value

@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from palate.shared.checks import check_wholes, keep_numbers
 from palate.shared.errors import MaskError, OptionError
 from palate.shared.secure_sum.ring import LEAST_BITS, MOST_BITS
 
@@ -90,17 +91,8 @@ class MaskSettings:
     threshold_share: float = 0.66  # 0.51 to 0.9
 
     def __post_init__(self) -> None:
-        for name, low, high in (("ring_bits", LEAST_BITS, MOST_BITS), ("least", 2, MOST_DEVICES)):
-            whole = getattr(self, name)
-            if type(whole) is not int or not low <= whole <= high:
-                raise OptionError(f"{name} is not right; it must be a whole number from {low} to {high:,}")
-        for name, (least, most) in _NUMBERS.items():
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            # -0 is 0 written otherwise
-            if not number or not least <= value <= most or math.copysign(1.0, value) < 0:
-                raise OptionError(f"{name} is not right; it must be a number from {least:g} to {most:g}")
-            object.__setattr__(self, name, float(value))
+        check_wholes(self, {"ring_bits": (LEAST_BITS, MOST_BITS), "least": (2, MOST_DEVICES)})
+        keep_numbers(self, _NUMBERS)
         if self.clip > 2**30 * self.step:
             raise OptionError("step is not right; a clip of more than 2^30 steps is finer than any ring")
 

@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
+from palate.shared.arrays import Levels
 from palate.shared.errors import MaskError
 
 Ring = NDArray[np.unsignedinteger[Any]]
 """A vector modulo 2^ring_bits, in uint8, uint16 or uint32; bits above ring_bits mean nothing."""
 
-Levels = NDArray[np.int64]
 
 LEAST_BITS: Final = 2
 MOST_BITS: Final = 32

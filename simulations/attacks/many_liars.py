@@ -1,8 +1,9 @@
 """A federation in which some people lie: rounds under one attack and one rule, and what that costs everybody.
 
-Where it stands in the flow: `benchmarks.many_liars` runs this for a grid of attacks, shares of liars and rules. People are trained by
-the very function of a device, groups are cut by `server.robust.make_groups`, sums that are too long are dropped and rules are
-taken by the server's own code, and the outcome is judged as any experiment's: by people who took no part.
+Where it stands in the flow: `benchmarks.many_liars` runs this for a grid of attacks, shares of liars and rules. The function of a
+device trains the people, and the server's own code makes the groups, drops sums that are too long and clips around the centre.
+Flower's rules, which the server does not offer, stand next to them for comparison. The outcome is judged as that of any
+experiment: by people who took no part.
 
 Masks change none of these figures, since a masked sum is exact: the server gets the groups' means and nothing else. Rounding and
 privacy noise are left out here. Each device's change is clipped to the bound of the round, which follows the median length of
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from flwr.serverapp.strategy import Bulyan, FedAvg, FedMedian, FedTrimmedAvg, MultiKrum
 from numpy.typing import NDArray
 
 from palate.client.federation.local_training import Labels, train_together
@@ -25,12 +27,12 @@ from palate.client.runtime.threads import one_thread
 from palate.client.taste.evaluator import fit_evaluator
 from palate.server.aggregation import moved
 from palate.server.rounds.loop import choose_cohort, derive_seed
-from palate.server.secure_sum.groups import RULES, RobustRule, combine, drop_long, make_groups
+from palate.server.secure_sum.groups import centred_clipping, drop_long, make_groups
 from palate.server.settings import RunSettings
-from palate.server.strategy import average, server_step
-from palate.shared.encoder import EncoderWeights, encoder_hash, flatten, unflatten
+from palate.server.strategy import aggregate, server_step
+from palate.shared.encoder import EncoderWeights, flatten
 from palate.shared.errors import FileFormatError, OptionError
-from palate.shared.update import EncoderUpdate, LocalSettings
+from palate.shared.update import LocalSettings
 from palate.simulations.attacks.poisoned_updates import (
     ATTACKS,
     Poison,
@@ -54,8 +56,9 @@ from palate.simulations.world.truth import CATEGORY_OF
 
 Floats = NDArray[np.float32]
 
+RULES: Final = ("mean", "centred clipping")
 FLOWERS: Final = ("multikrum", "bulyan", "fedmedian", "fedtrimmedavg")  # without masks
-TRIM: Final = 0.3  # of both trimmed means: as much as the most liars that are tried
+TRIM: Final = 0.3  # of the trimmed mean: as much as the most liars that are tried
 FILE: Final = Path(__file__).parents[1] / "experiments" / "many_liars.toml"
 
 
@@ -182,7 +185,7 @@ def run_liars(
     attack: str = "sign flip",
 ) -> LiarsOutcome:
     """Run all rounds with a share of liars in each cohort (of all people, the first are honest), and judges the encoder."""
-    flowers, optimizer = _settings(experiment, defence, share)
+    optimizer = RunSettings(strategy="fedadam", server_learning_rate=experiment.learning_rate, tau=1e-6)
     liars = round(share * experiment.cohort)
     honest_people = range(round(experiment.people * (1 - share)))
     lying_people = range(len(honest_people), experiment.people)
@@ -205,30 +208,27 @@ def run_liars(
             changes = _with_lies(
                 changes, attack, defence.size, experiment.cohort, bound, number, rng, direction
             )
-        change, memory, lost = _aggregate(
-            encoder, changes, defence, flowers, optimizer, bound, number, memory
-        )
+        mean, remembered, lost = _combine(changes, defence, liars, bound, number, memory)
+        if mean is not None:
+            change, memory = server_step(optimizer, number, mean, memory)
+            memory |= remembered
+            encoder = moved(encoder, change)
         dropped += lost / experiment.rounds
-        encoder, bound = moved(encoder, change), after
+        bound = after
     return LiarsOutcome(*_judge(encoder, crowd, experiment.pushed), dropped)
 
 
-def _settings(experiment: LiarsExperiment, defence: Defence, share: float) -> tuple[RunSettings, RunSettings]:
-    """The server's settings of Flower's rule, which knows how many liars there are if it can take so many, and of the optimizer."""
-    optimizer = RunSettings(strategy="fedadam", server_learning_rate=experiment.learning_rate, tau=1e-6)
-    if defence.rule not in FLOWERS:
-        return optimizer, optimizer
-    most = {"multikrum": (experiment.cohort - 3) // 2, "bulyan": (experiment.cohort - 3) // 4}.get(
-        defence.rule, 0
-    )
-    rule = RunSettings(
-        devices=experiment.cohort,
-        quorum=experiment.cohort,
-        strategy=defence.rule,
-        liars=min(most, round(share * experiment.cohort)),
-        trim=TRIM,
-    )
-    return rule, optimizer
+def flowers_rule(name: str, devices: int, liars: int) -> FedAvg:
+    """Return Flower's rule of this name, told how many of the devices lie, as far as it can stand so many.
+
+    The bounds are those of Blanchard et al. (NeurIPS 2017) and El Mhamdi et al. (ICML 2018).
+    """
+    if name == "multikrum":
+        most = min(liars, (devices - 3) // 2)
+        return MultiKrum(num_malicious_nodes=most, num_nodes_to_select=devices - most)
+    if name == "bulyan":
+        return Bulyan(num_malicious_nodes=min(liars, (devices - 3) // 4))
+    return FedMedian() if name == "fedmedian" else FedTrimmedAvg(beta=TRIM)
 
 
 def _train(encoder: EncoderWeights, people: Sequence[Labels], seed: int) -> Floats:
@@ -279,33 +279,22 @@ def _with_lies(
     return sent
 
 
-def _aggregate(
-    encoder: EncoderWeights,
-    changes: Floats,
-    defence: Defence,
-    flowers: RunSettings,
-    optimizer: RunSettings,
-    bound: float,
-    number: int,
-    memory: dict[str, Floats],
-) -> tuple[Floats, dict[str, Floats], float]:
-    """The server's part: groups, bound, rule, optimizer. Returns change, memory, and the share of groups dropped."""
+def _combine(
+    changes: Floats, defence: Defence, liars: int, bound: float, number: int, memory: dict[str, Floats]
+) -> tuple[Floats | None, dict[str, Floats], float]:
+    """The server's part up to the optimizer: one change or none, what the rule remembers, and the share of groups dropped."""
     if defence.rule in FLOWERS:
-        base = encoder_hash(encoder)
-        updates = [EncoderUpdate(base, number, unflatten(one)) for one in changes]
-        picked, _ = average(flowers, number, updates, {})
-        change, kept = server_step(optimizer, number, picked, memory)
-        return change, kept, 0.0
+        return aggregate(flowers_rule(defence.rule, len(changes), liars), number, list(changes)), {}, 0.0
     groups = _groups(defence.size, len(changes), number)
     means = np.stack([changes[group].mean(0) for group in groups])
     counts = np.array([len(group) for group in groups])
-    sound = drop_long(means, counts, clip=bound)
-    if not sound.any():
-        return np.zeros(changes.shape[1], np.float32), memory, 1.0
-    rule = RobustRule(defence.rule, trim=TRIM)
-    found, remembered = combine(means[sound], counts[sound], rule, memory)
-    change, kept = server_step(optimizer, number, found, memory)
-    return change, {**kept, **remembered}, float((~sound).mean())
+    kept = drop_long(means, counts, clip=bound)
+    if not kept.any():
+        return None, {}, 1.0
+    means, counts, lost = means[kept], counts[kept], float((~kept).mean())
+    if defence.rule == "mean":
+        return np.average(means.astype(np.float64), 0, counts).astype(np.float32), {}, lost
+    return *centred_clipping(means, counts, memory), lost
 
 
 def _judge(encoder: EncoderWeights, crowd: Participants, pushed: str) -> tuple[float, float]:

@@ -119,12 +119,7 @@ class InProcessGrid(Grid):
         """Return the replies to these messages, each once."""
         return [self._replies.pop(name) for name in list(message_ids) if name in self._replies]
 
-    def send_and_receive(
-        self,
-        messages: Iterable[Message],
-        *,
-        timeout: float | None = None,  # noqa: ARG002 - Flower's signature
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], **_: object) -> Iterable[Message]:
         """Push messages and pull the replies, which are all there at once."""
         return self.pull_messages(self.push_messages(messages))
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.shared.checks import check_whole
 from palate.shared.encoder import SHARED_SHAPES, TOWER_FEATURES, EncoderWeights, load_encoder
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import LocalSettings
@@ -98,9 +99,7 @@ class Comparison:
             ("rounds", 4, 100_000),
             ("cohort", 2, 100_000),
         ):
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise OptionError(f"{name} is {value!r}; it must be a whole number from {least} to {most:,}")
+            check_whole(name, getattr(self, name), least, most)
         if self.cohort > self.people:
             raise OptionError(f"cohort is {self.cohort}; it must be at most people, {self.people}")
         for name, value, known in (

@@ -132,7 +132,6 @@ def train_deployed(
                 first=release,
                 patience=Patience(poll_seconds=0.0),
                 on_round=lambda state: watch(state.round, state.encoder, None),
-                tensorboard=False,
             ).encoder
     return encoder
 

@@ -27,13 +27,14 @@ from palate.server.secure_sum.sampling import poisson_cohort
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.accounting import noise_multiplier
+from palate.shared.arrays import Float32s
 from palate.shared.coding import decode_model, encode_model, finest_step, from_levels, sensitivity_of
 from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights, encoder_hash, unflatten
 from palate.shared.noise import stream_of
 from palate.shared.secure_sum.masks import MOST_DEVICES, MaskSettings
 from palate.shared.secure_sum.ring import centred, to_ring
 from palate.shared.subspace import Subspace
-from palate.shared.update import EncoderUpdate, Floats, LocalSettings
+from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.simulations.experiments.methods import COOLING
 
 SURVIVORS: Final = (
@@ -140,7 +141,7 @@ def learn(
 
     `settings` and `cohorts` give the server's settings and who is asked, by round. Without `coded` changes are averaged as they are.
     """
-    encoder, memory, kept_to = release, dict[str, Floats](), math.inf
+    encoder, memory, kept_to = release, dict[str, Float32s](), math.inf
     clip = coded.clip if coded else 0.0
     source = stream_of(hashlib.sha256(f"palate privacy noise {seed}".encode()).digest())
     added = _PlannedNoise(coded, seed) if coded and coded.plan else None
@@ -206,7 +207,7 @@ class _PlannedNoise:
         return noised
 
 
-def _weights_of(mean: Floats, subspace: Subspace | None) -> dict[str, Floats]:
+def _weights_of(mean: Float32s, subspace: Subspace | None) -> dict[str, Float32s]:
     return unflatten(mean) if subspace is None else subspace.change(mean)
 
 

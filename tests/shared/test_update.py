@@ -309,7 +309,7 @@ def test_a_learning_rate_is_above_zero_and_at_most_ten() -> None:
     assert LocalSettings(learning_rate=5e-324).learning_rate == 5e-324
     assert LocalSettings(learning_rate=10).learning_rate == 10.0
     for wrong in (0, 0.0, 10.000001):
-        with pytest.raises(OptionError, match="above 0 to 10"):
+        with pytest.raises(OptionError, match="above 0, at most 10"):
             LocalSettings(learning_rate=wrong)
 
 

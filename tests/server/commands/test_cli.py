@@ -38,7 +38,7 @@ def trained(home: Path) -> Path:
     """A folder on which two rounds were run."""
     federate(
         FakeDevices(odd={102: lambda task, device: b""}), ServerFolder(home), settings(rounds=2),
-        average=average, run="r1", patience=Clock().patience(), tensorboard=False,
+        average=average, run="r1", patience=Clock().patience(),
     )  # fmt: skip
     return home
 
@@ -67,6 +67,7 @@ def told(*arguments: str) -> Any:
         "prepare",
         "sign",
         "take",
+        "curves",
         "stop",
     ],
 )
@@ -89,6 +90,15 @@ def test_the_status_says_where_the_federation_stands(trained: Path) -> None:
     assert "no server runs here" in shown
     assert "round 2" in shown
     assert "2 updates of 3 devices (1 empty)" in shown
+
+
+def test_curves_for_tensorboard_are_written_on_request(trained: Path, tmp_path: Path) -> None:
+    place = tmp_path / "curves"
+    assert told("curves", str(place)) == {"rounds": 2, "folder": str(place)}
+    assert [path.name.startswith("events.out.tfevents") for path in place.iterdir()] == [True]
+    refused = palate("curves", str(place), status=1)
+    assert "name a new or an empty folder" in refused.stderr
+    assert refused.stderr.count("\n") == 1
 
 
 def test_a_release_is_made_and_listed(trained: Path) -> None:
@@ -117,7 +127,7 @@ def test_a_run_in_which_nobody_was_used_does_not_ask_for_a_release(
         silent = {} if answered else dict.fromkeys(range(100, 104), lambda task, device: b"")
         federate(
             FakeDevices(odd=silent), folder, settings(rounds=wanted.rounds),
-            average=average, run="r2", patience=Clock().patience(), tensorboard=False,
+            average=average, run="r2", patience=Clock().patience(),
         )  # fmt: skip
         return "r2"
 

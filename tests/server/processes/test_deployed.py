@@ -126,7 +126,7 @@ def in_one_process(home: Path, rounds: int) -> str:
     """The hash of the encoder that the same devices make in this process."""
     done = federate(
         FakeDevices(first=1), ServerFolder(home), settings(rounds=rounds),
-        average=average, patience=Clock().patience(), tensorboard=False,
+        average=average, patience=Clock().patience(),
     )  # fmt: skip
     return encoder_hash(done.encoder)
 

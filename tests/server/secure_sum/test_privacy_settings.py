@@ -28,7 +28,7 @@ from palate.shared.subspace import load_subspace
     [
         {"clip": 0.0}, {"clip": math.nan}, {"noise_multiplier": -1.0}, {"noise_multiplier": math.inf}, {"ring_bits": 1},
         {"ring_bits": 33}, {"ring_bits": True}, {"model_bits": 7}, {"threshold_share": 0.4}, {"epsilon": 0.0}, {"delta": 1.0},
-        {"sampling": "some"}, {"group_size": 1}, {"group_size": -1}, {"rule": "krum"}, {"rule": "median"}, {"subspace": 1},
+        {"sampling": "some"}, {"group_size": 1}, {"group_size": -1}, {"subspace": 1},
         {"registrar": "ab"}, {"honest_share": 1.1}, {"honest_share": math.nan}, {"honest_share": True},
     ],
 )  # fmt: skip
@@ -60,7 +60,7 @@ def test_a_noise_plan_outside_its_range_is_one_line(wrong: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(
     "beside",
-    [{"sampling": "poisson"}, {"clip_rate": 0.2}, {"group_size": 5}, {"group_size": 5, "rule": "median"}, {"plan": {"steps": 3}}],
+    [{"sampling": "poisson"}, {"clip_rate": 0.2}, {"group_size": 5}, {"plan": {"steps": 3}}],
     ids=str,
 )  # fmt: skip
 def test_settings_that_contradict_a_noise_plan_are_one_line(beside: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ def test_with_a_noise_plan_the_noise_counts_as_what_is_left_of_it_in_the_sum_of_
 
 def test_settings_travel_as_json_and_an_unknown_key_is_named() -> None:
     for privacy in (
-        Privacy(group_size=5, rule="median", sampling="poisson"),
+        Privacy(group_size=5, sampling="poisson"),
         Privacy(clip_rate=0.0, plan=PLAN),
         Privacy(honest_share=0.25),
     ):
@@ -170,7 +170,6 @@ def test_groups_come_by_themselves_where_the_cohort_can_afford_them(
     )
     assert run.privacy is not None
     assert run.privacy.group_size == size
-    assert run.privacy.rule == ("centred clipping" if size else "mean")
     assert RunSettings.from_json(run.to_json()) == run
     if size:
         assert devices // size >= 5
@@ -186,7 +185,7 @@ def test_groups_that_come_by_themselves_are_as_many_as_devices_ask_for() -> None
 def test_who_says_one_sum_gets_one_sum() -> None:
     run = RunSettings(devices=500, quorum=400, privacy=Privacy(noise_multiplier=0.0, group_size=0))
     assert run.privacy is not None
-    assert (run.privacy.group_size, run.privacy.rule) == (0, "mean")
+    assert run.privacy.group_size == 0
 
 
 def test_a_noise_plan_is_for_one_sum_without_being_told() -> None:

@@ -175,7 +175,7 @@ def test_a_liar_in_each_of_twenty_rounds_moves_the_clip_of_one_sum_by_a_fifth_at
 def test_one_liar_moves_the_median_of_groups_little_and_honest_groups_carry_the_clip_where_it_should_be() -> (
     None
 ):
-    privacy = Privacy(noise_multiplier=0.0, clip=CLIP, group_size=20, rule="centred clipping")
+    privacy = Privacy(noise_multiplier=0.0, clip=CLIP, group_size=20)
     masks = mask_settings(privacy, CLIP, least=14, most=39)
 
     def group(longer: float, seed: int) -> np.ndarray:

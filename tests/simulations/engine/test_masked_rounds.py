@@ -23,7 +23,7 @@ from palate.server.strategy import average
 from palate.shared.coding import decode_model, encode_model
 from palate.shared.delegation import message_in
 from palate.shared.encoder import SHARED_SHAPES, load_encoder
-from palate.shared.errors import OptionError, PrivacyBudgetError
+from palate.shared.errors import PrivacyBudgetError
 from palate.shared.public_pictures import load_public_pictures
 from palate.shared.secure_sum.frame import AGREEMENT, ENDORSEMENT, MASKED, REVEALED, UNMASK
 from palate.shared.subspace import load_subspace
@@ -180,7 +180,7 @@ def test_groups_are_summed_apart_and_give_the_same_mean() -> None:
 
 
 def test_centred_clipping_goes_on_from_where_the_last_round_ended(tmp_path: Path) -> None:
-    run = settings(plain(group_size=3, rule="centred clipping"), rounds=2)
+    run = settings(plain(group_size=3), rounds=2)
     seen: list[np.ndarray] = []
     federate(
         grid_devices(Grid(PEOPLE)), ServerFolder(tmp_path), run, average=average, patience=QUICK,
@@ -230,8 +230,3 @@ def test_the_encoder_is_held_near_the_release_that_the_run_grew_from(tmp_path: P
     )
     away = taste_logits(free.encoder, features) - taste_logits(load_encoder(), features)
     assert np.sqrt(np.square(away).mean(0)).max() > 1.5 * REACH  # the positive control
-
-
-def test_a_rule_that_looks_at_single_devices_is_refused_under_masks() -> None:
-    with pytest.raises(OptionError, match="which masks hide"):
-        settings(plain(), strategy="fedmedian")

@@ -13,7 +13,7 @@ from palate.server.checkpoints import Checkpoint, write_checkpoint
 from palate.server.ledger.ledger import read_spent
 from palate.server.ledger.spent import PlanSpent
 from palate.server.metrics import read_metrics
-from palate.server.noise_plan.correlated import Levels, NoiseState, add_noise
+from palate.server.noise_plan.correlated import NoiseState, add_noise
 from palate.server.noise_plan.folder import NoiseFolder
 from palate.server.rounds import run as federation
 from palate.server.rounds.planned import masks_and_plan
@@ -22,6 +22,7 @@ from palate.server.secure_sum.privacy import PlanSettings, Privacy
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.accounting import Cost, epsilon_by_pld
+from palate.shared.arrays import Levels
 from palate.shared.coding import from_levels
 from palate.shared.delegation import message_in
 from palate.shared.encoder import SHARED_SHAPES, load_encoder
@@ -110,9 +111,7 @@ def settings(**changed: object) -> RunSettings:
 
 
 def run(home: Path, fleet: Fleet, how: RunSettings) -> Checkpoint:
-    return federate(
-        grid_devices(fleet), ServerFolder(home), how, average=average, patience=QUICK, tensorboard=False
-    )
+    return federate(grid_devices(fleet), ServerFolder(home), how, average=average, patience=QUICK)
 
 
 def replayed(home: Path, how: RunSettings, totals: Iterable[Levels]) -> list[Levels]:

@@ -217,7 +217,6 @@ def test_a_run_with_a_registrar_takes_a_slot_for_each_round_also_after_a_kill(
             how,
             average=average,
             patience=QUICK,
-            tensorboard=False,
         )
 
     def dies(path: Path, state: Checkpoint) -> None:
@@ -243,7 +242,6 @@ def test_a_run_with_a_registrar_takes_a_slot_for_each_round_also_after_a_kill(
             settings(plain(registrar=registrar.public.hex()), rounds=4),
             average=average,
             patience=QUICK,
-            tensorboard=False,
         )
 
 

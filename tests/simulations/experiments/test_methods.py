@@ -179,7 +179,7 @@ def test_on_ray_each_stage_goes_on_where_the_one_before_ended(monkeypatch: pytes
         stages.append((settings.rounds, settings.server_learning_rate))
         ended = federate(
             grid_devices(InProcessGrid(people, own=own)), ServerFolder(home), settings, average=average, first=own,
-            patience=Patience(poll_seconds=0.0), tensorboard=False,
+            patience=Patience(poll_seconds=0.0),
         )  # fmt: skip
         for number in range(
             1, settings.rounds + 1
