@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.rows import Row, print_rows
@@ -45,6 +44,7 @@ from palate.client.vault.store import MemoryStore
 from palate.server.checkpoints import Checkpoint
 from palate.server.releases.round_key import passing_signer
 from palate.server.settings import RunSettings
+from palate.shared.arrays import Float64s
 from palate.shared.delegation import SIGNING_BYTES
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, flatten, load_encoder
 from palate.shared.errors import FederationError
@@ -64,7 +64,7 @@ APART = 1e-3  # of what was learned: float rounding grows over thirty local step
 CROWD = 10_000
 SILENT = 0.3  # share of comments that name no attribute
 
-Weights = NDArray[np.float64]
+Weights = Float64s
 Engine = Callable[[], tuple[list[float], Weights]]
 """Runs all rounds; returns the seconds of each round after the first, and the federated tensors at the end."""
 

@@ -24,6 +24,7 @@ from palate.client.eye.tower import picture_features, what_is_shown
 from palate.client.reader.extractor import extract_attributes
 from palate.client.taste.evaluator import Evaluator, fit_evaluator
 from palate.client.taste.profile import Evidence, build_profile
+from palate.shared.arrays import Float32s
 from palate.shared.attributes import Mention
 from palate.shared.encoder import load_encoder
 from palate.shared.errors import CommentError
@@ -32,7 +33,6 @@ from palate.simulations.crowd.remarks import comment
 from palate.simulations.world.render import render
 from palate.simulations.world.truth import CATEGORY_OF, Truth
 
-Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 COMMAND = "python -m benchmarks.evaluator"
@@ -48,7 +48,7 @@ class Shown:
 
     truths: tuple[Truth, ...]
     images: tuple[Image.Image, ...]
-    features: Floats
+    features: Float32s
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from benchmarks.rows import Row, print_rows
 from palate.client.federation.local_training import Labels, train_locally, train_together
 from palate.client.federation.privatize import privatize
 from palate.client.runtime.threads import one_thread
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.coding import finest_step, from_levels
 from palate.shared.encoder import (
     ATTRIBUTE_NAMES,
@@ -41,8 +42,6 @@ from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.simulations.attacks.leaks import best_cosines, infer_preferences, invert_layer, match_gradient
 from palate.simulations.crowd.people import Person, make_people
 from palate.simulations.crowd.population import Pool, draw_pool, give_labels
-
-Floats = NDArray[np.float32]
 
 COMMAND = "python -m benchmarks.leaks"
 RING_BITS, COHORT = 16, 50
@@ -65,14 +64,14 @@ def label_people(people: Sequence[Person], pool: Pool, count: int) -> list[Label
     return [give_labels(one, pool, count, random.Random(f"leaks {one.seed} {one.id}")) for one in people]
 
 
-def train_all(encoder: EncoderWeights, people: Sequence[Labels]) -> Floats:
+def train_all(encoder: EncoderWeights, people: Sequence[Labels]) -> Float32s:
     """Everybody's raw change after one local step, (people, d)."""
     with one_thread():
         found = dict(train_together(encoder, people, LocalSettings(), [ROUND_SEED] * len(people)))
     return np.stack([flatten(found[place]) for place in range(len(people))])
 
 
-def shield_all(encoder: EncoderWeights, changes: Floats, settings: Any) -> NDArray[np.int64]:
+def shield_all(encoder: EncoderWeights, changes: Float32s, settings: Any) -> NDArray[np.int64]:
     """Everybody's levels by the device's own code, (people, d + 1), with noise from a key stream of their own."""
     from palate.shared.encoder import unflatten
 
@@ -88,7 +87,7 @@ def shield_all(encoder: EncoderWeights, changes: Floats, settings: Any) -> NDArr
     )
 
 
-def masked_all(levels: NDArray[np.int64], settings: Any) -> Floats:
+def masked_all(levels: NDArray[np.int64], settings: Any) -> Float32s:
     """What a server makes of each device's masked vector alone, (people, d)."""
     rows = []
     for place, one in enumerate(levels):
@@ -98,7 +97,7 @@ def masked_all(levels: NDArray[np.int64], settings: Any) -> Floats:
     return np.stack(rows)
 
 
-def _seen(total: NDArray[np.int64], devices: int, settings: Any) -> Floats:
+def _seen(total: NDArray[np.int64], devices: int, settings: Any) -> Float32s:
     mean, _ = from_levels(total, devices, step=settings.step, clip=settings.clip, seed=CONTEXT)
     return mean
 
@@ -111,7 +110,7 @@ def _key(purpose: str, place: int) -> bytes:
 
 
 def rebuild(
-    vectors: Floats, truths: Sequence[Floats], attack: Callable[[int, Floats], Floats]
+    vectors: Float32s, truths: Sequence[Float32s], attack: Callable[[int, Float32s], Float32s]
 ) -> dict[str, float]:
     """How near an attack comes to each person's rows, and how near the same candidates come to everybody else's.
 
@@ -154,7 +153,7 @@ def inputs(encoder: EncoderWeights, pool: Pool, people: int, searches: int) -> d
     found["raw, words of 24 comments"] = rebuild(changes, words, _of_words)
     attacked, order = min(4, people), _order(LABELS)
 
-    def matched(place: int, vector: Floats) -> Floats:
+    def matched(place: int, vector: Float32s) -> Float32s:
         spoken = np.abs(many[place].phrases[order]).sum(1) > 0
         return match_gradient(encoder, vector, spoken, LocalSettings(), seed=ROUND_SEED, searches=searches)
 
@@ -181,15 +180,15 @@ def inputs(encoder: EncoderWeights, pool: Pool, people: int, searches: int) -> d
     return found
 
 
-def _of_pictures(place: int, vector: Floats) -> Floats:
+def _of_pictures(place: int, vector: Float32s) -> Float32s:
     return invert_layer(vector)
 
 
-def _of_words(place: int, vector: Floats) -> Floats:
+def _of_words(place: int, vector: Float32s) -> Float32s:
     return invert_layer(vector, "sentence.taste")
 
 
-def _of_sum(found: Floats, members: Sequence[Floats], outside: Sequence[Floats]) -> dict[str, float]:
+def _of_sum(found: Float32s, members: Sequence[Float32s], outside: Sequence[Float32s]) -> dict[str, float]:
     own = [float(best_cosines(found, one).mean()) for one in members]
     others = [float(best_cosines(found, one).mean()) for one in outside]
     return {
@@ -232,7 +231,7 @@ def preferences(encoder: EncoderWeights, pool: Pool, known: int, victims: int) -
     return found
 
 
-def _infer(vectors: Floats, tastes: NDArray[np.float64], known: int) -> dict[str, float]:
+def _infer(vectors: Float32s, tastes: Float64s, known: int) -> dict[str, float]:
     one = infer_preferences(vectors[:known], tastes[:known], vectors[known:], tastes[known:])
     return {"accuracy": round(one.accuracy, 4), "prior": round(one.prior, 4), "pairs": one.pairs}
 

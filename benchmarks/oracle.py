@@ -19,9 +19,9 @@ from PIL import Image
 from benchmarks.rows import Row, print_rows
 from palate.client.demo.showcase import demo_folder
 from palate.client.eye.tower import picture_features
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.simulations.attacks.oracle import (
-    Floats,
     Target,
     ask_now,
     ask_openly,
@@ -48,7 +48,7 @@ def run(quick: bool = False, targets: int = TARGETS) -> list[Row]:
     ]
 
 
-def demo_pictures() -> Floats:
+def demo_pictures() -> Float32s:
     """The first twelve pictures of the demo as a device sees them, (12, 216)."""
     opened = [Image.open(path).convert("RGB") for path in sorted(demo_folder().glob("*.jpg"))[:PICTURES]]
     return picture_features(opened)

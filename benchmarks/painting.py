@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.studio import Pictures, Studio, Words
+from benchmarks.studio import Studio, Words
 from palate.client.painter.conditioning import TextStates, condition
 from palate.client.painter.create import LEAST_SHOWN, worth
 from palate.client.painter.drawable import likes_and_dislikes
@@ -30,7 +30,9 @@ from palate.client.painter.generator import (
 )
 from palate.client.painter.pipelines import SHIPPED_GENERATOR
 from palate.client.taste.profile import Profile
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import EncoderWeights
+from palate.simulations.world.shards import Pictures
 
 Asked = tuple[str, int, Profile | None]  # prompt, seed, and whose profile (None: impersonal)
 
@@ -109,7 +111,7 @@ class Painter:
 
     def rank(
         self, pictures: Pictures, prompt: str, profile: Profile, encoder: EncoderWeights | None = None
-    ) -> NDArray[np.float32]:
+    ) -> Float32s:
         """What the device ranks candidates by, from the profile alone: no verdict was ever given, (n,)."""
         from palate.client.eye.tower import FEATURES, load_tower, subject_of_prompt
         from palate.client.taste.evaluator import fit_evaluator

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.painting import Painter, Taste
 from benchmarks.pupils import COMMENTS, Pupil, Wish, draw_wishes, teach_people
@@ -26,14 +25,13 @@ from benchmarks.rows import Row, print_rows
 from benchmarks.studio import ask_judge, judge_figures
 from palate.client.painter.generator import DEFAULT_GUIDANCE, DEFAULT_MODE, DEFAULT_STRENGTH, MODES
 from palate.client.painter.pipelines import SHIPPED_GENERATOR
+from palate.shared.arrays import Float64s
 from palate.shared.encoder import EncoderWeights
 from palate.simulations.judge import VALUES, Judge, Opinion
 
 COMMAND = "python -m benchmarks.personalization"
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 CANDIDATES = 4
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,9 @@ class Measurement:
     painter: Painter
     judge: Judge
     pupils: Sequence[Pupil]
-    _plain: dict[tuple[str, int], tuple[Floats, Floats]] = field(default_factory=dict)
+    _plain: dict[tuple[str, int], tuple[Float64s, Float64s]] = field(default_factory=dict)
 
-    def weights(self) -> Floats:
+    def weights(self) -> Float64s:
         """Everybody's true weights in units of utility, (people, 55)."""
         rows = [[p.person.weights.get(v, 0.0) / p.person.spread for v in VALUES] for p in self.pupils]
         return np.array(rows, float)

@@ -31,10 +31,9 @@ from palate.client.reader.extractor import extract_attributes
 from palate.client.reader.sentences import SentenceTower
 from palate.client.taste.evaluator import Settings, fit_evaluator
 from palate.client.taste.profile import Evidence, build_profile
+from palate.shared.arrays import Float32s
 from palate.shared.attributes import Mention
 from palate.shared.encoder import ATTRIBUTE_NAMES, load_encoder, project_sentences
-
-Floats = NDArray[np.float32]
 
 COMMAND = "python -m benchmarks.real_pictures PATH/tastes.json"
 FILE = Path(os.environ.get("PALATE_TASTES", "../shared/artworks/tastes.json"))
@@ -44,7 +43,7 @@ FILE = Path(os.environ.get("PALATE_TASTES", "../shared/artworks/tastes.json"))
 class Judged:
     """One person's pictures: features (n, features), verdicts (n,), and what was understood from each comment."""
 
-    features: Floats
+    features: Float32s
     liked: NDArray[np.bool_]
     mentions: tuple[tuple[Mention, ...], ...]
 
@@ -75,7 +74,7 @@ def tastes_of(mentions: Mapping[int, tuple[Mention, ...]]) -> dict[str, float]:
 
 
 @cache
-def direction_of(phrase: str) -> Floats:
+def direction_of(phrase: str) -> Float32s:
     """The place of a phrase in the taste space."""
     return project_sentences(load_encoder(), SentenceTower().embed([phrase]))[0]
 

@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from palate.client.painter.generator import DEFAULT_GUIDANCE
 from palate.client.painter.pipelines import SHIPPED_GENERATOR, load_pipeline
 from palate.simulations.judge import Judge, JudgeAccuracy, load_judge, measure_judge
+from palate.simulations.world.shards import Pictures
 
-Pictures = NDArray[np.uint8]  # (n, 128, 128, 3)
 BATCH = 8
 
 

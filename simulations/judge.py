@@ -20,11 +20,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from palate.shared.arrays import Float32s
 from palate.simulations.crowd.people import Person
 from palate.simulations.world.render import render
-from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, SUBJECTS, Picture, Truth
-
-Floats = NDArray[np.float32]
+from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, SUBJECTS, Pixels, Truth
 
 WEIGHTS = Path(__file__).parent / "weights" / "judge.safetensors"
 FRESH = 20_000_000  # the first picture number of the renders on which the judge is measured
@@ -120,8 +119,8 @@ class Opinion:
     Within a category the values' probabilities and that of "none of them" sum to one.
     """
 
-    subjects: Floats
-    values: Floats
+    subjects: Float32s
+    values: Float32s
 
     def __len__(self) -> int:
         """How many pictures were judged."""
@@ -141,7 +140,7 @@ class Opinion:
         shares = self.values[picture, rivals]
         return bool(own >= shares.max() and own >= 1 - shares.sum())
 
-    def utilities(self, person: Person) -> Floats:
+    def utilities(self, person: Person) -> Float32s:
         """What each picture is worth to a person of known taste, expected under the judge's probabilities, (n,).
 
         In the units of `people.true_utility`: standard deviations over shown pictures.
@@ -157,7 +156,7 @@ class Judge:
         self.network = network.eval()
 
     @torch.inference_mode()
-    def __call__(self, pictures: NDArray[np.uint8] | Sequence[Picture]) -> Opinion:
+    def __call__(self, pictures: NDArray[np.uint8] | Sequence[Pixels]) -> Opinion:
         """Judges pictures, (n, 128, 128, 3) uint8; raises ValueError for another shape or type."""
         x = to_network(np.stack(list(pictures)) if not isinstance(pictures, np.ndarray) else pictures)
         logits = (

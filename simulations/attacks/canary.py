@@ -27,12 +27,11 @@ from palate.client.federation.masked_answers import guaranteed
 from palate.client.privacy.budget import OwnBudget, OwnSpent, book_round, write_budget
 from palate.client.vault.store import MemoryStore
 from palate.server.secure_sum.privacy import Privacy, more_noise
+from palate.shared.arrays import Float64s
 from palate.shared.coding import finest_step, to_levels
 from palate.shared.noise import Source, discrete_gaussian, stream_of
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.sum_noise import SumNoise
-
-Floats = NDArray[np.float64]
 
 COUNT: Final = 31  # numbers of a change, beside the vote
 CLIP: Final = 0.15
@@ -74,7 +73,7 @@ def booked(case: Case) -> OwnSpent:
     return spent
 
 
-def guesses(case: Case, sums: int, seed: int = 1) -> tuple[Floats, Floats]:
+def guesses(case: Case, sums: int, seed: int = 1) -> tuple[Float64s, Float64s]:
     """Return the projections of so many noised sums with the canary, and of as many without, each added up over the rounds."""
     masks = masks_of(case.privacy, case.devices)
     source = stream_of(hashlib.sha256(f"palate canary {case.name} {seed}".encode()).digest())
@@ -96,7 +95,7 @@ def guesses(case: Case, sums: int, seed: int = 1) -> tuple[Floats, Floats]:
     return within, without
 
 
-def audit(within: Floats, without: Floats, delta: float = DELTA) -> float:
+def audit(within: Float64s, without: Float64s, delta: float = DELTA) -> float:
     """Return what epsilon is at least, with a confidence of 95 %, if these are guesses with and without the canary; 0 or more."""
     half = len(within) // 2
     ordered = np.sort(np.concatenate([within[:half], without[:half]]))
@@ -109,7 +108,7 @@ def audit(within: Floats, without: Floats, delta: float = DELTA) -> float:
     return max(0.0, _bound(within[half:], without[half:], best[1], best[2], delta))
 
 
-def _bound(within: Floats, without: Floats, threshold: float, sign: int, delta: float) -> float:
+def _bound(within: Float64s, without: Float64s, threshold: float, sign: int, delta: float) -> float:
     """The lower bound on epsilon from one threshold: above it the canary is said to be there, or with -1 below it not to be."""
     right, wrong = (within, without) if sign > 0 else (without, within)
     hits, alarms = (int((sign * one > sign * threshold).sum()) for one in (right, wrong))
@@ -127,7 +126,7 @@ def _interval(found: int, tries: int) -> tuple[float, float]:
     return low, high
 
 
-def _noise(masks: MaskSettings, adding: int, sums: int, source: Source, direction: Floats) -> Floats:
+def _noise(masks: MaskSettings, adding: int, sums: int, source: Source, direction: Float64s) -> Float64s:
     """The projections of so many sums of the noise of `adding` devices."""
     found = []
     for begin in range(0, sums, _CHUNK):

@@ -28,18 +28,16 @@ from torch import Tensor
 
 from palate.client.federation import local_training
 from palate.client.federation.local_training import Labels
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, EncoderWeights, unflatten
 from palate.shared.update import LocalSettings
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 _SILENT: Final = 1e-7  # of the largest bias change: a unit below it says nothing
 _RATE: Final = 0.05
 _RIDGES: Final = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
-def invert_layer(change: Floats, layer: str = "picture.hidden") -> Floats:
+def invert_layer(change: Float32s, layer: str = "picture.hidden") -> Float32s:
     """Return what a change (d,) says of a layer's inputs: its weight rows over their bias entries, (units that say anything, in).
 
     `picture.hidden` gives standardized picture features, `sentence.taste` mean embeddings of a comment's phrases.
@@ -50,12 +48,12 @@ def invert_layer(change: Floats, layer: str = "picture.hidden") -> Floats:
     return np.asarray(weight[heard] / bias[heard, None], dtype=np.float32)
 
 
-def best_cosines(found: Floats, truth: Floats) -> Doubles:
+def best_cosines(found: Float32s, truth: Float32s) -> Float64s:
     """Return for each true row (n, features) the cosine to the candidate that is nearest to it, (n,); 0 without candidates."""
     if not len(found):
         return np.zeros(len(truth))
 
-    def units(rows: Floats) -> Doubles:
+    def units(rows: Float32s) -> Float64s:
         lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
         return np.asarray(rows / np.maximum(lengths, 1e-12))
 
@@ -64,13 +62,13 @@ def best_cosines(found: Floats, truth: Floats) -> Doubles:
 
 def match_gradient(
     encoder: EncoderWeights,
-    change: Floats,
+    change: Float32s,
     spoken: NDArray[np.bool_],
     settings: LocalSettings,
     *,
     seed: int,
     searches: int = 300,
-) -> Floats:
+) -> Float32s:
     """Return standardized features (n, 216) whose one local step would point the way of the change (d,).
 
     `spoken` (n,) says which labels had words, in the order in which the device took them; `seed` is the round's. Verdicts and
@@ -121,7 +119,7 @@ def _adam(
             one -= rate * first / (1 - 0.9**number) / spread
 
 
-def _first_guess(found: Floats, shape: tuple[int, int], g: torch.Generator) -> Tensor:
+def _first_guess(found: Float32s, shape: tuple[int, int], g: torch.Generator) -> Tensor:
     """Candidates of the analytic attack, drawn at random, cut to a usual size; (1, n, features)."""
     guess = 0.1 * torch.randn(1, *shape, generator=g)
     if len(found):
@@ -231,7 +229,7 @@ class Inference:
     pairs: int  # (person, attribute) that were asked
 
 
-def infer_preferences(known: Floats, tastes: Doubles, unknown: Floats, truth: Doubles) -> Inference:
+def infer_preferences(known: Float32s, tastes: Float64s, unknown: Float32s, truth: Float64s) -> Inference:
     """Attacks the tastes of people: from what their devices sent, (people, d), to like or dislike, (people, attributes).
 
     `known` and `tastes` are of people whose taste the attacker has (its own virtual people, say), weights above 0 for likes, below
@@ -252,26 +250,26 @@ def infer_preferences(known: Floats, tastes: Doubles, unknown: Floats, truth: Do
     return Inference(_agreement(ridge(unknown, best), truth), prior, asked)
 
 
-def _fit_ridge(known: Floats, tastes: Doubles) -> Callable[[Floats, float], Doubles]:
+def _fit_ridge(known: Float32s, tastes: Float64s) -> Callable[[Float32s, float], Float64s]:
     """A function from vectors (people, d) and a ridge strength to foreseen tastes (people, attributes)."""
     centre, usual = _unit(known).mean(0), tastes.mean(0)
     x = _unit(known) - centre
     kernel = (x @ x.T).astype(np.float64)
     scale = float(np.trace(kernel)) / len(x)
 
-    def foresee(given: Floats, strength: float) -> Doubles:
+    def foresee(given: Float32s, strength: float) -> Float64s:
         weights = np.linalg.solve(kernel + strength * scale * np.eye(len(x)), tastes - usual)
         return np.asarray(usual + ((_unit(given) - centre) @ x.T).astype(np.float64) @ weights)
 
     return foresee
 
 
-def _unit(rows: Floats) -> Floats:
+def _unit(rows: Float32s) -> Float32s:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
-def _agreement(foreseen: Doubles, truth: Doubles) -> float:
+def _agreement(foreseen: Float64s, truth: Float64s) -> float:
     """The share of (person, attribute) pairs about which the person feels that have the right sign."""
     felt = truth != 0
     return float((np.sign(foreseen[felt]) == np.sign(truth[felt])).mean())

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 import numpy as np
 from flwr.serverapp.strategy import Bulyan, FedAvg, FedMedian, FedTrimmedAvg, MultiKrum
-from numpy.typing import NDArray
 
 from palate.client.federation.local_training import Labels, train_together
 from palate.client.runtime.threads import one_thread
@@ -30,6 +29,7 @@ from palate.server.rounds.loop import choose_cohort, derive_seed
 from palate.server.secure_sum.groups import centred_clipping, drop_long, make_groups
 from palate.server.settings import RunSettings
 from palate.server.strategy import aggregate, server_step
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import EncoderWeights, flatten
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import LocalSettings
@@ -53,8 +53,6 @@ from palate.simulations.crowd.population import (
 )
 from palate.simulations.experiments.methods import pairwise
 from palate.simulations.world.truth import CATEGORY_OF
-
-Floats = NDArray[np.float32]
 
 RULES: Final = ("mean", "centred clipping")
 FLOWERS: Final = ("multikrum", "bulyan", "fedmedian", "fedtrimmedavg")  # without masks
@@ -191,7 +189,7 @@ def run_liars(
     lying_people = range(len(honest_people), experiment.people)
     rng = np.random.default_rng([crowd.seed, 7])
     encoder, bound, dropped = crowd.release, 0.0, 0.0
-    memory: dict[str, Floats] = {}
+    memory: dict[str, Float32s] = {}
     for number in range(1, experiment.rounds + 1):
         who = choose_cohort(honest_people, experiment.cohort - liars, crowd.seed, number)
         given = [crowd.people[i] for i in who]
@@ -231,19 +229,19 @@ def flowers_rule(name: str, devices: int, liars: int) -> FedAvg:
     return FedMedian() if name == "fedmedian" else FedTrimmedAvg(beta=TRIM)
 
 
-def _train(encoder: EncoderWeights, people: Sequence[Labels], seed: int) -> Floats:
+def _train(encoder: EncoderWeights, people: Sequence[Labels], seed: int) -> Float32s:
     """Everybody's change, (people, d), by the settings of the shipped experiments."""
     with one_thread():
         found = dict(train_together(encoder, people, LocalSettings(), [seed] * len(people)))
     return np.stack([flatten(found[place]) for place in range(len(people))])
 
 
-def _median_length(changes: Floats, share: float) -> float:
+def _median_length(changes: Float32s, share: float) -> float:
     """The bound that half of all devices say they are below, where liars always say that they are above."""
     return float(np.quantile(np.linalg.norm(changes, axis=1), min(1.0, 0.5 / (1 - share))))
 
 
-def _clipped(changes: Floats, bound: float) -> Floats:
+def _clipped(changes: Float32s, bound: float) -> Float32s:
     lengths = np.linalg.norm(changes, axis=1, keepdims=True)
     return np.asarray(changes * np.minimum(1.0, bound / np.maximum(lengths, 1e-12)), dtype=np.float32)
 
@@ -258,15 +256,15 @@ def _groups(size: int, cohort: int, number: int) -> list[list[int]]:
 
 
 def _with_lies(
-    honest: Floats,
+    honest: Float32s,
     attack: str,
     size: int,
     cohort: int,
     bound: float,
     number: int,
     rng: np.random.Generator,
-    direction: Floats | None,
-) -> Floats:
+    direction: Float32s | None,
+) -> Float32s:
     """What the whole cohort sends, (cohort, d): the honest ones first, then the liars, each fitted to the group it is in."""
     groups = _groups(size, cohort, number)
     spoiled = [group for group in groups if max(group) >= len(honest)]
@@ -280,8 +278,8 @@ def _with_lies(
 
 
 def _combine(
-    changes: Floats, defence: Defence, liars: int, bound: float, number: int, memory: dict[str, Floats]
-) -> tuple[Floats | None, dict[str, Floats], float]:
+    changes: Float32s, defence: Defence, liars: int, bound: float, number: int, memory: dict[str, Float32s]
+) -> tuple[Float32s | None, dict[str, Float32s], float]:
     """The server's part up to the optimizer: one change or none, what the rule remembers, and the share of groups dropped."""
     if defence.rule in FLOWERS:
         return aggregate(flowers_rule(defence.rule, len(changes), liars), number, list(changes)), {}, 0.0

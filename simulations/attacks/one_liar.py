@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from palate.client.federation.local_training import Labels, train_together
 from palate.client.runtime.threads import one_thread
@@ -38,6 +37,7 @@ from palate.server.secure_sum.sums import Believed, believe
 from palate.server.secure_sum.trust_region import held_near, taste_logits
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
+from palate.shared.arrays import Float32s, Levels
 from palate.shared.coding import VOTE, decode_model, encode_model, from_levels, to_levels
 from palate.shared.encoder import ATTRIBUTE_NAMES, EncoderWeights, encoder_hash
 from palate.shared.noise import discrete_gaussian, stream_of
@@ -50,10 +50,6 @@ from palate.shared.update import EncoderUpdate
 from palate.simulations.crowd.population import Stranger
 from palate.simulations.experiments.methods import understand
 from palate.simulations.experiments.private_rounds import coins
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Levels = NDArray[np.int64]
 
 AIMS: Final = ("nobody", "negate", "shuffle", "backdoor", "vote")
 FROM, TO = "misty", "neon"  # of the backdoor
@@ -96,7 +92,7 @@ def run_with_one_liar(
     if aim not in AIMS or settings.privacy is None:
         raise ValueError(f"{aim!r} is no aim, or there are no masks; the aims are {', '.join(AIMS)}")
     privacy = replace(settings.privacy, group_size=settings.privacy.group_size or 0)
-    encoder, memory, clip = release, dict[str, Floats](), privacy.clip
+    encoder, memory, clip = release, dict[str, Float32s](), privacy.clip
     rounds, liar, held = 0, 0.0, 0
     source = stream_of(hashlib.sha256(f"palate one liar {seed}".encode()).digest())
     for number in range(1, settings.rounds + 1):
@@ -169,7 +165,7 @@ def _lie(
     context: bytes,
     share: float,
     bounded: bool,
-) -> tuple[Floats, float]:
+) -> tuple[Float32s, float]:
     """What the liar adds to the sum: a change (d,), and what it adds to the count of votes."""
     nothing = np.zeros(subspace.count, np.float32)
     votes = devices * VOTE * masks.clip
@@ -202,7 +198,7 @@ def _lie(
     return ((far if after > near else near) * way).astype(np.float32), 0.0
 
 
-def direction(aim: str, encoder: EncoderWeights, subspace: Subspace) -> Floats:
+def direction(aim: str, encoder: EncoderWeights, subspace: Subspace) -> Float32s:
     """Return the way in which an aim wants the last layer to move, in the subspace's coordinates: (d,), of length 1."""
     t = encoder.tensors
     layer = np.concatenate([t["picture.taste.weight"], t["picture.taste.bias"][:, None]], axis=1).astype(
@@ -231,7 +227,7 @@ def _believe_as_before(
     sums: Sequence[tuple[Levels, int]],
     masks: MaskSettings,
     privacy: Privacy,
-    memory: Mapping[str, Floats],
+    memory: Mapping[str, Float32s],
     *,
     clip: float,
     rotation: bytes,
@@ -249,7 +245,7 @@ def _believe_as_before(
 def _outcome(
     encoder: EncoderWeights,
     release: EncoderWeights,
-    memory: Mapping[str, Floats],
+    memory: Mapping[str, Float32s],
     accuracy: float,
     clip: float,
     rounds: int,

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from palate.client.federation import local_training
 from palate.client.federation.contribution import no_class
@@ -41,6 +40,7 @@ from palate.client.privacy.budget import PRIVACY_SPENT
 from palate.client.runtime.progress import no_notice
 from palate.client.vault.store import ONLY, MemoryStore
 from palate.server.secure_sum.masking import MaskedSum
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.coding import encode_model
 from palate.shared.encoder import (
     PICTURE_FEATURES,
@@ -55,8 +55,6 @@ from palate.shared.secure_sum.messages import Invitation, encode_invitation
 from palate.shared.subspace import load_subspace, subspace_hash
 from palate.shared.update import LocalSettings, norm_of
 from palate.shared.wire import fixed_hash, kind_of
-
-Floats = NDArray[np.float32]
 
 LOUDEST: Final = LocalSettings(steps=100, learning_rate=10.0, alignment=10.0)
 """The settings of the attack: the most that the wire form can say."""
@@ -84,7 +82,7 @@ _ALIVE, _GAIN, _LOUD, _DEAD = 100, 4.0, 3.0, -1.0
 class Question:
     """Whether a standardized picture x (216,) of the person's has `direction` @ x > `threshold`."""
 
-    direction: Floats
+    direction: Float32s
     threshold: float
 
 
@@ -95,7 +93,7 @@ def asks_for(feature: int, threshold: float) -> Question:
     return Question(direction, threshold)
 
 
-def asks_for_picture(encoder: EncoderWeights, features: Floats, others: Floats) -> Question:
+def asks_for_picture(encoder: EncoderWeights, features: Float32s, others: Float32s) -> Question:
     """Asks for one picture (216,) among others (n, 216) that it is not to be taken for: by a hyperplane between it and them."""
     mine, rest = standardize(encoder, features[None])[0], standardize(encoder, others)
     away = mine - rest.mean(0)
@@ -256,7 +254,7 @@ def make_targets(own: EncoderWeights, count: int, seed: int = 1) -> list[Target]
     return found
 
 
-def picture_targets(own: EncoderWeights, pictures: Floats, judged: int, seed: int = 1) -> list[Target]:
+def picture_targets(own: EncoderWeights, pictures: Float32s, judged: int, seed: int = 1) -> list[Target]:
     """Return one person who judged some of the pictures (n, 216), once for each picture: was it among them?
 
     The twin judged another picture in its place, or it in the place of another.
@@ -277,14 +275,14 @@ def picture_targets(own: EncoderWeights, pictures: Floats, judged: int, seed: in
     return found
 
 
-def labels_of(own: EncoderWeights, standard: NDArray[np.float64], rng: np.random.Generator) -> Labels:
+def labels_of(own: EncoderWeights, standard: Float64s, rng: np.random.Generator) -> Labels:
     """Return labels whose pictures have these standardized features, with verdicts and words at random."""
     phrases = rng.standard_normal((len(standard), SENTENCE_FEATURES))
     phrases /= np.linalg.norm(phrases, axis=1, keepdims=True)
     return Labels(_raw(own, standard), rng.random(len(standard)) < 0.5, phrases.astype(np.float32))
 
 
-def _raw(own: EncoderWeights, standard: NDArray[np.float64]) -> Floats:
+def _raw(own: EncoderWeights, standard: Float64s) -> Float32s:
     t = own.tensors
     return np.asarray(t["feature.mean"] + t["feature.scale"] * standard, np.float32)
 

@@ -27,12 +27,10 @@ from typing import Final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from palate.client.federation.local_training import Labels
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import SHARED_SHAPES, TASTE, EncoderWeights, flatten, standardize
-
-Floats = NDArray[np.float32]
 
 ATTACKS: Final = (
     "sign flip", "scaled", "ALIE", "IPM", "min-max", "label flip", "noise", "taste backdoor",
@@ -50,7 +48,7 @@ _HALVINGS: Final = 40
 class Situation:
     """What the liars of a round see: the honest devices' changes (n, d), the groups' size, and the longest mean that is kept."""
 
-    honest: Floats
+    honest: Float32s
     size: int  # devices in a group; 1 where there are no masks
     groups: int
     spoiled: int  # groups with a liar
@@ -61,7 +59,7 @@ class Situation:
         """How long a target may be without the group being dropped."""
         return self.bound * (GROUP_MARGIN if self.size > 1 else 1.0)
 
-    def group_means(self) -> Floats:
+    def group_means(self) -> Float32s:
         """What means of honest groups look like: of the honest devices in their order, (n // size, d)."""
         whole = len(self.honest) // self.size
         return np.asarray(self.honest[: whole * self.size].reshape(whole, self.size, -1).mean(1))
@@ -71,8 +69,8 @@ class Situation:
 class Poison:
     """Pictures of the taste backdoor's liars, as features (n, 216): with the attribute that is to be pushed, and without."""
 
-    shown: Floats
-    others: Floats
+    shown: Float32s
+    others: Float32s
 
 
 def flipped(labels: Labels) -> Labels:
@@ -80,7 +78,9 @@ def flipped(labels: Labels) -> Labels:
     return Labels(labels.features, ~labels.liked, labels.phrases)
 
 
-def target(attack: str, seen: Situation, rng: np.random.Generator, backdoor: Floats | None = None) -> Floats:
+def target(
+    attack: str, seen: Situation, rng: np.random.Generator, backdoor: Float32s | None = None
+) -> Float32s:
     """Return where the liars want the mean of a spoiled group, (d,), not longer than is kept.
 
     `backdoor` is the direction of the taste backdoor (`backdoor_direction`). Raises ValueError for an attack without a target.
@@ -106,7 +106,7 @@ def target(attack: str, seen: Situation, rng: np.random.Generator, backdoor: Flo
     return np.asarray(wanted * np.float32(min(1.0, seen.longest / max(length, 1e-12))))
 
 
-def lie(wanted: Floats, honest_mean: Floats, size: int, liars: int) -> Floats:
+def lie(wanted: Float32s, honest_mean: Float32s, size: int, liars: int) -> Float32s:
     """Return what each of a group's `liars` sends, (d,), so that the mean over `size` devices is near the wanted one.
 
     The other devices of the group are taken to send the honest mean.
@@ -114,7 +114,7 @@ def lie(wanted: Floats, honest_mean: Floats, size: int, liars: int) -> Floats:
     return np.asarray((size * wanted - (size - liars) * honest_mean) / liars, dtype=np.float32)
 
 
-def backdoor_direction(encoder: EncoderWeights, poison: Poison) -> Floats:
+def backdoor_direction(encoder: EncoderWeights, poison: Poison) -> Float32s:
     """Return the change (d,) that a few steps of descent make: pictures with the attribute to where the crowd's head likes them.
 
     The other pictures are held where they are, so that nobody notices. The head is the mean of the crowd prior, from which each
@@ -144,7 +144,7 @@ def backdoor_direction(encoder: EncoderWeights, poison: Poison) -> Floats:
     return flatten(change)
 
 
-def _deviation(seen: Situation) -> Floats:
+def _deviation(seen: Situation) -> Float32s:
     """Standard deviation of each coordinate among the means of honest groups."""
     return np.asarray(seen.honest.std(0) / math.sqrt(seen.size))
 
@@ -162,7 +162,7 @@ def _hidden_deviations(groups: int, spoiled: int) -> float:
     return min(MOST_DEVIATIONS, max(0.0, NormalDist().inv_cdf(max(part, 1e-6))))
 
 
-def _min_max(mean: Floats, seen: Situation) -> Floats:
+def _min_max(mean: Float32s, seen: Situation) -> Float32s:
     """The honest mean less the longest piece of its deviation with no honest group farther off than two honest ones are apart."""
     groups = seen.group_means()
     gram = groups @ groups.T
@@ -183,5 +183,5 @@ def _min_max(mean: Floats, seen: Situation) -> Floats:
     return np.asarray(mean + np.float32(low) * away)
 
 
-def _as_long(vector: Floats, length: float) -> Floats:
+def _as_long(vector: Float32s, length: float) -> Float32s:
     return np.asarray(vector * np.float32(length / max(float(np.linalg.norm(vector)), 1e-12)))

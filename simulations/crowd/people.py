@@ -22,8 +22,8 @@ from functools import cache
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from palate.shared.arrays import Float64s
 from palate.simulations.world.truth import CATEGORY_OF, Truth, sample_truth
 
 LIKED = (6, 8)  # how many attributes a person likes, smallest and largest number
@@ -198,17 +198,17 @@ def _draw_weights(rng: random.Random, cohort: str) -> dict[str, float]:
 
 
 @cache
-def _reference_shows() -> NDArray[np.float64]:
+def _reference_shows() -> Float64s:
     """What each of many shown pictures carries: (pictures, attributes), zeros and ones, always the same."""
     rng = random.Random("palate reference pictures")
     shown = [set(sample_shown(rng).values()) for _ in range(_REFERENCE_PICTURES)]
     return np.array([[float(a in values) for a in CATEGORY_OF] for values in shown])
 
 
-def _fit_noise(utilities: NDArray[np.float64], like_rate: float, target: float) -> tuple[float, float] | None:
+def _fit_noise(utilities: Float64s, like_rate: float, target: float) -> tuple[float, float] | None:
     """The threshold and noise scale for this share of likes and this accuracy; None when out of reach."""
 
-    def probabilities(noise: float) -> tuple[float, NDArray[np.float64]]:
+    def probabilities(noise: float) -> tuple[float, Float64s]:
         low, high = float(utilities.min()) - 12 * noise, float(utilities.max()) + 12 * noise
         for _ in range(30):
             threshold = (low + high) / 2
@@ -228,7 +228,7 @@ def _fit_noise(utilities: NDArray[np.float64], like_rate: float, target: float) 
     return probabilities(noise)[0], noise
 
 
-def _pairwise(scores: NDArray[np.float64], liked: NDArray[np.float64]) -> float:
+def _pairwise(scores: Float64s, liked: Float64s) -> float:
     """The chance that a liked picture scores above a disliked one, ties half; probabilities may be given."""
     levels, place = np.unique(np.round(scores, 9), return_inverse=True)
     up = np.bincount(place, liked, len(levels))  # (levels,)

@@ -23,6 +23,7 @@ from palate.client.eye.tower import picture_features
 from palate.client.federation.local_training import Labels
 from palate.client.reader.sentences import SentenceTower, load_term_embeddings
 from palate.client.taste.profile import Evidence, build_profile
+from palate.shared.arrays import Float32s
 from palate.shared.attributes import Mention
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES
 from palate.shared.errors import OptionError
@@ -31,7 +32,6 @@ from palate.simulations.crowd.remarks import comment
 from palate.simulations.world.render import render
 from palate.simulations.world.truth import CATEGORY_OF, Truth
 
-Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 FIRST_PICTURE = 22_000_000
@@ -47,7 +47,7 @@ class Pool:
     """Pictures that people are shown: what each truly shows, and its features (n, 216)."""
 
     truths: tuple[Truth, ...]
-    features: Floats
+    features: Float32s
 
     def __len__(self) -> int:
         return len(self.truths)
@@ -62,10 +62,10 @@ class Pool:
 class Stranger:
     """Somebody outside the federation: a few labels to be understood by, and verdicts to be foreseen."""
 
-    liked: Floats  # (8, 216)
-    disliked: Floats  # (8, 216)
+    liked: Float32s  # (8, 216)
+    disliked: Float32s  # (8, 216)
     tastes: Mapping[str, float]  # what the comments on these said, as `Profile.signed` gives it
-    asked: Floats  # (m, 216)
+    asked: Float32s  # (m, 216)
     answers: Bools  # (m,)
 
 
@@ -101,18 +101,18 @@ def draw_pool(
     return Pool(truths, np.concatenate(rows))
 
 
-def _read_rows(path: Path, count: int) -> Floats | None:
+def _read_rows(path: Path, count: int) -> Float32s | None:
     if not path.exists():
         return None
-    rows: Floats = np.load(path, allow_pickle=False)
+    rows: Float32s = np.load(path, allow_pickle=False)
     return rows if rows.shape == (count, PICTURE_FEATURES) else None
 
 
 @cache
-def _meanings() -> dict[str, Floats]:
+def _meanings() -> dict[str, Float32s]:
     """The sentence tower's direction of each term's own name, (384,)."""
     rows, names = load_term_embeddings(SentenceTower())
-    found: dict[str, Floats] = {}
+    found: dict[str, Float32s] = {}
     for row, name in zip(rows, names, strict=True):
         found.setdefault(name, row)
     return found

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.shared.arrays import Float32s
 from palate.shared.checks import check_whole
 from palate.shared.encoder import SHARED_SHAPES, TOWER_FEATURES, EncoderWeights, load_encoder
 from palate.shared.errors import FileFormatError, OptionError
@@ -331,13 +332,13 @@ def _try_method(
     few = strangers[:CURVE_STRANGERS]
     at = {max(1, round(experiment.rounds * (i + 1) / POINTS)) for i in range(POINTS)}
     by_round: list[tuple[int, float]] = []
-    shared_head: list[NDArray[np.float32] | None] = [None]
+    shared_head: list[Float32s | None] = [None]
     asking = 0.0
 
-    def ask(encoder: EncoderWeights, head: NDArray[np.float32] | None, who: Sequence[Any]) -> NDArray[Any]:
+    def ask(encoder: EncoderWeights, head: Float32s | None, who: Sequence[Any]) -> NDArray[Any]:
         return understand(encoder, who, comments=False) if head is None else foresee_alike(encoder, head, who)
 
-    def watch(number: int, encoder: EncoderWeights, head: NDArray[np.float32] | None) -> None:
+    def watch(number: int, encoder: EncoderWeights, head: Float32s | None) -> None:
         nonlocal asking
         shared_head[0] = head
         tell(number / experiment.rounds)

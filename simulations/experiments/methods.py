@@ -35,12 +35,12 @@ from palate.server.rounds.loop import choose_cohort
 from palate.server.rounds.run import ServerFolder, federate
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.encoder import SHARED_SHAPES, EncoderWeights, encoder_hash, project_pictures, standardize
 from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.simulations.crowd.population import Stranger
 
-Floats = NDArray[np.float32]
-Watch = Callable[[int, EncoderWeights, Floats | None], None]
+Watch = Callable[[int, EncoderWeights, Float32s | None], None]
 """Called with the round, the encoder, and the head that all share, if they do."""
 
 COOLING = (
@@ -88,7 +88,7 @@ class Plan:
 
 def understand(
     encoder: EncoderWeights, strangers: Sequence[Stranger], *, comments: bool, labels: int = 8
-) -> NDArray[np.float64]:
+) -> Float64s:
     """How well each stranger's verdicts are foreseen, pairwise, from `labels` liked and as many disliked pictures, (n,)."""
     found = []
     for one in strangers:
@@ -98,9 +98,7 @@ def understand(
     return np.array(found)
 
 
-def foresee_alike(
-    encoder: EncoderWeights, head: Floats, strangers: Sequence[Stranger]
-) -> NDArray[np.float64]:
+def foresee_alike(encoder: EncoderWeights, head: Float32s, strangers: Sequence[Stranger]) -> Float64s:
     """The same by a head (65,) that all people share, (n,)."""
     return np.array([pairwise(project_pictures(encoder, s.asked) @ head[:-1], s.answers) for s in strangers])
 
@@ -170,7 +168,7 @@ def train_joint(
     crowd = release.tensors["crowd.share"] @ release.tensors["crowd.mean"]  # (65,)
     heads = torch.from_numpy(crowd).expand(len(people), -1).clone()  # of each person; for FedAvg all the same
     encoder = release
-    memory: Mapping[str, Floats] = {}
+    memory: Mapping[str, Float32s] = {}
     for number in range(1, plan.rounds + 1):
         who = choose_cohort(range(len(people)), plan.cohort, plan.seed, number)
         change, trained = _joint_round(encoder, [people[i] for i in who], heads[who], method)
@@ -187,11 +185,11 @@ def train_joint(
 
 def _joint_round(
     encoder: EncoderWeights, people: Sequence[Labels], heads: Tensor, method: str
-) -> tuple[dict[str, Floats], Tensor]:
+) -> tuple[dict[str, Float32s], Tensor]:
     """The mean change of the encoder and the heads (people, 65) after everybody's local steps."""
     size = max(map(len, people))
 
-    def padded(rows: Floats) -> Tensor:
+    def padded(rows: Float32s) -> Tensor:
         return F.pad(torch.from_numpy(rows), (0, 0) * (rows.ndim - 1) + (0, size - len(rows)))
 
     x = torch.stack([padded(standardize(encoder, one.features)) for one in people])

@@ -13,13 +13,13 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from palate.client import records
 from palate.client.device import Device
 from palate.client.reader.comment import check_comment
 from palate.client.taste.fitting import ADAPTER_SEED, read_verdicts
+from palate.shared.arrays import Float64s
 from palate.shared.encoder import load_encoder
 from palate.shared.errors import CommentError
 from palate.simulations.crowd.people import Person, make_people, sample_shown, verdict
@@ -33,8 +33,6 @@ PICTURES_APART = 10_000  # from one person's first picture to the next one's
 LIKED, DISLIKED = 6, 6
 LEAST_WORDS = 5  # of a comment: what is shorter cannot be looked for
 
-Array = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Private:
@@ -45,9 +43,9 @@ class Private:
     attributes: tuple[str, ...]
     kept: tuple[tuple[str, bytes], ...]  # pictures as the vault holds them, with their ids
     given: tuple[tuple[str, bytes], ...]  # pictures as the person gave them, with their file names
-    features: Array  # (pictures, 216)
-    head: Array  # mean and covariance of the evaluator's head, in a row
-    adapter: Array  # in a row
+    features: Float64s  # (pictures, 216)
+    head: Float64s  # mean and covariance of the evaluator's head, in a row
+    adapter: Float64s  # in a row
 
 
 def choose_people(how_many: int) -> list[Person]:
@@ -147,7 +145,7 @@ def _is_readable(text: str) -> bool:
         return False
 
 
-def _flatten(weights: bytes) -> Array:
+def _flatten(weights: bytes) -> Float64s:
     from safetensors.numpy import load
 
     return np.concatenate([tensor.ravel() for _, tensor in sorted(load(weights).items())]).astype(np.float64)

@@ -30,6 +30,7 @@ from torch import Tensor
 from palate.client.eye.tower import load_tower, measure_all
 from palate.client.reader.sentences import SentenceTower
 from palate.shared import encoder as shared
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.attributes import load_vocabulary
 from palate.shared.encoder import ATTRIBUTE_NAMES, TASTE, TOWER_FEATURES, EncoderWeights, encoder_to_bytes
 from palate.simulations.crowd.captions import caption
@@ -37,11 +38,7 @@ from palate.simulations.crowd.people import Person, make_people, sample_shown
 from palate.simulations.recipes.picture_tower import KEPT
 from palate.simulations.world.render import render
 from palate.simulations.world.shards import SHARD, load
-from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, Truth
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Pixels = NDArray[np.uint8]
+from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, Pixels, Truth
 
 FIRST_SHOWN = 1_000_000  # the number of the first picture as people are shown them
 PEOPLE_SEED = 1001
@@ -53,8 +50,8 @@ SEED = 3
 class Seen:
     """Pictures as the recipe learns from them: features (n, features), what they truly show (n, 55), and their truths."""
 
-    features: Floats
-    shows: Floats
+    features: Float32s
+    shows: Float32s
     truths: tuple[Truth, ...]
 
 
@@ -63,7 +60,7 @@ def shown_truth(number: int) -> Truth:
     return sample_shown(random.Random(f"shown {number}"))
 
 
-def shows(truths: Sequence[Truth]) -> Floats:
+def shows(truths: Sequence[Truth]) -> Float32s:
     """Zeros and ones, (n, 55)."""
     return np.array([[float(t.shows(a)) for a in ATTRIBUTE_NAMES] for t in truths], np.float32).reshape(
         -1, len(ATTRIBUTE_NAMES)
@@ -87,7 +84,7 @@ def see(folder: Path, name: str, truths: Sequence[Truth], pixels: Callable[[int]
         images = [Image.fromarray(one) for one in _kept(f"{place}-pixels.npy", draw, range(start, stop))]
         known = _kept(f"{place}-statistics.npy", measure_all, images)
 
-        def watch(given: list[Image.Image], known: Floats = known) -> Floats:
+        def watch(given: list[Image.Image], known: Float32s = known) -> Float32s:
             return load_tower().look(given, known).features
 
         parts.append(_kept(f"{place}.npy", watch, images))
@@ -114,7 +111,7 @@ def together(parts: Sequence[Seen]) -> Seen:
     )
 
 
-def attribute_steps(z: Floats, shown: Floats) -> Floats:
+def attribute_steps(z: Float32s, shown: Float32s) -> Float32s:
     """What an attribute adds to each statistic, others held fixed: ridge regression of (n, statistics) on (n, 55)."""
     x = np.concatenate([shown, np.ones((len(shown), 1), np.float32)], 1).astype(np.float64)
     solved = np.linalg.solve(x.T @ x + 5.0 * np.eye(x.shape[1]), x.T @ z)
@@ -127,7 +124,7 @@ def taste_of(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
     return F.linear(hidden, parameters["picture.taste.weight"], parameters["picture.taste.bias"])
 
 
-def first_weights(g: torch.Generator, usual: Floats) -> dict[str, Tensor]:
+def first_weights(g: torch.Generator, usual: Float32s) -> dict[str, Tensor]:
     """Small random weights; each anchor starts at its attribute's frequency."""
     shapes = shared.SHARED_SHAPES
     p = {
@@ -165,7 +162,7 @@ def learn_anchors(
 
 
 def learn_by_episodes(
-    p: dict[str, Tensor], x: Tensor, y: Tensor, people: Sequence[Person], crowd: tuple[Doubles, Doubles],
+    p: dict[str, Tensor], x: Tensor, y: Tensor, people: Sequence[Person], crowd: tuple[Float64s, Float64s],
     steps: int, g: torch.Generator,
 ) -> None:  # fmt: skip
     """Heads fitted on 8 + 8 verdicts predict 16 more; the encoder moves so that they do, and keeps its anchors.
@@ -237,7 +234,7 @@ def learn_words(
         p[n] = p[n].detach()
 
 
-def words_and_meanings(truths: Sequence[Truth], tower: SentenceTower) -> tuple[Floats, Floats, Floats]:
+def words_and_meanings(truths: Sequence[Truth], tower: SentenceTower) -> tuple[Float32s, Float32s, Float32s]:
     """Embeddings (n, 384), directions (n, 64), how often to draw each: the vocabulary, then captions."""
     vocabulary = load_vocabulary()
     place = {a: i for i, a in enumerate(ATTRIBUTE_NAMES)}
@@ -266,7 +263,7 @@ def words_and_meanings(truths: Sequence[Truth], tower: SentenceTower) -> tuple[F
     )
 
 
-def heads_of(people: Sequence[Person]) -> Doubles:
+def heads_of(people: Sequence[Person]) -> Float64s:
     """The true heads of people, (n, 65): a weight per dimension, and the threshold as a bias.
 
     In logits of a person whose verdicts are as noisy as is usual: some people's noise is so small that in logits of their
@@ -282,14 +279,14 @@ def heads_of(people: Sequence[Person]) -> Doubles:
     return heads
 
 
-def fit_crowd(heads: Doubles, kinds: int, floor: float, seed: int) -> tuple[Doubles, Doubles, Doubles]:
+def fit_crowd(heads: Float64s, kinds: int, floor: float, seed: int) -> tuple[Float64s, Float64s, Float64s]:
     """A mixture of Gaussians by expectation-maximisation: shares (k,), means (k, d), covariances (k, d, d).
 
     `floor` is added to every variance: whatever a kind has not been seen to feel, somebody may.
     """
     rng = np.random.default_rng(seed)
     ridge = floor * np.eye(heads.shape[1])
-    best: tuple[float, tuple[Doubles, Doubles, Doubles]] | None = None
+    best: tuple[float, tuple[Float64s, Float64s, Float64s]] | None = None
     for _ in range(8):
         nearest = _nearest(heads, kinds, rng)
         share = np.bincount(nearest, minlength=kinds) / len(heads)
@@ -329,7 +326,7 @@ def fit_crowd(heads: Doubles, kinds: int, floor: float, seed: int) -> tuple[Doub
     return best[1]
 
 
-def _nearest(heads: Doubles, kinds: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _nearest(heads: Float64s, kinds: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """The cluster of each head, (n,), by k-means with spread starting points (Arthur and Vassilvitskii, SODA 2007)."""
     centres = heads[rng.integers(len(heads))][None]
     while len(centres) < kinds:

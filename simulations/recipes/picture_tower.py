@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from palate.client.eye.tower import LOGITS, LOGITS_OF, SHIPPED
@@ -32,15 +31,13 @@ from palate.client.eye.tower_network import PictureNetwork, folded
 from palate.simulations.crowd.people import sample_shown
 from palate.simulations.recipes.training import Plan, Worker, launch, train
 from palate.simulations.world.render import render
-from palate.simulations.world.shards import SHARD, load
+from palate.simulations.world.shards import SHARD, Pictures, load
 from palate.simulations.world.truth import ATTRIBUTES, SUBJECTS, Truth
 
 KEPT = 2000  # pictures at the end that are for measuring only
 SOFT_SHARE, RICH_SHARE = 0.25, 0.4
 PLAIN_STEPS = 3800  # rich pictures come after, when the subjects are known: from the start they hide more than they teach
 FIRST_RICH = 2_000_000
-
-Pictures = NDArray[np.uint8]
 
 
 def labels_of(truths: Sequence[Truth]) -> Tensor:

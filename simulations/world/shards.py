@@ -23,7 +23,7 @@ from palate.simulations.world.render import render
 from palate.simulations.world.truth import Truth, sample_truth
 
 SHARD = 2000
-Pictures = NDArray[np.uint8]  # (2000, 128, 128, 3), one shard
+Pictures = NDArray[np.uint8]  # (n, 128, 128, 3), RGB
 
 
 def truth_of(number: int) -> Truth:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]  # (128, 128, 3), RGB
+Pixels = NDArray[np.uint8]  # (128, 128, 3), RGB
 
 SIDE = 128
 

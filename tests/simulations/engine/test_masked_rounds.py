@@ -172,11 +172,12 @@ def test_nobody_sends_an_update_that_can_be_read_alone() -> None:
         assert float(((counts - expected) ** 2 / expected).sum()) < 400
 
 
-def test_groups_are_summed_apart_and_give_the_same_mean() -> None:
+def test_groups_are_summed_apart_and_give_nearly_the_same_mean() -> None:
     state = one_round(Grid(PEOPLE), settings(plain(group_size=3)))
     wanted = mean_of(PEOPLE)
     assert (state.metrics["used"], state.metrics["groups"]) == (6, 2)
-    assert np.linalg.norm(moved_by(state) - wanted) < 0.02 * np.linalg.norm(wanted)
+    # Centred clipping shortens the longer of two groups; by how much depends on who is in it, which is drawn anew each time.
+    assert np.linalg.norm(moved_by(state) - wanted) < 0.05 * np.linalg.norm(wanted)
 
 
 def test_centred_clipping_goes_on_from_where_the_last_round_ended(tmp_path: Path) -> None:
