@@ -2,9 +2,10 @@
 
     python -m benchmarks.canary [--quick]
 
-The attack is that of `simulations.canary`. What it is held against is what a device books and shows its owner, and for rounds that were
-sampled what the server's ledger says of a person who is known to have been in them. The controls are figures that count on noise, or on
-a secret, that is not there: the audit has to find more than they say, or it finds nothing anywhere.
+The attack is that of `simulations.canary`. What it is held against is what a device books and shows its
+owner, and for rounds that were sampled what the server's ledger says of a person who is known to have been in
+them. The controls are figures that count on noise, or on a secret, that is not there: the audit has to find
+more than they say, or it finds nothing anywhere.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ ROSTER = Case(f"known to be in {KNOWN} of {ROUNDS} sampled rounds", LOUD, DEVICE
 
 
 def sampled_spent() -> Spent:
-    """What the server's ledger says of `ROUNDS` sampled rounds like those of `ROSTER`."""
+    """Return what the server's ledger says of `ROUNDS` sampled rounds like those of `ROSTER`."""
     noise = noise_of(ROSTER)
     kind = Kind(Cost(noise.counted, CHANCE).on_grid(), noise.all_add, noise.alone)
     return spent_by({kind: ROUNDS}, DELTA, 8.0, rounds=ROUNDS, honest_share=LOUD.counted_share)
 
 
 def run(quick: bool = False) -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     sums = QUICK_SUMS if quick else SUMS
     found = {case.name: audit(*guesses(case, sums)) for case in (*HONEST, *BETRAYED, ROSTER)}
     counted = {case.name: booked(case).epsilon for case in (*HONEST, *BETRAYED)}

@@ -2,9 +2,10 @@
 
     python -m benchmarks.comments_read [--verbose] [--artworks FOLDER]
 
-The comments and pictures are those of `shared/artworks/tastes.json`, which lies beside the repository; the labels are
-`tests/data/taste_labels.json`, made before any system's output was looked at. How mentions and labels are matched is said in
-`extraction`. The picture is given, and the person's verdict, as `palate teach --from` gives them.
+The comments and pictures are those of `shared/artworks/tastes.json`, which lies beside the repository; the
+labels are `tests/data/taste_labels.json`, made before any system's output was looked at. How mentions and
+labels are matched is said in `extraction`. The picture is given, and the person's verdict, as `palate teach
+--from` gives them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LABELS = ROOT / "tests" / "data" / "taste_labels.json"
 
 
 def to_label(label: Mapping[str, Any]) -> dict[str, Any]:
-    """A hand label as `extraction.score_extraction` takes it: what is optional is named so."""
+    """Return a hand label as `extraction.score_extraction` takes it: what is optional is named so."""
     key = "optional" if label["optional"] else "any_of"
     return {key: label["any_of"], "polarity": label["polarity"]}
 

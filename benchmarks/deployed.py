@@ -2,10 +2,11 @@
 
     python -m benchmarks.deployed [--rounds 5] [--crowd 100 --processes 4]
 
-Each device trains on a dozen labels, which takes some milliseconds; so what a round takes is what is beyond the training: waiting,
-Flower's messages, keys, masks, noise. The first round of each kind warms up and does not count. Then come masked rounds of 30
-devices in one process and of 100 in four, as threads that answer with the code of `palate join`: what a server on this machine can
-serve, and what a round takes of the processor, for each device, at the server and at the devices. `--crowd` measures one such crowd alone.
+Each device trains on a dozen labels, which takes some milliseconds; so what a round takes is what is beyond
+the training: waiting, Flower's messages, keys, masks, noise. The first round of each kind warms up and does
+not count. Then come masked rounds of 30 devices in one process and of 100 in four, as threads that answer
+with the code of `palate join`: what a server on this machine can serve, and what a round takes of the
+processor, for each device, at the server and at the devices. `--crowd` measures one such crowd alone.
 """
 
 from __future__ import annotations

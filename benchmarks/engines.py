@@ -2,15 +2,17 @@
 
     python -m benchmarks.engines [--quick]
 
-All engines do the same work in the same run: the same people with 6 to 60 labels, rounds of 100 of them, five local steps on the
-federated tensors, the same draws, plain averaging. Their final weights are compared, and where they differ by more than
-rounding there is no figure. Engines take turns, and a ratio is the median over turns of the ratio within a turn, so that a busy
-machine disturbs all alike; the first round of each turn warms up and does not count. What people say is left to chance here,
-which changes no speed. Ours does more than the others: messages are encoded, checked, and noted in a checkpoint as on a real server.
+All engines do the same work in the same run: the same people with 6 to 60 labels, rounds of 100 of them, five
+local steps on the federated tensors, the same draws, plain averaging. Their final weights are compared, and
+where they differ by more than rounding there is no figure. Engines take turns, and a ratio is the median over
+turns of the ratio within a turn, so that a busy machine disturbs all alike; the first round of each turn
+warms up and does not count. What people say is left to chance here, which changes no speed. Ours does more
+than the others: messages are encoded, checked, and noted in a checkpoint as on a real server.
 
-pfl gets an environment of its own under build/, made with uv; torch and Palate are those of the environment that runs this. Flower
-is measured twice: with its own apps and loop, as its users write them, where each round asks a quarter of the people; and with our
-apps and server, whose loop waits less, where everybody is asked. Ray's start does not count.
+pfl gets an environment of its own under build/, made with uv; torch and Palate are those of the environment
+that runs this. Flower is measured twice: with its own apps and loop, as its users write them, where each
+round asks a quarter of the people; and with our apps and server, whose loop waits less, where everybody is
+asked. Ray's start does not count.
 """
 
 from __future__ import annotations
@@ -88,14 +90,14 @@ def make_crowd(count: int, seed: int) -> list[Labels]:
 
 
 def settings_for(people: int, rounds: int) -> RunSettings:
-    """A run in which so many people take part in each round."""
+    """Return a run in which so many people take part in each round."""
     return RunSettings(
         rounds=rounds, devices=people, quorum=people, local=LocalSettings(steps=STEPS, learning_rate=RATE)
     )
 
 
 def run_ours(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float], Weights]:
-    """Our engine in this process: the server's rounds over virtual people."""
+    """Measure our engine in this process: the server's rounds over virtual people."""
     from palate.server.app import grid_devices
     from palate.server.rounds.exchange import Patience
     from palate.server.rounds.loop import run_rounds
@@ -165,7 +167,7 @@ def run_ray(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float
 
 
 def prepare_pfl() -> Path | None:
-    """The Python of pfl's environment, made if need be; None, with a line that says why, where it cannot be had."""
+    """Return the Python of pfl's environment, made if missing; None, after a line that says why, if that fails."""
     python = PFL / "bin" / "python"
     check = [str(python), "-c", "import pfl, torch, palate.shared.wire"]
     if python.exists() and subprocess.run(check, capture_output=True, check=False).returncode == 0:
@@ -272,7 +274,7 @@ def race_flower(turns: int, rounds: int, people: int) -> Row:
 
 
 def race_ray(turns: int, rounds: int) -> Row:
-    """Our engine against our own apps under Flower's simulation engine."""
+    """Measure our engine against our own apps under Flower's simulation engine."""
     crowd, settings = make_crowd(PEOPLE, 2), settings_for(PEOPLE, rounds + 1)
     theirs = partial(run_ray, crowd, settings)
     found = race(partial(run_ours, crowd, settings), theirs, PEOPLE, turns, "our apps on Ray")
@@ -282,7 +284,7 @@ def race_ray(turns: int, rounds: int) -> Row:
 
 
 def measure_memory(people: int) -> Row:
-    """The largest memory of a process in which a crowd of people lives and rounds are held."""
+    """Return the largest memory of a process in which a crowd of people lives and rounds are held."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.engines", "--crowd", str(people)],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -321,7 +323,7 @@ def live_in_memory(people: int) -> None:
 
 
 def time_training(runs: int) -> Row:
-    """What a device does in one round: reads the task, trains on 40 labels, encodes and notes the update. One thread."""
+    """Measure one device's round on one thread: read the task, train on 40 labels, encode and note the update."""
     labels = make_labels(40, np.random.default_rng(4))
     task = encode_task(Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(), seed=1))
     sent: list[bytes] = []
@@ -337,7 +339,7 @@ def time_training(runs: int) -> Row:
 
 
 def count_bytes() -> list[Row]:
-    """What one device receives and sends in one round, and what it would be with all weights that a device has."""
+    """Return what one device receives and sends in a round, and what that would be with all its weights."""
     people = make_crowd(4, 5)
     from palate.server.app import grid_devices
     from palate.server.rounds.exchange import Patience
@@ -372,7 +374,7 @@ def count_bytes() -> list[Row]:
 
 
 def count_weights(folders: Iterable[Path]) -> dict[str, int]:
-    """How many weights each file holds that a device is installed with."""
+    """Return how many weights each file holds that a device is installed with."""
     from safetensors import safe_open
 
     found = {}
@@ -386,7 +388,7 @@ def count_weights(folders: Iterable[Path]) -> dict[str, int]:
 
 
 def machine() -> dict[str, Any]:
-    """What the times were taken on."""
+    """Return what the times were taken on."""
     import torch
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")

@@ -2,9 +2,10 @@
 
     python -m benchmarks.engines_flower POPULATION SETTINGS OUT
 
-A ClientApp that trains the encoder which it is sent and returns it, a ServerApp with Flower's FedAvg and its `start`, Ray with a
-worker for each core. Training is that of a device, `train_locally`. Two things are ours: who is asked is drawn as our server
-draws it, and everybody counts the same; so the weights must come out equal.
+A ClientApp that trains the encoder which it is sent and returns it, a ServerApp with Flower's FedAvg and its
+`start`, Ray with a worker for each core. Training is that of a device, `train_locally`. Two things are ours:
+who is asked is drawn as our server draws it, and everybody counts the same; so the weights must come out
+equal.
 """
 
 from __future__ import annotations

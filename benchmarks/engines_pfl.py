@@ -3,7 +3,8 @@
     python -m benchmarks.engines_pfl POPULATION SETTINGS OUT
 
 pfl trains one person after the other on one model whose weights it copies in place. The loss is the one of
-`palate.client.federation.local_training`, the draws are the same, full batches, plain averaging; so the weights must come out equal.
+`palate.client.federation.local_training`, the draws are the same, full batches, plain averaging; so the
+weights must come out equal.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Encoder(nn.Module):
         self.mean, self.covariance = local_training._head_prior(encoder)
 
     def loss(self, support: Tensor, x: Tensor, liked: Tensor, phrases: Tensor, spoken: Tensor) -> Tensor:
-        """One step's loss; each argument comes as a batch of one."""
+        """Return one step's loss; each argument comes as a batch of one."""
         support, x, liked, phrases, spoken = support[0], x[0], liked[0].double(), phrases[0], spoken[0]
         tastes = self.taste(F.relu(self.hidden(x)))
         inputs = F.pad(torch.sigmoid(tastes).double(), (0, 1), value=1.0)

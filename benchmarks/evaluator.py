@@ -2,10 +2,11 @@
 
     python -m benchmarks.evaluator --people 150
 
-Each person comments on pictures as people are shown them until eight are liked and eight disliked; then the evaluator ranks
-sixty others, which it has not seen. Pairwise accuracy is the share of (liked, disliked) pairs in the right order, by the
-person's own noisy verdicts, mean over people. Beside it: the true taste (the ceiling), the crowd's opinion (no person),
-the evaluator of another person, and the comments as they were meant instead of as they were understood.
+Each person comments on pictures as people are shown them until eight are liked and eight disliked; then the
+evaluator ranks sixty others, which it has not seen. Pairwise accuracy is the share of (liked, disliked) pairs
+in the right order, by the person's own noisy verdicts, mean over people. Beside it: the true taste (the
+ceiling), the crowd's opinion (no person), the evaluator of another person, and the comments as they were
+meant instead of as they were understood.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def draw_pictures(count: int, first: int = FIRST_PICTURE) -> Shown:
 
 
 def ask_people(people: Sequence[Person], shown: Shown, seed: int = 7) -> list[Case]:
-    """Has each person judge pictures of the pool, with comments on the given ones."""
+    """Have each person judge pictures of the pool, with comments on the given ones."""
     seen: dict[int, dict[str, float]] = {}
 
     def look(place: int) -> Callable[[Image.Image], Mapping[str, float]]:
@@ -117,7 +118,7 @@ def ask_people(people: Sequence[Person], shown: Shown, seed: int = 7) -> list[Ca
 
 
 def pairwise(scores: NDArray[np.floating], liked: Bools) -> float:
-    """The share of (liked, disliked) pairs in the right order, ties half; 0.5 where there is no pair."""
+    """Return the share of (liked, disliked) pairs in the right order, ties half; 0.5 where there is no pair."""
     if liked.all() or not liked.any():
         return 0.5
     gap = scores[liked][:, None] - scores[~liked][None]
@@ -137,7 +138,7 @@ def calibration_error(probabilities: NDArray[np.floating], liked: Bools, bins: i
 
 
 def measure(cases: Sequence[Case], shown: Shown) -> dict[str, float]:
-    """Pairwise accuracies and calibration errors, means over people."""
+    """Return pairwise accuracies and calibration errors, means over people."""
     encoder = load_encoder()
     nothing = shown.features[:0]
 

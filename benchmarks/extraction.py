@@ -1,13 +1,14 @@
 """How well comments are understood: precision, recall and polarity errors of extraction against labels made by hand.
 
-Reads a JSON list of {"image" (optional), "comment", "liked" (optional), "attributes": [...]}; image paths are relative to the file.
-A label is {"attribute": NAME, "polarity": +1 or -1}, or {"any_of": [NAMES], "polarity": ...} where several names say it, or
-{"optional": [NAMES]} for what may be read or not (it counts neither way). Other keys of an entry are ignored, and entries
-with "held_back": true are left out unless asked for.
+Reads a JSON list of {"image" (optional), "comment", "liked" (optional), "attributes": [...]}; image paths are
+relative to the file. A label is {"attribute": NAME, "polarity": +1 or -1}, or {"any_of": [NAMES], "polarity":
+...} where several names say it, or {"optional": [NAMES]} for what may be read or not (it counts neither way).
+Other keys of an entry are ignored, and entries with "held_back": true are left out unless asked for.
 
-A mention matches a label when the names are equal, or both mainly show the same attribute of a picture (vocabulary's `shows`), or
-they are opposites with opposite signs ("likes high contrast" is "dislikes low contrast"). A mention that matches by name and has the
-wrong sign is a polarity error: it counts as a wrong mention and a missed label too.
+A mention matches a label when the names are equal, or both mainly show the same attribute of a picture
+(vocabulary's `shows`), or they are opposites with opposite signs ("likes high contrast" is "dislikes low
+contrast"). A mention that matches by name and has the wrong sign is a polarity error: it counts as a wrong
+mention and a missed label too.
 
 Run:  python benchmarks/extraction.py FILE.json [--held-back] [--verbose] [--json]
 """

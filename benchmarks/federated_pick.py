@@ -2,8 +2,9 @@
 
     python -m benchmarks.federated_pick [--people 60]
 
-The shipped encoder learns from 400 virtual people in 100 rounds, without noise, so that it moves as far as it can; then the evaluator that
-stands on it, and the one on the shipped encoder, choose among the very same pictures.
+The shipped encoder learns from 400 virtual people in 100 rounds, without noise, so that it moves as far as it
+can; then the evaluator that stands on it, and the one on the shipped encoder, choose among the very same
+pictures.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PEOPLE, PICTURES, ROUNDS, COHORT = 400, 2_000, 100, 50
 
 
 def federated(people: int = PEOPLE, rounds: int = ROUNDS, pictures: int = PICTURES) -> EncoderWeights:
-    """The shipped encoder after federated rounds without noise, in which it moves the most."""
+    """Return the shipped encoder after federated rounds without noise, in which it moves the most."""
     with tempfile.TemporaryDirectory(prefix="palate-federated-") as cache:
         pool = draw_pool(pictures, Path(cache))
     labels = give_all_labels(make_people(people, PEOPLE_SEED), pool, 1)

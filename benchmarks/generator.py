@@ -2,9 +2,10 @@
 
     python -m benchmarks.generator [--prompts 500] [--folder client/weights/generator]
 
-Each prompt names a subject and one to three attributes that can be seen together; half of them in plain canonical words,
-half in the varied wording of captions. The judge is fallible, so what it grants the generated pictures is divided by what
-it grants renders of the same truths. The control counts the same pictures against the attributes of the next prompt.
+Each prompt names a subject and one to three attributes that can be seen together; half of them in plain
+canonical words, half in the varied wording of captions. The judge is fallible, so what it grants the
+generated pictures is divided by what it grants renders of the same truths. The control counts the same
+pictures against the attributes of the next prompt.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FIRST = 20_100_000  # picture numbers of the renders beside, and seeds of the pi
 
 
 def ask(number: int) -> tuple[Truth, str]:
-    """What prompt `number` asks for, and its wording."""
+    """Return what prompt `number` asks for, and its wording."""
     rng = random.Random(f"asked {number}")
     subject = SUBJECTS[number % len(SUBJECTS)]
     chosen: list[str] = []
@@ -59,7 +60,7 @@ def ask(number: int) -> tuple[Truth, str]:
 
 
 def count_shown(opinion: Opinion, truths: Sequence[Truth]) -> tuple[float, float, dict[str, float]]:
-    """Shares of subjects and attributes seen as asked, and the share in each category."""
+    """Return shares of subjects and attributes seen as asked, and the share in each category."""
     hits = {
         c: [opinion.shows(i, t.attributes[c]) for i, t in enumerate(truths) if c in t.attributes]
         for c in ATTRIBUTES

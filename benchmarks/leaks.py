@@ -2,9 +2,10 @@
 
     python -m benchmarks.leaks [--quick] [--out FILE]
 
-The attacks are those of `simulations.leaks`. Raw changes are the positive control: an attack that fails there says nothing. What
-chance alone finds is measured with the same candidates against people whom the vector has nothing to do with. Masked vectors are
-made by the device's own code for levels and by the ring's key stream, sums by the server's.
+The attacks are those of `simulations.leaks`. Raw changes are the positive control: an attack that fails there
+says nothing. What chance alone finds is measured with the same candidates against people whom the vector has
+nothing to do with. Masked vectors are made by the device's own code for levels and by the ring's key stream,
+sums by the server's.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ CONTEXT = hashlib.sha256(b"leaks").digest()
 
 
 def make_settings(clip: float, noise_multiplier: float, ring_bits: int = RING_BITS) -> SimpleNamespace:
-    """The grid of a round with a cohort's worth of noise, as the server would choose it."""
+    """Return the grid of a round with a cohort's worth of noise, as the server would choose it."""
     step, noise = finest_step(ring_bits, COHORT, clip=clip, noise_multiplier=noise_multiplier)
     return SimpleNamespace(step=step, clip=clip, noise=noise)
 
@@ -65,14 +66,14 @@ def label_people(people: Sequence[Person], pool: Pool, count: int) -> list[Label
 
 
 def train_all(encoder: EncoderWeights, people: Sequence[Labels]) -> Float32s:
-    """Everybody's raw change after one local step, (people, d)."""
+    """Return everybody's raw change after one local step, (people, d)."""
     with one_thread():
         found = dict(train_together(encoder, people, LocalSettings(), [ROUND_SEED] * len(people)))
     return np.stack([flatten(found[place]) for place in range(len(people))])
 
 
 def shield_all(encoder: EncoderWeights, changes: Float32s, settings: Any) -> NDArray[np.int64]:
-    """Everybody's levels by the device's own code, (people, d + 1), with noise from a key stream of their own."""
+    """Return everybody's noised levels by the device's own code, (people, d + 1)."""
     from palate.shared.encoder import unflatten
 
     base = encoder_hash(encoder)
@@ -88,7 +89,7 @@ def shield_all(encoder: EncoderWeights, changes: Float32s, settings: Any) -> NDA
 
 
 def masked_all(levels: NDArray[np.int64], settings: Any) -> Float32s:
-    """What a server makes of each device's masked vector alone, (people, d)."""
+    """Return what a server makes of each device's masked vector alone, (people, d)."""
     rows = []
     for place, one in enumerate(levels):
         ring = to_ring(one, RING_BITS)
@@ -112,10 +113,11 @@ def _key(purpose: str, place: int) -> bytes:
 def rebuild(
     vectors: Float32s, truths: Sequence[Float32s], attack: Callable[[int, Float32s], Float32s]
 ) -> dict[str, float]:
-    """How near an attack comes to each person's rows, and how near the same candidates come to everybody else's.
+    """Return how near an attack comes to each person's rows, and how near the same candidates come to everybody else's.
 
-    The figure of a person is the mean over rows of the best cosine; of chance the mean and the 99th percentile over all
-    pairs of a vector with another person. `attack` gets a person's place and vector and returns candidates.
+    The figure of a person is the mean over rows of the best cosine; of chance the mean and the 99th
+    percentile over all pairs of a vector with another person. `attack` gets a person's place and vector and
+    returns candidates.
     """
     own, others = [], []
     for place, vector in enumerate(vectors):
@@ -132,12 +134,13 @@ def rebuild(
 
 
 def inputs(encoder: EncoderWeights, pool: Pool, people: int, searches: int) -> dict[str, dict[str, float]]:
-    """All attacks on inputs, by name."""
+    """Return all attacks on inputs, by name."""
     found: dict[str, dict[str, float]] = {}
     crowd = make_people(people, SEED)
     many = label_people(crowd, pool, LABELS)
     few = [Labels(*(np.repeat(a[:1], 6, 0) for a in (one.features, one.liked, one.phrases))) for one in many]
-    # Verdicts that are all the same teach a head nothing that changes with the picture: every other one is turned round.
+    # Verdicts that are all the same teach a head nothing that changes with the picture: every other one is
+    # turned round.
     few = [Labels(one.features, np.arange(6) % 2 == 0, one.phrases) for one in few]
     update = train_locally(encoder, many[0], LocalSettings(), round=1, seed=ROUND_SEED)
     changes = train_all(encoder, many)
@@ -201,7 +204,7 @@ def _of_sum(found: Float32s, members: Sequence[Float32s], outside: Sequence[Floa
 
 
 def _order(count: int) -> NDArray[np.int64]:
-    """The order in which a device takes its labels, which the round's seed gives away."""
+    """Return the order in which a device takes its labels, which the round's seed gives away."""
     import torch
 
     return np.asarray(torch.randperm(count, generator=torch.Generator().manual_seed(ROUND_SEED)).numpy())
@@ -289,7 +292,7 @@ def run(*, quick: bool = False, cache: Path = Path("demo-out") / "liars" / "cach
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true", help="few people: does everything run?")
     p.add_argument("--out", type=Path, help="also write the figures there, as JSON")

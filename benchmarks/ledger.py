@@ -2,10 +2,11 @@
 
     python -m benchmarks.ledger [--quick]
 
-Sampled rounds: privacy loss distributions (Google's dp-accounting, which the ledger uses) against privacy random variables
-(Microsoft's prv-accountant), over a grid of noise, sampling and rounds. Rounds without sampling: both against the exact formula for
-the Gaussian (Balle and Wang 2018). Checks are timed on ledgers of a thousand rounds. Correlated noise is compared with
-independent noise of equal privacy by the noise in the prefix sums, which is what a model accumulates.
+Sampled rounds: privacy loss distributions (Google's dp-accounting, which the ledger uses) against privacy
+random variables (Microsoft's prv-accountant), over a grid of noise, sampling and rounds. Rounds without
+sampling: both against the exact formula for the Gaussian (Balle and Wang 2018). Checks are timed on ledgers
+of a thousand rounds. Correlated noise is compared with independent noise of equal privacy by the noise in the
+prefix sums, which is what a model accumulates.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Setting = tuple[float, float | None, int, float]  # noise multiplier, sampling, 
 
 
 def epsilon_by_prv(setting: Setting) -> float:
-    """The second accountant's epsilon."""
+    """Return the second accountant's epsilon."""
     from prv_accountant import GaussianMechanism, PoissonSubsampledGaussianMechanism, PRVAccountant
 
     multiplier, sampling, rounds, delta = setting
@@ -59,7 +60,7 @@ def epsilon_by_prv(setting: Setting) -> float:
 
 
 def epsilon_exact(setting: Setting) -> float:
-    """The exact epsilon of unsampled Gaussians, by bisection on the formula of Balle and Wang."""
+    """Return the exact epsilon of unsampled Gaussians, by bisection on the formula of Balle and Wang."""
     multiplier, _, rounds, delta = setting
     mu = math.sqrt(rounds) / multiplier
 
@@ -87,7 +88,7 @@ def epsilon_by_pld_alone(setting: Setting) -> float:
 
 
 def compare(quick: bool) -> list[Row]:
-    """Two accountants over a grid."""
+    """Compare two accountants over a grid."""
     n = 10_000
     delta = n**-1.1
     grid: list[Setting] = [
@@ -155,7 +156,7 @@ def timed(work: Callable[[], object], times: int) -> float:
 
 
 def checks(quick: bool) -> list[Row]:
-    """How long a check takes."""
+    """Return how long a check takes."""
     rounds, times = (50, 5) if quick else (1000, 50)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -190,7 +191,7 @@ def checks(quick: bool) -> list[Row]:
 
 
 def correlated() -> list[Row]:
-    """What correlated noise gains over independent noise of equal privacy."""
+    """Measure what correlated noise gains over independent noise of equal privacy."""
     figures = []
     for steps, separation in ((30, 3), (100, 10), (100, 50), (500, 20), (1000, 50)):
         bands = best_bands(steps, separation)
@@ -213,7 +214,7 @@ def correlated() -> list[Row]:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     return [*compare(quick), *checks(quick), *correlated()]
 
 

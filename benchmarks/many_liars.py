@@ -2,10 +2,11 @@
 
     python -m benchmarks.many_liars [--out FOLDER] [--quick] [--seeds N ...]
 
-One run of a federation for each cell of `simulations/experiments/many_liars.toml`; what is lost is counted in points of pairwise
-accuracy on people who took no part, against the same people with no liar and a plain mean. For the taste backdoor it is also
-counted how much more often a disliked picture with the pushed attribute is put above a liked one without it. Each cell is noted
-in FOLDER/cells.jsonl when it is done, and a run that was stopped goes on from there. Writes results.json, table.md and plot.png.
+One run of a federation for each cell of `simulations/experiments/many_liars.toml`; what is lost is counted in
+points of pairwise accuracy on people who took no part, against the same people with no liar and a plain mean.
+For the taste backdoor it is also counted how much more often a disliked picture with the pushed attribute is
+put above a liked one without it. Each cell is noted in FOLDER/cells.jsonl when it is done, and a run that was
+stopped goes on from there. Writes results.json, table.md and plot.png.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def cells(experiment: LiarsExperiment) -> Iterator[tuple[Cell, Defence]]:
 
 
 def run_cells(experiment: LiarsExperiment, out: Path) -> dict[Cell, LiarsOutcome]:
-    """Run what is not done yet and returns all runs of the experiment."""
+    """Run what is not done yet and return all runs of the experiment."""
     path = out / "cells.jsonl"
     done = read_cells(path, Cell, LiarsOutcome)
     pool = draw_pool(experiment.pictures, out / "cache")
@@ -81,7 +82,7 @@ def run_cells(experiment: LiarsExperiment, out: Path) -> dict[Cell, LiarsOutcome
 def points_lost(
     experiment: LiarsExperiment, done: dict[Cell, LiarsOutcome], share: float, attack: str, defence: str
 ) -> float:
-    """Points of accuracy lost against no liars and a plain mean without masks, the mean over seeds."""
+    """Return points of accuracy lost against no liars and a plain mean without masks, the mean over seeds."""
     lost = [
         done[Cell(seed, 0.0, NOBODY, PLAIN.name)].accuracy - done[Cell(seed, share, attack, defence)].accuracy
         for seed in experiment.seeds
@@ -150,7 +151,7 @@ def table(experiment: LiarsExperiment, found: dict[str, Any]) -> str:
 
 
 def plot(experiment: LiarsExperiment, found: dict[str, Any], path: Path) -> Path:
-    """Draws a heat map of the points lost for each share of liars."""
+    """Draw a heat map of the points lost for each share of liars."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -179,7 +180,7 @@ def plot(experiment: LiarsExperiment, found: dict[str, Any], path: Path) -> Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, default=Path("demo-out") / "many-liars")
     p.add_argument("--quick", action="store_true", help="a few rounds of a few people: does everything run?")

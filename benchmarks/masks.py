@@ -2,12 +2,13 @@
 
     python -m benchmarks.masks [--quick]
 
-50 devices, vectors of 75,000 values, 30 % of the devices gone after they have shared their secrets (the costliest moment), all in
-one process on one core. Each device trains with `train_locally` on 24 labels in one step, as the default settings say. Times are
-processor seconds of the same run, medians; two readings of "round" are given, since devices train side by side and here they
-take turns: all devices' work added up with the server's, and one device's (the mean) with the server's. What a network and polling
-add is in neither. The comparator of the bytes is the survivors' ring vectors alone; all messages that masks need count, both
-ways, those of the devices that dropped out too.
+50 devices, vectors of 75,000 values, 30 % of the devices gone after they have shared their secrets (the
+costliest moment), all in one process on one core. Each device trains with `train_locally` on 24 labels in one
+step, as the default settings say. Times are processor seconds of the same run, medians; two readings of
+"round" are given, since devices train side by side and here they take turns: all devices' work added up with
+the server's, and one device's (the mean) with the server's. What a network and polling add is in neither. The
+comparator of the bytes is the survivors' ring vectors alone; all messages that masks need count, both ways,
+those of the devices that dropped out too.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def draw_labels(rng: np.random.Generator) -> Labels:
 
 
 def masked_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> RoundCost:
-    """A masked round over the rows of `levels`, in which some devices drop out after sharing."""
+    """Run a masked round over the rows of `levels`, in which some devices drop out after sharing."""
     settings = MaskSettings(ring_bits=ring_bits)
     invitation = encode_invitation(Invitation(1, 0, "00" * 32, 1, LocalSettings(), settings, b""))
     identities = [Ed25519PrivateKey.generate() for _ in levels]
@@ -134,7 +135,7 @@ def masked_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> R
 
 
 def plain_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> RoundCost:
-    """The same round without masks: the same vectors packed, sent and added up."""
+    """Run the same round without masks: the same vectors packed, sent and added up."""
     watch = Watch()
     staying = [n for n in range(len(levels)) if n not in gone]
     sent = [
@@ -152,7 +153,7 @@ def plain_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> Ro
 
 
 def train_all(encoder: EncoderWeights, labels: Sequence[Labels], staying: Sequence[int]) -> float:
-    """Seconds in which the devices that stay train, one after the other."""
+    """Return the seconds that training takes, one device after the other."""
     began = time.process_time()
     for n in staying:
         train_locally(encoder, labels[n], LocalSettings(), round=1, seed=n)
@@ -160,7 +161,7 @@ def train_all(encoder: EncoderWeights, labels: Sequence[Labels], staying: Sequen
 
 
 def shielding() -> float:
-    """Seconds in which one device's change becomes levels, masked round or not: clipped, rotated, rounded, noised."""
+    """Return the seconds in which one device's change is clipped, rotated, rounded and noised."""
     rng = np.random.default_rng(6)
     change = {
         name: (1e-3 * rng.normal(size=shape)).astype(np.float32) for name, shape in SHARED_SHAPES.items()
@@ -175,7 +176,7 @@ def shielding() -> float:
 
 
 def in_groups(levels: NDArray[np.int64], size: int) -> dict[str, float]:
-    """What a masked round costs whose cohort is cut into groups that are summed each alone, 30 % of each gone."""
+    """Return what a masked round costs whose groups are summed alone, with 30 % of each gone."""
     groups = [levels[start : start + size] for start in range(0, len(levels), size)]
     found = [masked_round(one, set(range(round(size * GONE))), RING_BITS) for one in groups]
     staying = len(groups) * (size - round(size * GONE))
@@ -189,10 +190,10 @@ def in_groups(levels: NDArray[np.int64], size: int) -> dict[str, float]:
 
 
 def one_device(count: int) -> float:
-    """Seconds that one device's masks take in a cohort of so many, from its keys to what it reveals: a mean of some devices.
+    """Return seconds that one device's masks take in a cohort of so many, from its keys to what it reveals: a mean of some devices.
 
-    The others only advertise and endorse, with real keys. What they would have sealed for the device is random bytes, which cost
-    as much to refuse as to open.
+    The others only advertise and endorse, with real keys. What they would have sealed for the device is
+    random bytes, which cost as much to refuse as to open.
     """
     settings, values = MaskSettings(), 4_097
     invitation = encode_invitation(Invitation(1, 0, "00" * 32, 1, LocalSettings(), settings, b""))
@@ -237,7 +238,7 @@ def one_device(count: int) -> float:
 
 
 def by_cohort(sizes: Sequence[int]) -> dict[int, dict[str, float]]:
-    """What masks cost one device in cohorts of several sizes, with whom it shares, and over how few a server could get a sum."""
+    """Return what masks cost a device by the size of the cohort, its neighbours, and the smallest sum."""
     settings = MaskSettings()
     return {
         count: {
@@ -258,7 +259,7 @@ def expansion(ring_bits: int) -> float:
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """The rows: exactness, bytes, time."""
+    """Return the rows: exactness, bytes, time."""
     values, runs = (2_000, 1) if quick else (VALUES, RUNS)
     rng = np.random.default_rng(4)
     most = (1 << (OWN_BITS - 1)) - 1

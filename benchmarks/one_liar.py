@@ -1,11 +1,13 @@
 """One lying device in each round of the recommended private run: what it does to the encoder, with the server's bounds and without.
 
-    python -m benchmarks.one_liar [--out FOLDER] [--release shipped|weak] [--aims ...] [--seeds N ...] [--quick]
+    python -m benchmarks.one_liar [--out FOLDER] [--release shipped|weak] [--aims ...] [--seeds N ...]
+    [--quick]
 
-Runs docs/private-run.toml, twenty rounds of some 900 of 2,000 virtual people, once for each aim of `palate.simulations.attacks.one_liar`, each
-as it was before the bounds (the positive control) and as it is. From the shipped encoder one sees what a liar can do; from the one that
-was made weak on purpose, with nobody lying, what the bounds cost what people learn together. Each run is noted in
-FOLDER/cells.jsonl when it is done, and a benchmark that was stopped goes on from there.
+Runs docs/private-run.toml, twenty rounds of some 900 of 2,000 virtual people, once for each aim of
+`palate.simulations.attacks.one_liar`, each as it was before the bounds (the positive control) and as it is.
+From the shipped encoder one sees what a liar can do; from the one that was made weak on purpose, with nobody
+lying, what the bounds cost what people learn together. Each run is noted in FOLDER/cells.jsonl when it is
+done, and a benchmark that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ QUICK = Size(people=60, strangers=4, pictures=700, rounds=2, devices=30)
 
 
 def read_settings(size: Size) -> RunSettings:
-    """The run's settings where a registrar vouches, with so many rounds; with fewer devices the same noise for each, less than the sum needs."""
+    """Return the run's settings where a registrar vouches; with fewer devices each adds the same noise."""
     found = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
     found["privacy"]["honest_share"] = VOUCHED_SHARE
     found |= {"rounds": size.rounds, "devices": size.devices, "quorum": max(2, size.devices * 9 // 10)}
@@ -131,7 +133,7 @@ def holds(found: dict[Cell, OneLiarOutcome]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status, 1 where the bar is missed."""
+    """Run the command and return the exit status, 1 where the bar is missed."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, default=Path("demo-out") / "one-liar")
     p.add_argument("--release", choices=("shipped", "weak"), default="shipped")

@@ -2,10 +2,11 @@
 
     python -m benchmarks.oracle [--targets 30]
 
-Thirty people are asked whether they judged a picture with a certain feature, and one person which of the demo's pictures they judged.
-Half of the answers are yes. The control is the same attack on devices that tell when training fails, as they once did: it must be
-right, or the rest says nothing. On devices as they are, everything that is seen of a round (kinds and lengths of messages,
-refusals, the ledger, the outbox) is compared with what would be seen if the answer were the other one.
+Thirty people are asked whether they judged a picture with a certain feature, and one person which of the
+demo's pictures they judged. Half of the answers are yes. The control is the same attack on devices that tell
+when training fails, as they once did: it must be right, or the rest says nothing. On devices as they are,
+everything that is seen of a round (kinds and lengths of messages, refusals, the ledger, the outbox) is
+compared with what would be seen if the answer were the other one.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ def run(quick: bool = False, targets: int = TARGETS) -> list[Row]:
 
 
 def demo_pictures() -> Float32s:
-    """The first twelve pictures of the demo as a device sees them, (12, 216)."""
+    """Return the first twelve pictures of the demo as a device sees them, (12, 216)."""
     opened = [Image.open(path).convert("RGB") for path in sorted(demo_folder().glob("*.jpg"))[:PICTURES]]
     return picture_features(opened)
 
 
 def compare(name: str, own: EncoderWeights, targets: Sequence[Target]) -> Row:
-    """One row: of how many targets an answer differs from the twin's, beside how often the attack is right where devices tell."""
+    """Return one row: how many answers differ from the twin's, and how often the attack is right where devices tell."""
     rng = np.random.default_rng(5)
     before = [ask_openly(own, one) == one.truth for one in targets]
     tell, right = set[int](), list[bool]()

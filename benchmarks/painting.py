@@ -1,8 +1,8 @@
 """Personal pictures, many at once: the device's own conditioning, fidelity guard and evaluator round the stock pipeline.
 
-The same steps as `client/generator` and `client/creating` take for one person, batched: what goes in is made by
-`client/conditioning`, the guard draws a picture again at half the strengths, at most twice, when the picture tower no longer
-sees the subject, and candidates are ranked by the evaluator from the profile alone.
+The same steps as `client/generator` and `client/creating` take for one person, batched: what goes in is made
+by `client/conditioning`, the guard draws a picture again at half the strengths, at most twice, when the
+picture tower no longer sees the subject, and candidates are ranked by the evaluator from the profile alone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Painter:
         self.steps = steps
 
     def words(self, prompt: str, profile: Profile | None, taste: Taste, share: float = 1.0) -> Words:
-        """What the pipeline is given for a prompt and a profile, at a share of the strengths."""
+        """Return what the pipeline takes for a prompt and a profile, at a share of the strengths."""
         likes, dislikes = ((), ()) if profile is None else likes_and_dislikes(profile)
         dislike = taste.strength if taste.dislike_strength is None else taste.dislike_strength
         made = condition(
@@ -68,7 +68,7 @@ class Painter:
         return Words(made.prompt_embeds[0], made.negative_prompt_embeds[0], taste.guidance)
 
     def paint(self, asked: Sequence[Asked], taste: Taste = Taste(), *, what: str = "painting") -> Pictures:
-        """Pictures (n, 128, 128, 3) uint8; each depends on its own prompt, seed and profile alone."""
+        """Return pictures (n, 128, 128, 3) uint8; each depends on its own prompt, seed and profile alone."""
         if taste.mode == "guidance":
             return self._one_by_one(asked, taste, what)
         words = [self.words(prompt, profile, taste) for prompt, _, profile in asked]
@@ -89,7 +89,7 @@ class Painter:
         return out
 
     def _one_by_one(self, asked: Sequence[Asked], taste: Taste, what: str) -> Pictures:
-        """The mode with further terms of guidance cannot be batched: the generator draws picture after picture."""
+        """Return the pictures of the mode with further terms of guidance, which cannot be batched."""
         generator = load_generator(self.folder)
         out = np.zeros((len(asked), 128, 128, 3), np.uint8)
         for i, (prompt, seed, profile) in enumerate(
@@ -112,7 +112,7 @@ class Painter:
     def rank(
         self, pictures: Pictures, prompt: str, profile: Profile, encoder: EncoderWeights | None = None
     ) -> Float32s:
-        """What the device ranks candidates by, from the profile alone: no verdict was ever given, (n,)."""
+        """Return what the device ranks candidates by, from the profile alone: no verdict was ever given, (n,)."""
         from palate.client.eye.tower import FEATURES, load_tower, subject_of_prompt
         from palate.client.taste.evaluator import fit_evaluator
         from palate.client.taste.scoring import read_directions

@@ -2,11 +2,12 @@
 
     python -m benchmarks.personalization [--people 200] [--curve-people 40] [--pick-people 60] [--folder ...]
 
-For each person and prompt one picture is made with the profile and one without, of the same seed. Worth is the person's true
-weights times the judge's probabilities: the profile, the picture tower and the evaluator have no part in it. A pair is won
-when the personal picture is worth more; an equal pair counts as lost. The control asks how often person i prefers the
-picture made with person j's profile, over all other persons j. The curve over strength, the four modes and best-of-4 by the
-evaluator (which knows the profile alone, no verdict) are measured on fewer people.
+For each person and prompt one picture is made with the profile and one without, of the same seed. Worth is
+the person's true weights times the judge's probabilities: the profile, the picture tower and the evaluator
+have no part in it. A pair is won when the personal picture is worth more; an equal pair counts as lost. The
+control asks how often person i prefers the picture made with person j's profile, over all other persons j.
+The curve over strength, the four modes and best-of-4 by the evaluator (which knows the profile alone, no
+verdict) are measured on fewer people.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class PersonalGain:
     impersonal_subject: float
 
     def figures(self) -> dict[str, float]:
-        """As plain rounded numbers."""
+        """Return the figures as rounded numbers."""
         return {
             "pairs": self.pairs, "won": round(self.won, 4), "gain": round(self.gain, 3), "subject": round(self.subject, 4),
             "impersonal_subject": round(self.impersonal_subject, 4),
@@ -62,12 +63,12 @@ class Measurement:
     _plain: dict[tuple[str, int], tuple[Float64s, Float64s]] = field(default_factory=dict)
 
     def weights(self) -> Float64s:
-        """Everybody's true weights in units of utility, (people, 55)."""
+        """Return everybody's true weights in units of utility, (people, 55)."""
         rows = [[p.person.weights.get(v, 0.0) / p.person.spread for v in VALUES] for p in self.pupils]
         return np.array(rows, float)
 
     def plain(self, wishes: Sequence[Wish]) -> Opinion:
-        """The judge's opinion of the impersonal pictures; each prompt and seed is painted once."""
+        """Return the judge's opinion of the impersonal pictures; each prompt and seed is painted once."""
         fresh = list(
             dict.fromkeys((w.prompt, w.seed) for w in wishes if (w.prompt, w.seed) not in self._plain)
         )
@@ -78,12 +79,12 @@ class Measurement:
         return Opinion(np.stack([k[0] for k in kept]), np.stack([k[1] for k in kept]))
 
     def personal(self, wishes: Sequence[Wish], taste: Taste, what: str) -> Opinion:
-        """The judge's opinion of the personal pictures."""
+        """Return the judge's opinion of the personal pictures."""
         asked = [(w.prompt, w.seed, self.pupils[w.pupil].profile) for w in wishes]
         return self.judge(self.painter.paint(asked, taste, what=what))
 
     def compare(self, wishes: Sequence[Wish], personal: Opinion) -> PersonalGain:
-        """How the personal pictures fare, each judged by the true taste of the person who wished for it."""
+        """Return how the personal pictures fare, each judged by the true taste of the person who wished for it."""
         plain = self.plain(wishes)
         weights = self.weights()[[w.pupil for w in wishes]]
         gains = ((personal.values - plain.values) * weights).sum(1)
@@ -94,7 +95,7 @@ class Measurement:
         )  # fmt: skip
 
     def control(self, wishes: Sequence[Wish], personal: Opinion) -> dict[str, float]:
-        """How often a person prefers the picture made with another's profile to the impersonal one, over all others."""
+        """Return how often a person prefers the picture of another's profile to the impersonal one."""
         change = personal.values - self.plain(wishes).values  # (wishes, 55)
         won = change @ self.weights().T > 0  # (wishes, people)
         makers = np.array([w.pupil for w in wishes])
@@ -116,7 +117,8 @@ class Measurement:
     ) -> list[PersonalGain]:
         """Best of several candidates by the device's evaluator, beside the impersonal picture of the seed that was picked.
 
-        One outcome for each encoder that the evaluator stands on, None for the shipped one; all choose among the same pictures.
+        One outcome for each encoder that the evaluator stands on, None for the shipped one; all choose among
+        the same pictures.
         """
         many = [replace(w, seed=w.seed + k) for w in wishes for k in range(CANDIDATES)]
         asked = [(w.prompt, w.seed, self.pupils[w.pupil].profile) for w in many]

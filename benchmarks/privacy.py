@@ -2,8 +2,9 @@
 
     python -m benchmarks.privacy [--out FOLDER]
 
-Runs `python -m palate.simulations.experiments.privacy_cost` (10,000 people, five seeds; about forty minutes on two quiet cores, and it
-goes on where it was ended), or reads the results.json that it left in the folder. With --quick one seed and 300 people, which says little.
+Runs `python -m palate.simulations.experiments.privacy_cost` (10,000 people, five seeds; about forty minutes
+on two quiet cores, and it goes on where it was ended), or reads the results.json that it left in the folder.
+With --quick one seed and 300 people, which says little.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ EPSILON = 2.0
 
 
 def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
-    """The rows of an experiment's results.json."""
+    """Return the rows of an experiment's results.json."""
     from palate.simulations.experiments.privacy_cost_report import rows_of
 
     found = rows_of(results)

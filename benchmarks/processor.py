@@ -1,7 +1,7 @@
 """Processor seconds of processes that are at work, by what they are, at the end of each round: read from Linux's /proc.
 
-Wall time says how long a round takes on a machine with whatever else it does; processor time says what the round itself takes.
-The first round of a run is left out: it loads libraries.
+Wall time says how long a round takes on a machine with whatever else it does; processor time says what the
+round itself takes. The first round of a run is left out: it loads libraries.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Virtual people who teach the device by comments alone, and the prompts that they ask for.
 
-Used by `personalization`. The people's tastes are known to the measurement only: what the device learns is what the real
-extractor reads out of their words about rendered pictures, without verdicts, merged by the real profile.
+Used by `personalization`. The people's tastes are known to the measurement only: what the device learns is
+what the real extractor reads out of their words about rendered pictures, without verdicts, merged by the real
+profile.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Wish:
 
 
 def teach_person(person: Person, comments: int = COMMENTS) -> Profile:
-    """The profile after this many comments on rendered pictures, no verdict given."""
+    """Return the profile after this many comments on rendered pictures, no verdict given."""
     rng = random.Random(f"pupil {person.seed} {person.id}")
     evidence = []
     for k in range(comments):

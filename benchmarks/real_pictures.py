@@ -2,11 +2,11 @@
 
     python -m benchmarks.real_pictures PATH/tastes.json
 
-For each person and picture: an evaluator is fitted on the verdicts and comments of all the other pictures, and scores the
-one left out. The figure is the area under the curve of these scores per person, mean over people. Beside it: verdicts
-alone, comments alone, the crowd's opinion, and each person's pictures scored by the evaluators of the others.
-The file is {"tastes": {PERSON: [{"image", "liked", "comment"}]}}, image paths relative to it. Without the file there is
-nothing to measure, and one line says so.
+For each person and picture: an evaluator is fitted on the verdicts and comments of all the other pictures,
+and scores the one left out. The figure is the area under the curve of these scores per person, mean over
+people. Beside it: verdicts alone, comments alone, the crowd's opinion, and each person's pictures scored by
+the evaluators of the others. The file is {"tastes": {PERSON: [{"image", "liked", "comment"}]}}, image paths
+relative to it. Without the file there is nothing to measure, and one line says so.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ def read_tastes(path: Path) -> dict[str, Judged]:
 
 
 def tastes_of(mentions: Mapping[int, tuple[Mention, ...]]) -> dict[str, float]:
-    """The profile of some comments, by their numbers."""
+    """Return the profile of some comments, by their numbers."""
     return build_profile([Evidence(f"{i:03d}", f"{i:03d}", given) for i, given in mentions.items()]).signed()
 
 
 @cache
 def direction_of(phrase: str) -> Float32s:
-    """The place of a phrase in the taste space."""
+    """Return the place of a phrase in the taste space."""
     return project_sentences(load_encoder(), SentenceTower().embed([phrase]))[0]
 
 
@@ -87,7 +87,7 @@ def leave_one_out(
     other: Judged | None = None,
     settings: Settings | None = None,
 ) -> float:
-    """The area under the curve of each picture's score by an evaluator that saw all the others.
+    """Return the area under the curve of each picture's score by an evaluator that saw all the others.
 
     With `other`, that person's verdicts and comments (again without this picture) are given instead.
     """
@@ -109,7 +109,7 @@ def leave_one_out(
 
 
 def measure(people: Mapping[str, Judged]) -> dict[str, float]:
-    """All figures, per person and mean."""
+    """Return all figures, per person and mean."""
     ways = {
         "verdicts and comments": {"verdicts": True, "comments": True},
         "verdicts alone": {"verdicts": True, "comments": False},

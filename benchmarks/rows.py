@@ -15,9 +15,9 @@ from typing import Any
 class Row:
     """One measured figure.
 
-    `figure` is a number, or words where several numbers belong together; `bar` is the rule in words ("at least 85 %");
-    `holds` says whether the figure meets it; `command` measures it again; `extra` holds further figures as plain JSON
-    values: counts, the judge's own accuracy, curves, controls.
+    `figure` is a number, or words where several numbers belong together; `bar` is the rule in words ("at
+    least 85 %"); `holds` says whether the figure meets it; `command` measures it again; `extra` holds further
+    figures as plain JSON values: counts, the judge's own accuracy, curves, controls.
     """
 
     row: str

@@ -2,9 +2,10 @@
 
     python -m benchmarks.sentiment
 
-Two sets, without pictures: 1,500 comments of forty invented people with marks on the looks (`simulations/crowd/marked.py` says who wrote them),
-and the development comments of eight invented people whom nobody worked on, labelled by attribute. Each is read by the rules alone
-and by rules and network together, as devices do; the network alone is asked for all marks of the first, also those that no rule sees.
+Two sets, without pictures: 1,500 comments of forty invented people with marks on the looks
+(`simulations/crowd/marked.py` says who wrote them), and the development comments of eight invented people
+whom nobody worked on, labelled by attribute. Each is read by the rules alone and by rules and network
+together, as devices do; the network alone is asked for all marks of the first, also those that no rule sees.
 """
 
 from __future__ import annotations

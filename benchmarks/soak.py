@@ -2,9 +2,10 @@
 
     python -m benchmarks.soak [--rounds 200] [--devices 20] [--kill-every 6]
 
-Devices run in four processes with the code of `palate join`. Every few rounds one of them, or the server, is killed outright
-(SIGKILL) and started again. In the end every round must be kept once and in order, and the server's memory must be flat: the most
-that it had in the last quarter of its longest life over the most in the second quarter.
+Devices run in four processes with the code of `palate join`. Every few rounds one of them, or the server, is
+killed outright (SIGKILL) and started again. In the end every round must be kept once and in order, and the
+server's memory must be flat: the most that it had in the last quarter of its longest life over the most in
+the second quarter.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class Soak:
         self.nodes(place)
 
     def rounds(self) -> list[dict[str, Any]]:
-        """The rounds that were kept."""
+        """Return the rounds that were kept."""
         with contextlib.suppress(OSError):
             return [json.loads(line) for line in (self.home / "rounds.jsonl").read_text().splitlines()]
         return []

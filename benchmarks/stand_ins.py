@@ -2,10 +2,11 @@
 
     python -m benchmarks.stand_ins [--devices 1000] [--rounds 3]
 
-What a server can serve cannot be seen with devices that compute on the same machine. A stand-in keeps one connection, takes a task,
-checks that its bytes are those of the hash it is named by, and gives random bytes as long as the answer to it would be. A round
-is four exchanges with the sizes of a masked round; this program asks them through the server's own socket, as the process
-that runs the rounds does, while a run waits for more devices than there will be. The first round does not count.
+What a server can serve cannot be seen with devices that compute on the same machine. A stand-in keeps one
+connection, takes a task, checks that its bytes are those of the hash it is named by, and gives random bytes
+as long as the answer to it would be. A round is four exchanges with the sizes of a masked round; this program
+asks them through the server's own socket, as the process that runs the rounds does, while a run waits for
+more devices than there will be. The first round does not count.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def run_crowd(devices: int, bar: float, rounds: int) -> Row:
         stage.serve("start", "--port", str(port))
         server = int(read_note(stage.server.home / "server.json")["pid"])
         socket = Path(read_note(stage.server.home / "server.json")["socket"])
-        # A run must be at work for anybody to be asked; it waits for one device more, and asks nothing itself.
+        # A run must be at work for anybody to be asked; it waits for one device more, and asks nothing
+        # itself.
         waiting = ("--wait", "36000", "--devices", str(devices + 1), "--quorum", str(devices + 1))
         stage.serve("run", "--detach", "--unmasked", *waiting)
         shares = [len(range(part, devices, PROCESSES)) for part in range(PROCESSES)]
@@ -204,7 +206,7 @@ class StandIn:
 
 
 def _wire_of(tree: Any, record: bytes) -> bytes:
-    """The bytes of a task, whose record must be the one that the tree names; raises RuntimeError."""
+    """Return the bytes of a task, whose record must be the one that the tree names; raises RuntimeError."""
     from flwr.app import ConfigRecord
     from flwr.supercore.inflatable import inflatable_object
 
@@ -218,7 +220,7 @@ def _wire_of(tree: Any, record: bytes) -> bytes:
 
 
 def _reply(node: Any, message: Any, wire: bytes) -> bytes:
-    """The body of a call that gives an answer."""
+    """Return the body of a call that gives an answer."""
     from flwr.app import ConfigRecord, Message, RecordDict
     from flwr.app.message import remove_content_from_message
     from flwr.common.serde import message_to_proto

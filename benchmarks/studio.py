@@ -1,7 +1,8 @@
 """Many pictures at once from the shipped generator, and the judge that looks at them with its own accuracy beside it.
 
-The stock pipeline paints; only the embeddings that go in differ. Seeds name the noise of each single picture, so a picture
-does not depend on what else is in its batch, and a personal picture can be set beside the impersonal one of the same seed.
+The stock pipeline paints; only the embeddings that go in differ. Seeds name the noise of each single picture,
+so a picture does not depend on what else is in its batch, and a personal picture can be set beside the
+impersonal one of the same seed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Studio:
 
     @torch.inference_mode()
     def words(self, prompts: Sequence[str], guidance: float = DEFAULT_GUIDANCE) -> list[Words]:
-        """The plain words of prompts, as the stock pipeline encodes them."""
+        """Return the plain words of prompts, as the stock pipeline encodes them."""
         device = self.pipeline.device
         out: list[Words] = []
         for start in range(0, len(prompts), 64):
@@ -81,7 +82,7 @@ class Studio:
 
 @lru_cache(maxsize=1)
 def ask_judge(count: int = 1000) -> tuple[Judge, JudgeAccuracy]:
-    """The judge and what it reaches on fresh renders, measured once in a run; printed, for it stands beside every use."""
+    """Return the judge and what it reaches on fresh renders, measured once in a run and printed."""
     judge = load_judge()
     with tqdm(total=count, desc="measuring the judge", unit="render", mininterval=2, disable=None) as bar:
         accuracy = measure_judge(judge, count, progress=bar.update)
@@ -90,7 +91,7 @@ def ask_judge(count: int = 1000) -> tuple[Judge, JudgeAccuracy]:
 
 
 def judge_figures(accuracy: JudgeAccuracy) -> dict[str, float]:
-    """The judge's own accuracy as plain numbers for a row's extra figures."""
+    """Return the judge's own accuracy as plain numbers for a row's extra figures."""
     return {
         "judge_subject": round(accuracy.subject, 4),
         "judge_attribute": round(accuracy.attribute, 4),

@@ -2,8 +2,9 @@
 
     python -m benchmarks.unseen_words [--each 8] [--folder client/weights/generator]
 
-The words are `captions.UNSEEN_SUBJECT_WORDS`. All captions of the training recipe are written again and searched first; a
-word that is found in one, in whatever sense, is named and left out. The known word gets the same wording and seeds.
+The words are `captions.UNSEEN_SUBJECT_WORDS`. All captions of the training recipe are written again and
+searched first; a word that is found in one, in whatever sense, is named and left out. The known word gets the
+same wording and seeds.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ FRAMES = (
 
 
 def training_texts(captions: int = CAPTIONS) -> Iterator[str]:
-    """Every text that the generator met: the captions of `recipes/conditions`, and the pieces its short prompts are made of."""
+    """Return every text that the generator met: captions of `recipes/conditions` and pieces of short prompts."""
     for number in range(captions):
         rng, truth = random.Random(f"caption {number}"), truth_of(number)
         yield attributes_only(rng, truth) if rng.random() < 0.06 else caption(rng, truth)
@@ -58,7 +59,7 @@ def training_texts(captions: int = CAPTIONS) -> Iterator[str]:
 
 
 def find_used(words: Iterable[str], texts: Iterable[str]) -> set[str]:
-    """Those of the words that occur in the texts, as whole words, singular or plural."""
+    """Return those of the words that occur in the texts, as whole words, singular or plural."""
     pattern = re.compile(
         r"(?<![a-z-])(" + "|".join(sorted(map(re.escape, words), key=len, reverse=True)) + r")s?(?![a-z-])"
     )
@@ -66,7 +67,7 @@ def find_used(words: Iterable[str], texts: Iterable[str]) -> set[str]:
 
 
 def phrase(word: str, number: int) -> str:
-    """A prompt with the word; the same number gives the same wording round it."""
+    """Return a prompt with the word; the same number gives the same wording round it."""
     article = "" if word in PLURAL else "an " if word[0] in "aeiou" else "a "
     return FRAMES[number % len(FRAMES)].format(article + word)
 

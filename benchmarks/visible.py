@@ -2,9 +2,10 @@
 
     python -m benchmarks.visible [--pictures 3000]
 
-People are shown pictures with four or five attributes, which may hide each other. The judge, whose own accuracy on plainer
-renders stands beside, says how often it names the subject and each attribute; the pairs at the end are those in which the
-first is seldom found beside the second, and are candidates for what the world must not draw together.
+People are shown pictures with four or five attributes, which may hide each other. The judge, whose own
+accuracy on plainer renders stands beside, says how often it names the subject and each attribute; the pairs
+at the end are those in which the first is seldom found beside the second, and are candidates for what the
+world must not draw together.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SEEN_TOGETHER = 12  # pairs that met less often say nothing
 
 
 def hidden_pairs(opinion: Opinion, truths: list[Truth]) -> dict[str, float]:
-    """How often the first attribute of each pair is named in pictures that show both, rarest first: the worst thirty."""
+    """Return the thirty pairs whose first attribute is named most rarely in pictures that show both."""
     found: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for i, truth in enumerate(truths):
         values = truth.values()

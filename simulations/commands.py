@@ -1,6 +1,7 @@
 """`palate simulate NAME_OR_FILE`: a federation of virtual people on this machine, and what it was worth.
 
-The command line finds this group by the entry point `palate.commands`. Progress goes to stderr, the table or one JSON object to stdout.
+The command line finds this group by the entry point `palate.commands`. Progress goes to stderr, the table or
+one JSON object to stdout.
 """
 
 from __future__ import annotations

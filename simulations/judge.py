@@ -1,10 +1,11 @@
 """The independent judge: says which subject and which attributes a picture shows, and took no part in any training.
 
-Claims about generated pictures are read off this classifier, never off the evaluator that ranks candidates: it learned
-from renders alone (`recipes/judge`, picture numbers that no other recipe uses), has an architecture of its own (a residual
-network of full pre-activation, He et al., ECCV 2016, with squeeze-and-excitation, Hu et al., CVPR 2018), and no code of
-the device imports it. It is fallible: `measure_judge` says how often it is right on fresh renders, and every benchmark that
-asks the judge prints that beside its own figure.
+Claims about generated pictures are read off this classifier, never off the evaluator that ranks candidates:
+it learned from renders alone (`recipes/judge`, picture numbers that no other recipe uses), has an
+architecture of its own (a residual network of full pre-activation, He et al., ECCV 2016, with
+squeeze-and-excitation, Hu et al., CVPR 2018), and no code of the device imports it. It is fallible:
+`measure_judge` says how often it is right on fresh renders, and every benchmark that asks the judge prints
+that beside its own figure.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Residual(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output."""
+        """Return the block's output."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         gate = torch.sigmoid(self.excite(F.silu(self.squeeze(h.mean((2, 3))))))
@@ -69,8 +70,8 @@ class Residual(nn.Module):
 class JudgeNetwork(nn.Module):
     """Pictures (n, 3, 128, 128) in [-1, 1] to logits (n, 80): the subjects, then each category's values and its "none".
 
-    Shapes are seen at half the size by the residual stages, textures and colours at full size by patches of 8 × 8, whose
-    answers are only averaged over the picture. The head reads both.
+    Shapes are seen at half the size by the residual stages, textures and colours at full size by patches of 8
+    × 8, whose answers are only averaged over the picture. The head reads both.
     """
 
     def __init__(self) -> None:
@@ -89,7 +90,7 @@ class JudgeNetwork(nn.Module):
         self.head = nn.Linear(HIDDEN, LOGITS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits, (n, 80)."""
+        """Return the logits, (n, 80)."""
         patches = self.patches(x)
         levels = [patches, self.mix(F.silu(self.patch_norm(patches))), self.stem(F.avg_pool2d(x, 2))]
         for stage in self.stages:
@@ -100,7 +101,7 @@ class JudgeNetwork(nn.Module):
 
 
 def to_network(pictures: NDArray[np.uint8]) -> Tensor:
-    """Pictures (n, 128, 128, 3) uint8 as the network takes them, (n, 3, 128, 128) in [-1, 1].
+    """Return pictures (n, 128, 128, 3) uint8 as the network takes them, (n, 3, 128, 128) in [-1, 1].
 
     Raises ValueError for another shape or type.
     """
@@ -123,25 +124,25 @@ class Opinion:
     values: Float32s
 
     def __len__(self) -> int:
-        """How many pictures were judged."""
+        """Return how many pictures were judged."""
         return len(self.subjects)
 
     def names_subject(self, subjects: Sequence[str]) -> NDArray[np.bool_]:
-        """Whether the likeliest subject of each picture is the one given for it, (n,)."""
+        """Return whether the likeliest subject of each picture is the one given for it, (n,)."""
         named: NDArray[np.bool_] = self.subjects.argmax(1) == np.array(
             [SUBJECTS.index(s) for s in subjects], int
         )
         return named
 
     def shows(self, picture: int, value: str) -> bool:
-        """Whether `value` is the likeliest answer in its category, "none of them" included."""
+        """Return whether `value` is the likeliest answer in its category, "none of them" included."""
         rivals = [VALUES.index(v) for v in ATTRIBUTES[CATEGORY_OF[value]]]
         own = self.values[picture, VALUES.index(value)]
         shares = self.values[picture, rivals]
         return bool(own >= shares.max() and own >= 1 - shares.sum())
 
     def utilities(self, person: Person) -> Float32s:
-        """What each picture is worth to a person of known taste, expected under the judge's probabilities, (n,).
+        """Return what each picture is worth to a person of known taste, expected under the judge's probabilities, (n,).
 
         In the units of `people.true_utility`: standard deviations over shown pictures.
         """
@@ -171,7 +172,7 @@ class Judge:
 
 @lru_cache(maxsize=2)
 def load_judge(path: Path = WEIGHTS) -> Judge:
-    """The judge that ships with the simulations. Raises FileNotFoundError when its weights are missing."""
+    """Return the judge that ships with the simulations. Raises FileNotFoundError when its weights are missing."""
     from safetensors.torch import load_file
 
     if not path.exists():
@@ -195,7 +196,7 @@ class JudgeAccuracy:
     utility: float  # correlation of judged and true utility, over virtual people
 
     def __str__(self) -> str:
-        """One line, to be printed beside whatever the judge says."""
+        """Return one line, to be printed with every opinion of the judge."""
         return (
             f"judge on {self.pictures} fresh renders: subject {self.subject:.1%}, drawn attribute {self.attribute:.1%}, "
             f"empty category filled {self.invented:.1%}, correlation of judged with true utility {self.utility:.3f}"
@@ -203,7 +204,7 @@ class JudgeAccuracy:
 
 
 def score_truths(opinion: Opinion, truths: Sequence[Truth]) -> tuple[float, float, float, dict[str, float]]:
-    """Shares of subjects named, attributes named, empty categories filled, and of each value named where it was drawn."""
+    """Return the shares of subjects and attributes named, of empty categories filled, and of each value named."""
     named = {v: [opinion.shows(i, v) for i, t in enumerate(truths) if t.shows(v)] for v in VALUES}
     flat = [hit for hits in named.values() for hit in hits]
     empty = [

@@ -1,9 +1,9 @@
 """The map of the house: which room imports which, counted for any tree of this project, an older one too.
 
-A room is a folder in client/, server/, shared/ or simulations/, or a file that lies directly in one of them. An
-arrow leads from a room to another that it imports, inside functions too. A circle is a group of rooms that all
-reach one another. The same is counted for single files. Arrows between the four are left out: the contracts in
-`pyproject.toml` hold those.
+A room is a folder in client/, server/, shared/ or simulations/, or a file that lies directly in one of them.
+An arrow leads from a room to another that it imports, inside functions too. A circle is a group of rooms that
+all reach one another. The same is counted for single files. Arrows between the four are left out: the
+contracts in `pyproject.toml` hold those.
 
     python tests/rooms.py                     # this tree
     git archive a123d99 | tar -x -C OLD       # an older one, into an empty folder OLD

@@ -1,7 +1,8 @@
 """The main job from end to end, on what ships: comments in, pictures that fit the taste out.
 
-Here the parts are put together for real: shipped weights, shipped pictures and comments, the command line and the façade.
-How well it goes over many people is for the benchmarks; here stands what must hold for every single one.
+Here the parts are put together for real: shipped weights, shipped pictures and comments, the command line and
+the façade. How well it goes over many people is for the benchmarks; here stands what must hold for every
+single one.
 """
 
 import json
@@ -117,8 +118,8 @@ def test_forgetting_leaves_profile_evaluator_and_adapter_as_in_a_twin_that_never
         assert not same_evaluator(own, with_it)
         assert device.vault.get("adapter", "only") == twin.vault.get("adapter", "only")
         assert device.vault.get("adapter", "only") != adapter_with_it
-        # Nothing of the forgotten comment is left in any record. The twin came out of a backup, and notes besides that it
-        # was restored and what its account spent.
+        # Nothing of the forgotten comment is left in any record. The twin came out of a backup, and notes
+        # besides that it was restored and what its account spent.
         names = [(type_, id_) for type_ in device.vault.types() for id_ in device.vault.list(type_)]
         twins_names = [(type_, id_) for type_ in twin.vault.types() for id_ in twin.vault.list(type_)]
         assert set(twins_names) - set(names) == {("privacy spent", "only"), ("privacy restored", "only")}

@@ -152,7 +152,8 @@ def test_no_command_leaves_anything_personal_in_the_clear(search: Search, tmp_pa
     palate(search, "erase", "--yes")
     palate(search, "import", str(tmp_path / "home" / "taste.palate"))
     palate(search, "doctor", "--no-measure")
-    # The pictures that were asked for are the person's own; they say how they were made and nothing about the person.
+    # The pictures that were asked for are the person's own; they say how they were made and nothing about the
+    # person.
     search.roots = (pictures,)
     assert not [where for where in search.find() if "sheet" not in where]
 

@@ -1,15 +1,17 @@
 """A canary's audit of privacy figures: how well does the best guess tell whether one device's change is in a sum?
 
-Where it stands in the flow: nowhere; it attacks what `server.ledger` and `client.privacy.budget` promise. One device, the canary, sends the longest
-change that it may. Whoever guesses knows everything else: its change, the rotation, the changes of all others, and in rounds that
-were sampled who took part. What is left is noise, made by the device's own code (`to_levels`, `discrete_gaussian`) at what a server's
-settings make of it (`mask_settings` with fewer numbers, so that thousands of sums take seconds). Masks cancel exactly and are left out. Devices
-that are silent send their part without noise, as made-up ones would.
+Where it stands in the flow: nowhere; it attacks what `server.ledger` and `client.privacy.budget` promise. One
+device, the canary, sends the longest change that it may. Whoever guesses knows everything else: its change,
+the rotation, the changes of all others, and in rounds that were sampled who took part. What is left is noise,
+made by the device's own code (`to_levels`, `discrete_gaussian`) at what a server's settings make of it
+(`mask_settings` with fewer numbers, so that thousands of sums take seconds). Masks cancel exactly and are
+left out. Devices that are silent send their part without noise, as made-up ones would.
 
-The guess is the sum's projection on the canary's levels, above a threshold or below. The threshold is chosen on one half of the sums
-and judged on the other: with a confidence of 95 % epsilon is at least log((hits - delta) / false alarms), by Clopper and Pearson's bounds on
-both (Jagielski, Ullman and Oprea, "Auditing differentially private machine learning", NeurIPS 2020). A figure that is shown and lies
-below that is wrong. That the audit can find something is seen where a figure counts on noise that is not there.
+The guess is the sum's projection on the canary's levels, above a threshold or below. The threshold is chosen
+on one half of the sums and judged on the other: with a confidence of 95 % epsilon is at least log((hits -
+delta) / false alarms), by Clopper and Pearson's bounds on both (Jagielski, Ullman and Oprea, "Auditing
+differentially private machine learning", NeurIPS 2020). A figure that is shown and lies below that is wrong.
+That the audit can find something is seen where a figure counts on noise that is not there.
 """
 
 from __future__ import annotations
@@ -109,7 +111,7 @@ def audit(within: Float64s, without: Float64s, delta: float = DELTA) -> float:
 
 
 def _bound(within: Float64s, without: Float64s, threshold: float, sign: int, delta: float) -> float:
-    """The lower bound on epsilon from one threshold: above it the canary is said to be there, or with -1 below it not to be."""
+    """Return the lower bound on epsilon from one threshold, above which (with -1: below) the guess is made."""
     right, wrong = (within, without) if sign > 0 else (without, within)
     hits, alarms = (int((sign * one > sign * threshold).sum()) for one in (right, wrong))
     likely, rarely = _interval(hits, len(right))[0], _interval(alarms, len(wrong))[1]
@@ -127,7 +129,7 @@ def _interval(found: int, tries: int) -> tuple[float, float]:
 
 
 def _noise(masks: MaskSettings, adding: int, sums: int, source: Source, direction: Float64s) -> Float64s:
-    """The projections of so many sums of the noise of `adding` devices."""
+    """Return the projections of so many sums of the noise of `adding` devices."""
     found = []
     for begin in range(0, sums, _CHUNK):
         shape = (min(_CHUNK, sums - begin), COUNT + 1)

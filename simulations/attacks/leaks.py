@@ -1,16 +1,17 @@
 """Attacks on ourselves: what a server could rebuild of a person from what leaves the device.
 
-Where it stands in the flow: `benchmarks.leaks` trains virtual people's devices and puts before these attacks, one after the other,
-a raw change of the encoder (where they must succeed, or the test is void), the masked vector of one device, and the sum of a
-cohort with and without noise.
+Where it stands in the flow: `benchmarks.leaks` trains virtual people's devices and puts before these attacks,
+one after the other, a raw change of the encoder (where they must succeed, or the test is void), the masked
+vector of one device, and the sum of a cohort with and without noise.
 
     invert_layer       a layer's weight change over its bias change, row by row, gives the layer's inputs: exactly for one label,
-                       mixed for several (Phong et al., IEEE TIFS 2018; Geiping et al., NeurIPS 2020, proposition 3.1)
+                       mixed for several (Phong et al., IEEE TIFS 2018; Geiping et al., NeurIPS 2020,
+                       proposition 3.1)
     match_gradient     pictures, verdicts and words are searched whose change points the same way (Geiping et al., NeurIPS 2020)
     infer_preferences  who likes what, by ridge regression from changes to tastes over people that the attacker knows
 
-The attacker is strong: it knows the encoder, the settings, the seed of the round (so which labels the head was fitted on and how
-features were shaken), and how many labels there are, which of them with words.
+The attacker is strong: it knows the encoder, the settings, the seed of the round (so which labels the head
+was fitted on and how features were shaken), and how many labels there are, which of them with words.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ _RIDGES: Final = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 def invert_layer(change: Float32s, layer: str = "picture.hidden") -> Float32s:
     """Return what a change (d,) says of a layer's inputs: its weight rows over their bias entries, (units that say anything, in).
 
-    `picture.hidden` gives standardized picture features, `sentence.taste` mean embeddings of a comment's phrases.
+    `picture.hidden` gives standardized picture features, `sentence.taste` mean embeddings of a comment's
+    phrases.
     """
     tensors = unflatten(change)
     weight, bias = tensors[f"{layer}.weight"], tensors[f"{layer}.bias"]
@@ -71,8 +73,9 @@ def match_gradient(
 ) -> Float32s:
     """Return standardized features (n, 216) whose one local step would point the way of the change (d,).
 
-    `spoken` (n,) says which labels had words, in the order in which the device took them; `seed` is the round's. Verdicts and
-    phrases are searched too. The first guess is what `invert_layer` finds. Several local steps are attacked as if they were one.
+    `spoken` (n,) says which labels had words, in the order in which the device took them; `seed` is the
+    round's. Verdicts and phrases are searched too. The first guess is what `invert_layer` finds. Several
+    local steps are attacked as if they were one.
     """
     one = LocalSettings(**{**vars(settings), "steps": 1})
     batch, kept, noise = _known(encoder, len(spoken), one, seed)
@@ -131,7 +134,7 @@ def _first_guess(found: Float32s, shape: tuple[int, int], g: torch.Generator) ->
 def _known(
     encoder: EncoderWeights, count: int, settings: LocalSettings, seed: int
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """What the seed alone says: the padded batch of a device with `count` labels, which features are kept, what is added."""
+    """Return what the seed alone says of a batch with `count` labels: features kept, noise added, padding."""
     mean, scale = encoder.tensors["feature.mean"], encoder.tensors["feature.scale"]
     nothing = np.zeros((count, SENTENCE_FEATURES), np.float32)
     batches = []
@@ -149,7 +152,7 @@ def _slopes(
     batch: Mapping[str, Tensor],
     alignment: float,
 ) -> dict[str, Tensor]:
-    """The gradient of one local step by each shared tensor, differentiable by what it was computed from."""
+    """Return the gradient of one local step by each shared tensor, differentiable by what it was computed from."""
     names = {"picture.hidden": "x", "sentence.taste": "phrases"}
     now = {n: F.linear(batch[x], start[f"{n}.weight"], start[f"{n}.bias"]) for n, x in names.items()}
     for name in ("picture.taste.weight", "picture.taste.bias"):
@@ -169,10 +172,11 @@ def _losses(
     support: Tensor,
     alignment: float,
 ) -> Tensor:
-    """What a device descends, as a loss: `local_training` has its slopes by hand, which cannot be searched through.
+    """Return what a device descends, as a loss: `local_training` has its slopes by hand, which cannot be searched through.
 
-    How badly each device's head, fitted on the supported labels, predicts the others, plus how badly words and pictures meet.
-    `now` holds the outputs of the first layers, (devices, n, 256) and (devices, n, 64), and the last layer's weights.
+    How badly each device's head, fitted on the supported labels, predicts the others, plus how badly words
+    and pictures meet. `now` holds the outputs of the first layers, (devices, n, 256) and (devices, n, 64),
+    and the last layer's weights.
     """
     hidden = F.relu(now["picture.hidden"])
     tastes = torch.baddbmm(now["picture.taste.bias"][:, None], hidden, now["picture.taste.weight"].mT)
@@ -232,9 +236,10 @@ class Inference:
 def infer_preferences(known: Float32s, tastes: Float64s, unknown: Float32s, truth: Float64s) -> Inference:
     """Attacks the tastes of people: from what their devices sent, (people, d), to like or dislike, (people, attributes).
 
-    `known` and `tastes` are of people whose taste the attacker has (its own virtual people, say), weights above 0 for likes, below
-    for dislikes, 0 for neither; `unknown` and `truth` of its victims. Ridge regression in kernel form on vectors of length 1, by
-    the strength that is best on a quarter of the known people.
+    `known` and `tastes` are of people whose taste the attacker has (its own virtual people, say), weights
+    above 0 for likes, below for dislikes, 0 for neither; `unknown` and `truth` of its victims. Ridge
+    regression in kernel form on vectors of length 1, by the strength that is best on a quarter of the known
+    people.
     """
     usual = tastes.mean(0)
     ridge = _fit_ridge(known, tastes)
@@ -251,7 +256,7 @@ def infer_preferences(known: Float32s, tastes: Float64s, unknown: Float32s, trut
 
 
 def _fit_ridge(known: Float32s, tastes: Float64s) -> Callable[[Float32s, float], Float64s]:
-    """A function from vectors (people, d) and a ridge strength to foreseen tastes (people, attributes)."""
+    """Return a function from vectors (people, d) and a ridge strength to foreseen tastes (people, attributes)."""
     centre, usual = _unit(known).mean(0), tastes.mean(0)
     x = _unit(known) - centre
     kernel = (x @ x.T).astype(np.float64)
@@ -270,6 +275,6 @@ def _unit(rows: Float32s) -> Float32s:
 
 
 def _agreement(foreseen: Float64s, truth: Float64s) -> float:
-    """The share of (person, attribute) pairs about which the person feels that have the right sign."""
+    """Return the share of (person, attribute) pairs with the right sign, among those with a taste."""
     felt = truth != 0
     return float((np.sign(foreseen[felt]) == np.sign(truth[felt])).mean())

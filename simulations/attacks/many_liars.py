@@ -1,13 +1,14 @@
 """A federation in which some people lie: rounds under one attack and one rule, and what that costs everybody.
 
-Where it stands in the flow: `benchmarks.many_liars` runs this for a grid of attacks, shares of liars and rules. The function of a
-device trains the people, and the server's own code makes the groups, drops sums that are too long and clips around the centre.
-Flower's rules, which the server does not offer, stand next to them for comparison. The outcome is judged as that of any
-experiment: by people who took no part.
+Where it stands in the flow: `benchmarks.many_liars` runs this for a grid of attacks, shares of liars and
+rules. The function of a device trains the people, and the server's own code makes the groups, drops sums that
+are too long and clips around the centre. Flower's rules, which the server does not offer, stand next to them
+for comparison. The outcome is judged as that of any experiment: by people who took no part.
 
-Masks change none of these figures, since a masked sum is exact: the server gets the groups' means and nothing else. Rounding and
-privacy noise are left out here. Each device's change is clipped to the bound of the round, which follows the median length of
-the changes (Andrew et al., NeurIPS 2021); liars say that theirs is longer and so pull the bound up as far as they can.
+Masks change none of these figures, since a masked sum is exact: the server gets the groups' means and nothing
+else. Rounding and privacy noise are left out here. Each device's change is clipped to the bound of the round,
+which follows the median length of the changes (Andrew et al., NeurIPS 2021); liars say that theirs is longer
+and so pull the bound up as far as they can.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class LiarsExperiment:
 
 
 def read_liars_experiment(path: Path = FILE) -> LiarsExperiment:
-    """Read an experiment; raises FileFormatError for a file of another form, OptionError for values out of range."""
+    """Read the file; raises FileFormatError for another form, OptionError for a value out of range."""
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -153,7 +154,7 @@ class Participants:
 def draw_participants(
     experiment: LiarsExperiment, release: EncoderWeights, pool: Pool, seed: int
 ) -> Participants:
-    """Draws the people and strangers of a seed; a fifth of the pictures is for the strangers alone."""
+    """Draw the people and strangers of a seed; a fifth of the pictures is for the strangers alone."""
     shown, asked = pool.split()
     people = give_all_labels(
         make_people(experiment.people, PEOPLE_SEED, first=seed * experiment.people), shown, seed
@@ -182,7 +183,7 @@ def run_liars(
     share: float = 0.0,
     attack: str = "sign flip",
 ) -> LiarsOutcome:
-    """Run all rounds with a share of liars in each cohort (of all people, the first are honest), and judges the encoder."""
+    """Run all rounds with a share of liars in each cohort, and judge the encoder."""
     optimizer = RunSettings(strategy="fedadam", server_learning_rate=experiment.learning_rate, tau=1e-6)
     liars = round(share * experiment.cohort)
     honest_people = range(round(experiment.people * (1 - share)))
@@ -230,14 +231,14 @@ def flowers_rule(name: str, devices: int, liars: int) -> FedAvg:
 
 
 def _train(encoder: EncoderWeights, people: Sequence[Labels], seed: int) -> Float32s:
-    """Everybody's change, (people, d), by the settings of the shipped experiments."""
+    """Return everybody's change, (people, d), by the settings of the shipped experiments."""
     with one_thread():
         found = dict(train_together(encoder, people, LocalSettings(), [seed] * len(people)))
     return np.stack([flatten(found[place]) for place in range(len(people))])
 
 
 def _median_length(changes: Float32s, share: float) -> float:
-    """The bound that half of all devices say they are below, where liars always say that they are above."""
+    """Return the bound that half of all devices say they are below; liars say they are above."""
     return float(np.quantile(np.linalg.norm(changes, axis=1), min(1.0, 0.5 / (1 - share))))
 
 
@@ -247,7 +248,7 @@ def _clipped(changes: Float32s, bound: float) -> Float32s:
 
 
 def _groups(size: int, cohort: int, number: int) -> list[list[int]]:
-    """The round's groups of places in the cohort; each alone where there are no masks."""
+    """Return the round's groups of places in the cohort; each alone where there are no masks."""
     if size == 1:
         return [[place] for place in range(cohort)]
     keys = [place.to_bytes(4, "big") for place in range(cohort)]
@@ -265,7 +266,7 @@ def _with_lies(
     rng: np.random.Generator,
     direction: Float32s | None,
 ) -> Float32s:
-    """What the whole cohort sends, (cohort, d): the honest ones first, then the liars, each fitted to the group it is in."""
+    """Return what the cohort sends, (cohort, d): honest devices first, then liars, fitted to their groups."""
     groups = _groups(size, cohort, number)
     spoiled = [group for group in groups if max(group) >= len(honest)]
     seen = Situation(honest, size, len(groups), len(spoiled), bound)
@@ -280,7 +281,7 @@ def _with_lies(
 def _combine(
     changes: Float32s, defence: Defence, liars: int, bound: float, number: int, memory: dict[str, Float32s]
 ) -> tuple[Float32s | None, dict[str, Float32s], float]:
-    """The server's part up to the optimizer: one change or none, what the rule remembers, and the share of groups dropped."""
+    """Return the change before the optimizer (or None), the rule's memory, and the share of groups dropped."""
     if defence.rule in FLOWERS:
         return aggregate(flowers_rule(defence.rule, len(changes), liars), number, list(changes)), {}, 0.0
     groups = _groups(defence.size, len(changes), number)
@@ -296,9 +297,10 @@ def _combine(
 
 
 def _judge(encoder: EncoderWeights, crowd: Participants, pushed: str) -> tuple[float, float]:
-    """Pairwise accuracy on strangers, as `methods.understand` has it, and how often the pushed attribute wins wrongly.
+    """Return pairwise accuracy on strangers, and how often the pushed attribute wins wrongly.
 
-    Wrongly: a picture with it that the stranger truly dislikes is put above one without it that they truly like.
+    Wrongly: a picture with it that the stranger truly dislikes is put above one without it that they truly
+    like.
     """
     has = np.array([pushed in truth.values() for truth in crowd.asked.truths])
     right, wins = [], []

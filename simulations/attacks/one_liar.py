@@ -1,10 +1,11 @@
 """One device in each round lies, among hundreds that are honest, in the recommended private run: what it does to the encoder.
 
-Where it stands in the flow: `benchmarks.one_liar` runs it for each aim, with the server's bounds and without. People train with the
-device's own function, changes become levels with its own, noise is drawn for the sum as for devices together, and the total goes through
-the ring; the server's own functions take it from there. The liar is strong (Kerckhoffs' principle): it knows the encoder, what all the
-honest ones send, the bound and what it was reckoned from, and only the noise it does not know. Under masks its vector may be as
-long as the ring is wide, so it sends what moves the sum as far its way as is kept.
+Where it stands in the flow: `benchmarks.one_liar` runs it for each aim, with the server's bounds and without.
+People train with the device's own function, changes become levels with its own, noise is drawn for the sum as
+for devices together, and the total goes through the ring; the server's own functions take it from there. The
+liar is strong (Kerckhoffs' principle): it knows the encoder, what all the honest ones send, the bound and
+what it was reckoned from, and only the noise it does not know. Under masks its vector may be as long as the
+ring is wide, so it sends what moves the sum as far its way as is kept.
 
     nobody       everybody is honest
     negate       each attribute reads as its opposite
@@ -87,7 +88,8 @@ def run_with_one_liar(
 ) -> OneLiarOutcome:
     """Run all rounds of the settings and return what became of the encoder; without `bounded` as it was before the bounds.
 
-    Everybody is asked with the same chance, so that `settings.devices` are on average. Raises ValueError for an unknown aim.
+    Everybody is asked with the same chance, so that `settings.devices` are on average. Raises ValueError for
+    an unknown aim.
     """
     if aim not in AIMS or settings.privacy is None:
         raise ValueError(f"{aim!r} is no aim, or there are no masks; the aims are {', '.join(AIMS)}")
@@ -144,7 +146,7 @@ def _honest_sum(
     seed: int,
     number: int,
 ) -> Levels:
-    """The sum of honest devices' levels, without noise, (d + 1,)."""
+    """Return the sum of honest devices' levels, without noise, (d + 1,)."""
     total = np.zeros(subspace.count + 1, np.int64)
     seeds = [derive_seed(seed, number) % 2**62] * len(people)
     rng = np.random.default_rng([seed, number])
@@ -166,7 +168,7 @@ def _lie(
     share: float,
     bounded: bool,
 ) -> tuple[Float32s, float]:
-    """What the liar adds to the sum: a change (d,), and what it adds to the count of votes."""
+    """Return what the liar adds to the sum: a change (d,), and what it adds to the count of votes."""
     nothing = np.zeros(subspace.count, np.float32)
     votes = devices * VOTE * masks.clip
     if aim == "nobody":
@@ -185,7 +187,7 @@ def _lie(
     expected = d * noise**2 * devices
 
     def part(bound: float) -> float:
-        """How long the liar's part may be for the sum, with the noise that is likely, to be so long."""
+        """Return how long the liar's part may be for a sum of this length, with the likely noise."""
         along = float(honest @ way)
         room = along**2 + (MARGIN * bound) ** 2 - expected - float(honest @ honest)
         return max(0.0, math.sqrt(max(0.0, room)) - along)
@@ -233,7 +235,7 @@ def _believe_as_before(
     rotation: bytes,
     release: int,
 ) -> Believed:
-    """What a server without the bounds makes of one sum: all devices may be the same, and any vote counts. The positive control."""
+    """Return what a server without the bounds makes of one sum: the positive control."""
     ((total, devices),) = sums
     mean, share = from_levels(total, devices, step=masks.step, clip=clip, seed=rotation)
     noise = masks.step * math.hypot(masks.noise, 0.5)

@@ -1,14 +1,15 @@
 """Attacks on ourselves: a server that asks encoders instead of training them, and reads the answer from what a device says.
 
-Where it stands in the flow: `benchmarks.oracle` and the tests put these invitations before the device's own code (`masked_answers`) and
-look at everything that the server, or whoever reads over its shoulder, can see of a round: kinds and lengths of messages,
-refusals, and what the device writes into its ledger and its outbox.
+Where it stands in the flow: `benchmarks.oracle` and the tests put these invitations before the device's own
+code (`masked_answers`) and look at everything that the server, or whoever reads over its shoulder, can see of
+a round: kinds and lengths of messages, refusals, and what the device writes into its ledger and its outbox.
 
-**The question** is an encoder. Its hidden units are dead (their bias is far below 0) but for some that fire if and only if a judged picture
-lies beyond a hyperplane of the picture features. While all are dead, every picture has the same place in the taste space, and
-training moves next to nothing. One that fires is pushed by the loss over words, whose steps, each as large as settings allow, feed each
-other through two layers: the numbers grow until they are none. So "training failed" means "yes, somebody judged such a picture".
-A hyperplane around one known picture asks for that very picture.
+**The question** is an encoder. Its hidden units are dead (their bias is far below 0) but for some that fire
+if and only if a judged picture lies beyond a hyperplane of the picture features. While all are dead, every
+picture has the same place in the taste space, and training moves next to nothing. One that fires is pushed by
+the loss over words, whose steps, each as large as settings allow, feed each other through two layers: the
+numbers grow until they are none. So "training failed" means "yes, somebody judged such a picture". A
+hyperplane around one known picture asks for that very picture.
 
     asks_for         whether a picture lies far along a direction; `asks_for_picture` whether it is this one
     watch            the encoder of a question: as loud as the wire form allows, or within what a device goes along with
@@ -218,7 +219,7 @@ def _without_time(store: MemoryStore) -> str:
 
 
 def _notes(store: MemoryStore) -> tuple[str, ...]:
-    """The outbox, without times and without the hash of bytes that are random."""
+    """Return the outbox, without times and without the hash of bytes that are random."""
     notes = [note.to_json() for note in read_outbox(store)]
     for note in notes:
         note |= {"id": "", "when": "", "sha256": bool(note["sha256"])}

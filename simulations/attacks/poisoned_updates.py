@@ -1,8 +1,9 @@
 """What devices that lie send: eight attacks on the encoder, made to get past the group rules and the norm bound.
 
-Where it stands in the flow: `many_liars` runs rounds in which a share of the virtual people lies; for each round it asks this module
-what they send. Liars here are strong: all of them work together, and they know the encoder, what every honest device sends, the
-rule, the groups, and the bound on length (Kerckhoffs' principle; a real liar knows less).
+Where it stands in the flow: `many_liars` runs rounds in which a share of the virtual people lies; for each
+round it asks this module what they send. Liars here are strong: all of them work together, and they know the
+encoder, what every honest device sends, the rule, the groups, and the bound on length (Kerckhoffs' principle;
+a real liar knows less).
 
     sign flip        the honest mean turned round, as long as it is
     scaled           the honest mean turned round, as long as the bound lets through (model replacement: Bagdasaryan et al., AISTATS 2020)
@@ -13,8 +14,9 @@ rule, the groups, and the bound on length (Kerckhoffs' principle; a real liar kn
     noise            a random direction as long as the bound lets through, the same for all liars of a round
     taste backdoor   a direction that makes everybody's head like pictures with one attribute, as long as the bound lets through
 
-An attack is a target for the mean of a spoiled group. Of a group with k liars each sends what moves the group there, however many
-honest devices are in it: masks hide a vector however long, and only the group's sum is measured.
+An attack is a target for the mean of a spoiled group. Of a group with k liars each sends what moves the group
+there, however many honest devices are in it: masks hide a vector however long, and only the group's sum is
+measured.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class Situation:
         return self.bound * (GROUP_MARGIN if self.size > 1 else 1.0)
 
     def group_means(self) -> Float32s:
-        """What means of honest groups look like: of the honest devices in their order, (n // size, d)."""
+        """Return the means of groups of honest devices, in their order, (n // size, d)."""
         whole = len(self.honest) // self.size
         return np.asarray(self.honest[: whole * self.size].reshape(whole, self.size, -1).mean(1))
 
@@ -74,7 +76,7 @@ class Poison:
 
 
 def flipped(labels: Labels) -> Labels:
-    """The same labels with every verdict turned round."""
+    """Return the same labels with every verdict turned round."""
     return Labels(labels.features, ~labels.liked, labels.phrases)
 
 
@@ -83,7 +85,8 @@ def target(
 ) -> Float32s:
     """Return where the liars want the mean of a spoiled group, (d,), not longer than is kept.
 
-    `backdoor` is the direction of the taste backdoor (`backdoor_direction`). Raises ValueError for an attack without a target.
+    `backdoor` is the direction of the taste backdoor (`backdoor_direction`). Raises ValueError for an attack
+    without a target.
     """
     mean = seen.honest.mean(0)
     if attack == "sign flip":
@@ -117,8 +120,8 @@ def lie(wanted: Float32s, honest_mean: Float32s, size: int, liars: int) -> Float
 def backdoor_direction(encoder: EncoderWeights, poison: Poison) -> Float32s:
     """Return the change (d,) that a few steps of descent make: pictures with the attribute to where the crowd's head likes them.
 
-    The other pictures are held where they are, so that nobody notices. The head is the mean of the crowd prior, from which each
-    person's own starts.
+    The other pictures are held where they are, so that nobody notices. The head is the mean of the crowd
+    prior, from which each person's own starts.
     """
     t = encoder.tensors
     crowd = torch.from_numpy((t["crowd.share"] @ t["crowd.mean"])[:TASTE].copy())
@@ -145,12 +148,12 @@ def backdoor_direction(encoder: EncoderWeights, poison: Poison) -> Float32s:
 
 
 def _deviation(seen: Situation) -> Float32s:
-    """Standard deviation of each coordinate among the means of honest groups."""
+    """Return the standard deviation of each coordinate among the means of honest groups."""
     return np.asarray(seen.honest.std(0) / math.sqrt(seen.size))
 
 
 def _hidden_deviations(groups: int, spoiled: int) -> float:
-    """How many standard deviations off a liar may be with a majority still behind it (Baruch et al., section 3.1).
+    """Return how many standard deviations off a liar may be with a majority still behind it (Baruch et al., section 3.1).
 
     `supporters` is how many honest groups must be farther off for the liars and them to be most of all.
     """
@@ -163,7 +166,7 @@ def _hidden_deviations(groups: int, spoiled: int) -> float:
 
 
 def _min_max(mean: Float32s, seen: Situation) -> Float32s:
-    """The honest mean less the longest piece of its deviation with no honest group farther off than two honest ones are apart."""
+    """Return the honest mean, moved as far against its deviation as two honest groups are apart."""
     groups = seen.group_means()
     gram = groups @ groups.T
     squares = np.diag(gram)

@@ -1,9 +1,10 @@
 """Comments with marks on the words that name a look: [+soft light] is liked, [-muddy greens] is not.
 
-Invented people wrote them, each with a taste and a voice of their own: a large language model spoke for them, and marked each look as it
-wrote. `recipes/comments.jsonl` teaches the network of client/reader/sentiment.py; the people of `tests/data/comments_marked.jsonl` took no part
-in that. A sign says whether the person wants more of what the words name: in "it lacks [+depth]" depth is liked, in "no [-glare]" glare
-is not. Looks about which nothing follows, and subjects, are not marked.
+Invented people wrote them, each with a taste and a voice of their own: a large language model spoke for them,
+and marked each look as it wrote. `recipes/comments.jsonl` teaches the network of client/reader/sentiment.py;
+the people of `tests/data/comments_marked.jsonl` took no part in that. A sign says whether the person wants
+more of what the words name: in "it lacks [+depth]" depth is liked, in "no [-glare]" glare is not. Looks about
+which nothing follows, and subjects, are not marked.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class Person:
 
 
 def make_people(n: int, seed: int, *, first: int = 0) -> list[Person]:
-    """Draws the people `first` to `first + n - 1` of the population `seed`.
+    """Draw the people `first` to `first + n - 1` of the population `seed`.
 
     Each person depends on (seed, id) alone, so populations with different seeds share nobody, and a longer
     list begins with the shorter one. All populations share `CROWD` and `COHORTS`, as people in one culture
@@ -132,7 +132,7 @@ def make_people(n: int, seed: int, *, first: int = 0) -> list[Person]:
 
 
 def sample_shown(rng: random.Random) -> Truth:
-    """Draws a picture to show to people: with four or five attributes, most feel something about it."""
+    """Draw a picture to show to people: with four or five attributes, most feel something about it."""
     wanted = rng.choice((4, 5, 5))
     while True:
         truth = sample_truth(rng)
@@ -143,12 +143,12 @@ def sample_shown(rng: random.Random) -> Truth:
 
 
 def true_utility(person: Person, truth: Truth) -> float:
-    """How much this person really likes what a picture shows, in standard deviations over shown pictures."""
+    """Return how much this person really likes what a picture shows, in standard deviations over shown pictures."""
     return sum(person.weights.get(value, 0.0) for value in truth.values()) / person.spread
 
 
 def verdict(person: Person, truth: Truth, rng: random.Random) -> bool:
-    """Whether the person says, this time, that they like it: utility plus noise above the threshold."""
+    """Return whether the person says, this time, that they like it: utility plus noise above the threshold."""
     uniform = min(max(rng.random(), 1e-12), 1 - 1e-12)
     return true_utility(person, truth) + person.noise * math.log(uniform / (1 - uniform)) > person.threshold
 
@@ -179,7 +179,7 @@ def _make_person(seed: int, number: int) -> Person:
 
 
 def _draw_weights(rng: random.Random, cohort: str) -> dict[str, float]:
-    """A sparse signed taste: picks for and against, drawn by leaning, some contrary and some odd."""
+    """Return a sparse signed taste: picks for and against, drawn by leaning, some contrary and some odd."""
     lean = dict.fromkeys(CATEGORY_OF, 0.0)
     lean.update({a: value / 2 for a, value in CROWD.items()})
     for sign, attributes in zip((1.0, -1.0), COHORTS[cohort], strict=True):
@@ -199,14 +199,14 @@ def _draw_weights(rng: random.Random, cohort: str) -> dict[str, float]:
 
 @cache
 def _reference_shows() -> Float64s:
-    """What each of many shown pictures carries: (pictures, attributes), zeros and ones, always the same."""
+    """Return what each of many shown pictures carries: (pictures, attributes), zeros and ones, always the same."""
     rng = random.Random("palate reference pictures")
     shown = [set(sample_shown(rng).values()) for _ in range(_REFERENCE_PICTURES)]
     return np.array([[float(a in values) for a in CATEGORY_OF] for values in shown])
 
 
 def _fit_noise(utilities: Float64s, like_rate: float, target: float) -> tuple[float, float] | None:
-    """The threshold and noise scale for this share of likes and this accuracy; None when out of reach."""
+    """Return the threshold and noise scale for this share of likes and this accuracy; None when out of reach."""
 
     def probabilities(noise: float) -> tuple[float, Float64s]:
         low, high = float(utilities.min()) - 12 * noise, float(utilities.max()) + 12 * noise
@@ -229,7 +229,7 @@ def _fit_noise(utilities: Float64s, like_rate: float, target: float) -> tuple[fl
 
 
 def _pairwise(scores: Float64s, liked: Float64s) -> float:
-    """The chance that a liked picture scores above a disliked one, ties half; probabilities may be given."""
+    """Return the chance that a liked picture scores above a disliked one, ties half; probabilities may be given."""
     levels, place = np.unique(np.round(scores, 9), return_inverse=True)
     up = np.bincount(place, liked, len(levels))  # (levels,)
     down = np.bincount(place, 1 - liked, len(levels))

@@ -1,8 +1,8 @@
 """Virtual people as devices of a federation: the pictures they are shown, the labels they give, and who stays unseen.
 
-Non-IID by nature: every person has another taste, belongs to a cohort, and gives another number of labels. People of a
-federation (seed 3001 upward), pictures that they are shown (numbers from 22 million) and everybody who is asked only at the
-end are strangers to the recipes and to the benchmarks of one device.
+Non-IID by nature: every person has another taste, belongs to a cohort, and gives another number of labels.
+People of a federation (seed 3001 upward), pictures that they are shown (numbers from 22 million) and
+everybody who is asked only at the end are strangers to the recipes and to the benchmarks of one device.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ class Stranger:
 
 
 def pool_truth(number: int) -> Truth:
-    """What picture `number` shows."""
+    """Return what picture `number` shows."""
     return sample_shown(random.Random(f"pool {number}"))
 
 
 def draw_pool(
     count: int, folder: Path, progress: Callable[[int], object] | None = None, first: int = FIRST_PICTURE
 ) -> Pool:
-    """Draws and looks at `count` pictures, or reads from `folder` what was seen before by the same tower.
+    """Draw and look at `count` pictures, or read from `folder` what the same tower saw before.
 
     `progress` is called with each number of pictures done.
     """
@@ -110,7 +110,7 @@ def _read_rows(path: Path, count: int) -> Float32s | None:
 
 @cache
 def _meanings() -> dict[str, Float32s]:
-    """The sentence tower's direction of each term's own name, (384,)."""
+    """Return the sentence tower's direction of each term's own name, (384,)."""
     rows, names = load_term_embeddings(SentenceTower())
     found: dict[str, Float32s] = {}
     for row, name in zip(rows, names, strict=True):
@@ -119,7 +119,7 @@ def _meanings() -> dict[str, Float32s]:
 
 
 def give_labels(person: Person, pool: Pool, count: int, rng: random.Random) -> Labels:
-    """Show a person `count` pictures and notes verdicts and what the comments name."""
+    """Show a person `count` pictures and note verdicts and what the comments name."""
     places = rng.sample(range(len(pool)), count)
     liked = np.zeros(count, bool)
     phrases = np.zeros((count, SENTENCE_FEATURES), np.float32)
@@ -133,12 +133,12 @@ def give_labels(person: Person, pool: Pool, count: int, rng: random.Random) -> L
 
 
 def count_labels(rng: random.Random) -> int:
-    """How many labels a person gives, 6 to 60: many give few (log-uniform)."""
+    """Return how many labels a person gives, 6 to 60: many give few (log-uniform)."""
     return round(float(FEWEST * (MOST / FEWEST) ** rng.random()))
 
 
 def give_all_labels(people: Sequence[Person], pool: Pool, seed: int) -> list[Labels]:
-    """The labels of everybody in a federation; each depends on seed and person alone."""
+    """Return the labels of everybody in a federation; each depends on seed and person alone."""
     labels = []
     for person in people:
         rng = random.Random(f"labels {seed} {person.seed} {person.id}")
@@ -147,7 +147,7 @@ def give_all_labels(people: Sequence[Person], pool: Pool, seed: int) -> list[Lab
 
 
 def meet_stranger(person: Person, pool: Pool, seed: int, given: int = 8, asked: int = 60) -> Stranger:
-    """Has somebody judge pictures, with comments, until `given` are liked and as many disliked, and then `asked` more.
+    """Have somebody judge pictures until `given` are liked and as many disliked, and then `asked` more.
 
     Raises OptionError when the pool is too small for that.
     """
@@ -176,6 +176,6 @@ def meet_stranger(person: Person, pool: Pool, seed: int, given: int = 8, asked: 
 
 
 def _mentions(person: Person, truth: Truth, liked: bool, rng: random.Random) -> tuple[Mention, ...]:
-    """What the person means by the comment: how well comments are read is measured elsewhere (benchmarks/extraction)."""
+    """Return what the person means by a comment; `benchmarks/extraction` measures how well one is read."""
     remark = comment(person, truth, liked, rng)
     return tuple(Mention(name, CATEGORY_OF[name], sign, 0.7, name) for name, sign in remark.mentions)

@@ -3,9 +3,9 @@
     palate simulate quickstart
     palate simulate my-experiment.toml --out results --json
 
-A TOML file says how many people there are, from which release they start, how long they learn, and which methods are compared
-(`methods`). For each seed other people, other cohorts; people who judge the outcome took part in no training, and the pictures
-that they are asked about were shown to nobody in the federation.
+A TOML file says how many people there are, from which release they start, how long they learn, and which
+methods are compared (`methods`). For each seed other people, other cohorts; people who judge the outcome took
+part in no training, and the pictures that they are asked about were shown to nobody in the federation.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def read_comparison(name: str) -> Comparison:
 
 
 def shipped_experiments() -> list[str]:
-    """The names of the experiments that ship with Palate; files without methods there belong to other commands."""
+    """Return the names of the shipped comparisons; files without methods belong to other commands."""
     found = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.toml")}
     return sorted(name for name, content in found.items() if "methods" in content)
 
@@ -199,7 +199,7 @@ class Results:
         return [(ours - low) / (high - low) for low, ours, high in three]
 
     def to_json(self) -> dict[str, Any]:
-        """One object: methods, the gap closed, speed, and a checksum of all final weights."""
+        """Return one object: methods, the gap closed, speed, and a checksum of all final weights."""
         methods = {}
         for name, outcomes in self.outcomes.items():
             mean, low, high = interval([one.accuracy for one in outcomes])
@@ -233,7 +233,7 @@ class Results:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % confidence interval over seeds (Student's t); of one value, the value alone."""
+    """Return the mean over seeds and its 95 % interval (Student's t); of one value, the value alone."""
     from scipy.stats import t
 
     mean = float(np.mean(values))
@@ -248,9 +248,10 @@ def run_comparison(
 ) -> Results:
     """Run all methods with all seeds.
 
-    `engine` runs what is deployed (reconstruction, with and without words): "process" in this process, "ray" by Flower's own
-    simulation engine, which can use many machines. The methods to compare with always run here. Raises OptionError for others.
-    `cache` keeps features of the pictures and what each method reached with each seed, so that a run that was ended goes on.
+    `engine` runs what is deployed (reconstruction, with and without words): "process" in this process, "ray"
+    by Flower's own simulation engine, which can use many machines. The methods to compare with always run
+    here. Raises OptionError for others. `cache` keeps features of the pictures and what each method reached
+    with each seed, so that a run that was ended goes on.
     """
     if engine not in ENGINES:
         raise OptionError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
@@ -295,7 +296,7 @@ def run_comparison(
 
 
 def _digest(experiment: Comparison, method: str, seed: int, number: int, engine: str) -> str:
-    """A name for one outcome: the same for the same work, whatever else the experiment compares."""
+    """Return a name for one outcome, the same for the same work."""
     work = asdict(replace(experiment, title="", methods=("local only",), seeds=(seed,)))
     if engine != "process" and method in DEPLOYED:
         work["engine"] = engine
@@ -391,7 +392,7 @@ def _without_tower(pool: Pool, release: EncoderWeights) -> Pool:
 
 
 def write_results(results: Results, out: Path) -> list[Path]:
-    """Write results.json and plots.png into a folder and returns their paths."""
+    """Write results.json and plots.png into a folder and return their paths."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.json"
     path.write_text(json.dumps(results.to_json(), indent=1) + "\n", encoding="utf-8")
@@ -399,7 +400,7 @@ def write_results(results: Results, out: Path) -> list[Path]:
 
 
 def plot(results: Results, path: Path) -> Path:
-    """Draws accuracy against rounds, against labels, and against bytes sent."""
+    """Draw accuracy against rounds, against labels, and against bytes sent."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -8,8 +8,9 @@
     FedAvg of all     one encoder and one head for everybody (McMahan et al., AISTATS 2017)
     central           the labels of all people in one place, our loss, more passes: the upper bound
 
-All federated ways get the same people, cohorts, rounds and server optimizer. The encoder that each yields is judged in the same
-way, by people whom nobody has trained on (`understand`), with an evaluator fitted to a few of their labels.
+All federated ways get the same people, cohorts, rounds and server optimizer. The encoder that each yields is
+judged in the same way, by people whom nobody has trained on (`understand`), with an evaluator fitted to a few
+of their labels.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Plan:
     seed: int
 
     def settings(self, until: int, rate: float) -> RunSettings:
-        """The server's settings up to a round."""
+        """Return the server's settings up to a round."""
         return RunSettings(
             rounds=until,
             devices=self.cohort,
@@ -78,18 +79,21 @@ class Plan:
         )
 
     def stages(self) -> list[RunSettings]:
-        """The settings of the stages that follow each other, the learning rate falling."""
+        """Return the settings of the stages that follow each other, the learning rate falling."""
         return [self.settings(max(1, round(self.rounds * until)), rate) for until, rate in COOLING]
 
     def stage(self, number: int) -> RunSettings:
-        """The settings that a round falls under."""
+        """Return the settings that a round falls under."""
         return next(one for one in self.stages() if number <= one.rounds)
 
 
 def understand(
     encoder: EncoderWeights, strangers: Sequence[Stranger], *, comments: bool, labels: int = 8
 ) -> Float64s:
-    """How well each stranger's verdicts are foreseen, pairwise, from `labels` liked and as many disliked pictures, (n,)."""
+    """Return how well each stranger's verdicts are foreseen, pairwise, (n,).
+
+    The evaluator is fitted to `labels` liked and as many disliked pictures.
+    """
     found = []
     for one in strangers:
         tastes = one.tastes if comments else {}
@@ -99,12 +103,12 @@ def understand(
 
 
 def foresee_alike(encoder: EncoderWeights, head: Float32s, strangers: Sequence[Stranger]) -> Float64s:
-    """The same by a head (65,) that all people share, (n,)."""
+    """Return the same by a head (65,) that all people share, (n,)."""
     return np.array([pairwise(project_pictures(encoder, s.asked) @ head[:-1], s.answers) for s in strangers])
 
 
 def pairwise(scores: NDArray[np.floating], liked: NDArray[np.bool_]) -> float:
-    """The share of (liked, disliked) pairs in the right order, ties half; 0.5 where there is no pair."""
+    """Return the share of (liked, disliked) pairs in the right order, ties half; 0.5 where there is no pair."""
     if liked.all() or not liked.any():
         return 0.5
     gap = scores[liked][:, None] - scores[~liked][None]
@@ -114,7 +118,7 @@ def pairwise(scores: NDArray[np.floating], liked: NDArray[np.bool_]) -> float:
 def train_deployed(
     release: EncoderWeights, people: Sequence[Labels], plan: Plan, watch: Watch
 ) -> EncoderWeights:
-    """Federated reconstruction, by the server's own rounds over devices in this process."""
+    """Train by federated reconstruction: the server's own rounds over devices in this process."""
     from palate.server.app import grid_devices
     from palate.simulations.engine.in_process import InProcessGrid
 
@@ -137,10 +141,11 @@ def train_deployed(
 def train_on_ray(
     release: EncoderWeights, people: Sequence[Labels], plan: Plan, watch: Watch
 ) -> EncoderWeights:
-    """The same by Flower's own simulation engine, Ray, in processes of its own, one for each core.
+    """Train like `train_deployed` under Flower's own simulation engine, Ray, in a process for each core.
 
-    Cohorts that are smaller than the population hold other people than in `train_deployed` (`on_ray` says why). `watch` is called
-    once for each round, with the newest encoder there is by then, which may be that of a later round.
+    Cohorts that are smaller than the population hold other people than in `train_deployed` (`on_ray` says
+    why). `watch` is called once for each round, with the newest encoder there is by then, which may be that
+    of a later round.
     """
     from palate.simulations.engine.on_ray import run_on_ray
 
@@ -164,7 +169,7 @@ def train_on_ray(
 def train_joint(
     release: EncoderWeights, people: Sequence[Labels], plan: Plan, watch: Watch, *, method: str
 ) -> EncoderWeights:
-    """FedPer ("fedper"), FedRep ("fedrep") or FedAvg of all ("fedavg"), with the server optimizer of ours."""
+    """Train by FedPer ("fedper"), FedRep ("fedrep") or FedAvg of all ("fedavg"), with our server optimizer."""
     crowd = release.tensors["crowd.share"] @ release.tensors["crowd.mean"]  # (65,)
     heads = torch.from_numpy(crowd).expand(len(people), -1).clone()  # of each person; for FedAvg all the same
     encoder = release
@@ -186,7 +191,7 @@ def train_joint(
 def _joint_round(
     encoder: EncoderWeights, people: Sequence[Labels], heads: Tensor, method: str
 ) -> tuple[dict[str, Float32s], Tensor]:
-    """The mean change of the encoder and the heads (people, 65) after everybody's local steps."""
+    """Return the mean change of the encoder and the heads (people, 65) after everybody's local steps."""
     size = max(map(len, people))
 
     def padded(rows: Float32s) -> Tensor:
@@ -230,7 +235,7 @@ def _joint_round(
 def train_centrally(
     release: EncoderWeights, people: Sequence[Labels], plan: Plan, watch: Watch
 ) -> EncoderWeights:
-    """Our loss on the labels of all people in one place, by Adam; each round of the federation is `PASSES` batches here."""
+    """Train with our loss on all people's labels in one place, by Adam, `PASSES` batches for each round."""
     start = {name: torch.from_numpy(release.tensors[name].copy()) for name in SHARED_SHAPES}
     weights = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
     optimizer = torch.optim.Adam(list(weights.values()), lr=plan.learning_rate)

@@ -6,14 +6,16 @@ Rounds are those of `private_rounds`. Four kinds of runs are compared, on the sa
 
     open       no masks, no noise, float32 both ways: Adam on all weights (`methods`)
     epsilon    Poisson sampling of devices; a public subspace of the last layer (`shared.subspace`), clipped, noised for epsilon after
-               all rounds at delta = people^-1.1, counted by `shared.accounting`; "none" is the same without noise
+               all rounds at delta = people^-1.1, counted by `shared.accounting`; "none" is the same without
+               noise
     plan       the same changes without sampling: everybody takes part in turn, and noise of the server's that cancels over the rounds
                (`server.correlated`) for epsilon at the same delta
     bits       all weights, cohorts as small as they are deployed, levels in a ring of so many bits up
 
-Privacy is counted per device, one device being one person, for what the sums of all rounds tell together, with the cohort secret.
-Accuracies are those of people whom nobody trained on, from 8 liked and 8 disliked pictures (`methods.understand`). Results are
-written after each run, so that an experiment which was ended goes on where it was.
+Privacy is counted per device, one device being one person, for what the sums of all rounds tell together,
+with the cohort secret. Accuracies are those of people whom nobody trained on, from 8 liked and 8 disliked
+pictures (`methods.understand`). Results are written after each run, so that an experiment which was ended
+goes on where it was.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an experiment about privacy found, as rows, a table and a plot; and what travels in its rounds.
 
-Where it stands in the flow: `privacy` runs the experiment and keeps accuracies by the name of the run; this module sets them against
-their baselines and adds the bytes, which are those of the wire forms.
+Where it stands in the flow: `privacy` runs the experiment and keeps accuracies by the name of the run; this
+module sets them against their baselines and adds the bytes, which are those of the wire forms.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def run_name(kind: str, value: float, seed: int) -> str:
 
 
 def mask_overhead(devices: int) -> dict[str, float]:
-    """Bytes per device that all of a masked round but the vector takes, by running one over a vector of nothing."""
+    """Return the bytes per device of a masked round without its vector, by running one over zeros."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from palate.client.federation.masked_round import MaskedRound
@@ -78,14 +78,14 @@ def kinds_of(experiment: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def cohorts_of(experiment: Mapping[str, Any]) -> dict[str, int]:
-    """How many devices a masked round has, on average, by kind of run."""
+    """Return how many devices a masked round has, on average, by kind of run."""
     expected = round(experiment["private"]["sample_rate"] * experiment["people"])
     in_turn = experiment["people"] // experiment["plan"]["separation"]
     return {"epsilon": expected, "plan": in_turn, "bits": experiment["few_bits"]["cohort"]}
 
 
 def bytes_of(results: Mapping[str, Any], kind: str, value: float) -> tuple[float, float]:
-    """Bytes per device and round, down and up; where the run has masks with keys, shares and the roster of its cohort."""
+    """Return the bytes per device and round, down and up, with keys, shares and roster if there are masks."""
     experiment = results["experiment"]
     if kind in ("open", "release") or (kind, value) == ("bits", 32):
         return TASK_BYTES, UPDATE_BYTES
@@ -99,9 +99,10 @@ def bytes_of(results: Mapping[str, Any], kind: str, value: float) -> tuple[float
 
 
 def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per kind of run: mean accuracy over seeds, and the paired difference to its baseline with a 95 % interval.
+    """Return a row for each kind of run: mean accuracy, and the paired difference to its baseline.
 
-    Runs with noise are set against the better of the runs that have none: open, and the same rounds without the noise.
+    Runs with noise are set against the better of the runs that have none: open, and the same rounds without
+    the noise.
     """
     experiment, runs = results["experiment"], results["runs"]
     rows = []
@@ -141,14 +142,14 @@ def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _mean_accuracy(results: Mapping[str, Any], kind: str, value: float) -> float:
-    """The mean over the seeds that were run; below every accuracy where none was."""
+    """Return the mean over the seeds that were run; below every accuracy where none was."""
     names = (run_name(kind, value, seed) for seed in results["experiment"]["seeds"])
     found = [results["runs"][name]["accuracy"] for name in names if name in results["runs"]]
     return float(np.mean(found)) if found else -1.0
 
 
 def _half_width(values: np.ndarray[Any, Any]) -> float | None:
-    """Half of a 95 % interval of the mean, by Student's t; None for a single value."""
+    """Return half of a 95 % interval of the mean, by Student's t; None for a single value."""
     if len(values) < 2:
         return None
     from scipy.stats import t
@@ -157,7 +158,7 @@ def _half_width(values: np.ndarray[Any, Any]) -> float | None:
 
 
 def table_of(results: Mapping[str, Any]) -> Table:
-    """The table of all rows."""
+    """Return the table of all rows."""
     from rich.table import Table
 
     experiment = results["experiment"]
@@ -200,7 +201,7 @@ def table_of(results: Mapping[str, Any]) -> Table:
 
 
 def plot(results: Mapping[str, Any], path: Path) -> Path:
-    """Draws accuracy against epsilon and against bytes per device and round."""
+    """Draw accuracy against epsilon and against bytes per device and round."""
     import matplotlib
 
     matplotlib.use("Agg")

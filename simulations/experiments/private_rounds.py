@@ -1,8 +1,8 @@
 """Rounds with noise and in few bits over virtual people: all that masked rounds have, but for the masks, which cancel exactly.
 
-Where it stands in the flow: `privacy` says what to compare; this module trains. Devices train with the code that is deployed, make levels
-of their changes with it and add their own shares of noise; the sum goes through the ring as masks would leave it, and the
-server takes mean, clip and encoder from it with its own functions.
+Where it stands in the flow: `privacy` says what to compare; this module trains. Devices train with the code
+that is deployed, make levels of their changes with it and add their own shares of noise; the sum goes through
+the ring as masks would leave it, and the server takes mean, clip and encoder from it with its own functions.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Coded:
         return SHARED_WEIGHTS if self.subspace is None else self.subspace.count
 
     def masks(self, clip: float) -> MaskSettings:
-        """The settings of a round with this clip."""
+        """Return the settings of a round with this clip."""
         step, noise = finest_step(
             self.ring_bits,
             self.most,
@@ -139,7 +139,8 @@ def learn(
 ) -> tuple[EncoderWeights, float]:
     """Return the encoder after all rounds, and the noise multiplier that every one of them kept to at least.
 
-    `settings` and `cohorts` give the server's settings and who is asked, by round. Without `coded` changes are averaged as they are.
+    `settings` and `cohorts` give the server's settings and who is asked, by round. Without `coded` changes
+    are averaged as they are.
     """
     encoder, memory, kept_to = release, dict[str, Float32s](), math.inf
     clip = coded.clip if coded else 0.0
@@ -212,7 +213,7 @@ def _weights_of(mean: Float32s, subspace: Subspace | None) -> dict[str, Float32s
 
 
 def _stages(plan: Open | FewBits, seed: int) -> Callable[[int], RunSettings]:
-    """The settings of `methods`: Adam whose learning rate falls."""
+    """Return the settings of `methods`: Adam whose learning rate falls."""
     rounds, cohort = plan.rounds, plan.cohort
 
     def at(number: int) -> RunSettings:
@@ -232,7 +233,7 @@ def _stages(plan: Open | FewBits, seed: int) -> Callable[[int], RunSettings]:
 
 
 def learn_openly(release: EncoderWeights, people: Sequence[Labels], plan: Open, seed: int) -> EncoderWeights:
-    """Round without masks, noise or few bits."""
+    """Run rounds without masks, noise or few bits."""
 
     def cohorts(number: int) -> list[int]:
         return choose_cohort(range(len(people)), plan.cohort, seed, number)
@@ -244,7 +245,7 @@ def learn_openly(release: EncoderWeights, people: Sequence[Labels], plan: Open, 
 def learn_in_bits(
     release: EncoderWeights, people: Sequence[Labels], plan: FewBits, bits: int, seed: int
 ) -> EncoderWeights:
-    """Round with all weights in so many bits (32: as they are)."""
+    """Run rounds with all weights in so many bits (32: as they are)."""
     coded = None
     if bits < 32:
         size = plan.cohort
@@ -265,7 +266,7 @@ def learn_privately(
     multiplier: float,
     seed: int,
 ) -> tuple[EncoderWeights, float]:
-    """Round of Poisson samples with noise; returns the encoder and the noise multiplier that was kept to."""
+    """Run noised rounds of Poisson samples; return the encoder and the noise multiplier that was kept to."""
     expected = plan.sample_rate * len(people)
     coded = Coded(
         plan.ring_bits,
@@ -294,7 +295,7 @@ def learn_privately(
     def cohorts(number: int) -> list[int]:
         return poisson_cohort(range(len(people)), plan.sample_rate, coins(seed, number))
 
-    return learn(release, people, lambda number: settings, cohorts, seed, coded)
+    return learn(release, people, lambda _: settings, cohorts, seed, coded)
 
 
 def learn_planned(
@@ -306,7 +307,7 @@ def learn_planned(
     multiplier: float,
     seed: int,
 ) -> tuple[EncoderWeights, float]:
-    """Round in which everybody takes part in turn, with a plan's noise; returns the encoder and the plan's noise multiplier."""
+    """Run rounds in turn with a plan's noise; return the encoder and the plan's noise multiplier."""
     size = len(people) // plan.separation
     coded = Coded(
         like.ring_bits,
@@ -336,9 +337,9 @@ def learn_planned(
         first = (number - 1) % plan.separation * size
         return turns[first : first + size]
 
-    return learn(release, people, lambda number: settings, cohorts, seed, coded)
+    return learn(release, people, lambda _: settings, cohorts, seed, coded)
 
 
 def coins(seed: int, number: int) -> bytes:
-    """Return what decides who is drawn in a round: secret on a server, of the seed here, so that a run can be repeated."""
+    """Return what decides who is drawn in a round: secret on a server, here from the seed, to repeat a run."""
     return hashlib.sha256(f"palate privacy cohort {seed} {number}".encode()).digest()

@@ -1,12 +1,14 @@
 """What must never leave a device, cut into needles, and the search for them in a capture.
 
-Where it stands in the flow: `capture` keeps what was sent; this module takes a person's comments, attributes, pictures and private
-weights, makes thousands of needles of them, and says which of them lie in what was sent. A search that finds nothing says
-something only if it finds what is there, so whoever uses it also searches a capture in which everything was put on purpose.
+Where it stands in the flow: `capture` keeps what was sent; this module takes a person's comments, attributes,
+pictures and private weights, makes thousands of needles of them, and says which of them lie in what was sent.
+A search that finds nothing says something only if it finds what is there, so whoever uses it also searches a
+capture in which everything was put on purpose.
 
-Each needle is long enough that chance does not find it in megabytes of weights (8 bytes or more of different values), and the pieces
-lie so close that a part of something is found too: any 128 bytes of a picture, any 7 weights in a row, any 4 words in a row.
-How text is written does not matter: capitals, punctuation and white space are undone, and so are UTF-16 and UTF-32.
+Each needle is long enough that chance does not find it in megabytes of weights (8 bytes or more of different
+values), and the pieces lie so close that a part of something is found too: any 128 bytes of a picture, any 7
+weights in a row, any 4 words in a row. How text is written does not matter: capitals, punctuation and white
+space are undone, and so are UTF-16 and UTF-32.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ class Needles:
         return iter(self._all.values())
 
     def __len__(self) -> int:
-        """The number of needles."""
+        """Return the number of needles."""
         return len(self._all)
 
     def kinds(self) -> Counter[str]:
@@ -152,7 +154,8 @@ class Needles:
 def read_words(data: bytes) -> bytes:
     """Return the words in some bytes, in lower case with one space between them and at both ends.
 
-    Whatever is no ASCII letter or digit parts two words; zero bytes part nothing, so UTF-16 and UTF-32 read as they should.
+    Whatever is no ASCII letter or digit parts two words; zero bytes part nothing, so UTF-16 and UTF-32 read
+    as they should.
     """
     return b" " + b" ".join(data.translate(_TO_WORDS, b"\0").split()) + b" "
 

@@ -1,7 +1,8 @@
 """The people of the federation's demonstration: what they say about pictures, and what must never leave their devices.
 
-Where it stands in the flow: `federation_demo` gives each of them a device of their own and searches what was sent for the needles
-that are made here. Their pictures are drawn for the purpose, with numbers that took no part in any training.
+Where it stands in the flow: `federation_demo` gives each of them a device of their own and searches what was
+sent for the needles that are made here. Their pictures are drawn for the purpose, with numbers that took no
+part in any training.
 """
 
 from __future__ import annotations
@@ -90,9 +91,10 @@ def write_lessons(person: Person, place: int, folder: Path) -> Path:
 def read_private(home: Path, passphrase: str, pictures: Path) -> Private:
     """Open a device and returns what is private in it; `pictures` is the folder of those that were given.
 
-    The evaluator is fitted and the adapter trained as `palate score` does it, and the vault keeps the adapter if it helps. Where it
-    does not, it is the one that was tried and thrown away. One thread computes, as in the devices' processes: on more of them
-    sums come out otherwise, and the last bits of a head would not be those that are looked for.
+    The evaluator is fitted and the adapter trained as `palate score` does it, and the vault keeps the adapter
+    if it helps. Where it does not, it is the one that was tried and thrown away. One thread computes, as in
+    the devices' processes: on more of them sums come out otherwise, and the last bits of a head would not be
+    those that are looked for.
     """
     from threadpoolctl import threadpool_limits
 

@@ -1,8 +1,9 @@
 """The processes of the federation's demonstration: `palate` commands, device nodes and a server, all ended at the end.
 
-Where it stands in the flow: `story` says what happens, this module starts, kills and ends. Every process is a real one,
-started through the `palate` command; passphrases reach it through its environment. What was started is ended whatever happens: nodes
-as children of this process, the server and whatever it left behind by the folder that they were started for.
+Where it stands in the flow: `story` says what happens, this module starts, kills and ends. Every process is a
+real one, started through the `palate` command; passphrases reach it through its environment. What was started
+is ended whatever happens: nodes as children of this process, the server and whatever it left behind by the
+folder that they were started for.
 """
 
 from __future__ import annotations
@@ -96,9 +97,10 @@ class Stage:
     # --- commands -----------------------------------------------------------------------------------------------
 
     def palate(self, *arguments: str, node: Node | None = None, status: int = 0, columns: int = 100) -> str:
-        """Run a `palate` command to its end and returns what it prints; raises FederationError if it ends otherwise.
+        """Run a `palate` command to its end and return what it prints; raises FederationError if it fails.
 
-        With a status other than 0 that end is the expected one, and the last line of its complaint is returned.
+        With a status other than 0 that end is the expected one, and the last line of its complaint is
+        returned.
         """
         try:
             done = subprocess.run(
@@ -123,7 +125,7 @@ class Stage:
         return done.stdout if status == 0 else said
 
     def serve(self, *arguments: str) -> Any:
-        """Run a `palate server` command and returns its JSON."""
+        """Run a `palate server` command and return its JSON."""
         return json.loads(self.palate("server", *arguments, "--home", str(self.server.home), "--json"))
 
     def add(self, name: str, passphrase: str) -> Node:
@@ -154,13 +156,13 @@ class Stage:
         return ("--insecure",) if self.tls is None else ("--root-certificates", str(self.tls / "ca.crt"))
 
     def kill(self, node: Node) -> None:
-        """Kills a device's process, which gets no chance to say goodbye."""
+        """Kill a device's process, which gets no chance to say goodbye."""
         if node.process is not None:
             node.process.kill()
             node.process.wait()
 
     def leave(self, node: Node) -> None:
-        """Lets a device leave; raises FederationError unless its process then ends well."""
+        """Let a device leave; raises FederationError unless its process then ends well."""
         self.palate("leave", "--home", str(node.home))
         with contextlib.suppress(subprocess.TimeoutExpired):
             if node.process is None or node.process.wait(END_SECONDS) == 0:
@@ -221,7 +223,7 @@ class Stage:
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """Make calls side by side and returns their results in order; raises the first error, after all have ended."""
+    """Make calls side by side and return their results in order; raises the first error, after all have ended."""
     with ThreadPoolExecutor(len(calls)) as pool:
         return [one.result() for one in [pool.submit(call) for call in calls]]
 
@@ -229,7 +231,8 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 def end_processes_of(home: Path) -> list[int]:
     """End whatever still runs for a server's folder, by the command line that it was started with; returns what it ended.
 
-    Needed when the server was killed: what it had started ends by itself within a second or so, and is not waited for there.
+    Needed when the server was killed: what it had started ends by itself within a second or so, and is not
+    waited for there.
     """
     ended: list[int] = []
     for entry in Path("/proc").glob("[0-9]*") if Path("/proc/self/cmdline").exists() else ():

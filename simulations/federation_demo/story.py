@@ -1,10 +1,11 @@
 """The federation's demonstration from beginning to end: real processes on this machine, killed, restarted, and listened to.
 
-Three virtual people with a device each, a server, and a tap between them. A registrar vouches for each device, so no device is
-made up. Devices may then count on the noise of others, as far as three can: half of a sum of two is one, so each counts its own
-noise alone. After the first round a device is killed (-9) and started again, in the second round the server is. At the end there
-is a newer release, every device shows what it sent, and everything that went over the wire is searched for what must not be there
-(`needles`). The positive control comes last: an indiscreet device sends exactly that, and the same search has to find it.
+Three virtual people with a device each, a server, and a tap between them. A registrar vouches for each
+device, so no device is made up. Devices may then count on the noise of others, as far as three can: half of a
+sum of two is one, so each counts its own noise alone. After the first round a device is killed (-9) and
+started again, in the second round the server is. At the end there is a newer release, every device shows what
+it sent, and everything that went over the wire is searched for what must not be there (`needles`). The
+positive control comes last: an indiscreet device sends exactly that, and the same search has to find it.
 """
 
 from __future__ import annotations
@@ -96,9 +97,11 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
             private = {node.name: _read_private(node, folder) for node in nodes}
             stage.until("all devices have joined", lambda: all(node.joined() for node in nodes))
         with step("round 1"):
-            # The noise that protects one person drowns three; a small step keeps the encoder from following it.
+            # The noise that protects one person drowns three; a small step keeps the encoder from following
+            # it.
             gentle = folder / "run.toml"
-            # A killed device's old node counts as connected until its heartbeats are missed; who asks more than all has no place to lose to it.
+            # A killed device's old node counts as connected until its heartbeats are missed; who asks more
+            # than all has no place to lose to it.
             gentle.write_text(
                 f"server_learning_rate = {LEARNING_RATE}\nover_sampling = {OVER_SAMPLING}\n", encoding="utf-8"
             )
@@ -171,7 +174,7 @@ def _let_a_device_tell_everything(stage: Stage, node: Node, wire: tuple[str, int
 
 
 def _teach(stage: Stage, place: int) -> int:
-    """Make a person's device and teaches it; returns how many labels it has."""
+    """Make a person's device, teach it, and return how many labels it has."""
     from palate.simulations.federation_demo.people import choose_people, write_lessons
 
     person = choose_people(len(NAMES))[place]
@@ -192,7 +195,7 @@ def _read_private(node: Node, folder: Path) -> Private:
 
 
 def _vouch_for(stage: Stage, node: Node, address: str, slots: Mapping[str, Any]) -> None:
-    """Has the registrar register a device and certify a pseudonym for each slot, by files that go back and forth."""
+    """Have the registrar register a device and certify a pseudonym for each slot, by files that go back and forth."""
 
     def pseudonyms(command: str, *more: str) -> Any:
         pinned = ("--registrar", slots["registrar"], "--home", str(node.home), "--json")
@@ -211,7 +214,7 @@ def _patience(devices: int) -> tuple[str, ...]:
 
 
 def _kill_server(stage: Stage, process: int) -> int:
-    """Kills the server when an update of round 2 is there, or at the latest when that round is over; returns the round."""
+    """Kill the server once an update of round 2 is there, or that round is over; return the round."""
     from palate.server.processes.deployed import running
     from palate.server.rounds.run import read_note
 
@@ -244,7 +247,7 @@ def _read_rounds(stage: Stage) -> list[dict[str, Any]]:
 
 
 def _search(folder: Path, private: Mapping[str, Private]) -> dict[str, Any]:
-    """Searche a capture for the needles of these people and returns figures and findings; keeps them beside the capture."""
+    """Search a capture for the needles of these people, keep the findings next to it, and return figures."""
     from palate.simulations.federation_demo.capture import TO_SERVER, find_updates, read_capture
     from palate.simulations.federation_demo.needles import Needles, search
     from palate.simulations.federation_demo.people import make_needles

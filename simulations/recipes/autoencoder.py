@@ -1,12 +1,13 @@
 """Trains the small autoencoder of the shipped generator: 128 × 128 pictures to 16 × 16 latents of 8 channels and back.
 
-    python -m palate.simulations.recipes.autoencoder --run runs/autoencoder
-    python -m palate.simulations.recipes.autoencoder --run runs/textured --start runs/autoencoder/vae --texture 0.6
+    python -m palate.simulations.recipes.autoencoder --run runs/autoencoder python -m
+    palate.simulations.recipes.autoencoder --run runs/textured --start runs/autoencoder/vae --texture 0.6
 
-The architecture is diffusers' AutoencoderTiny (after Bohan's TAESD, 2023). The loss is L1, gradients, squared error at
-several scales, and squared error of opponent colours (without which green turns brown); the latents are held near zero
-mean and unit variance. The second command goes on under a loss on texture energy, for weave, dots and hatching; from the
-start that loss makes stripes. With --freeze-encoder the decoder goes on alone, and latents keep their meaning.
+The architecture is diffusers' AutoencoderTiny (after Bohan's TAESD, 2023). The loss is L1, gradients, squared
+error at several scales, and squared error of opponent colours (without which green turns brown); the latents
+are held near zero mean and unit variance. The second command goes on under a loss on texture energy, for
+weave, dots and hatching; from the start that loss makes stripes. With --freeze-encoder the decoder goes on
+alone, and latents keep their meaning.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CROP = 64
 
 
 def make_autoencoder() -> Any:
-    """An untrained autoencoder, 0.4 M weights."""
+    """Return an untrained autoencoder, 0.4 M weights."""
     from diffusers import AutoencoderTiny
 
     return AutoencoderTiny(
@@ -41,7 +42,7 @@ def make_autoencoder() -> Any:
 
 
 def texture_energy(x: Tensor) -> Tensor:
-    """How much fine structure there is around each point: (n, 3, h, w) to (n, 3, h / 4 - 1, w / 4 - 1)."""
+    """Return how much fine structure there is around each point: (n, 3, h, w) to (n, 3, h / 4 - 1, w / 4 - 1)."""
     fine = x - F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
     return (F.avg_pool2d(fine * fine, 8, 4) + 1e-4).sqrt()
 

@@ -1,12 +1,13 @@
 """What the generator is told about each training picture, as states of the text tower, in the three forms that it meets.
 
 - stock: a full caption, 32 states, what `StableDiffusionPipeline` makes of a prompt;
-- tokens: a prompt that names the subject only, followed by the states of attribute phrases that were encoded one by one
-  and weighted (`palate.client.painter.conditioning`, mode `tokens`);
-- embedding: E(prompt) + β (E(attributes shown) − E(attributes not shown)), ViPer's formula (Salehi et al., ECCV 2024).
+- tokens: a prompt that names the subject only, followed by the states of attribute phrases that were encoded
+  one by one and weighted (`palate.client.painter.conditioning`, mode `tokens`);
+- embedding: E(prompt) + β (E(attributes shown) − E(attributes not shown)), ViPer's formula (Salehi et al.,
+  ECCV 2024).
 
-A generator that meets all three while it learns can be personalized in any of them without leaving what it knows.
-Everything is encoded once and cached, because the text tower is frozen.
+A generator that meets all three while it learns can be personalized in any of them without leaving what it
+knows. Everything is encoded once and cached, because the text tower is frozen.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """Makes release 0 of the shared encoder: from picture features and words to the taste space.
 
-    python -m palate.simulations.world.shards --count 48000 --out build/pictures
-    python -m palate.simulations.recipes.encoder --pictures build/pictures --soft runs/picture_tower/soft.npy --run runs/encoder
+    python -m palate.simulations.world.shards --count 48000 --out build/pictures python -m
+    palate.simulations.recipes.encoder --pictures build/pictures --soft runs/picture_tower/soft.npy --run
+    runs/encoder
 
-In order: features of drawn pictures, of pictures as they are shown to people, and of pictures softened by the generator's
-autoencoder (kept in files, so that a killed run goes on); the picture side by cross-entropy on what each picture shows, and
-then by episodes, in which a head fitted on sixteen verdicts of a training person must predict other verdicts of that person;
-the sentence side by the vocabulary and by captions; and the crowd prior, a mixture of Gaussians fitted by
-expectation-maximisation to the tastes of training people (seed 1001; benchmarks draw others). About 8 minutes on one core.
+In order: features of drawn pictures, of pictures as they are shown to people, and of pictures softened by the
+generator's autoencoder (kept in files, so that a killed run goes on); the picture side by cross-entropy on
+what each picture shows, and then by episodes, in which a head fitted on sixteen verdicts of a training person
+must predict other verdicts of that person; the sentence side by the vocabulary and by captions; and the crowd
+prior, a mixture of Gaussians fitted by expectation-maximisation to the tastes of training people (seed 1001;
+benchmarks draw others). About 8 minutes on one core.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class Seen:
 
 
 def shown_truth(number: int) -> Truth:
-    """What picture `number` shows, drawn as pictures are for people."""
+    """Return what picture `number` shows, drawn as pictures are for people."""
     return sample_shown(random.Random(f"shown {number}"))
 
 
@@ -93,7 +95,7 @@ def see(folder: Path, name: str, truths: Sequence[Truth], pixels: Callable[[int]
 
 
 def _kept(name: str, make: Callable[[Any], NDArray[Any]], given: object) -> NDArray[Any]:
-    """The array in a file, made from what is given and written first where there is none."""
+    """Return the array in a file, which is made first if missing."""
     path = Path(name)
     if not path.exists():
         with path.with_suffix(".part").open("wb") as f:
@@ -103,7 +105,7 @@ def _kept(name: str, make: Callable[[Any], NDArray[Any]], given: object) -> NDAr
 
 
 def together(parts: Sequence[Seen]) -> Seen:
-    """All pictures of several lots."""
+    """Return all pictures of several lots."""
     return Seen(
         np.concatenate([p.features for p in parts]),
         np.concatenate([p.shows for p in parts]),
@@ -112,14 +114,14 @@ def together(parts: Sequence[Seen]) -> Seen:
 
 
 def attribute_steps(z: Float32s, shown: Float32s) -> Float32s:
-    """What an attribute adds to each statistic, others held fixed: ridge regression of (n, statistics) on (n, 55)."""
+    """Return what an attribute adds to each statistic: ridge regression of (n, statistics) on (n, 55)."""
     x = np.concatenate([shown, np.ones((len(shown), 1), np.float32)], 1).astype(np.float64)
     solved = np.linalg.solve(x.T @ x + 5.0 * np.eye(x.shape[1]), x.T @ z)
     return solved[:-1].astype(np.float32)
 
 
 def taste_of(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The picture side in torch: standardized features (n, features) to logits of the taste space (n, 64)."""
+    """Return the picture side in torch: standardized features (n, features) to logits of the taste space (n, 64)."""
     hidden = F.relu(F.linear(x, parameters["picture.hidden.weight"], parameters["picture.hidden.bias"]))
     return F.linear(hidden, parameters["picture.taste.weight"], parameters["picture.taste.bias"])
 
@@ -167,7 +169,8 @@ def learn_by_episodes(
 ) -> None:  # fmt: skip
     """Heads fitted on 8 + 8 verdicts predict 16 more; the encoder moves so that they do, and keeps its anchors.
 
-    The head is the linear-Gaussian one in closed form, (C Z' (Z C Z' + R)^-1), with the crowd's mean and covariance.
+    The head is the linear-Gaussian one in closed form, (C Z' (Z C Z' + R)^-1), with the crowd's mean and
+    covariance.
     """
     trained = [p[n].requires_grad_() for n in p if n.startswith("picture")]
     optimizer = torch.optim.AdamW(trained, lr=3e-4, weight_decay=0.02)
@@ -264,10 +267,10 @@ def words_and_meanings(truths: Sequence[Truth], tower: SentenceTower) -> tuple[F
 
 
 def heads_of(people: Sequence[Person]) -> Float64s:
-    """The true heads of people, (n, 65): a weight per dimension, and the threshold as a bias.
+    """Return the true heads of people, (n, 65): a weight per dimension, and the threshold as a bias.
 
-    In logits of a person whose verdicts are as noisy as is usual: some people's noise is so small that in logits of their
-    own they would stretch every kind of the crowd.
+    In logits of a person whose verdicts are as noisy as is usual: some people's noise is so small that in
+    logits of their own they would stretch every kind of the crowd.
     """
     noise = float(np.median([p.noise for p in people]))
     heads = np.zeros((len(people), TASTE + 1))
@@ -280,7 +283,7 @@ def heads_of(people: Sequence[Person]) -> Float64s:
 
 
 def fit_crowd(heads: Float64s, kinds: int, floor: float, seed: int) -> tuple[Float64s, Float64s, Float64s]:
-    """A mixture of Gaussians by expectation-maximisation: shares (k,), means (k, d), covariances (k, d, d).
+    """Return a mixture of Gaussians by expectation-maximisation: shares (k,), means (k, d), covariances (k, d, d).
 
     `floor` is added to every variance: whatever a kind has not been seen to feel, somebody may.
     """
@@ -327,7 +330,7 @@ def fit_crowd(heads: Float64s, kinds: int, floor: float, seed: int) -> tuple[Flo
 
 
 def _nearest(heads: Float64s, kinds: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """The cluster of each head, (n,), by k-means with spread starting points (Arthur and Vassilvitskii, SODA 2007)."""
+    """Return the cluster of each head, (n,), by k-means++ (Arthur and Vassilvitskii, SODA 2007)."""
     centres = heads[rng.integers(len(heads))][None]
     while len(centres) < kinds:
         far = ((heads[:, None] - centres[None]) ** 2).sum(2).min(1)
@@ -353,7 +356,8 @@ def make_release(
 ) -> EncoderWeights:
     """Run the whole recipe and writes the encoder and its card.
 
-    An encoder `without` some categories is for experiments: it was told nothing of what these look like, nor any verdict.
+    An encoder `without` some categories is for experiments: it was told nothing of what these look like, nor
+    any verdict.
     """
     told = [i for i, a in enumerate(ATTRIBUTE_NAMES) if CATEGORY_OF[a] not in without]
     torch.set_num_threads(1)

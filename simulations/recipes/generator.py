@@ -1,11 +1,13 @@
 """Trains the shipped text-to-image model: a small latent diffusion U-Net in the Stable Diffusion format of diffusers.
 
-    python -m palate.simulations.recipes.generator --pictures build/pictures --vae runs/autoencoder/vae --run runs/generator
+    python -m palate.simulations.recipes.generator --pictures build/pictures --vae runs/autoencoder/vae --run
+    runs/generator
 
-Latents of the frozen autoencoder, states of the frozen text tower (`conditions`), v-prediction (Salimans and Ho, 2022) on
-a cosine schedule (Nichol and Dhariwal, 2021) with logit-normal times (Esser et al., 2024). The last step writes the
-folder that `StableDiffusionPipeline.from_pretrained` reads. A run may be prolonged with a larger --steps, or brought to
-its end with a smaller one: the learning rate falls over the last --decay steps.
+Latents of the frozen autoencoder, states of the frozen text tower (`conditions`), v-prediction (Salimans and
+Ho, 2022) on a cosine schedule (Nichol and Dhariwal, 2021) with logit-normal times (Esser et al., 2024). The
+last step writes the folder that `StableDiffusionPipeline.from_pretrained` reads. A run may be prolonged with
+a larger --steps, or brought to its end with a smaller one: the learning rate falls over the last --decay
+steps.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ SCHEDULE = {
 
 
 def make_unet(widths: tuple[int, int, int] = (64, 128, 192)) -> Any:
-    """An untrained U-Net for 16 × 16 × 8 latents, 11.5 M weights at the default widths."""
+    """Return an untrained U-Net for 16 × 16 × 8 latents, 11.5 M weights at the default widths."""
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import AttnProcessor
 
@@ -63,7 +65,7 @@ def make_unet(widths: tuple[int, int, int] = (64, 128, 192)) -> Any:
 def encode_pictures(
     folder: Path, vae_folder: Path, shards: list[np.ndarray], device: torch.device
 ) -> np.ndarray:
-    """The latents of all pictures, scaled to unit variance: (pictures, 8, 16, 16) float16, cached in `folder`."""
+    """Return the latents of all pictures, scaled to unit variance: (pictures, 8, 16, 16) float16, cached in `folder`."""
     from diffusers import AutoencoderTiny
     from tqdm import tqdm
 
@@ -111,7 +113,7 @@ def _work(
 def _diffusion_loss(
     worker: Worker, plan: Plan, unet: nn.Module, latents: Tensor, truths: list[Truth], conditions: Conditions
 ) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
-    """The v-prediction loss of one worker's share of a batch, in one of the three forms of conditioning."""
+    """Return the v-prediction loss of one worker's share of a batch, in one of the three forms of conditioning."""
     from diffusers import DDPMScheduler
 
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
@@ -158,7 +160,8 @@ def save_pipeline(unet: nn.Module, vae: Path, tower: Path, out: Path) -> None:
         requires_safety_checker=False,
     ).to(dtype=torch.float16)
     pipeline.save_pretrained(out, safe_serialization=True)
-    # transformers loads a model in the type that its config names; the stock pipeline expects fp32 beside its U-Net.
+    # transformers loads a model in the type that its config names; the stock pipeline expects fp32 beside its
+    # U-Net.
     config = out / "text_encoder" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
 

@@ -3,9 +3,10 @@
     python -m palate.simulations.world.shards --count 24000 --first 10000000 --out build/judge_pictures
     python -m palate.simulations.recipes.judge --pictures build/judge_pictures --run runs/judge
 
-Cross-entropy on the subject and on each category (its values and "none of them"). No autoencoder and no generated picture
-is ever seen; mild blur, noise, JPEG, shifts and mirror images keep the judge fair to pictures that are a little soft. It
-runs on one core in about an hour and resumes after being killed. The last step writes the fp16 weights and their card.
+Cross-entropy on the subject and on each category (its values and "none of them"). No autoencoder and no
+generated picture is ever seen; mild blur, noise, JPEG, shifts and mirror images keep the judge fair to
+pictures that are a little soft. It runs on one core in about an hour and resumes after being killed. The last
+step writes the fp16 weights and their card.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ NORM_BATCHES = 40
 
 
 def labels_of(truths: Sequence[Truth]) -> Tensor:
-    """The right answers: (truths, 1 + 13) int64, the subject and each category's value or, last, "none of them"."""
+    """Return the right answers (truths, 1 + 13) int64: subject, and each category's value or "none of them"."""
     rows = [
         [SUBJECTS.index(t.subject)]
         + [
@@ -69,7 +70,7 @@ def judge_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]
 
 
 def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    """The picture after JPEG at this quality."""
+    """Return the picture after JPEG at this quality."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -144,7 +145,7 @@ def _work(worker: Worker, plan: Plan, pictures: Path, threads: int) -> None:
 
 
 def save_judge(network: JudgeNetwork, folder: Path, steps: int, pictures: int) -> JudgeAccuracy:
-    """Write judge.safetensors (fp16) and its card into `folder`, and returns what the written weights reach."""
+    """Write judge.safetensors (fp16) and its card into `folder`, and return what the written weights reach."""
     from safetensors.torch import save_file
 
     path = folder / WEIGHTS.name

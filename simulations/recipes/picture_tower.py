@@ -1,15 +1,17 @@
 """Trains the picture tower that ships with Palate: what a picture shows, from its pixels.
 
-    python -m palate.simulations.world.shards --count 48000 --out build/pictures
-    python -m palate.simulations.recipes.picture_tower --pictures build/pictures --autoencoder runs/autoencoder/vae --run runs/picture_tower
+    python -m palate.simulations.world.shards --count 48000 --out build/pictures python -m
+    palate.simulations.recipes.picture_tower --pictures build/pictures --autoencoder runs/autoencoder/vae
+    --run runs/picture_tower
 
-Cross-entropy on the subject and on each category (its values and "none of them"). After the first 3,800 steps two fifths of
-every batch show as many attributes as the pictures that people judge, four or five, which teach more each and hide more of each
-other. A quarter of every batch has been through the generator's autoencoder with a little noise on the latents, so that the
-tower reads generated pictures, whose fine texture is soft, as it reads drawn ones. Sizes, sharpness, noise, JPEG and mirror
-images vary; colours move by no more than a label bears. Weights are averaged over time, and the normalisations are measured
-anew for the average, then folded away. The last 2,000 pictures are kept for measuring. One process needs about an hour on one
-core, two half of it; a killed run resumes.
+Cross-entropy on the subject and on each category (its values and "none of them"). After the first 3,800 steps
+two fifths of every batch show as many attributes as the pictures that people judge, four or five, which teach
+more each and hide more of each other. A quarter of every batch has been through the generator's autoencoder
+with a little noise on the latents, so that the tower reads generated pictures, whose fine texture is soft, as
+it reads drawn ones. Sizes, sharpness, noise, JPEG and mirror images vary; colours move by no more than a
+label bears. Weights are averaged over time, and the normalisations are measured anew for the average, then
+folded away. The last 2,000 pictures are kept for measuring. One process needs about an hour on one core, two
+half of it; a killed run resumes.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ FIRST_RICH = 2_000_000
 
 
 def labels_of(truths: Sequence[Truth]) -> Tensor:
-    """The right answers: (truths, 1 + categories) int64; a category's last answer is "none of them"."""
+    """Return the right answers (truths, 1 + categories) int64; a category's last is "none of them"."""
     return torch.tensor(
         [
             [SUBJECTS.index(t.subject)]
@@ -52,13 +54,13 @@ def labels_of(truths: Sequence[Truth]) -> Tensor:
 
 
 def to_network(pictures: Pictures) -> Tensor:
-    """Pictures (n, 128, 128, 3) uint8 as the network takes them: (n, 3, 128, 128) in [-1, 1]."""
+    """Return pictures (n, 128, 128, 3) uint8 as the network takes them: (n, 3, 128, 128) in [-1, 1]."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
 @torch.no_grad()
 def soften(pictures: Pictures, autoencoder: Path, noise: float, g: torch.Generator) -> Pictures:
-    """The pictures after the autoencoder, with this much noise on latents of about unit spread."""
+    """Return the pictures after the autoencoder, with this much noise on latents of about unit spread."""
     from diffusers import AutoencoderTiny
 
     model = AutoencoderTiny.from_pretrained(autoencoder).to(torch.bfloat16).eval()
@@ -74,7 +76,7 @@ def soften(pictures: Pictures, autoencoder: Path, noise: float, g: torch.Generat
 def soft_pictures(
     folder: Path, shards: Sequence[Pictures], numbers: Sequence[int], autoencoder: Path
 ) -> Pictures:
-    """The named pictures after the autoencoder, kept in a file so that a resumed run need not make them again."""
+    """Return the named pictures after the autoencoder, kept in a file for a resumed run."""
     path = folder / "soft.npy"
     if not path.exists():
         chosen = np.stack([shards[n // SHARD][n % SHARD] for n in numbers])
@@ -87,7 +89,7 @@ def soft_pictures(
 
 
 def rich_truth(number: int) -> Truth:
-    """What the `number`-th rich picture shows: four or five attributes, as in the pictures that people are shown."""
+    """Return what the `number`-th rich picture shows: four or five attributes."""
     return sample_shown(random.Random(f"rich {number}"))
 
 
@@ -107,7 +109,7 @@ def rich_pictures(folder: Path, count: int) -> tuple[list[Pictures], list[Truth]
 
 
 def jpeg(picture: Pictures, quality: int) -> Pictures:
-    """The picture after JPEG at this quality."""
+    """Return the picture after JPEG at this quality."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -2,9 +2,10 @@
 
     python -m palate.simulations.recipes.public_pictures
 
-Draws 640 pictures that no person is shown and that no other recipe uses, looks at them with the shipped tower, and reads the name of
-each attribute with the shipped sentence tower (`shared.public_pictures`). Nothing is learned, nothing is of people. A minute on one
-core; features are kept in the cache, and the same bytes come out each time.
+Draws 640 pictures that no person is shown and that no other recipe uses, looks at them with the shipped
+tower, and reads the name of each attribute with the shipped sentence tower (`shared.public_pictures`).
+Nothing is learned, nothing is of people. A minute on one core; features are kept in the cache, and the same
+bytes come out each time.
 """
 
 from __future__ import annotations

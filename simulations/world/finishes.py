@@ -1,7 +1,7 @@
 """What is done to a drawn scene: technique, brushwork, light, weather, mood, contrast and texture.
 
-Works on float RGB pictures, (128, 128, 3) in 0..1. Every effect leaves the subject legible: at most a known share of the
-light is taken away, because a picture whose subject cannot be seen teaches nothing.
+Works on float RGB pictures, (128, 128, 3) in 0..1. Every effect leaves the subject legible: at most a known
+share of the light is taken away, because a picture whose subject cannot be seen teaches nothing.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _poster(p: UnitPixels) -> UnitPixels:
 
 
 def _soft_shading(p: UnitPixels) -> UnitPixels:
-    """The plain rendering: shapes get a soft body from a light at the upper left."""
+    """Return the plain rendering: shapes get a soft body from a light at the upper left."""
     light = _luma(_blur(p, 3.0))
     relief = np.zeros_like(light)
     relief[2:, 2:] = light[2:, 2:] - light[:-2, :-2]
@@ -397,7 +397,7 @@ def _smooth(
 def _grainy(
     p: UnitPixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]
 ) -> UnitPixels:
-    """A tile of coarse grain over the whole picture, a little different at every place."""
+    """Return a tile of coarse grain over the whole picture, a little different at every place."""
     fine = noise.normal(0, 0.04, (SIDE // 2, SIDE // 2)) + np.tile(_GRAIN, (SIDE // 16, SIDE // 16))
     return p + np.repeat(np.repeat(fine, 2, 0), 2, 1)[..., None].astype(np.float32)
 
@@ -405,7 +405,7 @@ def _grainy(
 def _canvas(
     p: UnitPixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]
 ) -> UnitPixels:
-    """A basket weave with a period of eight pixels."""
+    """Return a basket weave with a period of eight pixels."""
     over = ((_X // 4 + _Y // 4) % 2) == 0
     thread = np.where(over, np.cos(_X * 2 * math.pi / 4), np.cos(_Y * 2 * math.pi / 4))
     lit: UnitPixels = p * (0.88 + 0.12 * thread[..., None]) + np.where(over, 0.045, -0.045)[..., None]
@@ -426,7 +426,7 @@ def _flowing(
 def _facets(
     p: UnitPixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]
 ) -> UnitPixels:
-    """The picture broken into sharp triangles, each a little lighter or darker than its neighbours; fainter on the subject."""
+    """Return the picture broken into sharp triangles of differing light, fainter on the subject."""
     turn, side = rng.uniform(0.2, 1.2), rng.uniform(25, 31)
     u = (_X * math.cos(turn) + _Y * math.sin(turn)) / side + 8
     v = (_Y * math.cos(turn) - _X * math.sin(turn)) / side + 8
@@ -439,7 +439,7 @@ def _facets(
 
 
 def _off_subject(at: tuple[float, float]) -> UnitPixels:
-    """How strongly a mark shows that must leave the subject legible: 0.4 on its middle, 1 far from it, (128, 128, 1)."""
+    """Return how strongly marks show: 0.4 on the subject's middle, 1 far from it, (128, 128, 1)."""
     far = np.clip((np.hypot(_X - at[0], _Y - at[1]) - 14) / 34, 0, 1)
     out: UnitPixels = (0.4 + 0.6 * far)[..., None]
     return out
@@ -502,7 +502,7 @@ def _dramatic(
 def _dreamy(
     p: UnitPixels, rng: random.Random, noise: np.random.Generator, at: tuple[float, float]
 ) -> UnitPixels:
-    """A bloom of lilac light with discs of blurred light."""
+    """Return a bloom of lilac light with discs of blurred light."""
     p = 0.65 * p + 0.4 * _blur(p, 5)
     p = p * 0.76 + 0.24 * _rgb(0.93, 0.76, 0.98)
     for x, y in noise.uniform(4, SIDE - 4, (11, 2)):

@@ -141,7 +141,7 @@ def _ornament(c: Canvas, ground: float) -> None:
 
 
 def draw_scene(rng: random.Random, truth: Truth) -> Scene:
-    """Draws place and subject of a truth; returns the sheet before technique, light and weather."""
+    """Draw place and subject of a truth; returns the sheet before technique, light and weather."""
     c = Canvas(rng, truth)
     a = truth.attributes
     composition, subject = a.get("composition"), truth.subject

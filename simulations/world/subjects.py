@@ -1,7 +1,7 @@
 """The subjects of the world: which shapes make a house, a cat, a lighthouse.
 
-Every subject is a function (canvas, x, y, h): x is its middle, y its foot, h its height in drawn pixels. Natural colours
-are given as HSV; the palette bends them (see `palettes`).
+Every subject is a function (canvas, x, y, h): x is its middle, y its foot, h its height in drawn pixels.
+Natural colours are given as HSV; the palette bends them (see `palettes`).
 """
 
 from __future__ import annotations

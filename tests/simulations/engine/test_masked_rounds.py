@@ -176,7 +176,8 @@ def test_groups_are_summed_apart_and_give_nearly_the_same_mean() -> None:
     state = one_round(Grid(PEOPLE), settings(plain(group_size=3)))
     wanted = mean_of(PEOPLE)
     assert (state.metrics["used"], state.metrics["groups"]) == (6, 2)
-    # Centred clipping shortens the longer of two groups; by how much depends on who is in it, which is drawn anew each time.
+    # Centred clipping shortens the longer of two groups; by how much depends on who is in it, which is drawn
+    # anew each time.
     assert np.linalg.norm(moved_by(state) - wanted) < 0.05 * np.linalg.norm(wanted)
 
 

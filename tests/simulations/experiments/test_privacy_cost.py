@@ -322,7 +322,8 @@ def test_the_report_sets_each_run_against_its_baseline(small: PrivacyExperiment,
     assert rows["open", 0]["times_fewer"] == 1.0
     assert rows["bits", 6.0]["times_fewer"] > 4
     assert len(table_of(results).rows) == len(rows)
-    # The same rounds without noise, where they came out better than the open run, are what noise must be held against.
+    # The same rounds without noise, where they came out better than the open run, are what noise must be held
+    # against.
     for seed in (1, 2):
         results["runs"][run_name("epsilon", math.inf, seed)]["accuracy"] = 0.8
     rows = {(row["kind"], row["value"]): row for row in rows_of(results)}
