@@ -57,7 +57,10 @@ def merge(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[
 
 
 def to_result(row: Row, commit: str, seconds: float) -> dict[str, Any]:
-    """Return one entry of results.json: row, figure, bar, holds, command, commit, and what stands next to them."""
+    """Return one entry of results.json.
+
+    Row, figure, bar, holds, command, commit, and what stands next to them.
+    """
     plain = asdict(row)
     extra = plain.pop("extra")
     return {**plain, "holds": bool(row.holds), "commit": commit, "seconds": round(seconds, 1), "extra": extra}

@@ -81,7 +81,7 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true", help="fewer sums, which find less")
     print_rows(run(p.parse_args(arguments).quick))

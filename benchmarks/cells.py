@@ -1,4 +1,7 @@
-"""The runs of a long benchmark: noted as each is done, so that a benchmark that was stopped goes on from there."""
+"""The runs of a long benchmark.
+
+Noted as each is done, so that a benchmark that was stopped goes on from there.
+"""
 
 import json
 from dataclasses import asdict
@@ -10,7 +13,10 @@ Outcome = TypeVar("Outcome")
 
 
 def read_cells(path: Path, cell: type[Cell], outcome: type[Outcome]) -> dict[Cell, Outcome]:
-    """Return what is noted in a file of JSON lines, as these dataclasses; nothing where there is no file yet."""
+    """Return what is noted in a file of JSON lines, as these dataclasses.
+
+    Nothing where there is no file yet.
+    """
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
     rows = [json.loads(line) for line in lines]
     return {cell(**row["cell"]): outcome(**row["outcome"]) for row in rows}

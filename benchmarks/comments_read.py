@@ -1,4 +1,6 @@
-"""How well real comments on real pictures are understood: three people's comments against labels made by hand.
+"""How well real comments on real pictures are understood.
+
+Three people's comments against labels made by hand.
 
     python -m benchmarks.comments_read [--verbose] [--artworks FOLDER]
 
@@ -56,7 +58,8 @@ def run(quick: bool = False, artworks: Path = ARTWORKS, verbose: bool = False) -
         one = score_extraction([read[-1]], [wanted], vocabulary)
         if verbose and (one.precision < 1 or one.recall < 1):
             print(
-                f"{entry['comment']}\n   read  {[f'{m.attribute} {m.polarity:+d}' for m in read[-1]]}\n   label {wanted}"
+                f"{entry['comment']}\n   read  {[f'{m.attribute} {m.polarity:+d}' for m in read[-1]]}\n  "
+                f" label {wanted}"
             )
     score = score_extraction(read, [wanted for _, wanted in entries], vocabulary)
     extra = {
@@ -74,7 +77,7 @@ def run(quick: bool = False, artworks: Path = ARTWORKS, verbose: bool = False) -
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--artworks", type=Path, default=ARTWORKS)
     p.add_argument("--verbose", action="store_true", help="print every comment that is not read wholly right")

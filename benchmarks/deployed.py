@@ -1,4 +1,6 @@
-"""What a deployed round takes: a server and three devices as processes on loopback, with masks and without, in turns.
+"""What a deployed round takes.
+
+A server and three devices as processes on loopback, with masks and without, in turns.
 
     python -m benchmarks.deployed [--rounds 5] [--crowd 100 --processes 4]
 
@@ -88,7 +90,10 @@ def run_three(quick: bool, rounds: int | None) -> list[Row]:
 
 
 def run_crowd(devices: int, processes: int, bar: float, rounds: int) -> list[Row]:
-    """Masked rounds of so many devices in several processes; raises FederationError when the server does not hold them."""
+    """Masked rounds of so many devices in several processes.
+
+    Raises FederationError when the server does not hold them.
+    """
     command = f"{COMMAND} --crowd {devices} --processes {processes}"
     with tempfile.TemporaryDirectory(prefix="palate-deployed-") as place, Stage(Path(place)) as stage:
         port = free_port()
@@ -149,7 +154,10 @@ def run_crowd(devices: int, processes: int, bar: float, rounds: int) -> list[Row
 
 
 def by_kind(server: int, nodes: Sequence[int]) -> dict[str, list[int]]:
-    """Return the processes at work: the server's own, the one that runs the rounds, what else the server started, the devices'."""
+    """Return the processes at work.
+
+    The server's own, the one that runs the rounds, what else the server started, the devices'.
+    """
     found: dict[str, list[int]] = {"server": [server], "rounds": [], "other": [], "devices": [*nodes]}
     for process, line in descendants(server).items():
         rounds = "round_process" in line or "flwr-serverapp" in line
@@ -193,7 +201,7 @@ def _teach(stage: Stage, place: int) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--crowd", type=int, help="measure masked rounds of so many devices alone")

@@ -1,4 +1,6 @@
-"""How fast virtual people learn together: our engine against pfl 0.6 and against Flower's own engine, and what a round costs.
+"""How fast virtual people learn together.
+
+Our engine against pfl 0.6 and against Flower's own engine, and what a round costs.
 
     python -m benchmarks.engines [--quick]
 
@@ -62,7 +64,8 @@ PEOPLE = 100
 STEPS = 5
 RATE = 0.02  # at larger rates ReLUs switch, and rounding grows from round to round
 FLOWER_PEOPLE = 400  # of whom a quarter is asked in a round
-APART = 1e-3  # of what was learned: float rounding grows over thirty local steps to a third of that, other work to far more
+# of what was learned: float rounding grows over thirty local steps to a third of that, other work to far more
+APART = 1e-3
 CROWD = 10_000
 SILENT = 0.3  # share of comments that name no attribute
 
@@ -167,7 +170,10 @@ def run_ray(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float
 
 
 def prepare_pfl() -> Path | None:
-    """Return the Python of pfl's environment, made if missing; None, after a line that says why, if that fails."""
+    """Return the Python of pfl's environment, made if missing.
+
+    None, after a line that says why, if that fails.
+    """
     python = PFL / "bin" / "python"
     check = [str(python), "-c", "import pfl, torch, palate.shared.wire"]
     if python.exists() and subprocess.run(check, capture_output=True, check=False).returncode == 0:
@@ -198,7 +204,10 @@ def prepare_pfl() -> Path | None:
 
 
 def race(ours: Engine, theirs: Engine, people: int, turns: int, what: str) -> dict[str, Any]:
-    """Devices per second of both, and the median ratio over turns; raises FederationError if they learned something else."""
+    """Devices per second of both, and the median ratio over turns.
+
+    Raises FederationError if they learned something else.
+    """
     start = flatten(load_encoder().tensors).astype(float)
     speeds: dict[str, list[float]] = {"ours": [], "theirs": []}
     apart = learned = 0.0
@@ -296,7 +305,10 @@ def measure_memory(people: int) -> Row:
 
 
 def live_in_memory(people: int) -> None:
-    """What `measure_memory` starts: a crowd, three rounds of 100 of them, and the most that the process ever took."""
+    """What `measure_memory` starts.
+
+    A crowd, three rounds of 100 of them, and the most that the process ever took.
+    """
     crowd = make_crowd(people, 3)
     labels = sum(map(len, crowd))
     from palate.server.app import grid_devices
@@ -323,7 +335,10 @@ def live_in_memory(people: int) -> None:
 
 
 def time_training(runs: int) -> Row:
-    """Measure one device's round on one thread: read the task, train on 40 labels, encode and note the update."""
+    """Measure one device's round on one thread.
+
+    Read the task, train on 40 labels, encode and note the update.
+    """
     labels = make_labels(40, np.random.default_rng(4))
     task = encode_task(Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(), seed=1))
     sent: list[bytes] = []
@@ -407,7 +422,7 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true")
     p.add_argument("--crowd", type=int, help=argparse.SUPPRESS)

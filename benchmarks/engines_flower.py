@@ -1,4 +1,6 @@
-"""Our federated reconstruction under Flower 1.42's simulation engine, as its users would write it. `benchmarks.engines` runs this.
+"""Our federated reconstruction under Flower 1.42's simulation engine, as its users would write it.
+
+`benchmarks.engines` runs this.
 
     python -m benchmarks.engines_flower POPULATION SETTINGS OUT
 

@@ -1,4 +1,6 @@
-"""Our federated reconstruction under Apple's pfl 0.6, as its users would write it. `benchmarks.engines` runs this in pfl's environment.
+"""Our federated reconstruction under Apple's pfl 0.6, as its users would write it.
+
+`benchmarks.engines` runs this in pfl's environment.
 
     python -m benchmarks.engines_pfl POPULATION SETTINGS OUT
 

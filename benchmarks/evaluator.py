@@ -1,4 +1,6 @@
-"""The evaluator on virtual people whom nothing was trained on: does it tell what they like from what they do not?
+"""The evaluator on virtual people whom nothing was trained on.
+
+Does it tell what they like from what they do not?
 
     python -m benchmarks.evaluator --people 150
 
@@ -54,7 +56,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Case:
-    """One person's given verdicts and comments, and the verdicts to be foreseen; pictures by their place in `Shown`."""
+    """One person's given verdicts and comments, and the verdicts to be foreseen.
+
+    Pictures by their place in `Shown`.
+    """
 
     person: Person
     liked: tuple[int, ...]
@@ -118,7 +123,10 @@ def ask_people(people: Sequence[Person], shown: Shown, seed: int = 7) -> list[Ca
 
 
 def pairwise(scores: NDArray[np.floating], liked: Bools) -> float:
-    """Return the share of (liked, disliked) pairs in the right order, ties half; 0.5 where there is no pair."""
+    """Return the share of (liked, disliked) pairs in the right order, ties half.
+
+    0.5 where there is no pair.
+    """
     if liked.all() or not liked.any():
         return 0.5
     gap = scores[liked][:, None] - scores[~liked][None]
@@ -209,7 +217,7 @@ def run(quick: bool = False, people: int = 150, pictures: int = 1200) -> list[Ro
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--people", type=int, default=150)
     p.add_argument("--pictures", type=int, default=1200)

@@ -91,7 +91,7 @@ def _results(name: str, quick: bool, out: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     print_run(run, OUT, __doc__)
 
 

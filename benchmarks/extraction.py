@@ -1,4 +1,6 @@
-"""How well comments are understood: precision, recall and polarity errors of extraction against labels made by hand.
+"""How well comments are understood.
+
+Precision, recall and polarity errors of extraction against labels made by hand.
 
 Reads a JSON list of {"image" (optional), "comment", "liked" (optional), "attributes": [...]}; image paths are
 relative to the file. A label is {"attribute": NAME, "polarity": +1 or -1}, or {"any_of": [NAMES], "polarity":

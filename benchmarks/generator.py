@@ -136,7 +136,7 @@ def _ratio(share: float, of: float) -> float:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--prompts", type=int, default=None)
     p.add_argument("--steps", type=int, default=20)

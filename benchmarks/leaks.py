@@ -258,7 +258,8 @@ def run(*, quick: bool = False, cache: Path = Path("demo-out") / "liars" / "cach
     return [
         Row(
             "control: pictures rebuilt from a raw change",
-            f"cosine {control:.3f} of one picture, {batch['mean_best_cosine']:.3f} of 24 (chance {batch['chance']:.3f})",
+            f"cosine {control:.3f} of one picture, {batch['mean_best_cosine']:.3f} of 24 (chance "
+            f"{batch['chance']:.3f})",
             "above 0.9 for one picture, above the 99th percentile of chance for 24, or the test is void",
             control > 0.9 and batch["mean_best_cosine"] > batch["chance_99"],
             COMMAND,

@@ -207,7 +207,8 @@ def correlated() -> list[Row]:
     least = min(float(one["times_less_noise"]) for one in figures)
     return [
         Row(
-            "privacy: correlated noise, times less noise in prefix sums than independent noise at equal epsilon (least of 5)", least,
+            "privacy: correlated noise, times less noise in prefix sums than independent noise at equal "
+            "epsilon (least of 5)", least,
             "above 1", least > 1, COMMAND, {"settings": figures},
         )
     ]  # fmt: skip
@@ -219,7 +220,7 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true", help="a few settings only")
     print_rows(run(p.parse_args(arguments).quick))

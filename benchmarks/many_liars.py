@@ -1,4 +1,6 @@
-"""How well the rules against lying devices hold: attacks, shares of liars and rules, with masks over groups and without.
+"""How well the rules against lying devices hold.
+
+Attacks, shares of liars and rules, with masks over groups and without.
 
     python -m benchmarks.many_liars [--out FOLDER] [--quick] [--seeds N ...]
 
@@ -133,7 +135,8 @@ def summarize(experiment: LiarsExperiment, done: dict[Cell, LiarsOutcome]) -> di
 def table(experiment: LiarsExperiment, found: dict[str, Any]) -> str:
     """Return the figures as a table in Markdown, defences down, attacks across."""
     lines = [
-        f"{experiment.title}. Accuracy with nobody lying and a plain mean: {found['accuracy_without_liars']:.3f}.",
+        f"{experiment.title}. Accuracy with nobody lying and a plain mean: "
+        f"{found['accuracy_without_liars']:.3f}.",
         "",
     ]
     head = ["defence", "liars", "nobody", *experiment.attacks, "worst", "backdoor wins more often"]

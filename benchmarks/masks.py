@@ -190,7 +190,9 @@ def in_groups(levels: NDArray[np.int64], size: int) -> dict[str, float]:
 
 
 def one_device(count: int) -> float:
-    """Return seconds that one device's masks take in a cohort of so many, from its keys to what it reveals: a mean of some devices.
+    """Return seconds that one device's masks take in a cohort of so many, from its keys to what it reveals.
+
+    A mean of some devices.
 
     The others only advertise and endorse, with real keys. What they would have sealed for the device is
     random bytes, which cost as much to refuse as to open.

@@ -1,4 +1,6 @@
-"""One lying device in each round of the recommended private run: what it does to the encoder, with the server's bounds and without.
+"""One lying device in each round of the recommended private run.
+
+What it does to the encoder, with the server's bounds and without.
 
     python -m benchmarks.one_liar [--out FOLDER] [--release shipped|weak] [--aims ...] [--seeds N ...]
     [--quick]
@@ -120,7 +122,10 @@ def table(found: dict[Cell, OneLiarOutcome]) -> str:
 
 
 def holds(found: dict[Cell, OneLiarOutcome]) -> list[str]:
-    """Return what misses the bar, a line each: correlations of .95 or no release, and a clip within 1.2-fold."""
+    """Return what misses the bar, a line each.
+
+    Correlations of .95 or no release, and a clip within 1.2-fold.
+    """
     wrong = []
     for cell, one in found.items():
         if not cell.bounded or cell.release != "shipped":

@@ -1,4 +1,6 @@
-"""Whether a device's answers tell what it learned: a server that asks encoders, before the device's own code and before that of old.
+"""Whether a device's answers tell what it learned.
+
+A server that asks encoders, before the device's own code and before that of old.
 
     python -m benchmarks.oracle [--targets 30]
 
@@ -76,7 +78,7 @@ def compare(name: str, own: EncoderWeights, targets: Sequence[Target]) -> Row:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--targets", type=int, default=TARGETS)
     print_rows(run(targets=p.parse_args().targets))

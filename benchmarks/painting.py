@@ -1,4 +1,6 @@
-"""Personal pictures, many at once: the device's own conditioning, fidelity guard and evaluator round the stock pipeline.
+"""Personal pictures, many at once.
+
+The device's own conditioning, fidelity guard and evaluator round the stock pipeline.
 
 The same steps as `client/generator` and `client/creating` take for one person, batched: what goes in is made
 by `client/conditioning`, the guard draws a picture again at half the strengths, at most twice, when the
@@ -112,7 +114,10 @@ class Painter:
     def rank(
         self, pictures: Pictures, prompt: str, profile: Profile, encoder: EncoderWeights | None = None
     ) -> Float32s:
-        """Return what the device ranks candidates by, from the profile alone: no verdict was ever given, (n,)."""
+        """Return what the device ranks candidates by, from the profile alone.
+
+        No verdict was ever given, (n,).
+        """
         from palate.client.eye.tower import FEATURES, load_tower, subject_of_prompt
         from palate.client.taste.evaluator import fit_evaluator
         from palate.client.taste.scoring import read_directions

@@ -86,7 +86,7 @@ def run(quick: bool = False, out: Path = OUT) -> list[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     print_run(run, OUT, __doc__)
 
 

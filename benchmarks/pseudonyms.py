@@ -90,7 +90,8 @@ def rosters(counts: list[int]) -> None:
             decode_roster(data, context=CONTEXT, slot_key=key if certified else None)
             took.append(time.process_time() - before)
             print(
-                f"roster of {count}, {'certified' if certified else 'plain'}: {len(data):,} bytes, {took[-1]:.4f} s"
+                f"roster of {count}, {'certified' if certified else 'plain'}: {len(data):,} bytes, "
+                f"{took[-1]:.4f} s"
             )
         print(f"certificate each: {(took[1] - took[0]) / count * 1e6:.1f} microseconds")
 

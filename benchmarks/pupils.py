@@ -79,7 +79,9 @@ def teach_people(count: int, comments: int = COMMENTS) -> list[Pupil]:
 
 
 def draw_wishes(pupils: Sequence[Pupil], each: int = 5) -> list[Wish]:
-    """Prompts that name a subject, sometimes with a place, and no attribute; seeds come from a few, so that the impersonal
+    """Prompts that name a subject, sometimes with a place, and no attribute.
+
+    Seeds come from a few, so that the impersonal
     pictures can be shared between people."""
     wishes = []
     for i, pupil in enumerate(pupils):

@@ -1,4 +1,6 @@
-"""The evaluator on real pictures and real comments: photographs and paintings, judged by people in their own words.
+"""The evaluator on real pictures and real comments.
+
+Photographs and paintings, judged by people in their own words.
 
     python -m benchmarks.real_pictures PATH/tastes.json
 
@@ -49,7 +51,10 @@ class Judged:
 
 
 def read_tastes(path: Path) -> dict[str, Judged]:
-    """Read the file, looks at the pictures and understands the comments; raises OSError where there is no such file."""
+    """Read the file, looks at the pictures and understands the comments.
+
+    Raises OSError where there is no such file.
+    """
     people = json.loads(path.read_text(encoding="utf-8"))["tastes"]
     names = sorted({e["image"] for entries in people.values() for e in entries})
     images: dict[str, Image.Image] = {n: read_picture(path.parent / n) for n in names}
@@ -152,7 +157,7 @@ def run(quick: bool = False, path: Path = FILE) -> list[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("path", type=Path, nargs="?", default=FILE)
     for row in run(path=p.parse_args().path):

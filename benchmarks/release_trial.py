@@ -101,7 +101,7 @@ def run(quick: bool = False, people: int | None = None) -> list[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--people", type=int, default=PEOPLE)
     print_rows(run(False, p.parse_args().people))

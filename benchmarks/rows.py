@@ -28,7 +28,10 @@ class Row:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a row without a name, a bar or a command, and a figure that is no number; raises ValueError."""
+        """Refuse a row without a name, a bar or a command, and a figure that is no number.
+
+        Raises ValueError.
+        """
         for name in ("row", "bar", "command"):
             if not getattr(self, name):
                 raise ValueError(
@@ -62,7 +65,10 @@ def print_rows(rows: Sequence[Row], *, full: bool = True) -> None:
 
 
 def print_run(run: Callable[[bool, Path], list[Row]], out: Path, about: str | None) -> None:
-    """The command of a benchmark that reads an experiment's results in a folder, `out` by default: run(quick, folder)."""
+    """The command of a benchmark that reads an experiment's results in a folder, `out` by default.
+
+    Run(quick, folder).
+    """
     p = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true")
     p.add_argument("--out", type=Path, default=out)

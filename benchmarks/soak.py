@@ -1,4 +1,6 @@
-"""A deployed server for hours: masked rounds with devices and server killed at random; what is lost, and whether memory grows.
+"""A deployed server for hours: masked rounds with devices and server killed at random.
+
+What is lost, and whether memory grows.
 
     python -m benchmarks.soak [--rounds 200] [--devices 20] [--kill-every 6]
 
@@ -55,7 +57,10 @@ class Soak:
         )
 
     def make_keys(self) -> None:
-        """Make the keys that sign invitations; they end with the soak's folder, and nobody sits here to unseal them."""
+        """Make the keys that sign invitations.
+
+        They end with the soak's folder, and nobody sits here to unseal them.
+        """
         self.palate("key", "--unsealed")
 
     def start(self) -> None:
@@ -174,7 +179,7 @@ def run(quick: bool = False, rounds: int = 200, devices: int = 20, kill_every: i
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=200)
     p.add_argument("--devices", type=int, default=20)

@@ -1,4 +1,6 @@
-"""A server alone under thousands of devices: stand-ins with real keys, messages, hashes and sizes, which neither train nor mask.
+"""A server alone under thousands of devices.
+
+Stand-ins with real keys, messages, hashes and sizes, which neither train nor mask.
 
     python -m benchmarks.stand_ins [--devices 1000] [--rounds 3]
 
@@ -245,7 +247,7 @@ def _reply(node: Any, message: Any, wire: bytes) -> bytes:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--devices", type=int, help="measure so many stand-ins alone")
     p.add_argument("--rounds", type=int, default=3)

@@ -28,7 +28,10 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Words:
-    """What one picture is asked for: states of the prompt and of its opposite, each (states, 384), and how hard it is guided."""
+    """What one picture is asked for.
+
+    States of the prompt and of its opposite, each (states, 384), and how hard it is guided.
+    """
 
     positive: Tensor
     negative: Tensor

@@ -49,7 +49,10 @@ FRAMES = (
 
 
 def training_texts(captions: int = CAPTIONS) -> Iterator[str]:
-    """Return every text that the generator met: captions of `recipes/conditions` and pieces of short prompts."""
+    """Return every text that the generator met.
+
+    Captions of `recipes/conditions` and pieces of short prompts.
+    """
     for number in range(captions):
         rng, truth = random.Random(f"caption {number}"), truth_of(number)
         yield attributes_only(rng, truth) if rng.random() < 0.06 else caption(rng, truth)
@@ -86,7 +89,8 @@ def run(quick: bool = False, each: int | None = None, folder: Path = SHIPPED_GEN
     )
     used = find_used(listed, texts)
     print(
-        f"{len(listed) - len(used)} of {len(listed)} words are in no caption; found and left out: {sorted(used) or 'none'}"
+        f"{len(listed) - len(used)} of {len(listed)} words are in no caption; found and left out: "
+        f"{sorted(used) or 'none'}"
     )
     unseen = [(s, w) for s in SUBJECTS for w in UNSEEN_SUBJECT_WORDS[s] if w not in used]
     known = [(s, s) for s in SUBJECTS]
@@ -111,7 +115,7 @@ def run(quick: bool = False, each: int | None = None, folder: Path = SHIPPED_GEN
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--each", type=int, default=None)
     p.add_argument("--folder", type=Path, default=SHIPPED_GENERATOR)

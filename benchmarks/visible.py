@@ -72,7 +72,7 @@ def run(*, quick: bool = False, pictures: int | None = None, weights: Path = WEI
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=int, default=None)
     p.add_argument("--weights", type=Path, default=WEIGHTS, help="another judge's")

@@ -36,7 +36,8 @@ def simulate(
         str,
         typer.Option(
             metavar="process|ray",
-            help="What runs the federation: this process, or Flower's own engine (needs ray; slower on one machine).",
+            help="What runs the federation: this process, or Flower's own engine (needs ray; slower on "
+            "one machine).",
         ),
     ] = "process",
     json: Annotated[

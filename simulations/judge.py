@@ -44,7 +44,10 @@ HIDDEN = 192
 
 
 class Residual(nn.Module):
-    """Two 3 × 3 convolutions and a squeeze-and-excitation beside a shortcut: (n, inner, h, w) to (n, outer, h / stride, ...)."""
+    """Two 3 × 3 convolutions and a squeeze-and-excitation beside a shortcut.
+
+    (n, inner, h, w) to (n, outer, h / stride, ...).
+    """
 
     def __init__(self, inner: int, outer: int, stride: int) -> None:
         super().__init__()
@@ -68,7 +71,9 @@ class Residual(nn.Module):
 
 
 class JudgeNetwork(nn.Module):
-    """Pictures (n, 3, 128, 128) in [-1, 1] to logits (n, 80): the subjects, then each category's values and its "none".
+    """Pictures (n, 3, 128, 128) in [-1, 1] to logits (n, 80).
+
+    The subjects, then each category's values and its "none".
 
     Shapes are seen at half the size by the residual stages, textures and colours at full size by patches of 8
     × 8, whose answers are only averaged over the picture. The head reads both.
@@ -172,7 +177,10 @@ class Judge:
 
 @lru_cache(maxsize=2)
 def load_judge(path: Path = WEIGHTS) -> Judge:
-    """Return the judge that ships with the simulations. Raises FileNotFoundError when its weights are missing."""
+    """Return the judge that ships with the simulations.
+
+    Raises FileNotFoundError when its weights are missing.
+    """
     from safetensors.torch import load_file
 
     if not path.exists():
@@ -198,8 +206,10 @@ class JudgeAccuracy:
     def __str__(self) -> str:
         """Return one line, to be printed with every opinion of the judge."""
         return (
-            f"judge on {self.pictures} fresh renders: subject {self.subject:.1%}, drawn attribute {self.attribute:.1%}, "
-            f"empty category filled {self.invented:.1%}, correlation of judged with true utility {self.utility:.3f}"
+            f"judge on {self.pictures} fresh renders: subject {self.subject:.1%}, drawn attribute "
+            f"{self.attribute:.1%}, "
+            f"empty category filled {self.invented:.1%}, correlation of judged with true utility "
+            f"{self.utility:.3f}"
         )
 
 
@@ -220,7 +230,10 @@ def score_truths(opinion: Opinion, truths: Sequence[Truth]) -> tuple[float, floa
 def measure_judge(
     judge: Judge, count: int = 1000, first: int = FRESH, progress: Callable[[int], object] | None = None
 ) -> JudgeAccuracy:
-    """Asks the judge about fresh renders, numbers `first` to `first + count - 1`; `progress` is called with each number done."""
+    """Asks the judge about fresh renders, numbers `first` to `first + count - 1`.
+
+    `progress` is called with each number done.
+    """
     from palate.simulations.crowd.people import make_people, true_utility
     from palate.simulations.world.shards import truth_of
 

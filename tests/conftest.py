@@ -61,7 +61,10 @@ def _derive_key_once(passphrase: str, salt: bytes) -> bytes:
 
 @pytest.fixture
 def remembered_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Derive each key from its passphrase once: the derivation is slow on purpose, and always comes to the same."""
+    """Derive each key from its passphrase once.
+
+    The derivation is slow on purpose, and always comes to the same.
+    """
     from palate.client.vault import export as vault_export
     from palate.client.vault import vault
 

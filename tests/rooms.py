@@ -23,7 +23,10 @@ Survey = dict[str, dict[str, Any]]
 
 
 def file_graph(tree: Path) -> Graph:
-    """Return which file imports which in the four folders of a tree; `client/eye/tower.py` is `client.eye.tower`."""
+    """Return which file imports which in the four folders of a tree.
+
+    `client/eye/tower.py` is `client.eye.tower`.
+    """
     paths = {}
     for folder in FOLDERS:
         for path in (tree / folder).rglob("*.py"):
@@ -117,7 +120,8 @@ def lines(found: Survey) -> list[str]:
         for kind in ("rooms", "files"):
             counts = about[kind]
             out.append(
-                f"{folder}: {kind} {counts['count']}, arrows {counts['arrows']}, circles {len(counts['circles'])}"
+                f"{folder}: {kind} {counts['count']}, arrows {counts['arrows']}, circles "
+                f"{len(counts['circles'])}"
             )
             out += [f"  circle: {' '.join(circle)}" for circle in counts["circles"]]
         for name, others in about["map"].items():

@@ -1,4 +1,6 @@
-"""Nothing personal lies on the disk in the clear: every byte under the vault, the temporary folder and the home folder is
+"""Nothing personal lies on the disk in the clear.
+
+Every byte under the vault, the temporary folder and the home folder is
 searched for needles from comments, pictures, attributes and weights, before and after each command.
 
 The search is shown to find what it looks for: in plain files, and in a vault whose seal has been taken off.
@@ -61,7 +63,10 @@ class Search:
                 self.needles[f"{form} (UTF-16)"] = form.encode("utf-16-le")
 
     def add_bytes(self, name: str, data: bytes, length: int = 24, pieces: int = 24) -> None:
-        """Look for pieces of some data, spread over it; monotonous ones would be found anywhere and are left out."""
+        """Look for pieces of some data, spread over it.
+
+        Monotonous ones would be found anywhere and are left out.
+        """
         for place in range(0, max(1, len(data) - length), max(1, len(data) // pieces)):
             piece = data[place : place + length]
             if len(set(piece)) > length // 3:

@@ -25,7 +25,8 @@ def made_up(tmp_path: Path) -> Path:
         "client/eye/__init__.py": "",
         "client/eye/tower.py": "def late():\n    import palate.client.taste.profile\n",
         "client/eye/colours.py": "",
-        "client/taste/profile.py": "from palate.client.eye import colours\nfrom palate.client.eye.colours import red\n",
+        "client/taste/profile.py": "from palate.client.eye import colours\nfrom "
+        "palate.client.eye.colours import red\n",
         "client/doctor.py": "from palate.client import eye, device\n",
         "server/app.py": "import palate.client.doctor\n",
         "shared/errors.py": "",

@@ -1,4 +1,6 @@
-"""A canary's audit of privacy figures: how well does the best guess tell whether one device's change is in a sum?
+"""A canary's audit of privacy figures.
+
+How well does the best guess tell whether one device's change is in a sum?
 
 Where it stands in the flow: nowhere; it attacks what `server.ledger` and `client.privacy.budget` promise. One
 device, the canary, sends the longest change that it may. Whoever guesses knows everything else: its change,

@@ -39,7 +39,9 @@ _RIDGES: Final = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def invert_layer(change: Float32s, layer: str = "picture.hidden") -> Float32s:
-    """Return what a change (d,) says of a layer's inputs: its weight rows over their bias entries, (units that say anything, in).
+    """Return what a change (d,) says of a layer's inputs.
+
+    Its weight rows over their bias entries, (units that say anything, in).
 
     `picture.hidden` gives standardized picture features, `sentence.taste` mean embeddings of a comment's
     phrases.
@@ -51,7 +53,10 @@ def invert_layer(change: Float32s, layer: str = "picture.hidden") -> Float32s:
 
 
 def best_cosines(found: Float32s, truth: Float32s) -> Float64s:
-    """Return for each true row (n, features) the cosine to the candidate that is nearest to it, (n,); 0 without candidates."""
+    """Return for each true row (n, features) the cosine to the candidate that is nearest to it, (n,).
+
+    0 without candidates.
+    """
     if not len(found):
         return np.zeros(len(truth))
 
@@ -113,7 +118,10 @@ def _adam(
     number: int,
     rate: float,
 ) -> None:
-    """Step `number` of Adam (Kingma, Ba, ICLR 2015), in place; torch's own takes seconds to import what it does not need here."""
+    """Step `number` of Adam (Kingma, Ba, ICLR 2015), in place.
+
+    Torch's own takes seconds to import what it does not need here.
+    """
     with torch.no_grad():
         for one, slope, (first, second) in zip(searched, slopes, moments, strict=True):
             first.lerp_(slope, 0.1)
@@ -172,7 +180,9 @@ def _losses(
     support: Tensor,
     alignment: float,
 ) -> Tensor:
-    """Return what a device descends, as a loss: `local_training` has its slopes by hand, which cannot be searched through.
+    """Return what a device descends, as a loss.
+
+    `local_training` has its slopes by hand, which cannot be searched through.
 
     How badly each device's head, fitted on the supported labels, predicts the others, plus how badly words
     and pictures meet. `now` holds the outputs of the first layers, (devices, n, 256) and (devices, n, 64),
@@ -189,7 +199,9 @@ def _losses(
 def _verdict_losses(
     z: Tensor, head: tuple[Tensor, Tensor], liked: Tensor, valid: Tensor, support: Tensor
 ) -> Tensor:
-    """Cross-entropy of the queried verdicts under the head of the supported ones: Gaussian regression in kernel form.
+    """Cross-entropy of the queried verdicts under the head of the supported ones.
+
+    Gaussian regression in kernel form.
 
     In float64, which costs little here and keeps what the solution would make of rounding out of the weights.
     """
@@ -208,7 +220,10 @@ def _verdict_losses(
 
 
 def _word_losses(said: Tensor, tastes: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Cross-entropy of the picture that a comment's phrases were said of, among the person's pictures; 0 without phrases."""
+    """Cross-entropy of the picture that a comment's phrases were said of, among the person's pictures.
+
+    0 without phrases.
+    """
     said = said / (said.norm(dim=2, keepdim=True) + 1e-6)
     near = (
         said @ tastes.mT + (batch["valid"][:, None] - 1) * 1e4
@@ -234,7 +249,9 @@ class Inference:
 
 
 def infer_preferences(known: Float32s, tastes: Float64s, unknown: Float32s, truth: Float64s) -> Inference:
-    """Attacks the tastes of people: from what their devices sent, (people, d), to like or dislike, (people, attributes).
+    """Attacks the tastes of people.
+
+    From what their devices sent, (people, d), to like or dislike, (people, attributes).
 
     `known` and `tastes` are of people whose taste the attacker has (its own virtual people, say), weights
     above 0 for likes, below for dislikes, 0 for neither; `unknown` and `truth` of its victims. Ridge

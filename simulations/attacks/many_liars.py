@@ -63,7 +63,10 @@ FILE: Final = Path(__file__).parents[1] / "experiments" / "many_liars.toml"
 
 @dataclass(frozen=True)
 class Defence:
-    """A rule and how many devices are summed under masks before it sees anything; 1 for a round without masks."""
+    """A rule and how many devices are summed under masks before it sees anything.
+
+    1 for a round without masks.
+    """
 
     rule: str  # of `RULES`, or, for a size of 1, of `FLOWERS`
     size: int

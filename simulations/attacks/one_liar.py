@@ -1,4 +1,6 @@
-"""One device in each round lies, among hundreds that are honest, in the recommended private run: what it does to the encoder.
+"""One device in each round lies, among hundreds that are honest, in the recommended private run.
+
+What it does to the encoder.
 
 Where it stands in the flow: `benchmarks.one_liar` runs it for each aim, with the server's bounds and without.
 People train with the device's own function, changes become levels with its own, noise is drawn for the sum as
@@ -86,7 +88,9 @@ def run_with_one_liar(
     bounded: bool = True,
     seed: int = 1,
 ) -> OneLiarOutcome:
-    """Run all rounds of the settings and return what became of the encoder; without `bounded` as it was before the bounds.
+    """Run all rounds of the settings and return what became of the encoder.
+
+    Without `bounded` as it was before the bounds.
 
     Everybody is asked with the same chance, so that `settings.devices` are on average. Raises ValueError for
     an unknown aim.
@@ -201,7 +205,10 @@ def _lie(
 
 
 def direction(aim: str, encoder: EncoderWeights, subspace: Subspace) -> Float32s:
-    """Return the way in which an aim wants the last layer to move, in the subspace's coordinates: (d,), of length 1."""
+    """Return the way in which an aim wants the last layer to move, in the subspace's coordinates.
+
+    (d,), of length 1.
+    """
     t = encoder.tensors
     layer = np.concatenate([t["picture.taste.weight"], t["picture.taste.bias"][:, None]], axis=1).astype(
         np.float64

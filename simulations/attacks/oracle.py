@@ -95,7 +95,10 @@ def asks_for(feature: int, threshold: float) -> Question:
 
 
 def asks_for_picture(encoder: EncoderWeights, features: Float32s, others: Float32s) -> Question:
-    """Asks for one picture (216,) among others (n, 216) that it is not to be taken for: by a hyperplane between it and them."""
+    """Asks for one picture (216,) among others (n, 216) that it is not to be taken for.
+
+    By a hyperplane between it and them.
+    """
     mine, rest = standardize(encoder, features[None])[0], standardize(encoder, others)
     away = mine - rest.mean(0)
     direction = (away / np.linalg.norm(away)).astype(np.float32)
@@ -103,7 +106,10 @@ def asks_for_picture(encoder: EncoderWeights, features: Float32s, others: Float3
 
 
 def watch(own: EncoderWeights, question: Question, *, taken: bool = False) -> EncoderWeights:
-    """Return the encoder of a question; where it is to be `taken` by a device, as near to it as its own release allows."""
+    """Return the encoder of a question.
+
+    Where it is to be `taken` by a device, as near to it as its own release allows.
+    """
     rng = np.random.default_rng(1)
     t = {name: np.zeros(shape, np.float32) for name, shape in SHARED_SHAPES.items()}
     t["picture.hidden.bias"][:] = _DEAD
@@ -133,7 +139,10 @@ def unbounded() -> Iterator[None]:
 
 
 def answer_openly(encoder: EncoderWeights, labels: Labels, settings: LocalSettings, seed: int) -> str:
-    """Return what a device said that tells what came of training: "vector", or "failed", or that it stays out."""
+    """Return what a device said that tells what came of training.
+
+    "vector", or "failed", or that it stays out.
+    """
     if len(labels) < LEAST_LABELS:
         return "empty"
     with unbounded():
@@ -231,7 +240,10 @@ def _notes(store: MemoryStore) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Target:
-    """A person, what is asked about them, what is true, and who they would be if it were not: all else alike."""
+    """A person, what is asked about them, what is true, and who they would be if it were not.
+
+    All else alike.
+    """
 
     labels: Labels
     twin: Labels
@@ -311,5 +323,8 @@ def ask_now(own: EncoderWeights, target: Target, *, taken: bool, seed: int = 0) 
 
 
 def guess(seen: Seen, twin: Seen, truth: bool, rng: np.random.Generator) -> bool:
-    """Return what the best attacker says, who knows how both answers look: a coin where they look the same."""
+    """Return what the best attacker says, who knows how both answers look.
+
+    A coin where they look the same.
+    """
     return bool(rng.random() < 0.5) if seen == twin else truth

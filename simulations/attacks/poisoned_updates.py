@@ -1,4 +1,6 @@
-"""What devices that lie send: eight attacks on the encoder, made to get past the group rules and the norm bound.
+"""What devices that lie send.
+
+Eight attacks on the encoder, made to get past the group rules and the norm bound.
 
 Where it stands in the flow: `many_liars` runs rounds in which a share of the virtual people lies; for each
 round it asks this module what they send. Liars here are strong: all of them work together, and they know the
@@ -48,7 +50,10 @@ _HALVINGS: Final = 40
 
 @dataclass(frozen=True)
 class Situation:
-    """What the liars of a round see: the honest devices' changes (n, d), the groups' size, and the longest mean that is kept."""
+    """What the liars of a round see.
+
+    The honest devices' changes (n, d), the groups' size, and the longest mean that is kept.
+    """
 
     honest: Float32s
     size: int  # devices in a group; 1 where there are no masks
@@ -69,7 +74,10 @@ class Situation:
 
 @dataclass(frozen=True)
 class Poison:
-    """Pictures of the taste backdoor's liars, as features (n, 216): with the attribute that is to be pushed, and without."""
+    """Pictures of the taste backdoor's liars, as features (n, 216).
+
+    With the attribute that is to be pushed, and without.
+    """
 
     shown: Float32s
     others: Float32s
@@ -118,7 +126,9 @@ def lie(wanted: Float32s, honest_mean: Float32s, size: int, liars: int) -> Float
 
 
 def backdoor_direction(encoder: EncoderWeights, poison: Poison) -> Float32s:
-    """Return the change (d,) that a few steps of descent make: pictures with the attribute to where the crowd's head likes them.
+    """Return the change (d,) that a few steps of descent make.
+
+    Pictures with the attribute to where the crowd's head likes them.
 
     The other pictures are held where they are, so that nobody notices. The head is the mean of the crowd
     prior, from which each person's own starts.

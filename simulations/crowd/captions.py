@@ -1,4 +1,6 @@
-"""What a person might say a picture shows: captions in varied wording that mention a random part of its truth.
+"""What a person might say a picture shows.
+
+Captions in varied wording that mention a random part of its truth.
 
 The generator learns from these. `UNSEEN_SUBJECT_WORDS` are never used in any caption: they measure whether
 the text encoder's own knowledge of English carries the generator to words that it was never shown.
@@ -191,7 +193,10 @@ def attribute_phrase(rng: random.Random, attribute: str) -> str:
 
 
 def caption(rng: random.Random, truth: Truth) -> str:
-    """Return a caption of the picture: the subject, and a random part of its attributes in random order and wording."""
+    """Return a caption of the picture.
+
+    The subject, and a random part of its attributes in random order and wording.
+    """
     subject = rng.choice(_OPENINGS) + subject_phrase(rng, truth)
     shown = list(truth.values())
     rng.shuffle(shown)

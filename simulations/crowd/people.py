@@ -148,7 +148,10 @@ def true_utility(person: Person, truth: Truth) -> float:
 
 
 def verdict(person: Person, truth: Truth, rng: random.Random) -> bool:
-    """Return whether the person says, this time, that they like it: utility plus noise above the threshold."""
+    """Return whether the person says, this time, that they like it.
+
+    Utility plus noise above the threshold.
+    """
     uniform = min(max(rng.random(), 1e-12), 1 - 1e-12)
     return true_utility(person, truth) + person.noise * math.log(uniform / (1 - uniform)) > person.threshold
 
@@ -199,14 +202,20 @@ def _draw_weights(rng: random.Random, cohort: str) -> dict[str, float]:
 
 @cache
 def _reference_shows() -> Float64s:
-    """Return what each of many shown pictures carries: (pictures, attributes), zeros and ones, always the same."""
+    """Return what each of many shown pictures carries.
+
+    (pictures, attributes), zeros and ones, always the same.
+    """
     rng = random.Random("palate reference pictures")
     shown = [set(sample_shown(rng).values()) for _ in range(_REFERENCE_PICTURES)]
     return np.array([[float(a in values) for a in CATEGORY_OF] for values in shown])
 
 
 def _fit_noise(utilities: Float64s, like_rate: float, target: float) -> tuple[float, float] | None:
-    """Return the threshold and noise scale for this share of likes and this accuracy; None when out of reach."""
+    """Return the threshold and noise scale for this share of likes and this accuracy.
+
+    None when out of reach.
+    """
 
     def probabilities(noise: float) -> tuple[float, Float64s]:
         low, high = float(utilities.min()) - 12 * noise, float(utilities.max()) + 12 * noise
@@ -229,7 +238,10 @@ def _fit_noise(utilities: Float64s, like_rate: float, target: float) -> tuple[fl
 
 
 def _pairwise(scores: Float64s, liked: Float64s) -> float:
-    """Return the chance that a liked picture scores above a disliked one, ties half; probabilities may be given."""
+    """Return the chance that a liked picture scores above a disliked one, ties half.
+
+    Probabilities may be given.
+    """
     levels, place = np.unique(np.round(scores, 9), return_inverse=True)
     up = np.bincount(place, liked, len(levels))  # (levels,)
     down = np.bincount(place, 1 - liked, len(levels))

@@ -1,4 +1,6 @@
-"""Virtual people as devices of a federation: the pictures they are shown, the labels they give, and who stays unseen.
+"""Virtual people as devices of a federation.
+
+The pictures they are shown, the labels they give, and who stays unseen.
 
 Non-IID by nature: every person has another taste, belongs to a cohort, and gives another number of labels.
 People of a federation (seed 3001 upward), pictures that they are shown (numbers from 22 million) and

@@ -217,7 +217,10 @@ _WRITERS = {
 
 
 def _pick(draft: _Draft, attributes: Sequence[str], sign: int = 0) -> str | None:
-    """Return one felt attribute, not yet mentioned, by strength; what fits the verdict comes to mind first."""
+    """Return one felt attribute, not yet mentioned, by strength.
+
+    What fits the verdict comes to mind first.
+    """
     weights = draft.person.weights
     open_to = [a for a in attributes if a not in draft.mentions and weights.get(a, 0.0) * (sign or 1) != 0]
     if sign:
@@ -244,7 +247,10 @@ def _say(draft: _Draft, attribute: str, weight: float, indirect: bool = True) ->
 def _fill(
     rng: random.Random, clause: str, attribute: str, sign: int, level: str | None = None, harsh: bool = True
 ) -> str:
-    """Return one clause about an attribute; `harsh` also allows the words that only a friend or foe would use."""
+    """Return one clause about an attribute.
+
+    `harsh` also allows the words that only a friend or foe would use.
+    """
     clauses = _wording()["clause"]
     if rng.random() < 0.58:
         noun = _noun(rng, attribute, sign, harsh)
@@ -270,7 +276,10 @@ def _noun(rng: random.Random, attribute: str, sign: int, harsh: bool = True) -> 
 
 
 def _noun_words(noun: str, prefix: str) -> dict[str, str]:
-    """Return the forms of a noun phrase that a clause may ask for, agreeing in number; each key has the prefix."""
+    """Return the forms of a noun phrase that a clause may ask for, agreeing in number.
+
+    Each key has the prefix.
+    """
     bare = re.sub(r"^an? ", "", noun)
     plural = bare == noun and _is_plural(noun)
     the = noun if prefix == "v" or noun.startswith(("the ", *_QUANTIFIERS)) else f"the {bare}"

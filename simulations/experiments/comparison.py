@@ -1,4 +1,6 @@
-"""One experiment on virtual people: which ways of learning together are worth how much, as a table, a plot and a JSON object.
+"""One experiment on virtual people.
+
+Which ways of learning together are worth how much, as a table, a plot and a JSON object.
 
     palate simulate quickstart
     palate simulate my-experiment.toml --out results --json
@@ -185,7 +187,10 @@ class Results:
     outcomes: Mapping[str, Sequence[MethodOutcome]]
 
     def gap_closed(self, what: str = "accuracy") -> list[float]:
-        """For each seed: the share of the gap between local only and central that reconstruction closes; empty where there is none."""
+        """For each seed: the share of the gap between local only and central that reconstruction closes.
+
+        Empty where there is none.
+        """
         if not {"central", "reconstruction"} <= set(self.outcomes):
             return []
         three = [

@@ -1,4 +1,6 @@
-"""Ways to improve the shared encoder, to be compared: ours, what others publish, nothing, and everything pooled.
+"""Ways to improve the shared encoder, to be compared.
+
+Ours, what others publish, nothing, and everything pooled.
 
     local only        nobody learns together: the release as it is, and a head of one's own
     reconstruction    ours (Singhal et al., NeurIPS 2021, with the words of comments), by the same server and device code as deployed
@@ -108,7 +110,10 @@ def foresee_alike(encoder: EncoderWeights, head: Float32s, strangers: Sequence[S
 
 
 def pairwise(scores: NDArray[np.floating], liked: NDArray[np.bool_]) -> float:
-    """Return the share of (liked, disliked) pairs in the right order, ties half; 0.5 where there is no pair."""
+    """Return the share of (liked, disliked) pairs in the right order, ties half.
+
+    0.5 where there is no pair.
+    """
     if liked.all() or not liked.any():
         return 0.5
     gap = scores[liked][:, None] - scores[~liked][None]

@@ -102,12 +102,14 @@ class PrivacyExperiment:
             raise OptionError("cohorts and few_bits.people must not be larger than people")
         if not 0 < self.private.sample_rate < 1 or self.private.sample_rate * self.people > MOST_DEVICES:
             raise OptionError(
-                f"private.sample_rate is {self.private.sample_rate!r}; it must be above 0, below 1, and ask at most "
+                f"private.sample_rate is {self.private.sample_rate!r}; it must be above 0, below 1, and "
+                "ask at most "
                 f"{MOST_DEVICES:,} devices"
             )
         if not 1 < self.people // max(1, self.plan.separation) <= MOST_DEVICES:
             raise OptionError(
-                f"plan.separation is {self.plan.separation!r}; a round must have 2 to {MOST_DEVICES:,} of the {self.people:,} people"
+                f"plan.separation is {self.plan.separation!r}; a round must have 2 to {MOST_DEVICES:,} "
+                f"of the {self.people:,} people"
             )
         if not self.seeds or not all(epsilon > 0 for epsilon in (*self.epsilons, *self.plan.epsilons)):
             raise OptionError("give at least one seed, and epsilons above 0")
@@ -190,7 +192,10 @@ def run_privacy_experiment(
 
 
 def _read_results(path: Path, experiment: PrivacyExperiment) -> dict[str, Any]:
-    """Return what is known of an experiment: the runs in the file if they are of the same one, whatever its seeds."""
+    """Return what is known of an experiment.
+
+    The runs in the file if they are of the same one, whatever its seeds.
+    """
     asked = json.loads(json.dumps(asdict(experiment)))
     results: dict[str, Any] = {"experiment": asked, "overhead": {}, "runs": {}}
     if path.exists():
@@ -209,7 +214,10 @@ def _learn(
     subspace: Subspace,
     seed: int,
 ) -> tuple[EncoderWeights, dict[str, float]]:
-    """Return the encoder after the rounds of one kind, and what privacy they spent; nothing where there was no noise."""
+    """Return the encoder after the rounds of one kind, and what privacy they spent.
+
+    Nothing where there was no noise.
+    """
     private, delta = experiment.private, experiment.delta
     if kind == "open":
         return learn_openly(release, people, experiment.open, seed), {}

@@ -164,8 +164,10 @@ def table_of(results: Mapping[str, Any]) -> Table:
     experiment = results["experiment"]
     cohorts = cohorts_of(experiment)
     caption = (
-        f"pairwise accuracy on people that nobody trained on; epsilon per device at delta = {experiment['people']:,}^-1.1; "
-        f"bytes with keys, shares and roster of cohorts of {cohorts['epsilon']} (epsilon), {cohorts['plan']} (noise plan) and "
+        "pairwise accuracy on people that nobody trained on; epsilon per device at delta = "
+        f"{experiment['people']:,}^-1.1; "
+        f"bytes with keys, shares and roster of cohorts of {cohorts['epsilon']} (epsilon), "
+        f"{cohorts['plan']} (noise plan) and "
         f"{cohorts['bits']} (bits)"
     )
     table = Table(title=experiment["title"], caption=caption)

@@ -1,4 +1,6 @@
-"""Rounds with noise and in few bits over virtual people: all that masked rounds have, but for the masks, which cancel exactly.
+"""Rounds with noise and in few bits over virtual people.
+
+All that masked rounds have, but for the masks, which cancel exactly.
 
 Where it stands in the flow: `privacy` says what to compare; this module trains. Devices train with the code
 that is deployed, make levels of their changes with it and add their own shares of noise; the sum goes through
@@ -61,7 +63,10 @@ class Private:
 
 @dataclass(frozen=True)
 class Planned:
-    """Rounds with a noise plan; everybody takes part once in `separation` rounds. What is not said here is as in `Private`."""
+    """Rounds with a noise plan; everybody takes part once in `separation` rounds.
+
+    What is not said here is as in `Private`.
+    """
 
     epsilons: tuple[float, ...]
     rounds: int
@@ -287,7 +292,8 @@ def learn_privately(
         strategy="fedadam",
         server_learning_rate=plan.learning_rate,
         beta_1=plan.beta_1,
-        beta_2=0.0,  # with a tau far above the mean change this is plain momentum; what noise adds to it stays noise
+        # with a tau far above the mean change this is plain momentum; what noise adds to it stays noise
+        beta_2=0.0,
         tau=plan.tau,
         local=LocalSettings(alignment=plan.alignment),
     )
@@ -341,5 +347,8 @@ def learn_planned(
 
 
 def coins(seed: int, number: int) -> bytes:
-    """Return what decides who is drawn in a round: secret on a server, here from the seed, to repeat a run."""
+    """Return what decides who is drawn in a round.
+
+    Secret on a server, here from the seed, to repeat a run.
+    """
     return hashlib.sha256(f"palate privacy cohort {seed} {number}".encode()).digest()

@@ -1,4 +1,6 @@
-"""What travels between devices and their server, byte for byte: a tap on the wire, and how to read what it kept.
+"""What travels between devices and their server, byte for byte.
+
+A tap on the wire, and how to read what it kept.
 
 Where it stands in the flow: a demonstration puts a `Tap` between the devices and the server, the devices join
 the tap's port, and afterwards `needles` searches what was kept. No rights of an administrator are needed: the
@@ -51,7 +53,10 @@ _HEXADECIMAL = re.compile(rb"(?:[0-9a-fA-F]{2}){16,}")
 
 
 class Tap:
-    """Passes connections on to a server on this machine and keeps every byte, both ways; use it in a `with` block."""
+    """Passes connections on to a server on this machine and keeps every byte, both ways.
+
+    Use it in a `with` block.
+    """
 
     def __init__(self, server: tuple[str, int], folder: Path, tls: Path | None = None) -> None:
         """Listen on a free port; `server` is host and port, `folder` gets the files. Raises OSError.
@@ -183,7 +188,10 @@ def _contexts_of(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def _read_now(one: ssl.SSLSocket) -> bytes | None:
-    """Return what is there to read, empty at the end; None for data of TLS itself, such as a session ticket."""
+    """Return what is there to read, empty at the end.
+
+    None for data of TLS itself, such as a session ticket.
+    """
     one.settimeout(0)
     try:
         return one.recv(_READ)
@@ -319,7 +327,10 @@ def _inflate(data: bytes | memoryview, format_: int = 47) -> bytes | None:
 
 
 def unpack(data: bytes, depth: int = DEPTH) -> Iterator[bytes]:
-    """Yield whatever else some bytes may hold: gzip and zlib streams at any place, base64 and hexadecimal text, nested too."""
+    """Yield whatever else some bytes may hold.
+
+    Gzip and zlib streams at any place, base64 and hexadecimal text, nested too.
+    """
     found = [_inflate(memoryview(data)[match.start() :]) for match in _PACKED.finditer(data)]
     for match in _BASE64.finditer(data):
         text = match.group().translate(bytes.maketrans(b"-_", b"+/"))
@@ -341,7 +352,9 @@ def _decode_base64(text: bytes) -> bytes:
 
 
 def read_layers(stream: Stream) -> Iterator[tuple[str, bytes]]:
-    """Yield what there is to search in a stream, by name: as it was sent, its bodies, and what is packed in either.
+    """Yield what there is to search in a stream, by name.
+
+    As it was sent, its bodies, and what is packed in either.
 
     Bodies are joined, so that what is spread over several of them is found too. Raises what `read_bodies`
     raises.

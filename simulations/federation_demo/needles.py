@@ -54,7 +54,8 @@ class Needle:
     kind: str
     name: str
     data: bytes
-    look: str  # BYTES as they are; WORDS, with everything else taken out; TEXT, in lower case and without zero bytes
+    # BYTES as they are; WORDS, with everything else taken out; TEXT, in lower case and without zero bytes
+    look: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,10 @@ class Needles:
             self._add(one.kind, one.name, one.data, one.look)
 
     def add_comment(self, name: str, text: str) -> None:
-        """Look for a comment, whole and by any four words in a row. Raises ValueError for one of fewer words."""
+        """Look for a comment, whole and by any four words in a row.
+
+        Raises ValueError for one of fewer words.
+        """
         words = read_words(text.encode()).split()
         if len(words) < WORDS_TOGETHER:
             raise ValueError(
@@ -161,7 +165,10 @@ def read_words(data: bytes) -> bytes:
 
 
 def search(streams: Iterable[Stream], needles: Sequence[Needle]) -> list[Found]:
-    """Return which needles lie in what was sent, each once per layer of a stream; raises what `read_layers` raises."""
+    """Return which needles lie in what was sent, each once per layer of a stream.
+
+    Raises what `read_layers` raises.
+    """
     look_for = {look: _Index([one for one in needles if one.look == look]) for look in (BYTES, WORDS)}
     short = {one.data: one for one in needles if one.look == TEXT and len(one.data) <= SHORT_WORD}
     long = _Index([one for one in needles if one.look == TEXT and len(one.data) > SHORT_WORD])

@@ -1,4 +1,6 @@
-"""The people of the federation's demonstration: what they say about pictures, and what must never leave their devices.
+"""The people of the federation's demonstration.
+
+What they say about pictures, and what must never leave their devices.
 
 Where it stands in the flow: `federation_demo` gives each of them a device of their own and searches what was
 sent for the needles that are made here. Their pictures are drawn for the purpose, with numbers that took no
@@ -61,7 +63,9 @@ def choose_people(how_many: int) -> list[Person]:
 
 
 def write_lessons(person: Person, place: int, folder: Path) -> Path:
-    """Show pictures to a person until enough are liked and disliked; returns the file for `palate teach --from`.
+    """Show pictures to a person until enough are liked and disliked.
+
+    Returns the file for `palate teach --from`.
 
     The pictures lie beside it as PNG. `place` is the person's among those of the demonstration.
     """
@@ -121,7 +125,10 @@ def read_private(home: Path, passphrase: str, pictures: Path) -> Private:
 
 
 def make_needles(name: str, private: Private) -> Needles:
-    """Return the needles for everything that is private on one person's device; `name` is the person's, for findings."""
+    """Return the needles for everything that is private on one person's device.
+
+    `name` is the person's, for findings.
+    """
     needles = Needles()
     needles.add_secret("passphrase", name, private.passphrase)
     for id_, text in private.comments:

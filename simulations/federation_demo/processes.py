@@ -1,4 +1,6 @@
-"""The processes of the federation's demonstration: `palate` commands, device nodes and a server, all ended at the end.
+"""The processes of the federation's demonstration.
+
+`palate` commands, device nodes and a server, all ended at the end.
 
 Where it stands in the flow: `story` says what happens, this module starts, kills and ends. Every process is a
 real one, started through the `palate` command; passphrases reach it through its environment. What was started
@@ -136,7 +138,10 @@ class Stage:
         return node
 
     def join(self, node: Node, address: str, *command: str, extra: Sequence[str] = ()) -> None:
-        """Start a device's long-lived process: `palate join` with `extra` options, or another command in its place."""
+        """Start a device's long-lived process.
+
+        `palate join` with `extra` options, or another command in its place.
+        """
         joined = command or (
             *(*_palate(), "join", address, *self._how_to_trust(), "--home", str(node.home)),
             *("--least-devices", str(LEAST_DEVICES), *extra),
@@ -182,7 +187,10 @@ class Stage:
     # --- waiting ------------------------------------------------------------------------------------------------
 
     def until(self, what: str, found: Callable[[], bool], seconds: float = COMMAND_SECONDS) -> None:
-        """Wait until something is so; raises FederationError when it is not after so long, or a device ended meanwhile."""
+        """Wait until something is so.
+
+        Raises FederationError when it is not after so long, or a device ended meanwhile.
+        """
         deadline = time.monotonic() + seconds
         while not found():
             for node in self.nodes:
@@ -191,7 +199,8 @@ class Stage:
                     raise FederationError(f"the device {node.name} ended by itself: {last}; see {node.log}")
             if time.monotonic() >= deadline:
                 raise FederationError(
-                    f"{what}: not so after {seconds:g} s; see {self.folder / 'logs'} and {self.server.home / 'logs'}"
+                    f"{what}: not so after {seconds:g} s; see {self.folder / 'logs'} and "
+                    f"{self.server.home / 'logs'}"
                 )
             time.sleep(0.05)
 
@@ -206,7 +215,10 @@ class Stage:
         return ended if run and ended.get("run") == run else None
 
     def _environment(self, node: Node | None) -> dict[str, str]:
-        """Return this process's environment for a child: with the passphrase that it needs, and without our user's own settings."""
+        """Return this process's environment for a child.
+
+        With the passphrase that it needs, and without our user's own settings.
+        """
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("PALATE_", "FLWR_"))
         }
@@ -223,13 +235,18 @@ class Stage:
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """Make calls side by side and return their results in order; raises the first error, after all have ended."""
+    """Make calls side by side and return their results in order.
+
+    Raises the first error, after all have ended.
+    """
     with ThreadPoolExecutor(len(calls)) as pool:
         return [one.result() for one in [pool.submit(call) for call in calls]]
 
 
 def end_processes_of(home: Path) -> list[int]:
-    """End whatever still runs for a server's folder, by the command line that it was started with; returns what it ended.
+    """End whatever still runs for a server's folder, by the command line that it was started with.
+
+    Returns what it ended.
 
     Needed when the server was killed: what it had started ends by itself within a second or so, and is not
     waited for there.
@@ -280,7 +297,10 @@ class Peers:
 
 
 def find_peers(processes: Sequence[int]) -> set[str]:
-    """Return the remote ends of these processes' sockets: HOST:PORT for IPv4, what the system writes for the others."""
+    """Return the remote ends of these processes' sockets.
+
+    HOST:PORT for IPv4, what the system writes for the others.
+    """
     sockets = set()
     for process in processes:
         with contextlib.suppress(OSError):

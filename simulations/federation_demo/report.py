@@ -1,4 +1,7 @@
-"""How the federation's demonstration went: is everything as it should be, and the report for a person to read."""
+"""How the federation's demonstration went.
+
+Is everything as it should be, and the report for a person to read.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +107,8 @@ def show_report(console: Console, report: Mapping[str, Any]) -> None:
     console.print(table)
     say(
         f"{capture['connections']} connections, {capture['bytes_to_server']:,} bytes to the server, "
-        f"{capture['bytes_to_devices']:,} to the devices, {len(capture['updates'])} updates, all of them in an outbox"
+        f"{capture['bytes_to_devices']:,} to the devices, {len(capture['updates'])} updates, all of them "
+        "in an outbox"
         if not report["wrong"]
         else f"{capture['connections']} connections, {len(capture['updates'])} updates"
     )

@@ -1,4 +1,6 @@
-"""The federation's demonstration from beginning to end: real processes on this machine, killed, restarted, and listened to.
+"""The federation's demonstration from beginning to end.
+
+Real processes on this machine, killed, restarted, and listened to.
 
 Three virtual people with a device each, a server, and a tap between them. A registrar vouches for each
 device, so no device is made up. Devices may then count on the noise of others, as far as three can: half of a
@@ -150,7 +152,10 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
 
 
 def _let_a_device_tell_everything(stage: Stage, node: Node, wire: tuple[str, int], tls: Path) -> str:
-    """Run a round with the indiscreet device alone, before a tap of its own; return what the server says of it."""
+    """Run a round with the indiscreet device alone, before a tap of its own.
+
+    Return what the server says of it.
+    """
     from palate.simulations.federation_demo.capture import Tap
 
     folder = stage.folder
@@ -286,7 +291,10 @@ def _plainly(value: Any) -> Any:
 
 
 def _clear(out: Path) -> Path:
-    """Return the folder, empty and marked as ours; what an earlier demonstration left in it goes, anything else is refused."""
+    """Return the folder, empty and marked as ours.
+
+    What an earlier demonstration left in it goes, anything else is refused.
+    """
     folder = out.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"{folder} is a file; name a folder with --out")

@@ -1,4 +1,6 @@
-"""Trains the small autoencoder of the shipped generator: 128 × 128 pictures to 16 × 16 latents of 8 channels and back.
+"""Trains the small autoencoder of the shipped generator.
+
+128 × 128 pictures to 16 × 16 latents of 8 channels and back.
 
     python -m palate.simulations.recipes.autoencoder --run runs/autoencoder python -m
     palate.simulations.recipes.autoencoder --run runs/textured --start runs/autoencoder/vae --texture 0.6
@@ -42,7 +44,10 @@ def make_autoencoder() -> Any:
 
 
 def texture_energy(x: Tensor) -> Tensor:
-    """Return how much fine structure there is around each point: (n, 3, h, w) to (n, 3, h / 4 - 1, w / 4 - 1)."""
+    """Return how much fine structure there is around each point.
+
+    (n, 3, h, w) to (n, 3, h / 4 - 1, w / 4 - 1).
+    """
     fine = x - F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
     return (F.avg_pool2d(fine * fine, 8, 4) + 1e-4).sqrt()
 
@@ -118,14 +123,15 @@ def _measure_and_save(model: Any, shards: list[Pictures], worker: Worker) -> Non
     y = torch.cat([model.decode(z[i : i + 32]).sample for i in range(0, len(z), 32)]).clamp(-1, 1)
     psnr = -10 * ((y - x).pow(2).mean((1, 2, 3)) / 4).log10()
     print(
-        f"PSNR {psnr.mean():.2f} dB on 256 pictures; latents: mean {z.mean():.3f}, standard deviation {z.std():.3f}"
+        f"PSNR {psnr.mean():.2f} dB on 256 pictures; latents: mean {z.mean():.3f}, standard deviation "
+        f"{z.std():.3f}"
     )
     model.register_to_config(scaling_factor=round(1 / float(z.std()), 4))
     model.save_pretrained(worker.folder / "vae")
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=Path, default=Path("build/pictures"))
     p.add_argument("--run", type=Path, default=Path("runs/autoencoder"))

@@ -75,7 +75,10 @@ class Conditions:
         return self.prompts[rng.choice(self.prompt_rows[truth.subject, truth.setting])].float()
 
     def tokens(self, truths: Sequence[Truth], rng: random.Random) -> Tensor:
-        """(n, 32 + 24, 384): a prompt and weighted attribute states; what is free holds the empty prompt's padding."""
+        """(n, 32 + 24, 384): a prompt and weighted attribute states.
+
+        What is free holds the empty prompt's padding.
+        """
         out = []
         for truth in truths:
             prompt = self.empty.float() if rng.random() < 0.15 else self._prompt(truth, rng)

@@ -50,7 +50,10 @@ SEED = 3
 
 @dataclass(frozen=True)
 class Seen:
-    """Pictures as the recipe learns from them: features (n, features), what they truly show (n, 55), and their truths."""
+    """Pictures as the recipe learns from them.
+
+    Features (n, features), what they truly show (n, 55), and their truths.
+    """
 
     features: Float32s
     shows: Float32s
@@ -70,7 +73,9 @@ def shows(truths: Sequence[Truth]) -> Float32s:
 
 
 def see(folder: Path, name: str, truths: Sequence[Truth], pixels: Callable[[int], Pixels]) -> Seen:
-    """Features of pictures, in files of `PART` that survive an interruption. `pixels(i)` gives the i-th picture.
+    """Features of pictures, in files of `PART` that survive an interruption.
+
+    `pixels(i)` gives the i-th picture.
 
     The statistics and the pictures are kept apart from the tower's features, since they outlive a tower.
     """
@@ -121,7 +126,10 @@ def attribute_steps(z: Float32s, shown: Float32s) -> Float32s:
 
 
 def taste_of(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Return the picture side in torch: standardized features (n, features) to logits of the taste space (n, 64)."""
+    """Return the picture side in torch.
+
+    Standardized features (n, features) to logits of the taste space (n, 64).
+    """
     hidden = F.relu(F.linear(x, parameters["picture.hidden.weight"], parameters["picture.hidden.bias"]))
     return F.linear(hidden, parameters["picture.taste.weight"], parameters["picture.taste.bias"])
 
@@ -143,7 +151,10 @@ def first_weights(g: torch.Generator, usual: Float32s) -> dict[str, Tensor]:
 def learn_anchors(
     p: dict[str, Tensor], x: Tensor, y: Tensor, steps: int, g: torch.Generator, told: Sequence[int]
 ) -> None:
-    """Cross-entropy of the anchors `told` with what is shown; features are dropped and shaken, so that no few of them decide."""
+    """Cross-entropy of the anchors `told` with what is shown.
+
+    Features are dropped and shaken, so that no few of them decide.
+    """
     trained = [p[n].requires_grad_() for n in p if n.startswith("picture")]
     optimizer = torch.optim.AdamW(trained, lr=2e-3, weight_decay=0.02)
     for step in range(steps):
@@ -167,7 +178,9 @@ def learn_by_episodes(
     p: dict[str, Tensor], x: Tensor, y: Tensor, people: Sequence[Person], crowd: tuple[Float64s, Float64s],
     steps: int, g: torch.Generator,
 ) -> None:  # fmt: skip
-    """Heads fitted on 8 + 8 verdicts predict 16 more; the encoder moves so that they do, and keeps its anchors.
+    """Heads fitted on 8 + 8 verdicts predict 16 more.
+
+    The encoder moves so that they do, and keeps its anchors.
 
     The head is the linear-Gaussian one in closed form, (C Z' (Z C Z' + R)^-1), with the crowd's mean and
     covariance.
@@ -283,7 +296,9 @@ def heads_of(people: Sequence[Person]) -> Float64s:
 
 
 def fit_crowd(heads: Float64s, kinds: int, floor: float, seed: int) -> tuple[Float64s, Float64s, Float64s]:
-    """Return a mixture of Gaussians by expectation-maximisation: shares (k,), means (k, d), covariances (k, d, d).
+    """Return a mixture of Gaussians by expectation-maximisation.
+
+    Shares (k,), means (k, d), covariances (k, d, d).
 
     `floor` is added to every variance: whatever a kind has not been seen to feel, somebody may.
     """
@@ -440,16 +455,18 @@ def write_card(weights: EncoderWeights, kept: Sequence[Seen], out: Path, without
         "shared_weights": sum(int(np.prod(s)) for s in shared.SHARED_SHAPES.values()),
         "bytes": out.stat().st_size,
         "hash": shared.encoder_hash(weights),
-        "data": "rendered pictures below number 2 million; tastes of 3,000 training people (seed 1001); the vocabulary; captions",
+        "data": "rendered pictures below number 2 million; tastes of 3,000 training people (seed 1001); "
+        "the vocabulary; captions",
         "measured_on_kept_pictures": quality,
-        "limits": "Anchors are learned from drawn pictures; on photographs they lean on statistics of colour and texture.",
+        "limits": "Anchors are learned from drawn pictures; on photographs they lean on statistics of "
+        "colour and texture.",
     }
     out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card, indent=2))
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=Path, default=Path("build/pictures"))
     p.add_argument("--soft", type=Path, default=Path("runs/picture_tower/soft.npy"))

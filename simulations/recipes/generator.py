@@ -1,4 +1,6 @@
-"""Trains the shipped text-to-image model: a small latent diffusion U-Net in the Stable Diffusion format of diffusers.
+"""Trains the shipped text-to-image model.
+
+A small latent diffusion U-Net in the Stable Diffusion format of diffusers.
 
     python -m palate.simulations.recipes.generator --pictures build/pictures --vae runs/autoencoder/vae --run
     runs/generator
@@ -65,7 +67,10 @@ def make_unet(widths: tuple[int, int, int] = (64, 128, 192)) -> Any:
 def encode_pictures(
     folder: Path, vae_folder: Path, shards: list[np.ndarray], device: torch.device
 ) -> np.ndarray:
-    """Return the latents of all pictures, scaled to unit variance: (pictures, 8, 16, 16) float16, cached in `folder`."""
+    """Return the latents of all pictures, scaled to unit variance.
+
+    (pictures, 8, 16, 16) float16, cached in `folder`.
+    """
     from diffusers import AutoencoderTiny
     from tqdm import tqdm
 
@@ -167,7 +172,7 @@ def save_pipeline(unet: nn.Module, vae: Path, tower: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=Path, default=Path("build/pictures"))
     p.add_argument("--vae", type=Path, default=Path("runs/autoencoder/vae"))

@@ -40,7 +40,10 @@ NORM_BATCHES = 40
 
 
 def labels_of(truths: Sequence[Truth]) -> Tensor:
-    """Return the right answers (truths, 1 + 13) int64: subject, and each category's value or "none of them"."""
+    """Return the right answers (truths, 1 + 13) int64.
+
+    Subject, and each category's value or "none of them".
+    """
     rows = [
         [SUBJECTS.index(t.subject)]
         + [
@@ -155,10 +158,13 @@ def save_judge(network: JudgeNetwork, folder: Path, steps: int, pictures: int) -
     load_judge.cache_clear()
     accuracy = measure_judge(load_judge(path), 2000)
     card = {
-        "what": "Independent judge: subject and attributes of a 128 x 128 picture of the drawn world. For measuring only.",
-        "architecture": "pre-activation residual network with squeeze-and-excitation, and patch averages for textures",
+        "what": "Independent judge: subject and attributes of a 128 x 128 picture of the drawn world. "
+        "For measuring only.",
+        "architecture": "pre-activation residual network with squeeze-and-excitation, and patch averages "
+        "for textures",
         "weights": sum(tensor.numel() for tensor in state.values()),
-        "trained_on": f"{pictures} renders, numbers 10,000,000 and up, with mild blur, noise, JPEG, shifts and mirrors",
+        "trained_on": f"{pictures} renders, numbers 10,000,000 and up, with mild blur, noise, JPEG, "
+        "shifts and mirrors",
         "recipe": "python -m palate.simulations.recipes.judge",
         "steps": steps,
         "license": "same as the project",
@@ -176,7 +182,7 @@ def save_judge(network: JudgeNetwork, folder: Path, steps: int, pictures: int) -
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=Path, default=Path("build/judge_pictures"))
     p.add_argument("--run", type=Path, default=Path("runs/judge"))

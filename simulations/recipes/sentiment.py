@@ -112,7 +112,10 @@ class Reader(nn.Module):
         }
 
     def forward(self, batch: Sequence[Marked], tokenizer: Any) -> tuple[Tensor, Tensor]:
-        """Log-odds (places, 2), as `client.sentiment.Odds`, and the signs; places that the tower cannot read are left out."""
+        """Log-odds (places, 2), as `client.sentiment.Odds`, and the signs.
+
+        Places that the tower cannot read are left out.
+        """
         windows: list[Window] = []
         rows: list[int] = []
         tokens: list[list[int]] = []
@@ -150,7 +153,10 @@ def with_unjudged(one: Marked) -> Marked:
 
 
 def drawn_comments() -> list[Marked]:
-    """Comments of training people on what they were shown; of what the writer meant, what the comment names by a known word."""
+    """Comments of training people on what they were shown.
+
+    Of what the writer meant, what the comment names by a known word.
+    """
     vocabulary, found = load_vocabulary(), []
     for person in make_people(PEOPLE, PEOPLE_SEED):
         rng = random.Random(f"sentiment {person.id}")
@@ -198,7 +204,10 @@ def is_left_out(one: Marked) -> bool:
 
 
 def varied(one: Marked, rng: random.Random, looks: Sequence[str]) -> Marked:
-    """Return a comment as it might also have been written: some looks swapped, the verdict or capitals gone."""
+    """Return a comment as it might also have been written.
+
+    Some looks swapped, the verdict or capitals gone.
+    """
     text, places, last = "", [], 0
     for (start, end), sign in zip(one.places, one.signs, strict=True):
         text += one.comment[last:start]
@@ -260,7 +269,10 @@ def work(worker: Worker, plan: Plan, seed: int) -> None:
 
 
 def loss_of(odds: Tensor, signs: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of the signs of what is judged, and of whether it is; with the shares of wrong answers."""
+    """Cross-entropy of the signs of what is judged, and of whether it is.
+
+    With the shares of wrong answers.
+    """
     judged = signs != 0
     right = judged.float() * (2 * CERTAIN - 1) + 1 - CERTAIN
     value = WHETHER * F.binary_cross_entropy_with_logits(odds[:, 1], right)
@@ -301,11 +313,13 @@ def write(model: Reader, folder: Path, plan: Plan, lessons: int, measured: dict[
         "recipe": "python -m palate.simulations.recipes.sentiment",
         "weights": sum(tensor.numel() for tensor in tensors.values()),
         "steps": plan.steps,
-        "data": f"{lessons} comments of invented people (simulations/recipes/comments.jsonl, written by a large language model) "
+        "data": f"{lessons} comments of invented people (simulations/recipes/comments.jsonl, written by "
+        "a large language model) "
         f"and, for each five, one made of plain formulas (formulas.toml), "
         f"and of drawn people (seed {PEOPLE_SEED})",
         "measured": measured,
-        "limits": "English. It has read no comment of a real person. Irony that only the picture gives away stays unread.",
+        "limits": "English. It has read no comment of a real person. Irony that only the picture gives "
+        "away stays unread.",
     }
     text = json.dumps(card, indent=2, ensure_ascii=False)
     (folder / shipped.WEIGHTS.with_suffix(".json").name).write_text(f"{text}\n", encoding="utf-8")
@@ -332,7 +346,7 @@ def join(runs: Sequence[Path], folder: Path) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument(
         "--run", type=Path, required=True, help="folder for the checkpoint, losses, weights and card"

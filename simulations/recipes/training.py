@@ -30,7 +30,10 @@ from torch.multiprocessing.spawn import spawn
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train. `batch` counts samples over all processes; `ema` is the decay per step."""
+    """How long and how fast to train.
+
+    `batch` counts samples over all processes; `ema` is the decay per step.
+    """
 
     steps: int
     batch: int

@@ -1,4 +1,6 @@
-"""Which colours a picture of the world is drawn in: natural colours bent to the palette, colour and temperature asked for.
+"""Which colours a picture of the world is drawn in.
+
+Natural colours bent to the palette, colour and temperature asked for.
 
 A shape asks for its natural colour (hue, saturation, value in 0..1, as in HSV) and says which plane it lies
 on; the palette answers with RGB. Planes keep the subject legible: the back is kept lighter (or, at night,

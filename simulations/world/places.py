@@ -1,4 +1,7 @@
-"""Where the subjects of the world stand: sky, sea, land, and what line, composition and detail add around a subject."""
+"""Where the subjects of the world stand.
+
+Sky, sea, land, and what line, composition and detail add around a subject.
+"""
 
 from __future__ import annotations
 

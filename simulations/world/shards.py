@@ -84,7 +84,7 @@ def load(folder: Path, count: int | None = None) -> tuple[list[Pictures], list[T
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--count", type=int, default=48_000)
     p.add_argument("--first", type=int, default=0)

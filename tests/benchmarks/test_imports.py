@@ -1,4 +1,7 @@
-"""Each benchmark can be imported: they are run by hand and rarely, so a name that moved would go unnoticed."""
+"""Each benchmark can be imported.
+
+They are run by hand and rarely, so a name that moved would go unnoticed.
+"""
 
 import importlib
 from pathlib import Path

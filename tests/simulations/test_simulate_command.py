@@ -1,4 +1,7 @@
-"""`palate simulate` from the file to the plot, on an experiment of a dozen people; how pictures look is not what is tested."""
+"""`palate simulate` from the file to the plot, on an experiment of a dozen people.
+
+How pictures look is not what is tested.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,7 @@
-"""Flower's own simulation engine: the same two apps come to the same bits as in one process. Slow: Ray takes its time to start."""
+"""Flower's own simulation engine: the same two apps come to the same bits as in one process.
+
+Slow: Ray takes its time to start.
+"""
 
 from pathlib import Path
 

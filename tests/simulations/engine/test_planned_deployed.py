@@ -1,4 +1,7 @@
-"""A noise plan over real processes on loopback: everybody rests in turn, and a killed server goes on where its noise stands."""
+"""A noise plan over real processes on loopback.
+
+Everybody rests in turn, and a killed server goes on where its noise stands.
+"""
 
 import json
 import os

@@ -164,7 +164,10 @@ def test_resting_devices_are_not_invited_not_even_after_a_restart(tmp_path: Path
 
 
 def test_a_device_that_comes_back_under_another_number_rests_by_itself(tmp_path: Path, fleet: Fleet) -> None:
-    """The server cannot know it: number and pseudonym are others. So it invites it, and the device keeps out."""
+    """The server cannot know it: number and pseudonym are others.
+
+    So it invites it, and the device keeps out.
+    """
     fleet.connect([0, 1, 2])
     run(tmp_path, fleet, settings(rounds=1, devices=6))
     fleet.connect(range(6), first=FIRST_NODE + 50)

@@ -79,7 +79,9 @@ def registered(
 
 
 def linked(rounds: Sequence[Sequence[Advert]], owners: Sequence[dict[bytes, int]]) -> tuple[int, int, float]:
-    """How often a device is found again in another round by the likest advert: right guesses, guesses, and chance's share.
+    """How often a device is found again in another round by the likest advert.
+
+    Right guesses, guesses, and chance's share.
 
     Likeness is in how many of its bytes an advert agrees with another's: in names, keys, certificate and
     signature, all there is.

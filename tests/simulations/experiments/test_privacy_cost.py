@@ -1,4 +1,7 @@
-"""The experiment about privacy: what it refuses, that it samples and accounts as it says, and that it goes on where it was."""
+"""The experiment about privacy.
+
+What it refuses, that it samples and accounts as it says, and that it goes on where it was.
+"""
 
 import json
 import math
@@ -155,7 +158,10 @@ def test_a_private_run_keeps_to_its_multiplier_and_moves_the_last_layer_alone() 
 
 
 def test_noise_does_to_the_encoder_what_its_size_says() -> None:
-    """With the same people, seed and cohorts: what noise adds, in the subspace's coordinates, has the size of noise."""
+    """With the same people, seed and cohorts.
+
+    What noise adds, in the subspace's coordinates, has the size of noise.
+    """
     release, people, subspace = load_encoder(), crowd(40), directions()
     once = replace(PRIVATE, rounds=1, beta_1=0.0, tau=1.0, learning_rate=1.0)
     sizes = {seed: len(poisson_cohort(range(40), 0.5, coins(seed, 1))) for seed in range(20)}

@@ -1,4 +1,7 @@
-"""The demonstration with real processes: that it does what it tells, that it would notice if not, and that nothing is left running."""
+"""The demonstration with real processes.
+
+That it does what it tells, that it would notice if not, and that nothing is left running.
+"""
 
 import contextlib
 import copy
@@ -34,7 +37,8 @@ SLEEP = (sys.executable, "-c", "import time; print('waiting for rounds', flush=T
 STUBBORN = (
     sys.executable,
     "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('waiting for rounds', flush=True); time.sleep(600)",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('waiting for rounds', "
+    "flush=True); time.sleep(600)",
 )
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="asks Linux")
 
