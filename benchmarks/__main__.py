@@ -1,4 +1,4 @@
-"""Runs every row of the benchmark table and writes benchmarks/results.json, and from it the table in README.md.
+"""Run every row of the benchmark table; write benchmarks/results.json and from it the table.
 
     python -m benchmarks [--quick] [--only NAME ...] [--out FILE]
 

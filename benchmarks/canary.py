@@ -1,4 +1,6 @@
-"""Are the privacy figures that are shown too low? A canary's audit, with all others honest and with all others silent.
+"""Are the privacy figures that are shown too low?
+
+A canary's audit, with all others honest and with all others silent.
 
     python -m benchmarks.canary [--quick]
 
@@ -65,19 +67,34 @@ def run(quick: bool = False) -> list[Row]:
     old, rosters = BETRAYED[0].name, ROSTER.name
     return [
         Row(
-            "canary audit: epsilon found over epsilon shown, most of 8 cases, others honest and silent", round(ratio, 3), "at most 1",
-            ratio <= 1, COMMAND, {"sums": sums, "cases": figures},
+            "canary audit: epsilon found over epsilon shown, most of 8 cases, others honest and silent",
+            round(ratio, 3),
+            "at most 1",
+            ratio <= 1,
+            COMMAND,
+            {"sums": sums, "cases": figures},
         ),
         Row(
-            "control: epsilon found where a figure counts on nine others who are silent", round(found[old], 3),
-            "above the figure, or the audit is void", found[old] > counted[old], COMMAND, {"figure": round(counted[old], 3)},
+            "control: epsilon found where a figure counts on nine others who are silent",
+            round(found[old], 3),
+            "above the figure, or the audit is void",
+            found[old] > counted[old],
+            COMMAND,
+            {"figure": round(counted[old], 3)},
         ),
         Row(
-            "control: epsilon found of somebody known to be in 2 of 20 sampled rounds", round(found[rosters], 3),
-            "above the figure with sampling, or the audit is void", found[rosters] > sampled.epsilon, COMMAND,
-            {"with_sampling": round(sampled.epsilon, 3), "known": round(known, 3), "before_the_draws": round(sampled.unsampled_epsilon, 3)},
+            "control: epsilon found of somebody known to be in 2 of 20 sampled rounds",
+            round(found[rosters], 3),
+            "above the figure with sampling, or the audit is void",
+            found[rosters] > sampled.epsilon,
+            COMMAND,
+            {
+                "with_sampling": round(sampled.epsilon, 3),
+                "known": round(known, 3),
+                "before_the_draws": round(sampled.unsampled_epsilon, 3),
+            },
         ),
-    ]  # fmt: skip
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -80,13 +80,31 @@ def run_three(quick: bool, rounds: int | None) -> list[Row]:
     each, bare = statistics.median(masked), statistics.median(plain)
     sound = used == {len(NAMES)}
     return [
-        Row("deployed round of 3 devices without masks, seconds", round(bare, 2), "at most 2", sound and bare <= 2, COMMAND, extra),
-        Row("deployed round of 3 devices with masks and noise, seconds", round(each, 2), "at most .8", sound and each <= 0.8, COMMAND, extra),
         Row(
-            "time of a deployed round with masks over one without", round(each / bare, 2), "at most 1.5",
-            sound and each <= 1.5 * bare, COMMAND, extra,
+            "deployed round of 3 devices without masks, seconds",
+            round(bare, 2),
+            "at most 2",
+            sound and bare <= 2,
+            COMMAND,
+            extra,
         ),
-    ]  # fmt: skip
+        Row(
+            "deployed round of 3 devices with masks and noise, seconds",
+            round(each, 2),
+            "at most .8",
+            sound and each <= 0.8,
+            COMMAND,
+            extra,
+        ),
+        Row(
+            "time of a deployed round with masks over one without",
+            round(each / bare, 2),
+            "at most 1.5",
+            sound and each <= 1.5 * bare,
+            COMMAND,
+            extra,
+        ),
+    ]
 
 
 def run_crowd(devices: int, processes: int, bar: float, rounds: int) -> list[Row]:
@@ -102,10 +120,13 @@ def run_crowd(devices: int, processes: int, bar: float, rounds: int) -> list[Row
         nodes = [
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.deployed", "--nodes", str(count), f"127.0.0.1:{port}"],
-                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
             for count in shares
-        ]  # fmt: skip
+        ]
         server = int(read_note(stage.server.home / "server.json")["pid"])
         try:
             (Path(place) / "run.toml").write_text(
@@ -138,19 +159,35 @@ def run_crowd(devices: int, processes: int, bar: float, rounds: int) -> list[Row
     each = {kind: round(spent / devices, 4) for kind, spent in accounts.per_round().items()}
     lost = rounds - sum(one > 0 for one in used)
     extra = {
-        "devices": devices, "processes": processes, "seconds": seconds[1:], "devices_used": used, "lost": lost,
-        "processor_seconds_for_a_device_and_round": each, "load": round(os.getloadavg()[0], 1),
-    }  # fmt: skip
+        "devices": devices,
+        "processes": processes,
+        "seconds": seconds[1:],
+        "devices_used": used,
+        "lost": lost,
+        "processor_seconds_for_a_device_and_round": each,
+        "load": round(os.getloadavg()[0], 1),
+    }
     middle = statistics.median(seconds[1:]) if seconds[1:] else 0.0
     whole = used == [devices] * rounds
     what = f"deployed round of {devices} devices with masks and noise"
     return [
-        Row(f"{what}, seconds", round(middle, 2), f"at most {bar:g}, all take part", whole and middle <= bar, command, extra),
         Row(
-            f"{what}: processor seconds of the server's own process for each device", each.get("server", 0.0),
-            f"at most {SERVER_SECONDS}", whole and 0 < each.get("server", 0.0) <= SERVER_SECONDS, command, each,
+            f"{what}, seconds",
+            round(middle, 2),
+            f"at most {bar:g}, all take part",
+            whole and middle <= bar,
+            command,
+            extra,
         ),
-    ]  # fmt: skip
+        Row(
+            f"{what}: processor seconds of the server's own process for each device",
+            each.get("server", 0.0),
+            f"at most {SERVER_SECONDS}",
+            whole and 0 < each.get("server", 0.0) <= SERVER_SECONDS,
+            command,
+            each,
+        ),
+    ]
 
 
 def by_kind(server: int, nodes: Sequence[int]) -> dict[str, list[int]]:
@@ -166,7 +203,7 @@ def by_kind(server: int, nodes: Sequence[int]) -> dict[str, list[int]]:
 
 
 def be_nodes(count: int, address: str) -> None:
-    """What `run_crowd` starts: so many devices of virtual people, until stdin is closed."""
+    """Run so many devices of virtual people until stdin is closed: what `run_crowd` starts."""
     over, own = threading.Event(), load_encoder()
 
     def be(person: VirtualPerson) -> None:
@@ -177,7 +214,7 @@ def be_nodes(count: int, address: str) -> None:
                 run_node(
                     person,
                     Server(address, insecure=True),
-                    tell=lambda line: None,
+                    tell=lambda _: None,
                     keep_on=lambda: not over.is_set(),
                     wait=over.wait,
                 )

@@ -144,13 +144,27 @@ def run_flower(population: Path, settings: RunSettings) -> tuple[list[float], We
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "weights.safetensors"
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.engines_flower", str(population), settings.to_json(), str(out)],
-            cwd=ROOT, capture_output=True, text=True, check=False,
+            [
+                sys.executable,
+                "-m",
+                "benchmarks.engines_flower",
+                str(population),
+                settings.to_json(),
+                str(out),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
             env={
-                **os.environ, "PYTHONPATH": str(ROOT), "FLWR_HOME": folder, "FLWR_TELEMETRY_ENABLED": "0",
-                "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0",
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "FLWR_HOME": folder,
+                "FLWR_TELEMETRY_ENABLED": "0",
+                "FLWR_DISABLE_UPDATE_CHECK": "1",
+                "RAY_USAGE_STATS_ENABLED": "0",
             },
-        )  # fmt: skip
+        )
         if done.returncode:
             raise FederationError(f"Flower failed: {done.stderr.strip().splitlines()[-1:]}")
         return json.loads(done.stdout.splitlines()[-1]), flatten(load_file(out)).astype(float)
@@ -305,7 +319,7 @@ def measure_memory(people: int) -> Row:
 
 
 def live_in_memory(people: int) -> None:
-    """What `measure_memory` starts.
+    """Run a crowd for `measure_memory`.
 
     A crowd, three rounds of 100 of them, and the most that the process ever took.
     """
@@ -378,14 +392,22 @@ def count_bytes() -> list[Row]:
     share = (down + up) / (2 * 4 * sum(weights.values()))
     return [
         Row(
-            "bytes per device and round, both ways, MB", round(both, 4), "at most 2.5", both <= 2.5, COMMAND,
+            "bytes per device and round, both ways, MB",
+            round(both, 4),
+            "at most 2.5",
+            both <= 2.5,
+            COMMAND,
             {"down": down, "up": up},
         ),
         Row(
-            "bytes of a round over those of all weights, trainable and frozen", f"1/{1 / share:.0f}", "at most 1/50",
-            share <= 1 / 50, COMMAND, {"weights": sum(weights.values()), "by_file": weights},
+            "bytes of a round over those of all weights, trainable and frozen",
+            f"1/{1 / share:.0f}",
+            "at most 1/50",
+            share <= 1 / 50,
+            COMMAND,
+            {"weights": sum(weights.values()), "by_file": weights},
         ),
-    ]  # fmt: skip
+    ]
 
 
 def count_weights(folders: Iterable[Path]) -> dict[str, int]:
@@ -411,7 +433,10 @@ def machine() -> dict[str, Any]:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Measures all rows; `quick` takes fewer turns and leaves out Ray, whose start alone takes half a minute."""
+    """Measures all rows.
+
+    `quick` takes fewer turns and leaves out Ray, whose start alone takes half a minute.
+    """
     about = machine()
     print(f"machine: {about}")
     rows = [time_rounds(1 if quick else 3, 3 if quick else 10)]

@@ -103,7 +103,7 @@ class Chosen(FedAvg):
         self._nodes = {int(str(r.content["who"]["number"])): r.metadata.src_node_id for r in replies}
 
     def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, _grid: Grid
     ) -> Iterable[Message]:
         """Configure a round as FedAvg does, for the nodes of our cohort."""
         everybody = range(FIRST_NODE, FIRST_NODE + self._people)
@@ -133,7 +133,7 @@ def main(population: Path, settings: RunSettings, out: Path) -> None:
     strategy, server = Chosen(settings, people), ServerApp()
 
     @server.main()
-    def serve(grid: Grid, context: Context) -> None:
+    def serve(grid: Grid, _: Context) -> None:
         strategy.find_people(grid)
         shared = {name: torch.from_numpy(array) for name, array in load_encoder().shared().items()}
         result = strategy.start(grid, ArrayRecord(shared), settings.rounds)

@@ -92,7 +92,7 @@ class Clock(TrainingProcessCallback):  # type: ignore[misc]
         self.ends: list[float] = []
 
     def after_central_iteration(self, *_: Any, **__: Any) -> tuple[bool, Metrics]:
-        """Called by pfl after each round; says that it shall go on."""
+        """Let pfl go on after each round."""
         self.ends.append(time.perf_counter())
         return False, Metrics()
 

@@ -134,7 +134,7 @@ def pairwise(scores: NDArray[np.floating], liked: Bools) -> float:
 
 
 def calibration_error(probabilities: NDArray[np.floating], liked: Bools, bins: int = 10) -> float:
-    """Expected calibration error over bins of equal width (Guo et al., ICML 2017)."""
+    """Return the expected calibration error over bins of equal width (Guo et al., ICML 2017)."""
     place = np.minimum((probabilities * bins).astype(int), bins - 1)
     return float(
         sum(

@@ -1,4 +1,6 @@
-"""Does the shipped generator paint what it is asked for? 500 prompts, judged, against real renders of the same truths.
+"""Does the shipped generator paint what it is asked for?
+
+500 prompts, judged, against real renders of the same truths.
 
     python -m benchmarks.generator [--prompts 500] [--folder client/weights/generator]
 
@@ -116,19 +118,29 @@ def run(
     }
     return [
         Row(
-            "generator: subject shown as asked, relative to renders", round(ratio_subject, 4), "at least 0.85",
-            ratio_subject >= 0.85, COMMAND,
+            "generator: subject shown as asked, relative to renders",
+            round(ratio_subject, 4),
+            "at least 0.85",
+            ratio_subject >= 0.85,
+            COMMAND,
             {"generated": round(subject, 4), "renders": round(real_subject, 4), "each": by_subject, **counts},
         ),
         Row(
-            "generator: attribute shown as asked, relative to renders", round(ratio_attribute, 4), "at least 0.75",
-            ratio_attribute >= 0.75, COMMAND,
+            "generator: attribute shown as asked, relative to renders",
+            round(ratio_attribute, 4),
+            "at least 0.75",
+            ratio_attribute >= 0.75,
+            COMMAND,
             {
-                "generated": round(attribute, 4), "renders": round(real_attribute, 4), "control_other_prompt": round(other, 4),
-                "each": each, "each_renders": real_each, **counts,
+                "generated": round(attribute, 4),
+                "renders": round(real_attribute, 4),
+                "control_other_prompt": round(other, 4),
+                "each": each,
+                "each_renders": real_each,
+                **counts,
             },
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _ratio(share: float, of: float) -> float:

@@ -107,7 +107,7 @@ def _key(purpose: str, place: int) -> bytes:
     return hashlib.sha256(f"leaks {purpose} {place}".encode()).digest()
 
 
-# --- inputs -------------------------------------------------------------------------------------------------------
+# --- inputs -------------------------------------------------------------------------------------------------
 
 
 def rebuild(
@@ -183,11 +183,11 @@ def inputs(encoder: EncoderWeights, pool: Pool, people: int, searches: int) -> d
     return found
 
 
-def _of_pictures(place: int, vector: Float32s) -> Float32s:
+def _of_pictures(_place: int, vector: Float32s) -> Float32s:
     return invert_layer(vector)
 
 
-def _of_words(place: int, vector: Float32s) -> Float32s:
+def _of_words(_place: int, vector: Float32s) -> Float32s:
     return invert_layer(vector, "sentence.taste")
 
 
@@ -210,7 +210,7 @@ def _order(count: int) -> NDArray[np.int64]:
     return np.asarray(torch.randperm(count, generator=torch.Generator().manual_seed(ROUND_SEED)).numpy())
 
 
-# --- preferences --------------------------------------------------------------------------------------------------
+# --- preferences --------------------------------------------------------------------------------------------
 
 
 def preferences(encoder: EncoderWeights, pool: Pool, known: int, victims: int) -> dict[str, dict[str, float]]:
@@ -239,7 +239,7 @@ def _infer(vectors: Float32s, tastes: Float64s, known: int) -> dict[str, float]:
     return {"accuracy": round(one.accuracy, 4), "prior": round(one.prior, 4), "pairs": one.pairs}
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------
+# --- rows ---------------------------------------------------------------------------------------------------
 
 
 def run(*, quick: bool = False, cache: Path = Path("demo-out") / "liars" / "cache") -> list[Row]:

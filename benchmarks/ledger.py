@@ -1,4 +1,6 @@
-"""The privacy ledger: do two accountants agree, how long does a check take, and what does correlated noise gain?
+"""The privacy ledger.
+
+Do two accountants agree, how long does a check take, and what does correlated noise gain?
 
     python -m benchmarks.ledger [--quick]
 
@@ -120,9 +122,15 @@ def compare(quick: bool) -> list[Row]:
         )
     apart = max(abs(ours / other - 1) for _, ours, other, _ in figures)
     exact = [
-        (one, epsilon_by_pld([(Cost(one[0]), one[2])], one[3]), epsilon_exact(one), epsilon_by_pld_alone(one), epsilon_by_prv(one))
+        (
+            one,
+            epsilon_by_pld([(Cost(one[0]), one[2])], one[3]),
+            epsilon_exact(one),
+            epsilon_by_pld_alone(one),
+            epsilon_by_prv(one),
+        )
         for one in unsampled
-    ]  # fmt: skip
+    ]
     apart_exact = max(abs(one / truth - 1) for _, ours, truth, *others in exact for one in (ours, *others))
     shown = [
         {"noise_multiplier": round(s[0], 4), "sampling": s[1], "rounds": s[2], "delta": s[3],
@@ -137,12 +145,23 @@ def compare(quick: bool) -> list[Row]:
         for s, a, b, c, d in exact
     ]  # fmt: skip
     return [
-        Row("privacy: two accountants apart, sampled rounds", round(apart, 5), "at most 0.02", apart <= 0.02, COMMAND, {"grid": shown}),
         Row(
-            "privacy: accountants apart from the exact formula, unsampled rounds", round(apart_exact, 5), "at most 0.02",
-            apart_exact <= 0.02, COMMAND, {"grid": shown_exact},
+            "privacy: two accountants apart, sampled rounds",
+            round(apart, 5),
+            "at most 0.02",
+            apart <= 0.02,
+            COMMAND,
+            {"grid": shown},
         ),
-    ]  # fmt: skip
+        Row(
+            "privacy: accountants apart from the exact formula, unsampled rounds",
+            round(apart_exact, 5),
+            "at most 0.02",
+            apart_exact <= 0.02,
+            COMMAND,
+            {"grid": shown_exact},
+        ),
+    ]
 
 
 def timed(work: Callable[[], object], times: int) -> float:
@@ -172,15 +191,23 @@ def checks(quick: bool) -> list[Row]:
             book_ms = timed(lambda cost=cost, ledger=ledger: ledger.book(1, cost, cohort=100), times)  # type: ignore[misc]
             open_ms = timed(lambda path=path: Ledger(path), 5)  # type: ignore[misc]
             extra = {
-                "rounds": rounds, "room_at_first": room, "first_question_ms": round(first_ms), "check_ms": round(check_ms, 2),
-                "check_and_book_ms": round(book_ms, 2), "open_ms": round(open_ms, 1),
-            }  # fmt: skip
+                "rounds": rounds,
+                "room_at_first": room,
+                "first_question_ms": round(first_ms),
+                "check_ms": round(check_ms, 2),
+                "check_and_book_ms": round(book_ms, 2),
+                "open_ms": round(open_ms, 1),
+            }
             rows.append(
                 Row(
-                    f"privacy: a server's ledger check, {name} (ms)", round(max(check_ms, book_ms), 2), "under 50",
-                    max(check_ms, book_ms) < 50, COMMAND, extra,
+                    f"privacy: a server's ledger check, {name} (ms)",
+                    round(max(check_ms, book_ms), 2),
+                    "under 50",
+                    max(check_ms, book_ms) < 50,
+                    COMMAND,
+                    extra,
                 )
-            )  # fmt: skip
+            )
     store = MemoryStore()
     write_budget(store, OwnBudget())
     device_ms = timed(lambda: check_round(store, 5.0), times)

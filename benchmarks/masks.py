@@ -1,4 +1,6 @@
-"""What masks cost a round: bytes against the same vectors sent unmasked, time against the same round without masks.
+"""What masks cost a round.
+
+Bytes against the same vectors sent unmasked, time against the same round without masks.
 
     python -m benchmarks.masks [--quick]
 

@@ -107,16 +107,43 @@ def run_cells(wanted: Sequence[Cell], size: Size, out: Path) -> dict[Cell, OneLi
 def table(found: dict[Cell, OneLiarOutcome]) -> str:
     """Return the figures as a table in Markdown."""
     head = [
-        "from", "seed", "the liar's aim", "bounds", "liar's part, in clips", "correlation: mean", "least", "misty with itself", "with neon",
-        "kept", "noise / signal", "released", "clip moved", "rounds", "held", "accuracy",
-    ]  # fmt: skip
+        "from",
+        "seed",
+        "the liar's aim",
+        "bounds",
+        "liar's part, in clips",
+        "correlation: mean",
+        "least",
+        "misty with itself",
+        "with neon",
+        "kept",
+        "noise / signal",
+        "released",
+        "clip moved",
+        "rounds",
+        "held",
+        "accuracy",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for cell, one in found.items():
         values = [
-            cell.release, str(cell.seed), cell.aim, "yes" if cell.bounded else "no", f"{one.liar:.0f}", f"{one.mean_correlation:.3f}",
-            f"{one.least_correlation:.3f}", f"{one.own:.3f}", f"{one.other:.2f}", f"{one.kept:.3f}", f"{one.noise_over_signal:.2f}",
-            "yes" if one.released else "no", f"{one.clip:.2f}", str(one.rounds), str(one.held), f"{one.accuracy:.4f}",
-        ]  # fmt: skip
+            cell.release,
+            str(cell.seed),
+            cell.aim,
+            "yes" if cell.bounded else "no",
+            f"{one.liar:.0f}",
+            f"{one.mean_correlation:.3f}",
+            f"{one.least_correlation:.3f}",
+            f"{one.own:.3f}",
+            f"{one.other:.2f}",
+            f"{one.kept:.3f}",
+            f"{one.noise_over_signal:.2f}",
+            "yes" if one.released else "no",
+            f"{one.clip:.2f}",
+            str(one.rounds),
+            str(one.held),
+            f"{one.accuracy:.4f}",
+        ]
         lines.append("| " + " | ".join(values) + " |")
     return "\n".join(lines) + "\n"
 

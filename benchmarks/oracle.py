@@ -58,7 +58,10 @@ def demo_pictures() -> Float32s:
 
 
 def compare(name: str, own: EncoderWeights, targets: Sequence[Target]) -> Row:
-    """Return one row: how many answers differ from the twin's, and how often the attack is right where devices tell."""
+    """Return one row.
+
+    How many answers differ from the twin's, and how often the attack is right where devices tell.
+    """
     rng = np.random.default_rng(5)
     before = [ask_openly(own, one) == one.truth for one in targets]
     tell, right = set[int](), list[bool]()

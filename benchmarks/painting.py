@@ -99,9 +99,16 @@ class Painter:
         ):
             likes, dislikes = ((), ()) if profile is None else likes_and_dislikes(profile)
             request = Request(
-                prompt, seed=seed, steps=self.steps, guidance_scale=taste.guidance, mode=taste.mode, strength=taste.strength,
-                dislike_strength=taste.dislike_strength, likes=likes, dislikes=dislikes,
-            )  # fmt: skip
+                prompt,
+                seed=seed,
+                steps=self.steps,
+                guidance_scale=taste.guidance,
+                mode=taste.mode,
+                strength=taste.strength,
+                dislike_strength=taste.dislike_strength,
+                likes=likes,
+                dislikes=dislikes,
+            )
 
             def faithful(image: Image.Image, prompt: str = prompt) -> bool:
                 return self._is_faithful(prompt, np.asarray(image))

@@ -1,4 +1,6 @@
-"""Do personal pictures please? 200 virtual people × 5 prompts, taught by comments alone, judged by their true taste.
+"""Do personal pictures please?
+
+200 virtual people × 5 prompts, taught by comments alone, judged by their true taste.
 
     python -m benchmarks.personalization [--people 200] [--curve-people 40] [--pick-people 60] [--folder ...]
 
@@ -48,9 +50,12 @@ class PersonalGain:
     def figures(self) -> dict[str, float]:
         """Return the figures as rounded numbers."""
         return {
-            "pairs": self.pairs, "won": round(self.won, 4), "gain": round(self.gain, 3), "subject": round(self.subject, 4),
+            "pairs": self.pairs,
+            "won": round(self.won, 4),
+            "gain": round(self.gain, 3),
+            "subject": round(self.subject, 4),
             "impersonal_subject": round(self.impersonal_subject, 4),
-        }  # fmt: skip
+        }
 
 
 @dataclass
@@ -90,9 +95,12 @@ class Measurement:
         gains = ((personal.values - plain.values) * weights).sum(1)
         subjects = [w.subject for w in wishes]
         return PersonalGain(
-            len(wishes), float((gains > 0).mean()), float(gains.mean()), float(personal.names_subject(subjects).mean()),
+            len(wishes),
+            float((gains > 0).mean()),
+            float(gains.mean()),
+            float(personal.names_subject(subjects).mean()),
             float(plain.names_subject(subjects).mean()),
-        )  # fmt: skip
+        )
 
     def control(self, wishes: Sequence[Wish], personal: Opinion) -> dict[str, float]:
         """Return how often a person prefers the picture of another's profile to the impersonal one."""
@@ -158,31 +166,58 @@ def run(
     control = measurement.control(wishes, personal)
     found = np.array([p.found for p in pupils]).mean(0).round(2)
     extra: dict[str, Any] = {
-        "people": count, "comments_each": COMMENTS, **outcome.figures(), "mode": taste.mode, "strength": taste.strength,
-        "profile_right_wrong_unfelt": found.tolist(), **judge_figures(accuracy),
-    }  # fmt: skip
+        "people": count,
+        "comments_each": COMMENTS,
+        **outcome.figures(),
+        "mode": taste.mode,
+        "strength": taste.strength,
+        "profile_right_wrong_unfelt": found.tolist(),
+        **judge_figures(accuracy),
+    }
     some = [w for w in wishes if w.pupil < on_curve]
     if some:
         extra["curve"] = _curve(measurement, some, taste, strengths)
         extra["modes"] = _modes(measurement, some, taste, modes)
     drop = outcome.impersonal_subject - outcome.subject
     rows = [
-        Row("personalization from comments alone: pairs won", round(outcome.won, 4), "at least 0.86", outcome.won >= 0.86, COMMAND, extra),
-        Row("personalization: subject accuracy lost", round(drop, 4), "at most 0.03", drop <= 0.03, COMMAND, outcome.figures()),
         Row(
-            "personalization with another person's profile (control): pairs won", control.get("all", 0.0), "at most 0.55",
-            control.get("all", 0.0) <= 0.55, COMMAND, control,
+            "personalization from comments alone: pairs won",
+            round(outcome.won, 4),
+            "at least 0.86",
+            outcome.won >= 0.86,
+            COMMAND,
+            extra,
         ),
-    ]  # fmt: skip
+        Row(
+            "personalization: subject accuracy lost",
+            round(drop, 4),
+            "at most 0.03",
+            drop <= 0.03,
+            COMMAND,
+            outcome.figures(),
+        ),
+        Row(
+            "personalization with another person's profile (control): pairs won",
+            control.get("all", 0.0),
+            "at most 0.55",
+            control.get("all", 0.0) <= 0.55,
+            COMMAND,
+            control,
+        ),
+    ]
     some = [w for w in wishes if w.pupil < on_pick]
     if some:
         (best,) = measurement.pick(some, taste)
         rows.append(
             Row(
-                f"personalization with best-of-{CANDIDATES} by the evaluator: pairs won", round(best.won, 4), "at least 0.92",
-                best.won >= 0.92, COMMAND, best.figures(),
+                f"personalization with best-of-{CANDIDATES} by the evaluator: pairs won",
+                round(best.won, 4),
+                "at least 0.92",
+                best.won >= 0.92,
+                COMMAND,
+                best.figures(),
             )
-        )  # fmt: skip
+        )
     return rows
 
 

@@ -28,8 +28,17 @@ COMMAND = "python -m benchmarks.personalization_cost"
 PROMPT = "a house by the sea"
 SEED = 20_000_000
 LIKES = (
-    "watercolour", "pastel", "misty", "soft light", "calm", "muted", "minimalist", "flowing lines", "golden hour", "dreamy",
-)  # fmt: skip
+    "watercolour",
+    "pastel",
+    "misty",
+    "soft light",
+    "calm",
+    "muted",
+    "minimalist",
+    "flowing lines",
+    "golden hour",
+    "dreamy",
+)
 DISLIKES = ("neon", "pixel art", "busy", "high contrast", "bold outlines", "grainy")
 BARS = {DEFAULT_MODE: 0.05, "embedding": 0.02}
 

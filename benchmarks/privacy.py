@@ -49,24 +49,43 @@ def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
     }
     return [
         Row(
-            f"points of accuracy lost at epsilon {EPSILON:g} per device, {people:,} people", round(lost, 2), "at most 2",
-            lost <= 2 and people >= 10_000, COMMAND, extra,
+            f"points of accuracy lost at epsilon {EPSILON:g} per device, {people:,} people",
+            round(lost, 2),
+            "at most 2",
+            lost <= 2 and people >= 10_000,
+            COMMAND,
+            extra,
         ),
         Row(
-            f"the same where devices cannot be sampled, with a noise plan of {steps} rounds", round(-100 * unsampled["difference"], 2), "at most 2",
-            -100 * unsampled["difference"] <= 2 and people >= 10_000, COMMAND,
+            f"the same where devices cannot be sampled, with a noise plan of {steps} rounds",
+            round(-100 * unsampled["difference"], 2),
+            "at most 2",
+            -100 * unsampled["difference"] <= 2 and people >= 10_000,
+            COMMAND,
             {
-                "half_width_points": None if unsampled["half_width"] is None else round(100 * unsampled["half_width"], 2),
-                "epsilon_by_pld": unsampled["epsilon"], "noise_multiplier": unsampled["noise_multiplier"],
-                "points_by_epsilon": {f"{one['value']:g}": round(100 * one["difference"], 2) for one in planned},
+                "half_width_points": None
+                if unsampled["half_width"] is None
+                else round(100 * unsampled["half_width"], 2),
+                "epsilon_by_pld": unsampled["epsilon"],
+                "noise_multiplier": unsampled["noise_multiplier"],
+                "points_by_epsilon": {
+                    f"{one['value']:g}": round(100 * one["difference"], 2) for one in planned
+                },
             },
         ),
         Row(
             "bytes per device and round, masks on, times fewer than in fp32 at no more than 0.5 points lost",
-            round(best["times_fewer"], 2), "at least 4", best["times_fewer"] >= 4, COMMAND,
-            {"ring_bits": best["value"], "points": round(100 * best["difference"], 2), "fp32_bytes": TASK_BYTES + UPDATE_BYTES},
+            round(best["times_fewer"], 2),
+            "at least 4",
+            best["times_fewer"] >= 4,
+            COMMAND,
+            {
+                "ring_bits": best["value"],
+                "points": round(100 * best["difference"], 2),
+                "fp32_bytes": TASK_BYTES + UPDATE_BYTES,
+            },
         ),
-    ]  # fmt: skip
+    ]
 
 
 def run(quick: bool = False, out: Path = OUT) -> list[Row]:

@@ -1,4 +1,6 @@
-"""What pseudonyms cost: the registrar, the device that gets them, and every device of a round that checks the others'.
+"""What pseudonyms cost.
+
+The registrar, the device that gets them, and every device of a round that checks the others'.
 
     python -m benchmarks.pseudonyms [--slots 1000] [--devices 100 900]
 
@@ -68,7 +70,7 @@ def batch(slots: int) -> None:
 
 
 def rosters(counts: list[int]) -> None:
-    """A device reads rosters of so many devices, with certificates and without."""
+    """Measure how a device reads rosters of so many devices, with certificates and without."""
     signing = make_signing_key()
     key = SlotKey(1, signing.modulus)
 

@@ -79,10 +79,10 @@ def teach_people(count: int, comments: int = COMMENTS) -> list[Pupil]:
 
 
 def draw_wishes(pupils: Sequence[Pupil], each: int = 5) -> list[Wish]:
-    """Prompts that name a subject, sometimes with a place, and no attribute.
+    """Return prompts that name a subject, sometimes with a place, and no attribute.
 
-    Seeds come from a few, so that the impersonal
-    pictures can be shared between people."""
+    There are only a few seeds, so people can share the impersonal pictures.
+    """
     wishes = []
     for i, pupil in enumerate(pupils):
         rng = random.Random(f"wishes {pupil.person.seed} {pupil.person.id}")

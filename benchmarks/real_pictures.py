@@ -43,7 +43,10 @@ FILE = Path(os.environ.get("PALATE_TASTES", "../shared/artworks/tastes.json"))
 
 @dataclass(frozen=True)
 class Judged:
-    """One person's pictures: features (n, features), verdicts (n,), and what was understood from each comment."""
+    """One person's pictures.
+
+    Features (n, features), verdicts (n,), and what was understood from each comment.
+    """
 
     features: Float32s
     liked: NDArray[np.bool_]

@@ -1,4 +1,6 @@
-"""Does a device's own trial of a release refuse bad ones, and let good ones pass? Virtual people with few labels, five new encoders.
+"""Does a device's own trial of a release refuse bad ones, and let good ones pass?
+
+Virtual people with few labels, five new encoders.
 
     python -m benchmarks.release_trial [--people 60]
 

@@ -65,10 +65,7 @@ def print_rows(rows: Sequence[Row], *, full: bool = True) -> None:
 
 
 def print_run(run: Callable[[bool, Path], list[Row]], out: Path, about: str | None) -> None:
-    """The command of a benchmark that reads an experiment's results in a folder, `out` by default.
-
-    Run(quick, folder).
-    """
+    """Read the arguments, call `run(quick, folder)`, by default with `out`, and print its rows."""
     p = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true")
     p.add_argument("--out", type=Path, default=out)

@@ -1,4 +1,6 @@
-"""Does the network know better than the rules what a person likes? Signs of looks in comments of people whom neither learned from.
+"""Does the network know better than the rules what a person likes?
+
+Signs of looks in comments of people whom neither learned from.
 
     python -m benchmarks.sentiment
 
@@ -74,17 +76,32 @@ def run(quick: bool = False) -> list[Row]:
     alone, together = labelled_wrong(rules), labelled_wrong(both)
     bar = "below the rules alone"
     of_marked = {
-        "comments": len(spoken), "marks": marks, "read": read_by_both, "wrong": wrong,
-        "rules alone": round(wrong_by_rules / read, 4), "network alone, all marks": round(wrong_by_network / marks, 4),
-    }  # fmt: skip
+        "comments": len(spoken),
+        "marks": marks,
+        "read": read_by_both,
+        "wrong": wrong,
+        "rules alone": round(wrong_by_rules / read, 4),
+        "network alone, all marks": round(wrong_by_network / marks, 4),
+    }
     share = wrong / read_by_both
     return [
-        Row("looks with the wrong sign, comments of invented people", round(share, 4), bar, share < wrong_by_rules / read, COMMAND, of_marked),
         Row(
-            "looks with the wrong sign, development comments of people left alone", round(together, 4), bar, together < alone, COMMAND,
+            "looks with the wrong sign, comments of invented people",
+            round(share, 4),
+            bar,
+            share < wrong_by_rules / read,
+            COMMAND,
+            of_marked,
+        ),
+        Row(
+            "looks with the wrong sign, development comments of people left alone",
+            round(together, 4),
+            bar,
+            together < alone,
+            COMMAND,
             {"rules alone": round(alone, 4)},
         ),
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:

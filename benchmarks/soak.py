@@ -173,9 +173,15 @@ def run(quick: bool = False, rounds: int = 200, devices: int = 20, kill_every: i
     return [
         Row("soak: rounds kept once and in order", len(kept), f"{rounds}", in_order, COMMAND, extra),
         Row("soak: rounds with a quorum", counted, f"{rounds}", counted == rounds, COMMAND, extra),
-        Row("soak: memory of the server, last quarter over second", round(growth, 3), "at most 1.05", growth <= 1.05,
-            COMMAND, extra),
-    ]  # fmt: skip
+        Row(
+            "soak: memory of the server, last quarter over second",
+            round(growth, 3),
+            "at most 1.05",
+            growth <= 1.05,
+            COMMAND,
+            extra,
+        ),
+    ]
 
 
 def main() -> None:

@@ -117,11 +117,11 @@ def one_round(link: ControlDevices, nodes: Sequence[int], number: int) -> list[i
     return answered
 
 
-# --- the stand-ins ------------------------------------------------------------------------------------------------
+# --- the stand-ins ------------------------------------------------------------------------------------------
 
 
 def be_stand_ins(count: int, address: str) -> None:
-    """What `run_crowd` starts: so many stand-ins on one loop, until stdin is closed or one of them fails."""
+    """Run so many stand-ins on one loop until stdin is closed or one fails: what `run_crowd` starts."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

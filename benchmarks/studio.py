@@ -1,4 +1,4 @@
-"""Many pictures at once from the shipped generator, and the judge that looks at them with its own accuracy beside it.
+"""Many pictures at once from the shipped generator, and the judge that looks at them.
 
 The stock pipeline paints; only the embeddings that go in differ. Seeds name the noise of each single picture,
 so a picture does not depend on what else is in its batch, and a personal picture can be set beside the

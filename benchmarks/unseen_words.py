@@ -1,4 +1,6 @@
-"""Does the generator know words that no caption ever used? Each unseen word against the known word of its subject.
+"""Does the generator know words that no caption ever used?
+
+Each unseen word against the known word of its subject.
 
     python -m benchmarks.unseen_words [--each 8] [--folder client/weights/generator]
 
@@ -105,10 +107,15 @@ def run(quick: bool = False, each: int | None = None, folder: Path = SHIPPED_GEN
     mean_known = float(np.mean([with_known[s] for s, _ in unseen]))
     ratio = mean_unseen / mean_known if mean_known else 0.0
     extra = {
-        "words": len(unseen), "found_in_captions": sorted(used), "pictures_each": each, "unseen": round(mean_unseen, 4),
-        "known": round(mean_known, 4), "each_known": {s: round(float(v), 3) for s, v in with_known.items()},
-        "each_unseen": {w: round(float(v), 3) for (_, w), v in zip(unseen, right, strict=False)}, **judge_figures(accuracy),
-    }  # fmt: skip
+        "words": len(unseen),
+        "found_in_captions": sorted(used),
+        "pictures_each": each,
+        "unseen": round(mean_unseen, 4),
+        "known": round(mean_known, 4),
+        "each_known": {s: round(float(v), 3) for s, v in with_known.items()},
+        "each_unseen": {w: round(float(v), 3) for (_, w), v in zip(unseen, right, strict=False)},
+        **judge_figures(accuracy),
+    }
     row = "words never used in a caption: accuracy relative to the known word"
     holds = len(unseen) >= 40 and ratio >= 0.70
     return [Row(row, round(ratio, 4), "at least 0.70, at least 40 words", holds, COMMAND, extra)]

@@ -1,4 +1,6 @@
-"""The independent judge: says which subject and which attributes a picture shows, and took no part in any training.
+"""The independent judge of pictures, which took no part in any training.
+
+It says which subject and which attributes a picture shows.
 
 Claims about generated pictures are read off this classifier, never off the evaluator that ranks candidates:
 it learned from renders alone (`recipes/judge`, picture numbers that no other recipe uses), has an

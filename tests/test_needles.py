@@ -193,8 +193,10 @@ def test_the_search_finds_words_pictures_and_names_in_the_clear(search: Search, 
 def test_the_search_finds_everything_in_a_vault_whose_seal_is_off(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vault_format, "seal", lambda key, plaintext, bound: bytes(12) + plaintext + bytes(16))
-    monkeypatch.setattr(vault_format, "unseal", lambda key, sealed, bound: sealed[12:-16])
+    monkeypatch.setattr(
+        vault_format, "seal", lambda _key, plaintext, _bound: bytes(12) + plaintext + bytes(16)
+    )
+    monkeypatch.setattr(vault_format, "unseal", lambda _key, sealed, _bound: sealed[12:-16])
     with Device.init(os.environ["PALATE_HOME"], "correct horse") as device:
         taught = device.teach(DEMO / "boat.jpg", COMMENTS["boat.jpg"][0], True)
         kept = device.vault.get(PICTURE, str(taught.comment.picture))

@@ -171,7 +171,10 @@ def draw_participants(
 
 @dataclass(frozen=True)
 class LiarsOutcome:
-    """What a run came to: accuracy on strangers, and how often a disliked picture with the pushed attribute wins."""
+    """What a run came to.
+
+    Accuracy on strangers, and how often a disliked picture with the pushed attribute wins.
+    """
 
     accuracy: float  # pairwise
     pushed_wins: float  # of pairs (disliked, with the attribute; liked, without), by the truth

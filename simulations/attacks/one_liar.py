@@ -61,7 +61,10 @@ MARGIN: Final = 0.98  # of the longest that is kept: the liar does not know the 
 
 @dataclass(frozen=True)
 class OneLiarOutcome:
-    """What a run came to; correlations are of the attributes' logits on public pictures with those of the start."""
+    """What a run came to.
+
+    Correlations are of the attributes' logits on public pictures with those of the start.
+    """
 
     accuracy: float  # of people who took no part, pairwise
     least_correlation: float
@@ -236,11 +239,10 @@ def _believe_as_before(
     sums: Sequence[tuple[Levels, int]],
     masks: MaskSettings,
     privacy: Privacy,
-    memory: Mapping[str, Float32s],
-    *,
+    *_: object,
     clip: float,
     rotation: bytes,
-    release: int,
+    **__: object,
 ) -> Believed:
     """Return what a server without the bounds makes of one sum: the positive control."""
     ((total, devices),) = sums

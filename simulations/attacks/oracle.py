@@ -1,4 +1,4 @@
-"""Attacks on ourselves: a server that asks encoders instead of training them, and reads the answer from what a device says.
+"""Attacks on ourselves: a server that reads from a device's answers what its encoders asked.
 
 Where it stands in the flow: `benchmarks.oracle` and the tests put these invitations before the device's own
 code (`masked_answers`) and look at everything that the server, or whoever reads over its shoulder, can see of
@@ -124,7 +124,7 @@ def watch(own: EncoderWeights, question: Question, *, taken: bool = False) -> En
     return own.with_shared(t)
 
 
-# --- how devices answer -------------------------------------------------------------------------------------------
+# --- how devices answer -------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def _notes(store: MemoryStore) -> tuple[str, ...]:
     return tuple(json.dumps(note, sort_keys=True) for note in notes)
 
 
-# --- targets ------------------------------------------------------------------------------------------------------
+# --- targets ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def _filled(kind: type, found: Any, what: str) -> Any:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
 
 
-# --- the experiment -----------------------------------------------------------------------------------------------
+# --- the experiment -----------------------------------------------------------------------------------------
 
 
 def run_privacy_experiment(

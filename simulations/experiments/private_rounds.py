@@ -46,7 +46,10 @@ SURVIVORS: Final = (
 
 @dataclass(frozen=True)
 class Private:
-    """Rounds with noise; `clip` is where it starts, `learning_rate`, `beta_1` and `tau` are the server's FedAdam's."""
+    """Rounds with noise.
+
+    `clip` is where it starts, `learning_rate`, `beta_1` and `tau` are the server's FedAdam's.
+    """
 
     rounds: int
     sample_rate: float

@@ -59,7 +59,10 @@ def _leave(*_: object) -> None:
 
 
 def _stepper(console: Console) -> Step:
-    """Return what shows steps: at work with a spinner and the time on a terminal, and done with the time it took."""
+    """Return what shows steps.
+
+    At work with a spinner and the time on a terminal, and done with the time it took.
+    """
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     @contextlib.contextmanager

@@ -49,7 +49,10 @@ _BEFORE, _AFTER = rb"(?:[\s\"'(\[{,|/]|\A)", rb"(?=[\s\"')\]},|/.!?]|\Z)"
 
 @dataclass(frozen=True)
 class Needle:
-    """One thing to look for: what kind of thing it is a part of, which part, and the bytes in one way of looking."""
+    """One thing to look for.
+
+    What kind of thing it is a part of, which part, and the bytes in one way of looking.
+    """
 
     kind: str
     name: str

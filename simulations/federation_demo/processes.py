@@ -96,7 +96,7 @@ class Stage:
             end_processes_of(self.server.home)
             shutil.rmtree(self.folder / "bytecode", ignore_errors=True)
 
-    # --- commands -----------------------------------------------------------------------------------------------
+    # --- commands -------------------------------------------------------------------------------------------
 
     def palate(self, *arguments: str, node: Node | None = None, status: int = 0, columns: int = 100) -> str:
         """Run a `palate` command to its end and return what it prints; raises FederationError if it fails.
@@ -184,7 +184,7 @@ class Stage:
         except subprocess.TimeoutExpired:
             self.kill(node)
 
-    # --- waiting ------------------------------------------------------------------------------------------------
+    # --- waiting --------------------------------------------------------------------------------------------
 
     def until(self, what: str, found: Callable[[], bool], seconds: float = COMMAND_SECONDS) -> None:
         """Wait until something is so.

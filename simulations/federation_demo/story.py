@@ -175,7 +175,7 @@ def _let_a_device_tell_everything(stage: Stage, node: Node, wire: tuple[str, int
     return refusal
 
 
-# --- the parts of the story -----------------------------------------------------------------------------------------
+# --- the parts of the story ---------------------------------------------------------------------------------
 
 
 def _teach(stage: Stage, place: int) -> int:
@@ -287,7 +287,7 @@ def _plainly(value: Any) -> Any:
     return {**value, "needle": {"kind": value["needle"]["kind"], "name": value["needle"]["name"]}}
 
 
-# --- around it ------------------------------------------------------------------------------------------------------
+# --- around it ----------------------------------------------------------------------------------------------
 
 
 def _clear(out: Path) -> Path:

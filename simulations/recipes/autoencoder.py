@@ -93,7 +93,7 @@ def _work(
         x = torch.from_numpy(np.stack(crops)).to(worker.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         return x.contiguous(memory_format=torch.channels_last)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(_step: int) -> tuple[Tensor, dict[str, float]]:
         x = batch()
         z = model.encode(x.to(worker.dtype)).latents
         noisy = z + 0.04 * torch.randn(z.shape, generator=worker.random).to(z)

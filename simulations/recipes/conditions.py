@@ -1,4 +1,4 @@
-"""What the generator is told about each training picture, as states of the text tower, in the three forms that it meets.
+"""What the generator is told about each training picture: states of the text tower, in three forms.
 
 - stock: a full caption, 32 states, what `StableDiffusionPipeline` makes of a prompt;
 - tokens: a prompt that names the subject only, followed by the states of attribute phrases that were encoded

@@ -124,7 +124,7 @@ def _diffusion_loss(
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
     share = plan.batch // worker.world
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(_step: int) -> tuple[Tensor, dict[str, float]]:
         g = worker.random
         rng = random.Random(int(torch.randint(2**62, (1,), generator=g)))
         numbers = torch.randint(len(truths), (share,), generator=g).tolist()

@@ -137,7 +137,7 @@ def _work(worker: Worker, plan: Plan, pictures: Path, threads: int) -> None:
         drawn = [jpeg(p, q) if q <= 95 else p for p, q in zip(drawn, quality, strict=True)]
         return weather(to_network(np.stack(drawn)), g).to(worker.device), labels[numbers].to(worker.device)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(_step: int) -> tuple[Tensor, dict[str, float]]:
         x, wanted = batch(worker.random)
         return judge_loss(network(x.to(worker.dtype)), wanted)
 

@@ -1,4 +1,4 @@
-"""Trains the network that says of each look in a comment whether the person judges it, and likes it (client/reader/sentiment.py).
+"""Train the network that says of each look in a comment whether the person judges it, and likes it.
 
     python -m palate.simulations.recipes.sentiment --run runs/sentiment [--seed 0] [--steps 17000] [--workers
     2] python -m palate.simulations.recipes.sentiment --join runs/first runs/second --run runs/both
@@ -86,7 +86,7 @@ class Reader(nn.Module):
         self.hidden, self.out = nn.Linear(2 * WIDTH, HIDDEN), nn.Linear(HIDDEN, 2)
 
     def _hook(self, key: str) -> Any:
-        def add(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
+        def add(_module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
             down, up = (self.changes[f"{key} {side}"].float() for side in ("down", "up"))
             return made + 2 * F.linear(F.linear(given[0], down), up)
 
@@ -262,9 +262,13 @@ def work(worker: Worker, plan: Plan, seed: int) -> None:
         return
     left_out = [one for one in spoken if is_left_out(one)]
     measured = {
-        "invented people left out": score(model, [one for one in left_out if not one.person.startswith("drawn")], tokenizer),
-        "drawn people left out": score(model, [one for one in left_out if one.person.startswith("drawn")], tokenizer),
-    }  # fmt: skip
+        "invented people left out": score(
+            model, [one for one in left_out if not one.person.startswith("drawn")], tokenizer
+        ),
+        "drawn people left out": score(
+            model, [one for one in left_out if one.person.startswith("drawn")], tokenizer
+        ),
+    }
     write(model, worker.folder, plan, len(lessons), measured)
 
 

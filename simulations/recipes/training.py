@@ -1,4 +1,4 @@
-"""What the recipes share: training in one or more processes that resumes after being killed and logs its losses.
+"""What the recipes share: training in processes that resumes after a kill and logs its losses.
 
 On the CPU a recipe runs one process per core with bfloat16 weights, fp32 master weights and the gradients
 summed through `torch.distributed` (gloo on the loopback interface): on two cores that is nearly twice as fast

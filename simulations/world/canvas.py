@@ -52,7 +52,7 @@ class Canvas:
     def polygon(
         self, points: Sequence[Point], colour: Colour, *, restyle: bool = True, contour: bool = True
     ) -> None:
-        """A filled shape. With `restyle`, flowing lines round its corners."""
+        """Draw a filled shape. With `restyle`, flowing lines round its corners."""
         pts = [(float(x), float(y)) for x, y in points]
         if restyle and self.line == "flowing lines" and len(pts) >= 3:
             for _ in range(3):
@@ -77,7 +77,7 @@ class Canvas:
         *,
         contour: bool = True,
     ) -> None:
-        """An ellipse with half-axes rx, ry turned by `turn` radians; angular lines make it a hexagon."""
+        """Draw an ellipse with half-axes rx, ry turned by `turn` radians; angular lines make it a hexagon."""
         n = 6 if self.line == "angular lines" else 30
         cos, sin = math.cos(turn), math.sin(turn)
         ring = [
@@ -87,7 +87,7 @@ class Canvas:
         self.polygon(points, colour, restyle=False, contour=contour)
 
     def stroke(self, points: Sequence[Point], colour: Colour, width: float) -> None:
-        """A line of a given width in drawn pixels; simplified pictures leave thin ones out."""
+        """Draw a line of a given width in drawn pixels; simplified pictures leave thin ones out."""
         if self.simple and width < 6:
             return
         pts = [(float(x), float(y)) for x, y in points]
@@ -112,7 +112,7 @@ class Canvas:
         self.image.paste(Image.fromarray(block))
 
     def hill(self, y: float, height: float, colour: Colour) -> None:
-        """A band of land from a wavy (or jagged) edge at y down to the bottom."""
+        """Draw a band of land from a wavy (or jagged) edge at y down to the bottom."""
         rng = self.rng
         if self.line == "angular lines":
             xs = np.linspace(-10, DRAWN + 10, 7)

@@ -27,10 +27,12 @@ class Scene:
 
 
 def sun(c: Canvas, x: float, y: float, radius: float) -> None:
+    """Draw a sun."""
     c.ellipse(x, y, radius, radius, c.colour(0.13, 0.9, 1, "accent"))
 
 
 def cloud(c: Canvas, x: float, y: float, w: float) -> None:
+    """Draw a cloud `w` wide."""
     white = c.colour(0.58, 0.1, 1, "accent")
     for dx, dy, k in ((-0.5, 0, 0.3), (0.5, 0, 0.3), (0, -0.12, 0.42)):
         c.ellipse(x + dx * w, y + dy * w, k * w, k * w * 0.62, white, contour=not c.outlined)
@@ -104,7 +106,7 @@ def _pair(c: Canvas, foot: float) -> None:
 
 
 def _crowd(c: Canvas, subject: str, ground: float) -> None:
-    """The many small things of a busy picture."""
+    """Draw the many small things of a busy picture."""
     r = c.rng
     for _ in range(4):
         cloud(c, r.random() * D, D * r.uniform(0.06, 0.36), D * r.uniform(0.1, 0.16))

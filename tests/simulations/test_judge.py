@@ -1,4 +1,5 @@
-"""The judge: its answers have the right form, its weights see what was drawn, and its recipe learns and resumes."""
+"""The judge: its answers have the right form, its weights see what was drawn, and its recipe learns and
+resumes."""
 
 import json
 import random

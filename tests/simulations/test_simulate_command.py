@@ -126,7 +126,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 def test_without_ray_its_engine_says_what_to_install(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "find_spec", lambda name: None)
+    monkeypatch.setattr(comparison, "find_spec", lambda _: None)
     assert "pip install 'palate[simulate]'" in simulate(tmp_path, cache, "--engine", "ray", status=1).stderr
 
 
@@ -139,7 +139,7 @@ def test_the_engine_runs_what_is_deployed_and_nothing_else(
         asked.append("ray")
         return methods.train_deployed(*arguments)
 
-    monkeypatch.setattr(comparison, "find_spec", lambda name: object())
+    monkeypatch.setattr(comparison, "find_spec", lambda _: object())
     monkeypatch.setattr(comparison, "train_on_ray", in_its_place)
     text = TINY.replace(json.dumps(METHODS), '["local only", "FedPer", "without words", "reconstruction"]')
     text = text.replace("[1]", "[3]")

@@ -1,4 +1,7 @@
-"""Lying devices: what each attack sends, that it gets past the bound, and that it harms where nothing stands against it."""
+"""Lying devices.
+
+What each attack sends, that it gets past the bound, and that it harms where nothing stands against it.
+"""
 
 import math
 from dataclasses import replace
@@ -54,7 +57,7 @@ def aim(name: str, seen: Situation) -> np.ndarray:
     return target(name, seen, np.random.default_rng(4), backdoor)
 
 
-# --- hostile input ------------------------------------------------------------------------------------------------
+# --- hostile input ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["label flip", "krum", ""])
@@ -96,7 +99,7 @@ def test_the_shipped_grid_has_all_attacks_and_a_round_without_any_defence() -> N
     assert Defence("mean", 1) in experiment.defences
 
 
-# --- what liars send ----------------------------------------------------------------------------------------------
+# --- what liars send ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", AIMED)
@@ -207,7 +210,7 @@ def test_the_backdoor_lifts_its_pictures_in_the_crowds_eyes_and_leaves_the_other
     assert abs(lifted(others)) < lifted(shown) / 3
 
 
-# --- whole rounds -------------------------------------------------------------------------------------------------
+# --- whole rounds -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

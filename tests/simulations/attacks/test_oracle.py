@@ -132,7 +132,7 @@ def test_a_change_that_cannot_be_made_levels_looks_like_any_other(monkeypatch: p
     assert answer_now(OWN, OWN, OTHERS[0], OTHERS, LocalSettings(), TAKEN, 3) == before
 
 
-# --- any encoder and any settings within a device's ranges ----------------------------------------------------------
+# --- any encoder and any settings within a device's ranges --------------------------------------------------
 
 numbers = {
     name: some.floats(max(low, 1e-6), high) for name, (low, high) in TRAINING.items() if name != "steps"

@@ -119,7 +119,8 @@ def test_utility_is_the_sum_of_felt_attributes_and_ignores_the_subject(crowd: li
 
 
 def foreseen(judges: list[Person], scorers: list[Person], seed: int) -> float:
-    """How often a scorer's true utility orders a judge's liked and disliked pictures, the mean over judges."""
+    """How often a scorer's true utility orders a judge's liked and disliked pictures, the mean over
+    judges."""
     rng = random.Random(seed)
     shares = []
     for judge, scorer in zip(judges, scorers, strict=True):

@@ -1,4 +1,7 @@
-"""The engine in one process: side by side as one by one, one by one as on a device's wire, and odd messages as a device takes them."""
+"""The engine in one process.
+
+Side by side as one by one, one by one as on a device's wire, and odd messages as a device takes them.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -94,7 +97,7 @@ def everybody(grid: Grid) -> list[int]:
     return list(grid.get_node_ids())
 
 
-# --- together and one by one --------------------------------------------------------------------------------------
+# --- together and one by one --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "fedprox"])
@@ -197,7 +200,7 @@ def test_one_persons_failure_is_answered_alone_and_the_others_together(
     assert [len(wire) for wire in replies] == [UPDATE_BYTES] * 4
 
 
-# --- as on a device -----------------------------------------------------------------------------------------------
+# --- as on a device -----------------------------------------------------------------------------------------
 
 
 class Wire:
@@ -290,7 +293,7 @@ def test_a_node_where_nobody_is_answers_empty(together: bool) -> None:
     assert (len(found[0]), found[1]) == (UPDATE_BYTES, b"")
 
 
-# --- the grid -----------------------------------------------------------------------------------------------------
+# --- the grid -----------------------------------------------------------------------------------------------
 
 
 def test_different_tasks_in_one_push_are_kept_apart() -> None:

@@ -1,4 +1,5 @@
-"""Masked runs with a noise plan, from invitation to encoder, by the server's and the devices' own code in one process."""
+"""Masked runs with a noise plan, from invitation to encoder, by the server's and the devices' own code in
+one process."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -115,7 +116,8 @@ def run(home: Path, fleet: Fleet, how: RunSettings) -> Checkpoint:
 
 
 def replayed(home: Path, how: RunSettings, totals: Iterable[Levels]) -> list[Levels]:
-    """The noised sums that the mechanism makes of these, by the seed in the folder, from its first step on."""
+    """The noised sums that the mechanism makes of these, by the seed in the folder, from its first step
+    on."""
     seed, plan, state = (home / "noise" / "seed").read_bytes(), masks_and_plan(how)[1], NoiseState()
     found = []
     for total in totals:

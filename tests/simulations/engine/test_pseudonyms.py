@@ -1,4 +1,7 @@
-"""Who can link whom: other devices of a round, a registrar that keeps everything, and a device that wants to be there twice."""
+"""Who can link whom.
+
+Other devices of a round, a registrar that keeps everything, and a device that wants to be there twice.
+"""
 
 import random
 from collections.abc import Sequence
@@ -142,7 +145,8 @@ def test_other_devices_link_rounds_by_lasting_keys_and_no_better_than_chance_by_
 def test_a_registrar_that_keeps_everything_finds_that_each_request_fits_each_pseudonym(
     tmp_path: Path,
 ) -> None:
-    """For each pair of a request and a certificate of a slot there is a random number that explains it, so none is likelier."""
+    """For each pair of a request and a certificate of a slot there is a random number that explains it, so
+    none is likelier."""
     terms, keys, stores, kept = registered(tmp_path, 5, 2)
     modulus, slot = keys.moduli[1], 2
     shown = [use_pseudonym(store, terms, slot) for store in stores]
@@ -177,7 +181,7 @@ def test_a_registered_device_cannot_be_in_a_round_twice(tmp_path: Path) -> None:
     assert MaskedSum(wire, MASKS, 21).adverts(adverts)[1] == {4: "duplicate"}
 
 
-# --- a run --------------------------------------------------------------------------------------------------------------
+# --- a run --------------------------------------------------------------------------------------------------
 
 
 class Killed(BaseException):

@@ -1,4 +1,7 @@
-"""A population in a folder: every person as they were, nobody else's labels, and clear words when it is not there."""
+"""A population in a folder.
+
+Every person as they were, nobody else's labels, and clear words when it is not there.
+"""
 
 from importlib.metadata import entry_points
 from pathlib import Path

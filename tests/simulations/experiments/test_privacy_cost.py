@@ -84,7 +84,7 @@ def moved(before: EncoderWeights, after: EncoderWeights) -> float:
     return math.sqrt(sum(float(np.square(after.tensors[n] - before.tensors[n]).sum()) for n in SHARED_SHAPES))
 
 
-# --- what is asked ------------------------------------------------------------------------------------------------
+# --- what is asked ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["", "title = 'x'", "people = [", "\0"])
@@ -136,7 +136,7 @@ def test_the_shipped_experiment_has_cohorts_that_one_sum_can_hold() -> None:
     assert shipped.delta == pytest.approx(10_000**-1.1)
 
 
-# --- what is run --------------------------------------------------------------------------------------------------
+# --- what is run --------------------------------------------------------------------------------------------
 
 
 def test_the_noise_of_the_fewest_survivors_is_what_was_accounted_for() -> None:
@@ -195,7 +195,8 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
 
 
 def test_a_plan_asks_everybody_in_turn_and_its_noise_takes_itself_back() -> None:
-    """What noise adds to the encoder has the size that the plan says of its sums, less than independent noise would."""
+    """What noise adds to the encoder has the size that the plan says of its sums, less than independent
+    noise would."""
     release, people, subspace = load_encoder(), crowd(40), directions()
     like, multiplier = replace(PRIVATE, tau=1.0), 3.0
 
@@ -238,7 +239,7 @@ def test_few_bits_change_a_run_little(bits: int) -> None:
     assert 0 < moved(exact, coarse) < 1.5 * moved(release, exact)
 
 
-# --- what is reported ---------------------------------------------------------------------------------------------
+# --- what is reported ---------------------------------------------------------------------------------------
 
 
 def test_the_bytes_are_those_of_the_wire() -> None:

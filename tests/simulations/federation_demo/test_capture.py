@@ -1,4 +1,5 @@
-"""The tap keeps every byte, the reader undoes HTTP, and the search finds what is there, however it is written, and nothing else."""
+"""The tap keeps every byte, the reader undoes HTTP, and the search finds what is there, however it is
+written, and nothing else."""
 
 import base64
 import contextlib
@@ -55,7 +56,7 @@ def stream(data: bytes) -> Stream:
     return Stream(1, TO_SERVER, data)
 
 
-# --- the tap ------------------------------------------------------------------------------------------------------
+# --- the tap ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_the_end_of_the_tap_ends_connections_that_are_open(tmp_path: Path) -> No
     assert b"the last word" in [one.data for one in read_capture(tmp_path)]
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------------
 
 
 def test_bodies_of_every_form_are_read() -> None:
@@ -204,7 +205,7 @@ def test_updates_are_recognised_by_the_hash_that_the_outbox_notes() -> None:
     assert find_updates(stream(data), count=21) == [hashlib.sha256(wire).hexdigest() for wire in masked]
 
 
-# --- the search ---------------------------------------------------------------------------------------------------
+# --- the search ---------------------------------------------------------------------------------------------
 
 
 def noise(megabytes: int = 2) -> bytes:

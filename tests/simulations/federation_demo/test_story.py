@@ -43,7 +43,7 @@ STUBBORN = (
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="asks Linux")
 
 
-# --- the whole of it ------------------------------------------------------------------------------------------------
+# --- the whole of it ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -103,7 +103,8 @@ def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
 
 
 def processes_that_mention(word: str) -> list[str]:
-    """Command lines and environments of living processes with this word, but for this process and its parents."""
+    """Command lines and environments of living processes with this word, but for this process and its
+    parents."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -124,7 +125,7 @@ def until(found: Callable[[], Any], seconds: float) -> None:
         time.sleep(0.05)
 
 
-# --- would it notice? -----------------------------------------------------------------------------------------------
+# --- would it notice? ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -281,7 +282,7 @@ def no_step(what: str) -> Any:
     raise AssertionError(what)
 
 
-# --- its processes --------------------------------------------------------------------------------------------------
+# --- its processes ------------------------------------------------------------------------------------------
 
 
 def add(stage: Stage, *command: str) -> Node:
