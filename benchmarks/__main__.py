@@ -51,7 +51,7 @@ def commit_of(folder: Path) -> str:
 
 
 def merge(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the old results with the new ones in place of those of the same row, and further ones at the end."""
+    """Return the old results with the new ones in place of the same rows, and further ones at the end."""
     fresh = {one["row"]: one for one in new}
     return [fresh.pop(one["row"], one) for one in old] + list(fresh.values())
 

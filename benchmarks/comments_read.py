@@ -4,7 +4,7 @@ Three people's comments against labels made by hand.
 
     python -m benchmarks.comments_read [--verbose] [--artworks FOLDER]
 
-The comments and pictures are those of `shared/artworks/tastes.json`, which lies beside the repository; the
+The comments and pictures are those of `shared/artworks/tastes.json`, which lies next to the repository; the
 labels are `tests/data/taste_labels.json`, made before any system's output was looked at. How mentions and
 labels are matched is said in `extraction`. The picture is given, and the person's verdict, as `palate teach
 --from` gives them.

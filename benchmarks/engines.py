@@ -71,7 +71,7 @@ SILENT = 0.3  # share of comments that name no attribute
 
 Weights = Float64s
 Engine = Callable[[], tuple[list[float], Weights]]
-"""Runs all rounds; returns the seconds of each round after the first, and the federated tensors at the end."""
+"""Runs all rounds; returns the seconds of each after the first, and the federated tensors at the end."""
 
 
 def make_labels(count: int, rng: np.random.Generator) -> Labels:
@@ -171,7 +171,7 @@ def run_flower(population: Path, settings: RunSettings) -> tuple[list[float], We
 
 
 def run_ray(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float], Weights]:
-    """Flower's simulation engine under our own apps, by the server's own record of how long each round took."""
+    """Run our own apps under Flower's simulation engine; times come from the server's record."""
     from palate.server.metrics import read_metrics
     from palate.simulations.engine.on_ray import run_on_ray
 
@@ -201,7 +201,7 @@ def prepare_pfl() -> Path | None:
         ):
             subprocess.run(command, capture_output=True, text=True, check=True)
         (place,) = PFL.glob("lib/python*/site-packages")
-        # Torch and Palate from beside: the same kernels for both, and two gigabytes less to fetch.
+        # Torch and Palate from next to: the same kernels for both, and two gigabytes less to fetch.
         beside = next(Path(one) for one in sys.path if one.endswith("site-packages"))
         (place / "beside.pth").write_text(
             f"import site; site.addsitedir({str(beside)!r})\n", encoding="utf-8"

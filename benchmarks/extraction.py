@@ -65,7 +65,7 @@ def label_names(label: Label) -> tuple[str, ...]:
 
 
 def means_the_same(one: str, other: str, vocabulary: Vocabulary) -> bool:
-    """Says whether two names are one, are aliases of one term, or mainly show the same attribute of a picture."""
+    """Return whether two names are one, aliases of one term, or mainly show the same attribute."""
     first, second = vocabulary.find(one), vocabulary.find(other)
     if one == other or first is None or second is None:
         return one == other
@@ -74,7 +74,7 @@ def means_the_same(one: str, other: str, vocabulary: Vocabulary) -> bool:
 
 
 def _agrees(mention: Mention, label: Label, vocabulary: Vocabulary) -> int:
-    """Return +1 when the mention says what the label says, -1 when it says the contrary of it, 0 when it is about something else."""
+    """Return +1 for a mention that says what the label says, -1 for its contrary, 0 for another subject."""
     sign = label.get("polarity") or 0
     for name in label_names(label):
         if means_the_same(mention.attribute, name, vocabulary):
@@ -93,7 +93,7 @@ def _agrees(mention: Mention, label: Label, vocabulary: Vocabulary) -> int:
 def score_extraction(
     predicted: Sequence[Sequence[Mention]], labels: Sequence[Sequence[Label]], vocabulary: Vocabulary
 ) -> ExtractionScore:
-    """Return the score of each comment's mentions against its labels, by the rule in this module's docstring."""
+    """Return the score of each comment's mentions against its labels, by this module's rule."""
     mentions = right = total = found = wrong_sign = 0
     for ours, theirs in zip(predicted, labels, strict=True):
         counted = [label for label in theirs if "optional" not in label]

@@ -1,6 +1,6 @@
 """Does a federation keep the pictures good?
 
-Best-of-4 by the evaluator on a federated encoder, beside the shipped one.
+Best-of-4 by the evaluator on a federated encoder, next to the shipped one.
 
     python -m benchmarks.federated_pick [--people 60]
 

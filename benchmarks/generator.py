@@ -37,7 +37,7 @@ from palate.simulations.world.truth import (
 )
 
 COMMAND = "python -m benchmarks.generator"
-FIRST = 20_100_000  # picture numbers of the renders beside, and seeds of the pictures
+FIRST = 20_100_000  # picture numbers of the renders next to, and seeds of the pictures
 
 
 def ask(number: int) -> tuple[Truth, str]:

@@ -113,7 +113,7 @@ def _key(purpose: str, place: int) -> bytes:
 def rebuild(
     vectors: Float32s, truths: Sequence[Float32s], attack: Callable[[int, Float32s], Float32s]
 ) -> dict[str, float]:
-    """Return how near an attack comes to each person's rows, and how near the same candidates come to everybody else's.
+    """Return how near an attack comes to each person's rows, and to everybody else's.
 
     The figure of a person is the mean over rows of the best cosine; of chance the mean and the 99th
     percentile over all pairs of a vector with another person. `attack` gets a person's place and vector and
@@ -214,7 +214,7 @@ def _order(count: int) -> NDArray[np.int64]:
 
 
 def preferences(encoder: EncoderWeights, pool: Pool, known: int, victims: int) -> dict[str, dict[str, float]]:
-    """Preference inference from raw changes, masked vectors, and sums of a cohort with the victim among others."""
+    """Measure preference inference from raw changes, masked vectors, and sums of a cohort."""
     crowd = make_people(known + victims, SEED, first=20_000)
     tastes = np.array([[one.weights.get(name, 0.0) for name in ATTRIBUTE_NAMES] for one in crowd])
     changes = train_all(encoder, label_people(crowd, pool, LABELS))

@@ -93,7 +93,7 @@ def points_lost(
 
 
 def pushed(experiment: LiarsExperiment, done: dict[Cell, LiarsOutcome], share: float, defence: str) -> float:
-    """By how many points more often the backdoor's pictures win wrongly than with nobody lying, the mean over seeds."""
+    """Return by how many points more often the backdoor's pictures win wrongly, the mean over seeds."""
     more = [
         done[Cell(seed, share, "taste backdoor", defence)].pushed_wins
         - done[Cell(seed, 0.0, NOBODY, PLAIN.name)].pushed_wins

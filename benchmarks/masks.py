@@ -94,7 +94,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class RoundCost:
-    """One round: its sum, its bytes, and who spent how many seconds (`devices` means all of them together)."""
+    """One round: its sum, its bytes, and who spent how many seconds (`devices`: all together)."""
 
     total: NDArray[np.int64]
     bytes_up: int
@@ -352,7 +352,7 @@ def _time_rows(
     clear, hidden = (
         {"devices": middle(found, "devices"), "server": middle(found, "server")} for found in (plain, masked)
     )
-    # One device beside the server: of those without masks only the ones that stay have worked.
+    # One device next to the server: of those without masks only the ones that stay have worked.
     alone = (hidden["devices"] / DEVICES + hidden["server"], clear["devices"] / staying + clear["server"])
     together = (sum(hidden.values()), sum(clear.values()))
     figures = {

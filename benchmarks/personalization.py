@@ -39,7 +39,7 @@ CANDIDATES = 4
 
 @dataclass(frozen=True)
 class PersonalGain:
-    """What the personal pictures of some wishes reached beside the impersonal ones of the same seeds."""
+    """What the personal pictures of some wishes reached next to the impersonal ones of the same seeds."""
 
     pairs: int
     won: float  # share of pairs
@@ -60,7 +60,7 @@ class PersonalGain:
 
 @dataclass
 class Measurement:
-    """The painter and the judge, with the impersonal pictures' opinions kept between measurements of one run."""
+    """The painter and the judge; opinions of impersonal pictures are kept within one run."""
 
     painter: Painter
     judge: Judge
@@ -89,7 +89,7 @@ class Measurement:
         return self.judge(self.painter.paint(asked, taste, what=what))
 
     def compare(self, wishes: Sequence[Wish], personal: Opinion) -> PersonalGain:
-        """Return how the personal pictures fare, each judged by the true taste of the person who wished for it."""
+        """Return how the personal pictures fare, each by the true taste of the person who wished for it."""
         plain = self.plain(wishes)
         weights = self.weights()[[w.pupil for w in wishes]]
         gains = ((personal.values - plain.values) * weights).sum(1)
@@ -123,7 +123,7 @@ class Measurement:
     def pick(
         self, wishes: Sequence[Wish], taste: Taste, encoders: Sequence[EncoderWeights | None] = (None,)
     ) -> list[PersonalGain]:
-        """Best of several candidates by the device's evaluator, beside the impersonal picture of the seed that was picked.
+        """Pick the best of several candidates by the device's evaluator.
 
         One outcome for each encoder that the evaluator stands on, None for the shipped one; all choose among
         the same pictures.

@@ -5,7 +5,7 @@
 All draw on one thread, as the device draws with the shipped model. The stock pipeline and the modes take
 turns in a random order, and the figure is the median over turns of the ratio to the stock picture of the same
 turn, so that a busy machine disturbs all alike. The profile holds ten likes and six dislikes. The first
-picture of a profile also encodes its attributes; that is printed beside the figures, in seconds.
+picture of a profile also encodes its attributes; that is printed next to the figures, in seconds.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ The registrar, the device that gets them, and every device of a round that check
     python -m benchmarks.pseudonyms [--slots 1000] [--devices 100 900]
 
 Everything is the project's own code, the device with a real vault on this machine's disk. Seconds are
-processor seconds of this process. "Certificate each" is what a roster costs beside the keys and the
+processor seconds of this process. "Certificate each" is what a roster costs next to the keys and the
 signatures, which every roster has: with certificates minus without.
 """
 

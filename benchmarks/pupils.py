@@ -27,7 +27,7 @@ POPULATION = 20_300_000  # the seed of people who took no part in any training
 FIRST_SHOWN = 20_310_000  # picture numbers of what they comment on
 FIRST_SEED = 20_320_000
 COMMENTS = 16  # eight liked and eight disliked pictures are what the device asks for
-NOISES = 8  # seeds of first pictures; candidates beside the first take the seeds that follow
+NOISES = 8  # seeds of first pictures; candidates next to the first take the seeds that follow
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Pupil:
 
     @property
     def found(self) -> tuple[int, int, int]:
-        """Likes and dislikes of the world's that the profile has rightly, with the wrong sign, and though nobody feels so."""
+        """Count the profile's likes and dislikes: right, with the wrong sign, and without ground."""
         signed = {a: s for a, s in self.profile.signed().items() if a in CATEGORY_OF}
         agreement = [self.person.weights.get(a, 0.0) * s for a, s in signed.items()]
         return sum(x > 0 for x in agreement), sum(x < 0 for x in agreement), sum(x == 0 for x in agreement)

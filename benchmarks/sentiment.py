@@ -33,7 +33,7 @@ LABELLED = DATA / "comments_development.json"
 
 
 def wrong_signs(extractor: ShippedExtractor, spoken: Sequence[Marked]) -> tuple[int, int]:
-    """Return how many marks a mention quotes a word of, and how many of these mentions have the other sign."""
+    """Return how many marks a mention quotes a word of, and how many of these have the other sign."""
     read = wrong = 0
     for one in tqdm(spoken, desc="marked comments", mininterval=1, disable=None):
         mentions = extractor.extract(one.comment, None, one.liked) if one.places else []
@@ -57,7 +57,7 @@ def network_wrong(spoken: Sequence[Marked]) -> tuple[int, int]:
 
 
 def labelled_wrong(extractor: ShippedExtractor) -> float:
-    """Return the share of mentions with the wrong sign on the development comments of people whom nobody worked on."""
+    """Return the share of wrong signs on development comments of people whom nobody worked on."""
     entries = [e for e in json.loads(LABELLED.read_text(encoding="utf-8")) if e["split"] == "held out"]
     found = [
         extractor.extract(e["comment"], None, e["liked"])

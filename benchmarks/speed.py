@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed
 
-The bars are seconds on two cores; cores, threads and the load that the machine already had stand beside each
+The bars are seconds on two cores; cores, threads and the load that the machine already had stand next to each
 figure. What personalization costs is a ratio, and measured by `personalization_cost`.
 """
 

@@ -1,7 +1,7 @@
 """Many pictures at once from the shipped generator, and the judge that looks at them.
 
 The stock pipeline paints; only the embeddings that go in differ. Seeds name the noise of each single picture,
-so a picture does not depend on what else is in its batch, and a personal picture can be set beside the
+so a picture does not depend on what else is in its batch, and a personal picture can be set next to the
 impersonal one of the same seed.
 """
 
@@ -59,7 +59,7 @@ class Studio:
     def paint(
         self, words: Sequence[Words], seeds: Sequence[int], *, steps: int = 20, what: str = "painting"
     ) -> Pictures:
-        """Paints one picture for each words and seed, (n, 128, 128, 3) uint8, with a progress bar named `what`."""
+        """Paint one picture for each words and seed, (n, 128, 128, 3) uint8, with progress named `what`."""
         if len(words) != len(seeds):
             raise ValueError(f"{len(words)} words but {len(seeds)} seeds: each picture takes one of each")
         out = np.zeros((len(words), 128, 128, 3), np.uint8)

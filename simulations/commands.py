@@ -92,7 +92,8 @@ def show(results: Results) -> None:
     console.print(table)
     if found["gap_closed"] is not None:
         low, high = found["gap_closed_interval"]
-        line = f"Learning together closes {found['gap_closed']:.0%} ({low:.0%} to {high:.0%}) of the gap between local only and central"
+        line = f"Learning together closes {found['gap_closed']:.0%} ({low:.0%} to {high:.0%}) of the gap "
+        line += "between local only and central"
         if found["gap_closed_with_comments"] is not None:
             line += f"; with comments {found['gap_closed_with_comments']:.0%}"
         console.print(f"{line}.")

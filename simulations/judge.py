@@ -7,7 +7,7 @@ it learned from renders alone (`recipes/judge`, picture numbers that no other re
 architecture of its own (a residual network of full pre-activation, He et al., ECCV 2016, with
 squeeze-and-excitation, Hu et al., CVPR 2018), and no code of the device imports it. It is fallible:
 `measure_judge` says how often it is right on fresh renders, and every benchmark that asks the judge prints
-that beside its own figure.
+that next to its own figure.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ HIDDEN = 192
 
 
 class Residual(nn.Module):
-    """Two 3 × 3 convolutions and a squeeze-and-excitation beside a shortcut.
+    """Two 3 × 3 convolutions and a squeeze-and-excitation next to a shortcut.
 
     (n, inner, h, w) to (n, outer, h / stride, ...).
     """
@@ -149,7 +149,7 @@ class Opinion:
         return bool(own >= shares.max() and own >= 1 - shares.sum())
 
     def utilities(self, person: Person) -> Float32s:
-        """Return what each picture is worth to a person of known taste, expected under the judge's probabilities, (n,).
+        """Return what each picture is worth to a person of known taste, by the judge's probabilities, (n,).
 
         In the units of `people.true_utility`: standard deviations over shown pictures.
         """
@@ -216,7 +216,7 @@ class JudgeAccuracy:
 
 
 def score_truths(opinion: Opinion, truths: Sequence[Truth]) -> tuple[float, float, float, dict[str, float]]:
-    """Return the shares of subjects and attributes named, of empty categories filled, and of each value named."""
+    """Return the shares of subjects and attributes named, of empty categories filled, of each value named."""
     named = {v: [opinion.shows(i, v) for i, t in enumerate(truths) if t.shows(v)] for v in VALUES}
     flat = [hit for hits in named.values() for hit in hits]
     empty = [

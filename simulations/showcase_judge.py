@@ -1,6 +1,6 @@
 """Lends the independent judge to `palate demo`, which finds it through the entry point group "palate.judges".
 
-The device never imports the simulations; whoever installs Palate without them has a demo without a judge.
+The device never imports the simulations; an installation without them has a demo without a judge.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ class ShowcaseJudge:
     """The judge, asked about Pillow's pictures; see `palate.client.demo.showcase.Judge`."""
 
     def __init__(self, judge: Judge) -> None:
-        """Measure the judge first, so that its accuracy stands beside everything it says."""
+        """Measure the judge first, so that its accuracy stands next to everything it says."""
         self._judge = judge
         self.accuracy = str(measure_judge(judge, MEASURED_ON))
 
     def rate(self, pictures: Sequence[Image.Image], tastes: Mapping[str, float]) -> list[float]:
-        """Return for each picture the sum of its attributes' probabilities, each times its weight in the taste."""
+        """Return for each picture the sum of its attributes' probabilities, weighted by the taste."""
         weights = np.array([tastes.get(value, 0.0) for value in VALUES], dtype=np.float32)
         return [float(one) for one in self._judge(_arrays(pictures)).values @ weights]
 

@@ -37,7 +37,7 @@ from palate.shared.noise import Source, discrete_gaussian, stream_of
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.sum_noise import SumNoise
 
-COUNT: Final = 31  # numbers of a change, beside the vote
+COUNT: Final = 31  # numbers of a change, next to the vote
 CLIP: Final = 0.15
 DELTA: Final = 1e-5
 CONFIDENCE: Final = 0.95
@@ -46,7 +46,7 @@ _CHUNK = 1_000  # sums at a time
 
 @dataclass(frozen=True)
 class Case:
-    """One sum of `devices`, of which `adding` add noise, the canary among them, and `rounds` of it that the canary is in."""
+    """One sum of `devices`, `adding` of which add noise, and `rounds` of it that the canary is in."""
 
     name: str
     privacy: Privacy
@@ -78,7 +78,7 @@ def booked(case: Case) -> OwnSpent:
 
 
 def guesses(case: Case, sums: int, seed: int = 1) -> tuple[Float64s, Float64s]:
-    """Return the projections of so many noised sums with the canary, and of as many without, each added up over the rounds."""
+    """Return the projections of so many noised sums with the canary and without, added up over the rounds."""
     masks = masks_of(case.privacy, case.devices)
     source = stream_of(hashlib.sha256(f"palate canary {case.name} {seed}".encode()).digest())
     rng = np.random.default_rng(seed)
@@ -100,7 +100,7 @@ def guesses(case: Case, sums: int, seed: int = 1) -> tuple[Float64s, Float64s]:
 
 
 def audit(within: Float64s, without: Float64s, delta: float = DELTA) -> float:
-    """Return what epsilon is at least, with a confidence of 95 %, if these are guesses with and without the canary; 0 or more."""
+    """Return the least epsilon, with a confidence of 95 %, that explains these guesses; 0 or more."""
     half = len(within) // 2
     ordered = np.sort(np.concatenate([within[:half], without[:half]]))
     best = max(
@@ -113,7 +113,7 @@ def audit(within: Float64s, without: Float64s, delta: float = DELTA) -> float:
 
 
 def _bound(within: Float64s, without: Float64s, threshold: float, sign: int, delta: float) -> float:
-    """Return the lower bound on epsilon from one threshold, above which (with -1: below) the guess is made."""
+    """Return the lower bound on epsilon from one threshold; with -1 the guess is made below it."""
     right, wrong = (within, without) if sign > 0 else (without, within)
     hits, alarms = (int((sign * one > sign * threshold).sum()) for one in (right, wrong))
     likely, rarely = _interval(hits, len(right))[0], _interval(alarms, len(wrong))[1]

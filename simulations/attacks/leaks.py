@@ -4,11 +4,12 @@ Where it stands in the flow: `benchmarks.leaks` trains virtual people's devices 
 one after the other, a raw change of the encoder (where they must succeed, or the test is void), the masked
 vector of one device, and the sum of a cohort with and without noise.
 
-    invert_layer       a layer's weight change over its bias change, row by row, gives the layer's inputs: exactly for one label,
+    invert_layer       a layer's weight change over its bias change gives its inputs: exactly for one label,
                        mixed for several (Phong et al., IEEE TIFS 2018; Geiping et al., NeurIPS 2020,
                        proposition 3.1)
-    match_gradient     pictures, verdicts and words are searched whose change points the same way (Geiping et al., NeurIPS 2020)
-    infer_preferences  who likes what, by ridge regression from changes to tastes over people that the attacker knows
+    match_gradient     searches pictures, verdicts and words whose change points the same way
+                       (Geiping et al., NeurIPS 2020)
+    infer_preferences  who likes what, by ridge regression from changes to tastes of known people
 
 The attacker is strong: it knows the encoder, the settings, the seed of the round (so which labels the head
 was fitted on and how features were shaken), and how many labels there are, which of them with words.
@@ -160,7 +161,7 @@ def _slopes(
     batch: Mapping[str, Tensor],
     alignment: float,
 ) -> dict[str, Tensor]:
-    """Return the gradient of one local step by each shared tensor, differentiable by what it was computed from."""
+    """Return the gradient of one local step by each shared tensor, differentiable by its inputs."""
     names = {"picture.hidden": "x", "sentence.taste": "phrases"}
     now = {n: F.linear(batch[x], start[f"{n}.weight"], start[f"{n}.bias"]) for n, x in names.items()}
     for name in ("picture.taste.weight", "picture.taste.bias"):
@@ -241,7 +242,7 @@ def _cosine(made: Mapping[str, Tensor], observed: Mapping[str, Tensor], names: l
 
 @dataclass(frozen=True)
 class Inference:
-    """How often an attacker names rightly whether people it does not know like or dislike what they feel about."""
+    """Return how often an attacker names rightly what people it does not know like or dislike."""
 
     accuracy: float
     prior: float  # by what most of the people that it knows feel, and nothing else
@@ -273,7 +274,7 @@ def infer_preferences(known: Float32s, tastes: Float64s, unknown: Float32s, trut
 
 
 def _fit_ridge(known: Float32s, tastes: Float64s) -> Callable[[Float32s, float], Float64s]:
-    """Return a function from vectors (people, d) and a ridge strength to foreseen tastes (people, attributes)."""
+    """Return a function from vectors (people, d) and a ridge strength to tastes (people, attributes)."""
     centre, usual = _unit(known).mean(0), tastes.mean(0)
     x = _unit(known) - centre
     kernel = (x @ x.T).astype(np.float64)

@@ -287,7 +287,7 @@ def _with_lies(
 def _combine(
     changes: Float32s, defence: Defence, liars: int, bound: float, number: int, memory: dict[str, Float32s]
 ) -> tuple[Float32s | None, dict[str, Float32s], float]:
-    """Return the change before the optimizer (or None), the rule's memory, and the share of groups dropped."""
+    """Return the change before the optimizer or None, the rule's memory, the share of groups dropped."""
     if defence.rule in FLOWERS:
         return aggregate(flowers_rule(defence.rule, len(changes), liars), number, list(changes)), {}, 0.0
     groups = _groups(defence.size, len(changes), number)

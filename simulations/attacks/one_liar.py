@@ -6,7 +6,7 @@ Where it stands in the flow: `benchmarks.one_liar` runs it for each aim, with th
 People train with the device's own function, changes become levels with its own, noise is drawn for the sum as
 for devices together, and the total goes through the ring; the server's own functions take it from there. The
 liar is strong (Kerckhoffs' principle): it knows the encoder, what all the honest ones send, the bound and
-what it was reckoned from, and only the noise it does not know. Under masks its vector may be as long as the
+what it was computed from, and only the noise it does not know. Under masks its vector may be as long as the
 ring is wide, so it sends what moves the sum as far its way as is kept.
 
     nobody       everybody is honest

@@ -1,10 +1,10 @@
 """Attacks on ourselves: a server that reads from a device's answers what its encoders asked.
 
 Where it stands in the flow: `benchmarks.oracle` and the tests put these invitations before the device's own
-code (`masked_answers`) and look at everything that the server, or whoever reads over its shoulder, can see of
+code (`masked_answers`) and look at everything that the server, or anybody who reads along, can see of
 a round: kinds and lengths of messages, refusals, and what the device writes into its ledger and its outbox.
 
-**The question** is an encoder. Its hidden units are dead (their bias is far below 0) but for some that fire
+**The question** is an encoder. Its hidden units are dead (their bias is far below 0) except some that fire
 if and only if a judged picture lies beyond a hyperplane of the picture features. While all are dead, every
 picture has the same place in the taste space, and training moves next to nothing. One that fires is pushed by
 the loss over words, whose steps, each as large as settings allow, feed each other through two layers: the
@@ -12,10 +12,10 @@ numbers grow until they are none. So "training failed" means "yes, somebody judg
 hyperplane around one known picture asks for that very picture.
 
     asks_for         whether a picture lies far along a direction; `asks_for_picture` whether it is this one
-    watch            the encoder of a question: as loud as the wire form allows, or within what a device goes along with
-    answer_openly    the way devices answered before: failed training is told; the attack must succeed on it, or it is void
+    watch            the encoder of a question: as loud as the wire allows, or within a device's limits
+    answer_openly    the old way to answer, which tells of failed training: the positive control
     answer_now       the device's own code in a masked round with others, and all that can be seen of it
-    guess            what the best attacker says of it, who knows how it would look if the answer were the other one
+    guess            what the best attacker concludes, who knows how either answer would look
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ TAKEN: Final = MaskSettings(ring_bits=32, step=1e-4, clip=0.01, noise=16_000.0, 
 """The same within what a device goes along with."""
 
 ROUNDS: Final = 6
-"""How often each target is asked: a picture whose feature was dropped by chance, as training does, is asked again."""
+"""Rounds for each target: training drops features by chance, so one question is not enough."""
 
 _ALIVE, _GAIN, _LOUD, _DEAD = 100, 4.0, 3.0, -1.0
 
@@ -155,7 +155,7 @@ def answer_openly(encoder: EncoderWeights, labels: Labels, settings: LocalSettin
 
 @dataclass(frozen=True)
 class Seen:
-    """All that can be seen of a device's part in a round, but for random bytes and times."""
+    """All that can be seen of a device's part in a round except random bytes and times."""
 
     answers: tuple[tuple[int, int] | str, ...]  # kind and length, or the reason of a refusal
     spent: str
@@ -252,7 +252,7 @@ class Target:
 
 
 def make_targets(own: EncoderWeights, count: int, seed: int = 1) -> list[Target]:
-    """Return people of whom every second has judged one picture with a feature three standard deviations up, and nobody else has."""
+    """Return people, every second of whom judged a picture with one feature three deviations up."""
     rng = np.random.default_rng(seed)
     found = []
     for number in range(count):
@@ -301,7 +301,7 @@ def _raw(own: EncoderWeights, standard: Float64s) -> Float32s:
 
 
 def ask_openly(own: EncoderWeights, target: Target) -> bool:
-    """Return whether training failed in any of the rounds that a target was asked in, on devices as they were before."""
+    """Return whether training failed in any round that reached a target, on devices as they were before."""
     encoder = watch(own, target.question)
     return any(answer_openly(encoder, target.labels, LOUDEST, seed) == "failed" for seed in range(ROUNDS))
 

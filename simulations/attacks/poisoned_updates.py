@@ -8,13 +8,17 @@ encoder, what every honest device sends, the rule, the groups, and the bound on 
 a real liar knows less).
 
     sign flip        the honest mean turned round, as long as it is
-    scaled           the honest mean turned round, as long as the bound lets through (model replacement: Bagdasaryan et al., AISTATS 2020)
-    ALIE             off by as many standard deviations as hide among the honest (Baruch, Baruch, Goldberg, NeurIPS 2019)
-    IPM              half the honest mean, turned round: the inner product shrinks unseen (Xie, Koyejo, Gupta, UAI 2019)
-    min-max          as far off as the two honest ones that are farthest apart (Shejwalkar, Houmansadr, NDSS 2021)
-    label flip       honest training on verdicts turned round (Tolpegin et al., ESORICS 2020); the liar's program is ours
+    scaled           the honest mean turned round, as long as the bound allows
+                     (model replacement: Bagdasaryan et al., AISTATS 2020)
+    ALIE             off by as many standard deviations as hide among the honest
+                     (Baruch, Baruch, Goldberg, NeurIPS 2019)
+    IPM              half the honest mean, turned round: the inner product shrinks unseen
+                     (Xie, Koyejo, Gupta, UAI 2019)
+    min-max          as far off as the two honest ones that are farthest apart
+                     (Shejwalkar, Houmansadr, NDSS 2021)
+    label flip       honest training by our program on verdicts turned round (Tolpegin et al., ESORICS 2020)
     noise            a random direction as long as the bound lets through, the same for all liars of a round
-    taste backdoor   a direction that makes everybody's head like pictures with one attribute, as long as the bound lets through
+    taste backdoor   a direction that makes all heads like pictures with one attribute, as long as allowed
 
 An attack is a target for the mean of a spoiled group. Of a group with k liars each sends what moves the group
 there, however many honest devices are in it: masks hide a vector however long, and only the group's sum is
@@ -118,7 +122,7 @@ def target(
 
 
 def lie(wanted: Float32s, honest_mean: Float32s, size: int, liars: int) -> Float32s:
-    """Return what each of a group's `liars` sends, (d,), so that the mean over `size` devices is near the wanted one.
+    """Return what each of a group's `liars` sends, (d,), to bring the mean of `size` devices near the wanted.
 
     The other devices of the group are taken to send the honest mean.
     """
@@ -163,7 +167,7 @@ def _deviation(seen: Situation) -> Float32s:
 
 
 def _hidden_deviations(groups: int, spoiled: int) -> float:
-    """Return how many standard deviations off a liar may be with a majority still behind it (Baruch et al., section 3.1).
+    """Return by how many deviations a liar can differ and still have a majority (Baruch et al., section 3.1).
 
     `supporters` is how many honest groups must be farther off for the liars and them to be most of all.
     """

@@ -22,9 +22,9 @@ _MARK = re.compile(r"\[([+-])([^\[\]]+)\]")
 
 @dataclass(frozen=True)
 class Marked:
-    """A comment with the characters [start, end) of each look that it judges, and the signs, +1 or -1; liked None: no verdict.
+    """A comment with the characters [start, end) of each look that it judges, and its sign, +1 or -1.
 
-    A recipe may add places with the sign 0: named, and not judged.
+    `liked` is None where there is no verdict. A recipe may add places with the sign 0: named, not judged.
     """
 
     person: str

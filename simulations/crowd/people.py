@@ -143,7 +143,7 @@ def sample_shown(rng: random.Random) -> Truth:
 
 
 def true_utility(person: Person, truth: Truth) -> float:
-    """Return how much this person really likes what a picture shows, in standard deviations over shown pictures."""
+    """Return how much this person really likes what a picture shows, in deviations over shown pictures."""
     return sum(person.weights.get(value, 0.0) for value in truth.values()) / person.spread
 
 

@@ -55,7 +55,7 @@ class Pool:
         return len(self.truths)
 
     def split(self) -> tuple[Pool, Pool]:
-        """Return the pictures that people of a federation are shown, and those that only strangers are asked about."""
+        """Return the pictures for people of a federation, and those for strangers alone."""
         at = round(len(self) * (1 - ASKED_SHARE))
         return Pool(self.truths[:at], self.features[:at]), Pool(self.truths[at:], self.features[at:])
 

@@ -3,7 +3,7 @@
 Ours, what others publish, nothing, and everything pooled.
 
     local only        nobody learns together: the release as it is, and a head of one's own
-    reconstruction    ours (Singhal et al., NeurIPS 2021, with the words of comments), by the same server and device code as deployed
+    reconstruction    ours (Singhal et al., NeurIPS 2021, with the words of comments), by deployed code
     without words     the same without the part that brings comments and pictures together
     FedPer            encoder shared, head private, both trained at once (Arivazhagan et al., 2019)
     FedRep            encoder shared, head private, the head trained first (Collins et al., ICML 2021)
@@ -174,7 +174,7 @@ def train_on_ray(
 def train_joint(
     release: EncoderWeights, people: Sequence[Labels], plan: Plan, watch: Watch, *, method: str
 ) -> EncoderWeights:
-    """Train by FedPer ("fedper"), FedRep ("fedrep") or FedAvg of all ("fedavg"), with our server optimizer."""
+    """Train by "fedper", "fedrep" or "fedavg" (FedAvg of all), with our server optimizer."""
     crowd = release.tensors["crowd.share"] @ release.tensors["crowd.mean"]  # (65,)
     heads = torch.from_numpy(crowd).expand(len(people), -1).clone()  # of each person; for FedAvg all the same
     encoder = release
@@ -253,7 +253,7 @@ def train_centrally(
         seeds = [int(seed) for seed in rng.integers(0, 2**62, len(who))]
         slope = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
         for _, change in train_together(encoder, [people[i] for i in who], one_step, seeds):
-            for name, total in slope.items():  # one step of descent is the gradient, but for its length
+            for name, total in slope.items():  # one step of descent is the gradient up to its length
                 total -= torch.from_numpy(change[name]) / (one_step.learning_rate * len(who))
         for name, tensor in weights.items():
             tensor.grad = slope[name] + 2 * PULL * (tensor.detach() - start[name])

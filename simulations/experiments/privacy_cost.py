@@ -5,11 +5,11 @@
 Rounds are those of `private_rounds`. Four kinds of runs are compared, on the same people:
 
     open       no masks, no noise, float32 both ways: Adam on all weights (`methods`)
-    epsilon    Poisson sampling of devices; a public subspace of the last layer (`shared.subspace`), clipped, noised for epsilon after
-               all rounds at delta = people^-1.1, counted by `shared.accounting`; "none" is the same without
-               noise
-    plan       the same changes without sampling: everybody takes part in turn, and noise of the server's that cancels over the rounds
-               (`server.correlated`) for epsilon at the same delta
+    epsilon    Poisson sampling; a public subspace of the last layer (`shared.subspace`), clipped and
+               noised for epsilon after all rounds at delta = people^-1.1, counted by `shared.accounting`;
+               "none" is the same without noise
+    plan       the same changes without sampling: everybody takes part in turn, and the server's noise cancels
+               over the rounds (`noise_plan.correlated`), for epsilon at the same delta
     bits       all weights, cohorts as small as they are deployed, levels in a ring of so many bits up
 
 Privacy is counted per device, one device being one person, for what the sums of all rounds tell together,

@@ -1,6 +1,6 @@
 """Rounds with noise and in few bits over virtual people.
 
-All that masked rounds have, but for the masks, which cancel exactly.
+They have all that masked rounds have except the masks, which cancel exactly.
 
 Where it stands in the flow: `privacy` says what to compare; this module trains. Devices train with the code
 that is deployed, make levels of their changes with it and add their own shares of noise; the sum goes through
@@ -40,7 +40,7 @@ from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.simulations.experiments.methods import COOLING
 
 SURVIVORS: Final = (
-    0.9  # of the expected cohort: the noise is reckoned for so many, and a round of fewer does not count
+    0.9  # of the expected cohort: the noise is set for so many, and a round of fewer does not count
 )
 
 
@@ -117,7 +117,7 @@ class Coded:
     agreement: float = 1.0
     multiplier: float = 0.0
     subspace: Subspace | None = None
-    plan: PlanSettings | None = None  # of the server's noise, beside that of the devices
+    plan: PlanSettings | None = None  # of the server's noise, next to that of the devices
 
     @property
     def count(self) -> int:

@@ -1,6 +1,8 @@
 """A device that sends what must never leave: the positive control of the search in `needles`.
 
-    python -m palate.simulations.federation_demo.indiscreet_device HOST:PORT HOME PICTURES      passphrase in PALATE_PASSPHRASE
+    python -m palate.simulations.federation_demo.indiscreet_device HOST:PORT HOME PICTURES
+
+The passphrase is taken from PALATE_PASSPHRASE.
 
 Where it stands in the flow: `federation_demo` lets it join after the honest devices have left, and searches
 what it sent. It opens a vault like any device and answers a task through the same node, but with a message of

@@ -2,7 +2,7 @@
 
 Where it stands in the flow: `capture` keeps what was sent; this module takes a person's comments, attributes,
 pictures and private weights, makes thousands of needles of them, and says which of them lie in what was sent.
-A search that finds nothing says something only if it finds what is there, so whoever uses it also searches a
+A search that finds nothing says something only if it finds what is there, so its users also search a
 capture in which everything was put on purpose.
 
 Each needle is long enough that chance does not find it in megabytes of weights (8 bytes or more of different
@@ -132,7 +132,7 @@ class Needles:
                 self._add(kind, f"{name} at {place}", piece, BYTES)
 
     def add_weights(self, kind: str, name: str, weights: NDArray[Any]) -> None:
-        """Look for numbers, four in a row in binary (fp64, fp32, fp16) and in rounded text, and one alone in full text."""
+        """Look for numbers: four in a row in binary and in rounded text, one alone in full text."""
         flat = np.asarray(weights, dtype=np.float64).ravel()
         step = max(WEIGHTS_TOGETHER, len(flat) // MOST_RUNS)
         for start in range(0, len(flat) - WEIGHTS_TOGETHER + 1, step):
@@ -202,7 +202,7 @@ def _find_short(short: dict[bytes, Needle], data: bytes, plain: bytes) -> Iterat
 
 
 class _Index:
-    """Needles by their last four bytes, so that one pass over the data finds all of them (many numbers begin alike)."""
+    """Needles by their last four bytes, so one pass finds all (many numbers begin alike)."""
 
     def __init__(self, needles: Iterable[Needle]) -> None:
         self._by_end: dict[int, list[Needle]] = defaultdict(list)

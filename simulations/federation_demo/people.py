@@ -39,7 +39,7 @@ LEAST_WORDS = 5  # of a comment: what is shorter cannot be looked for
 
 @dataclass(frozen=True)
 class Private:
-    """What a person's device holds and no server may learn, as the needles and the positive control need it."""
+    """What a person's device holds and no server may learn."""
 
     passphrase: str
     comments: tuple[tuple[str, str], ...]  # id and text
@@ -67,7 +67,7 @@ def write_lessons(person: Person, place: int, folder: Path) -> Path:
 
     Returns the file for `palate teach --from`.
 
-    The pictures lie beside it as PNG. `place` is the person's among those of the demonstration.
+    The pictures lie next to it as PNG. `place` is the person's among those of the demonstration.
     """
     rng = random.Random(f"federation demo {person.seed} {person.id}")
     missing = {True: LIKED, False: DISLIKED}

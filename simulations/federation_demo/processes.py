@@ -227,7 +227,7 @@ class Stage:
         kept |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
         if kept.pop(
             "PYTHONDONTWRITEBYTECODE", None
-        ):  # some thirty processes would compile every library anew
+        ):  # some thirty processes would compile every library again
             kept["PYTHONPYCACHEPREFIX"] = str(self.folder / "bytecode")
         if node is not None:
             return kept | {"PALATE_PASSPHRASE": node.passphrase}
@@ -325,7 +325,7 @@ def find_peers(processes: Sequence[int]) -> set[str]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let no signal that asks this process to end interrupt the block, where this is the thread that gets them."""
+    """Let no signal that ends this process interrupt the block, in the thread that gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

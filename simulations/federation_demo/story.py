@@ -39,7 +39,7 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 50  # the server is killed in the second, and wh
 DEADLINE_SECONDS = 60
 LEARNING_RATE = 0.001
 OVER_SAMPLING = 1.5
-SPARE_SLOTS = 8  # for rounds that a kill makes begin anew, and for that of the control
+SPARE_SLOTS = 8  # for rounds that a kill makes begin again, and for that of the control
 REPORT = "federation-demo.json"
 
 Step = Callable[[str], contextlib.AbstractContextManager[None]]
@@ -200,7 +200,7 @@ def _read_private(node: Node, folder: Path) -> Private:
 
 
 def _vouch_for(stage: Stage, node: Node, address: str, slots: Mapping[str, Any]) -> None:
-    """Have the registrar register a device and certify a pseudonym for each slot, by files that go back and forth."""
+    """Have the registrar register a device and certify a pseudonym for each slot, by files."""
 
     def pseudonyms(command: str, *more: str) -> Any:
         pinned = ("--registrar", slots["registrar"], "--home", str(node.home), "--json")

@@ -53,7 +53,7 @@ def texture_energy(x: Tensor) -> Tensor:
 
 
 def reconstruction_loss(x: Tensor, y: Tensor) -> Tensor:
-    """L1, gradients, squared error over scales, and squared error of the green-magenta opponent, of (n, 3, h, w)."""
+    """Return L1, gradients and squared errors over scales and of green against magenta, of (n, 3, h, w)."""
     e = y - x
     loss = e.abs().mean()
     loss = loss + 0.25 * ((e[..., 1:] - e[..., :-1]).abs().mean() + (e[:, :, 1:] - e[:, :, :-1]).abs().mean())

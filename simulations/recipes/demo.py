@@ -2,7 +2,7 @@
 
     python -m palate.simulations.recipes.demo          writes client/demo/*.jpg
 
-The comments beside them (client/demo/mara.json, theo.json) are written by hand, for these very pictures;
+The comments next to them (client/demo/mara.json, theo.json) are written by hand, for these very pictures;
 nobody's words come from the comment writer of `remarks`. Drawn from picture numbers that took no part in any
 training.
 """

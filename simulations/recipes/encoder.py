@@ -433,7 +433,7 @@ def make_release(
 
 
 def write_card(weights: EncoderWeights, kept: Sequence[Seen], out: Path, without: Sequence[str]) -> None:
-    """Measures the anchors on pictures that were kept back and writes the card beside the weights."""
+    """Measures the anchors on pictures that were kept back and writes the card next to the weights."""
     quality = {}
     for name, lot in zip(("as_shown_to_people", "softened", "drawn"), kept, strict=True):
         z = shared.project_pictures(weights, lot.features)[:, : len(ATTRIBUTE_NAMES)]

@@ -118,7 +118,7 @@ def _work(
 def _diffusion_loss(
     worker: Worker, plan: Plan, unet: nn.Module, latents: Tensor, truths: list[Truth], conditions: Conditions
 ) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
-    """Return the v-prediction loss of one worker's share of a batch, in one of the three forms of conditioning."""
+    """Return the v-prediction loss of one worker's share of a batch, in one form of conditioning."""
     from diffusers import DDPMScheduler
 
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
@@ -165,8 +165,8 @@ def save_pipeline(unet: nn.Module, vae: Path, tower: Path, out: Path) -> None:
         requires_safety_checker=False,
     ).to(dtype=torch.float16)
     pipeline.save_pretrained(out, safe_serialization=True)
-    # transformers loads a model in the type that its config names; the stock pipeline expects fp32 beside its
-    # U-Net.
+    # transformers loads a model in the type that its config names; the stock pipeline expects fp32 next to
+    # its U-Net.
     config = out / "text_encoder" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
 

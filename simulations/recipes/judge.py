@@ -82,7 +82,7 @@ def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
 
 
 def weather(x: Tensor, g: torch.Generator) -> Tensor:
-    """Blurs about half of the pictures (n, 3, 128, 128) a little, adds faint noise to a quarter, mirrors half, shifts all."""
+    """Blur about half of the pictures (n, 3, 128, 128), add noise to a quarter, mirror half, shift all."""
     n = len(x)
     soft = torch.rand(n, generator=g) < 0.5
     blurred = F.avg_pool2d(F.pad(x[soft], (1, 1, 1, 1), mode="replicate"), 3, 1)
@@ -127,7 +127,7 @@ def _work(worker: Worker, plan: Plan, pictures: Path, threads: int) -> None:
     network = JudgeNetwork()
     start_weights(network, torch.Generator().manual_seed(7))
     network = network.to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for buffer in network.buffers():  # running statistics are measured anew at the end
+    for buffer in network.buffers():  # running statistics are measured again at the end
         buffer.data = buffer.data.to(worker.dtype) if buffer.is_floating_point() else buffer.data
 
     def batch(g: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -148,7 +148,7 @@ def _work(worker: Worker, plan: Plan, pictures: Path, threads: int) -> None:
 
 
 def save_judge(network: JudgeNetwork, folder: Path, steps: int, pictures: int) -> JudgeAccuracy:
-    """Write judge.safetensors (fp16) and its card into `folder`, and return what the written weights reach."""
+    """Write judge.safetensors (fp16) and its card into `folder`; return what these weights reach."""
     from safetensors.torch import save_file
 
     path = folder / WEIGHTS.name

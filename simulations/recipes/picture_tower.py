@@ -9,7 +9,7 @@ two fifths of every batch show as many attributes as the pictures that people ju
 more each and hide more of each other. A quarter of every batch has been through the generator's autoencoder
 with a little noise on the latents, so that the tower reads generated pictures, whose fine texture is soft, as
 it reads drawn ones. Sizes, sharpness, noise, JPEG and mirror images vary; colours move by no more than a
-label bears. Weights are averaged over time, and the normalisations are measured anew for the average, then
+label bears. Weights are averaged over time, and the normalisations are measured again for the average, then
 folded away. The last 2,000 pictures are kept for measuring. One process needs about an hour on one core, two
 half of it; a killed run resumes.
 """
@@ -95,7 +95,7 @@ def rich_truth(number: int) -> Truth:
 
 
 def rich_pictures(folder: Path, count: int) -> tuple[list[Pictures], list[Truth]]:
-    """Rich pictures in files of `SHARD`, kept so that a resumed run need not draw them again, and their truths."""
+    """Return rich pictures and their truths, kept in files of `SHARD` for a resumed run."""
     shards = []
     for start in range(0, count, SHARD):
         path = folder / f"rich-{start:06d}.npy"
@@ -119,7 +119,7 @@ def jpeg(picture: Pictures, quality: int) -> Pictures:
 
 
 def vary(x: Tensor, g: torch.Generator) -> Tensor:
-    """Other sizes, places, sharpness, noise, light and mirror images of (n, 3, 128, 128), each within what labels bear."""
+    """Vary size, place, sharpness, noise, light and side of (n, 3, 128, 128), within what labels bear."""
     n = len(x)
 
     def some(share: float) -> Tensor:
@@ -214,7 +214,7 @@ def _work(
 
 @torch.no_grad()
 def remeasure(network: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Measures means and variances of the normalisations anew, with the averaged weights."""
+    """Measures means and variances of the normalisations again, with the averaged weights."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -276,7 +276,7 @@ def save_tower(
         },
         "limits": "It has seen drawn pictures of twelve subjects only. On photographs and paintings its "
         "attributes are "
-        "guesses; colour and texture statistics stand beside it there.",
+        "guesses; colour and texture statistics stand next to it there.",
     }
     (folder / SHIPPED.with_suffix(".json").name).write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card["measured"], indent=2))
@@ -295,7 +295,7 @@ def main() -> None:
         "--rich",
         type=int,
         default=18_000,
-        help="pictures with four or five attributes, drawn beside the others",
+        help="pictures with four or five attributes, drawn next to the others",
     )
     p.add_argument("--workers", type=int, default=1)
     p.add_argument(

@@ -110,7 +110,7 @@ _CANNOT_MEET: frozenset[frozenset[str]] = frozenset(
         *(("busy", x) for x in ATTRIBUTES["brushwork"]),
         *(("smooth", x) for x in ("misty", "dreamy", "calm")),
         *(("canvas", x) for x in ("flat colour",) + ATTRIBUTES["brushwork"]),
-        # What follows was found by `benchmarks.visible`: of the first, beside the second, the judge found
+        # What follows was found by `benchmarks.visible`: of the first, next to the second, the judge found
         # less than two in five.
         *(("muted", x) for x in ATTRIBUTES["colour"] + ATTRIBUTES["temperature"]),
         *(("melancholic", x) for x in ("yellow", "pink", "orange", "earthy")),

@@ -213,7 +213,8 @@ def noise(megabytes: int = 2) -> bytes:
     rng = np.random.default_rng(5)
     weights = (rng.normal(size=megabytes * 250_000) * 0.05).astype("<f4").tobytes()
     tokens = base64.b64encode(rng.bytes(50_000 * megabytes)) + rng.bytes(20_000 * megabytes).hex().encode()
-    texts = b"flwr-signature: shared, required, uncalm, swarm; the message is of another kind and so is the other\r\n"
+    texts = b"flwr-signature: shared, required, uncalm, swarm; the message is of another kind "
+    texts += b"and so is the other\r\n"
     times = b"".join(
         b"flwr-timestamp: 2026-11-21T07:49:%09.6f+00:00\r\n" % second
         for second in rng.uniform(0, 60, 10_000 * megabytes)
