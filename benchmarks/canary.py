@@ -4,10 +4,10 @@ A canary's audit, with all others honest and with all others silent.
 
     python -m benchmarks.canary [--quick]
 
-The attack is that of `simulations.canary`. What it is held against is what a device books and shows its
-owner, and for rounds that were sampled what the server's ledger says of a person who is known to have been in
-them. The controls are figures that count on noise, or on a secret, that is not there: the audit has to find
-more than they say, or it finds nothing anywhere.
+The attack is that of `simulations.attacks.canary`. What it is held against is what a device books and shows
+its owner, and for rounds that were sampled what the server's ledger says of a person who is known to have
+been in them. The controls are figures that count on noise, or on a secret, that is not there: the audit has
+to find more than they say, or it finds nothing anywhere.
 """
 
 from __future__ import annotations

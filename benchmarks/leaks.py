@@ -2,10 +2,10 @@
 
     python -m benchmarks.leaks [--quick] [--out FILE]
 
-The attacks are those of `simulations.leaks`. Raw changes are the positive control: an attack that fails there
-says nothing. What chance alone finds is measured with the same candidates against people whom the vector has
-nothing to do with. Masked vectors are made by the device's own code for levels and by the ring's key stream,
-sums by the server's.
+The attacks are those of `simulations.attacks.leaks`. Raw changes are the positive control: an attack that
+fails there says nothing. What chance alone finds is measured with the same candidates against people whom the
+vector has nothing to do with. Masked vectors are made by the device's own code for levels and by the ring's
+key stream, sums by the server's.
 """
 
 from __future__ import annotations

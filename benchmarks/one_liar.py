@@ -3,7 +3,7 @@
 What it does to the encoder, with the server's bounds and without.
 
     python -m benchmarks.one_liar [--out FOLDER] [--release shipped|weak] [--aims ...] [--seeds N ...]
-    [--quick]
+        [--quick]
 
 Runs docs/private-run.toml, twenty rounds of some 900 of 2,000 virtual people, once for each aim of
 `palate.simulations.attacks.one_liar`, each as it was before the bounds (the positive control) and as it is.

@@ -2,9 +2,10 @@
 
 The device's own conditioning, fidelity guard and evaluator round the stock pipeline.
 
-The same steps as `client/generator` and `client/creating` take for one person, batched: what goes in is made
-by `client/conditioning`, the guard draws a picture again at half the strengths, at most twice, when the
-picture tower no longer sees the subject, and candidates are ranked by the evaluator from the profile alone.
+The same steps as `client/painter/generator` and `client/painter/create` take for one person, batched: what
+goes in is made by `client/painter/conditioning`, the guard draws a picture again at half the strengths, at
+most twice, when the picture tower no longer sees the subject, and candidates are ranked by the evaluator from
+the profile alone.
 """
 
 from __future__ import annotations

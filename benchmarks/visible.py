@@ -3,7 +3,7 @@
     python -m benchmarks.visible [--pictures 3000]
 
 People are shown pictures with four or five attributes, which may hide each other. The judge, whose own
-accuracy on plainer renders stands next to, says how often it names the subject and each attribute; the pairs
+accuracy on plainer renders is printed too, says how often it names the subject and each attribute; the pairs
 at the end are those in which the first is seldom found next to the second, and are candidates for what the
 world must not draw together.
 """

@@ -1,7 +1,7 @@
 """What an experiment about privacy found, as rows, a table and a plot; and what travels in its rounds.
 
-Where it stands in the flow: `privacy` runs the experiment and keeps accuracies by the name of the run; this
-module sets them against their baselines and adds the bytes, which are those of the wire forms.
+Where it stands in the flow: `privacy_cost` runs the experiment and keeps accuracies by the name of the run;
+this module sets them against their baselines and adds the bytes, which are those of the wire forms.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 They have all that masked rounds have except the masks, which cancel exactly.
 
-Where it stands in the flow: `privacy` says what to compare; this module trains. Devices train with the code
-that is deployed, make levels of their changes with it and add their own shares of noise; the sum goes through
-the ring as masks would leave it, and the server takes mean, clip and encoder from it with its own functions.
+Where it stands in the flow: `privacy_cost` says what to compare; this module trains. Devices train with the
+code that is deployed, make levels of their changes with it and add their own shares of noise; the sum goes
+through the ring as masks would leave it, and the server takes mean, clip and encoder from it with its own
+functions.
 """
 
 from __future__ import annotations
@@ -194,7 +195,7 @@ def learn(
 
 
 class _PlannedNoise:
-    """The server's noise of a plan, and the masks that leave room for it, as `server.planned` has them."""
+    """The server's noise of a plan, and the masks that leave room for it, as `server.rounds.planned` has them."""
 
     def __init__(self, coded: Coded, seed: int) -> None:
         privacy = Privacy(

@@ -93,7 +93,7 @@ class Reader(nn.Module):
         return add
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what is shipped, named as `client.sentiment` reads it."""
+        """Return what is shipped, named as `client.reader.sentiment` reads it."""
         found = {}
         for number in range(len(self.tower.encoder.layer)):
             for name in LINEAR:
@@ -112,7 +112,7 @@ class Reader(nn.Module):
         }
 
     def forward(self, batch: Sequence[Marked], tokenizer: Any) -> tuple[Tensor, Tensor]:
-        """Log-odds (places, 2), as `client.sentiment.Odds`, and the signs.
+        """Log-odds (places, 2), as `client.reader.sentiment.Odds`, and the signs.
 
         Places that the tower cannot read are left out.
         """
