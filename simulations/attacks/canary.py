@@ -100,7 +100,16 @@ def guesses(case: Case, sums: int, seed: int = 1) -> tuple[Float64s, Float64s]:
 
 
 def audit(within: Float64s, without: Float64s, delta: float = DELTA) -> float:
-    """Return the least epsilon, with a confidence of 95 %, that explains these guesses; 0 or more."""
+    """Return the least epsilon, with a confidence of 95 %, that explains these guesses; 0 or more.
+
+    Args:
+        within: projections of sums with the canary, (sums,).
+        without: of sums without it, (sums,).
+        delta: the chance that goes with epsilon.
+
+    Reference:
+        Clopper and Pearson (Biometrika 1934) for the interval.
+    """
     half = len(within) // 2
     ordered = np.sort(np.concatenate([within[:half], without[:half]]))
     best = max(

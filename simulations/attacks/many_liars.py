@@ -189,7 +189,15 @@ def run_liars(
     share: float = 0.0,
     attack: str = "sign flip",
 ) -> LiarsOutcome:
-    """Run all rounds with a share of liars in each cohort, and judge the encoder."""
+    """Run all rounds with a share of liars in each cohort, and judge the encoder.
+
+    Args:
+        crowd: the people of a seed. The first of them are honest, the last `share` lie.
+        experiment: sizes and learning rate.
+        defence: rule, and how many devices are summed before it.
+        share: of liars, in [0, 0.5).
+        attack: one of `ATTACKS`.
+    """
     optimizer = RunSettings(strategy="fedadam", server_learning_rate=experiment.learning_rate, tau=1e-6)
     liars = round(share * experiment.cohort)
     honest_people = range(round(experiment.people * (1 - share)))

@@ -93,10 +93,20 @@ def run_with_one_liar(
 ) -> OneLiarOutcome:
     """Run all rounds of the settings and return what became of the encoder.
 
-    Without `bounded` as it was before the bounds.
+    Each person takes part with the same chance, `settings.devices` of them on average.
 
-    Everybody is asked with the same chance, so that `settings.devices` are on average. Raises ValueError for
-    an unknown aim.
+    Args:
+        release: where the run starts.
+        subspace: that changes travel in.
+        people: everybody's labels.
+        strangers: people who judge the outcome.
+        settings: of the run, with masks.
+        aim: what the liar wants, one of `AIMS`.
+        bounded: with the server's bounds; False is the positive control.
+        seed: of cohorts, training and noise.
+
+    Raises:
+        ValueError: the aim is unknown, or the settings have no masks.
     """
     if aim not in AIMS or settings.privacy is None:
         raise ValueError(f"{aim!r} is no aim, or there are no masks; the aims are {', '.join(AIMS)}")

@@ -122,9 +122,16 @@ class Person:
 def make_people(n: int, seed: int, *, first: int = 0) -> list[Person]:
     """Draw the people `first` to `first + n - 1` of the population `seed`.
 
-    Each person depends on (seed, id) alone, so populations with different seeds share nobody, and a longer
-    list begins with the shorter one. All populations share `CROWD` and `COHORTS`, as people in one culture
-    do.
+    Each person depends on (seed, id) alone: populations of different seeds share nobody, and a longer list
+    begins with the shorter one. All populations share `CROWD` and `COHORTS`, as people of one culture do.
+
+    Args:
+        n: how many people, from 0.
+        seed: of the population.
+        first: id of the first person, from 0.
+
+    Raises:
+        ValueError: a count or an id is negative.
     """
     if n < 0 or first < 0:
         raise ValueError(f"n = {n} and first = {first} must not be negative")

@@ -81,7 +81,14 @@ def draw_pool(
 ) -> Pool:
     """Draw and look at `count` pictures, or read from `folder` what the same tower saw before.
 
-    `progress` is called with each number of pictures done.
+    Args:
+        count: how many pictures.
+        folder: where features are kept between runs; made if missing.
+        progress: called with each number of pictures done.
+        first: number of the first picture. Pictures of one number are the same in every pool.
+
+    Returns:
+        What each picture truly shows, and its features (count, 216).
     """
     truths = tuple(pool_truth(i) for i in range(first, first + count))
     tower = hashlib.sha256(TOWER.read_bytes()).hexdigest()[:12]
@@ -151,7 +158,15 @@ def give_all_labels(people: Sequence[Person], pool: Pool, seed: int) -> list[Lab
 def meet_stranger(person: Person, pool: Pool, seed: int, given: int = 8, asked: int = 60) -> Stranger:
     """Have somebody judge pictures until `given` are liked and as many disliked, and then `asked` more.
 
-    Raises OptionError when the pool is too small for that.
+    Args:
+        person: whose taste decides.
+        pool: pictures that no federation was shown.
+        seed: decides with the person which pictures come.
+        given: pictures of each verdict that the stranger is to be understood by, with comments.
+        asked: pictures whose verdicts are to be foreseen.
+
+    Raises:
+        OptionError: the pool is too small for that.
     """
     rng = random.Random(f"stranger {seed} {person.seed} {person.id}")
     order = rng.sample(range(len(pool)), len(pool))

@@ -123,7 +123,9 @@ class Comparison:
 def read_comparison(name: str) -> Comparison:
     """Read an experiment that ships with Palate, by its name, or any TOML file.
 
-    Raises FileFormatError for a file that is missing or of another form, OptionError for values out of range.
+    Raises:
+        FileFormatError: the file is missing or has another form.
+        OptionError: a value is out of range.
     """
     path = FOLDER / f"{name}.toml" if name in shipped_experiments() else Path(name)
     try:
@@ -253,10 +255,16 @@ def run_comparison(
 ) -> Results:
     """Run all methods with all seeds.
 
-    `engine` runs what is deployed (reconstruction, with and without words): "process" in this process, "ray"
-    by Flower's own simulation engine, which can use many machines. The methods to compare with always run
-    here. Raises OptionError for others. `cache` keeps features of the pictures and what each method reached
-    with each seed, so that a run that was ended goes on.
+    Args:
+        experiment: what to compare.
+        cache: keeps features of pictures and what each method reached with each seed, so a run that was
+            stopped goes on.
+        progress: called with what is being done, how much is done, and how much there is.
+        engine: what runs the deployed code (reconstruction, with and without words): "process", or "ray" for
+            Flower's own simulation engine, which can use many machines. The other methods always run here.
+
+    Raises:
+        OptionError: the engine is unknown or not installed.
     """
     if engine not in ENGINES:
         raise OptionError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")

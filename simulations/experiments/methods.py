@@ -94,7 +94,11 @@ def understand(
 ) -> Float64s:
     """Return how well each stranger's verdicts are foreseen, pairwise, (n,).
 
-    The evaluator is fitted to `labels` liked and as many disliked pictures.
+    Args:
+        encoder: the one that is judged.
+        strangers: people whom nobody trained on.
+        comments: use the words of their comments too.
+        labels: the evaluator is fitted to so many liked and as many disliked pictures.
     """
     found = []
     for one in strangers:

@@ -123,7 +123,9 @@ class PrivacyExperiment:
 def read_privacy_experiment(name: str) -> PrivacyExperiment:
     """Read an experiment that ships with Palate, by its name, or any TOML file.
 
-    Raises FileFormatError for a file that is missing or of another form, OptionError for values out of range.
+    Raises:
+        FileFormatError: the file is missing or has another form.
+        OptionError: a value is out of range.
     """
     shipped = FOLDER / f"{name}.toml"
     path = shipped if shipped.exists() else Path(name)
@@ -154,7 +156,14 @@ def _filled(kind: type, found: Any, what: str) -> Any:
 def run_privacy_experiment(
     experiment: PrivacyExperiment, out: Path, cache: Path, tell: Tell = print
 ) -> dict[str, Any]:
-    """Run what is not yet in `out/results.json`, which is written after each run, and return all results."""
+    """Run what is not yet in `out/results.json` and return all results.
+
+    Args:
+        experiment: what to compare.
+        out: folder of results.json, which is written after each run.
+        cache: folder of pictures' features.
+        tell: called with a line for each run.
+    """
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.json"
     results = _read_results(path, experiment)

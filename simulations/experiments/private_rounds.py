@@ -146,10 +146,15 @@ def learn(
     seed: int,
     coded: Coded | None = None,
 ) -> tuple[EncoderWeights, float]:
-    """Return the encoder after all rounds, and the noise multiplier that every one of them kept to at least.
+    """Return the encoder after all rounds, and the noise multiplier that each of them kept to at least.
 
-    `settings` and `cohorts` give the server's settings and who is asked, by round. Without `coded` changes
-    are averaged as they are.
+    Args:
+        release: where the rounds start.
+        people: everybody's labels.
+        settings: the server's settings, by round.
+        cohorts: who takes part, by round.
+        seed: of training, rotations and noise.
+        coded: how changes become levels; None averages them as they are.
     """
     encoder, memory, kept_to = release, dict[str, Float32s](), math.inf
     clip = coded.clip if coded else 0.0
@@ -195,7 +200,7 @@ def learn(
 
 
 class _PlannedNoise:
-    """The server's noise of a plan, and the masks that leave room for it, as `server.rounds.planned` has them."""
+    """The server's noise of a plan, and the masks that leave room for it, as `rounds.planned` has them."""
 
     def __init__(self, coded: Coded, seed: int) -> None:
         privacy = Privacy(
