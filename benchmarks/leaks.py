@@ -124,13 +124,7 @@ def rebuild(
         found = attack(place, vector)
         own.append(float(best_cosines(found, truths[place]).mean()))
         others += [float(best_cosines(found, truth).mean()) for i, truth in enumerate(truths) if i != place]
-    return {
-        "mean_best_cosine": round(float(np.mean(own)), 4),
-        "most": round(float(np.max(own)), 4),
-        "chance": round(float(np.mean(others)), 4),
-        "chance_99": round(float(np.quantile(others, 0.99)), 4),
-        "people": len(own),
-    }
+    return _figures(own, others)
 
 
 def inputs(encoder: EncoderWeights, pool: Pool, people: int, searches: int) -> dict[str, dict[str, float]]:
@@ -191,9 +185,7 @@ def _of_words(_place: int, vector: Float32s) -> Float32s:
     return invert_layer(vector, "sentence.taste")
 
 
-def _of_sum(found: Float32s, members: Sequence[Float32s], outside: Sequence[Float32s]) -> dict[str, float]:
-    own = [float(best_cosines(found, one).mean()) for one in members]
-    others = [float(best_cosines(found, one).mean()) for one in outside]
+def _figures(own: Sequence[float], others: Sequence[float]) -> dict[str, float]:
     return {
         "mean_best_cosine": round(float(np.mean(own)), 4),
         "most": round(float(np.max(own)), 4),
@@ -201,6 +193,12 @@ def _of_sum(found: Float32s, members: Sequence[Float32s], outside: Sequence[Floa
         "chance_99": round(float(np.quantile(others, 0.99)), 4),
         "people": len(own),
     }
+
+
+def _of_sum(found: Float32s, members: Sequence[Float32s], outside: Sequence[Float32s]) -> dict[str, float]:
+    own = [float(best_cosines(found, one).mean()) for one in members]
+    others = [float(best_cosines(found, one).mean()) for one in outside]
+    return _figures(own, others)
 
 
 def _order(count: int) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Masked rounds from invitation to release, by the server's and the devices' own code in one process."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from flwr.app import Message
 
 from palate.client.federation.local_training import Labels, train_locally
 from palate.server.app import grid_devices
-from palate.server.checkpoints import Checkpoint, read_checkpoint
+from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from palate.server.ledger.ledger import read_spent
 from palate.server.releases.round_key import passing_signer
+from palate.server.rounds import run as federation
 from palate.server.rounds.exchange import Patience
 from palate.server.rounds.loop import derive_seed, run_rounds
 from palate.server.rounds.run import ServerFolder, federate
@@ -37,6 +39,25 @@ LOCAL = LocalSettings(steps=1)
 
 
 PEOPLE = [make_labels(8, seed) for seed in range(6)]
+
+
+class Killed(BaseException):
+    """What nobody can catch, like a kill."""
+
+
+@contextmanager
+def killed_in_round_2() -> Iterator[None]:
+    """Expect a run to be killed before it keeps the second round."""
+
+    def dies(path: Path, state: Checkpoint) -> None:
+        if state.round == 2:
+            raise Killed
+        write_checkpoint(path, state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(federation, "write_checkpoint", dies)
+        with pytest.raises(Killed):
+            yield
 
 
 def settings(privacy: Privacy, **changed: object) -> RunSettings:

@@ -18,9 +18,8 @@ from palate.client.federation.pseudonyms import use_pseudonym
 from palate.client.runtime.progress import no_notice
 from palate.client.vault.store import MemoryStore
 from palate.server.app import grid_devices
-from palate.server.checkpoints import Checkpoint, write_checkpoint
+from palate.server.checkpoints import Checkpoint
 from palate.server.registrar import Registrar
-from palate.server.rounds import run as federation
 from palate.server.rounds.run import ServerFolder, federate
 from palate.server.secure_sum.masking import MaskedSum
 from palate.server.strategy import average
@@ -50,7 +49,14 @@ from palate.shared.secure_sum.pseudonym import (
 from palate.shared.update import LocalSettings
 from palate.shared.wire import kind_of
 from tests.shared.pseudonym_cases import SLOTS, equip, registrar_in
-from tests.simulations.engine.test_masked_rounds import PEOPLE, QUICK, Grid, plain, settings
+from tests.simulations.engine.test_masked_rounds import (
+    PEOPLE,
+    QUICK,
+    Grid,
+    killed_in_round_2,
+    plain,
+    settings,
+)
 
 DEVICES = 10
 MASKS = MaskSettings(ring_bits=13, least=2)
@@ -184,10 +190,6 @@ def test_a_registered_device_cannot_be_in_a_round_twice(tmp_path: Path) -> None:
 # --- a run --------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL."""
-
-
 def certified_grid(registrar: Registrar, file: bytes, without: int) -> tuple[Grid, list[MemoryStore]]:
     """Six people's devices with pseudonyms, but for one."""
     grid, terms, stores = Grid(PEOPLE), Terms("a:1", registrar=registrar.public.hex()), []
@@ -211,7 +213,7 @@ def certified_grid(registrar: Registrar, file: bytes, without: int) -> tuple[Gri
 
 
 def test_a_run_with_a_registrar_takes_a_slot_for_each_round_also_after_a_kill(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     registrar, file = registrar_in(tmp_path, 4)
     grid, stores = certified_grid(registrar, file, without=5)
@@ -226,15 +228,8 @@ def test_a_run_with_a_registrar_takes_a_slot_for_each_round_also_after_a_kill(
             patience=QUICK,
         )
 
-    def dies(path: Path, state: Checkpoint) -> None:
-        if state.round == 2:
-            raise Killed
-        write_checkpoint(path, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(federation, "write_checkpoint", dies)
-        with pytest.raises(Killed):
-            run()
+    with killed_in_round_2():
+        run()
     done = run()
     down = [message_in(wire) for wire in grid.down if kind_of(wire) == SIGNED]
     asked = [decode_invitation(wire) for wire in down if kind_of(wire) == INVITATION][::6]
