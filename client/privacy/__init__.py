@@ -1,4 +1,5 @@
-"""What this device's rounds have spent of its person's privacy, and how that is remembered when a vault is lost or put back.
+"""What this device's rounds have spent of its person's privacy, and how that survives a lost vault.
 
-Rounds come in; the epsilon that is spent, and whether one more round is within the budget, go out. The federation books here, the device
-settles losses here; it knows the vault only."""
+Rounds come in; the epsilon that is spent, and whether one more round is within the budget, go out. The
+federation books rounds here, backup and device settle losses here. This room knows the vault only.
+"""
