@@ -333,7 +333,8 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
     for number, line in enumerate((*terms.describe(), describe_usual_cost(terms))):
         shell.say(f"terms: {line}" if not number else f"       {line}")
     if ask:
-        from palate.client.federation.preview import describe_shortly, preview_device
+        from palate.client.federation.preview import preview_device
+        from palate.client.federation.preview_words import describe_shortly
 
         for line in describe_shortly(preview_device(device, terms, datetime.now(UTC))):
             shell.say(line)

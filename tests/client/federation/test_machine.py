@@ -196,7 +196,7 @@ def test_a_platform_cannot_lend_always_or_names_that_nobody_can_write(lend: Any)
     lend(
         Lent("always", lambda: (True, "")), Lent("Idle", lambda: (True, "")), Lent("a+b", lambda: (True, ""))
     )
-    assert not machine.lent_conditions()
+    assert not machine.added_conditions()
 
 
 # --- how conditions are named -------------------------------------------------------------------------------------

@@ -24,14 +24,12 @@ from palate.client.federation.member import Member
 from palate.client.federation.outbox import Sent, read_outbox, what_leaves
 from palate.client.federation.preview import (
     Preview,
-    describe_bytes,
-    describe_shortly,
     measure_noise,
     preview_device,
     preview_update,
     usual_round,
-    what_is_not_protected,
 )
+from palate.client.federation.preview_words import describe_bytes, describe_shortly, what_is_not_protected
 from palate.client.privacy.budget import OwnBudget, book_round, write_budget
 from palate.client.reader.comment import Comment
 from palate.client.records import Taught
