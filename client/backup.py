@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from palate.client.privacy.rollback import ACCOUNT, remember, settle_import
+from palate.client.privacy import ACCOUNT, remember, settle_import
 from palate.client.vault.export import export_records, import_records
 from palate.client.vault.format import Name
 from palate.client.vault.store import ONLY

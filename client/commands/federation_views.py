@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from palate.client.federation.consent import Event, Terms
     from palate.client.federation.outbox import Earlier, Sent
     from palate.client.federation.preview import Preview
-    from palate.client.privacy.budget import OwnSpent
+    from palate.client.privacy import OwnSpent
 
 WORDS = 60  # characters of a comment in a row
 

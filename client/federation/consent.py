@@ -21,7 +21,7 @@ from pathlib import Path
 from palate.client.federation.machine import ALWAYS, Readings, is_met, read_machine, split_conditions
 from palate.client.federation.outbox import MAX_SERVER_CHARACTERS
 from palate.client.federation.rounds_a_day import invitations_of_the_day
-from palate.client.privacy.budget import DEFAULT_DELTA, DEFAULT_EPSILON
+from palate.client.privacy import DEFAULT_DELTA, DEFAULT_EPSILON
 from palate.client.vault.json_records import decode_json, encode_json, readable
 from palate.client.vault.store import ONLY, Change, Records, Store
 from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultError

@@ -6,7 +6,7 @@ change, and this module hides them under masks that cancel in the sum over all d
 et al., CCS 2020). `shared.secure_sum.masks` says how, and what that withstands. In order:
 
     advert()                    its keys for this round, signed          -> server gathers them into a roster
-    shares(roster)              its secrets, split among neighbours      -> server delivers them, and who lives
+    shares(roster)              its secrets, split among neighbours      -> server delivers, says who is alive
     accept_delivery(delivery)   checks; now it is worth training
     mask(levels)                the masked vector                        -> server adds up, asks to unmask
     endorsed(unmask)            that this was asked; sparse cohorts only -> server shows all were asked this

@@ -36,9 +36,8 @@ from palate.client.federation.own_labels import read_labels
 from palate.client.federation.pseudonyms import fresh_pseudonym, slots_left, use_pseudonym
 from palate.client.federation.rounds_a_day import count_invitation
 from palate.client.federation.task_limits import check_encoder, check_settings
-from palate.client.privacy.budget import book_round
-from palate.client.privacy.rollback import remember
-from palate.client.releases.accepted import federation_encoder, is_pinned, offer, release_key, why_not_good
+from palate.client.privacy import book_round, remember
+from palate.client.releases import federation_encoder, is_pinned, offer, release_key, why_not_good
 from palate.client.runtime.progress import Notice, no_notice
 from palate.client.vault.store import Store
 from palate.shared.delegation import ANY_RELEASE, SIGNED

@@ -44,10 +44,9 @@ from palate.client.federation.outbox import Leaving, Sent, read_outbox, what_lea
 from palate.client.federation.own_labels import read_labels, teaching_comments
 from palate.client.federation.preview_words import what_is_not_protected, what_is_unseen
 from palate.client.federation.rounds_a_day import invitations_of_the_day
-from palate.client.privacy.budget import describe_cost, read_spent
-from palate.client.privacy.rollback import remember
+from palate.client.privacy import describe_cost, read_spent, remember
 from palate.client.records import Taught
-from palate.client.releases.accepted import federation_encoder, read_standing
+from palate.client.releases import federation_encoder, read_standing
 from palate.client.vault.store import Store
 from palate.shared.accounting import (
     LEAST_MULTIPLIER,

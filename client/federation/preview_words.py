@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from palate.client.federation.consent import Terms
 from palate.client.federation.outbox import ALL_WEIGHTS, UPDATE_KIND, Leaving
-from palate.client.privacy.budget import describe_cost
+from palate.client.privacy import describe_cost
 
 if TYPE_CHECKING:
     from palate.client.federation.preview import Preview
