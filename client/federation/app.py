@@ -249,7 +249,6 @@ class _Node:
             if not self._known[run]:
                 self._tell(
                     f"declined run {run}: {DeclineReason.UNKNOWN_BUNDLE.value}; its task was not read, and "
-                    "nothing of the bundle was "
-                    "fetched"
+                    "nothing of the bundle was fetched"
                 )
         return self._known[run]

@@ -149,17 +149,13 @@ class Terms:
             )
             lines.append(
                 f"counting on the noise of {self.honest_share:.0%} of the devices in a sum; a registrar who "
-                "works with the "
-                ""
-                "server can certify devices that do not exist"
+                "works with the server can certify devices that do not exist"
             )
         else:
             lines.append(f"{budget}, counting this device's own noise alone; {alone}")
             lines.append(
                 f"cohorts that name {self.least_devices} devices or more; but no registrar is pinned, so "
-                "this server can make "
-                ""
-                "all the others up, and then has yours alone, behind your own noise"
+                "this server can make all the others up, and then has yours alone, behind your own noise"
             )
         pinned = []
         if self.release_key:  # as `palate server key` and `palate release show` print it
@@ -343,9 +339,7 @@ def read_pinned_key(text: str, option: str) -> str:
     except (OptionError, OSError, ValueError):
         raise OptionError(
             f"--{option} is no Ed25519 public key; give its text that begins with palate1, its 64 "
-            "hexadecimal digits, "
-            ""
-            "or a file with its PEM or OpenSSH form"
+            "hexadecimal digits, or a file with its PEM or OpenSSH form"
         ) from None
 
 

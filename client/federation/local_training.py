@@ -52,7 +52,7 @@ VERDICT = 2.0
 SHAKEN = 0.1  # share of features dropped, and spread of noise on the others: labels are few, features many
 BOUND = 1e4
 """What outputs and slopes are cut to. Over 200 rounds of honest training outputs reach 20, tastes 74 and
-slopes 43 (the last beside comments of nearly no length); products of a few hundred numbers of this size are
+slopes 43 (the last with comments of nearly no length); products of a few hundred numbers of this size are
 far within what float32 holds."""
 
 CHUNK = 16  # devices trained side by side; with more, what a step needs no longer fits the cache

@@ -208,13 +208,10 @@ class Member:
                 if self._pinned() is None and self._waits_for_log(terms):
                     self._tell(
                         "declined an invitation: no log of releases that rests on the key pinned here has "
-                        "come "
-                        "yet"
+                        "come yet"
                         if is_pinned(self._device.vault)
                         else "declined an invitation: the key that was pinned here was forgotten (palate "
-                        "release reset); "
-                        ""
-                        "leave and join again to pin it anew"
+                        "release reset); leave and join again to pin it anew"
                     )
                     raise Declined(DeclineReason.UNSIGNED)
                 opened = self._invitations.open(wire)
@@ -273,7 +270,6 @@ class Member:
                 self._tell(
                     f"{self._server} offers signed releases of the encoder; this device takes none, since "
                     "no key is "
-                    ""
                     "pinned here, and takes part without them. To pin the key: palate join --release-key KEY"
                 )
             return

@@ -21,11 +21,9 @@ def what_is_unseen() -> tuple[str, ...]:
     return (
         "your comments, pictures, attributes and profile, and your own model: no message has room for them",
         "how many labels you have, and whether training came to anything: messages have one length and one "
-        "time, whoever sends "
-        "them",
+        "time, whatever was learned",
         "in a masked round this device's change: the server gets numbers that are random alone, and opens "
-        "their "
-        "sum",
+        "their sum",
     )
 
 
@@ -37,29 +35,24 @@ def what_is_not_protected(terms: Terms, *, release_key_pinned: bool = False) -> 
             f"what the sum over at least {terms.least_devices} devices says of all of them together",
             "devices that work with the server: if all others in a sum do, this device's noise alone stands "
             "before its change; the "
-            ""
             f"budget counts on {terms.honest_share:.0%} of the devices to add theirs (--honest-share)",
         ]
     else:
         open_.append(
             "no registrar is pinned, so a server that cheats can invent the other devices: then it has this "
             "device's change behind its "
-            ""
             "own noise alone, which is what the budget counts; pin one with --registrar"
         )
     if not (terms.release_key or release_key_pinned):
         open_.append(
             "no release key is pinned, so no release of the server can be told from a forged one, and the "
             "first server to invite is believed; pin "
-            ""
             "with --release-key what palate server key prints"
         )
     if terms.allow_unmasked:
         open_.append(
             "rounds without masks are agreed to: there the server sees this device's change, and from it "
-            "much of what it was "
-            ""
-            "trained on can be rebuilt"
+            "much of what it was trained on can be rebuilt"
         )
     return tuple(open_)
 
@@ -91,32 +84,25 @@ def describe_shortly(preview: Preview) -> list[str]:
     if not preview.learned:
         lines.append(
             f"under noise and mask a change of nothing: {preview.labels} labels, and to learn from them "
-            "takes "
-            f"{preview.least_labels}"
+            f"takes {preview.least_labels}"
         )
     else:
         lines.append(
             f"under noise and mask a change trained on {preview.labels} labels, of length "
             f"{preview.norm:.3g}, cut to "
-            ""
             f"{preview.norm_clipped:.3g}, with noise of length {noise.own:.3g}; somebody who knows all but "
-            "the counted noise can "
-            ""
-            f"guess whether you took part, and is right {noise.guess:.0%} of the time"
+            f"the counted noise can guess whether you took part, and is right {noise.guess:.0%} of the time"
         )
     if preview.leaving_unmasked is not None:
         lines.append(
             f"in a round without masks, which you allow: {describe_bytes(preview.leaving_unmasked)}; much "
-            "of what it was trained on "
-            ""
-            "can be rebuilt from it"
+            "of what it was trained on can be rebuilt from it"
         )
     if preview.stays_out:
         lines.append(f"this device would stay out of a round now: {preview.stays_out}")
     elif preview.epsilon_after is not None:
         lines.append(
             f"privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}; after such "
-            "a round "
-            f"{cost_after(preview)}"
+            f"a round {cost_after(preview)}"
         )
     return [*lines, f"not protected: {'; '.join(preview.unprotected[:2])}; more in `palate outbox --preview`"]

@@ -92,8 +92,7 @@ def make_request(
     if not wanted or not keys.first <= wanted[0] <= wanted[-1] <= keys.last:
         raise OptionError(
             f"the file has keys for the slots {keys.first} to {keys.last}; there is nothing to ask for, or "
-            "not with this "
-            "file"
+            "not with this file"
         )
     if not set(held).isdisjoint(wanted):
         raise OptionError(f"this device has pseudonyms up to slot {held[-1]}; ask for later ones")
@@ -142,8 +141,7 @@ def take_answer(store: Store, terms: Terms, file: bytes) -> range:
         except MaskError:
             raise FileFormatError(
                 f"what the registrar signed for slot {slot} is no certificate; nothing was taken, so ask it "
-                "for the answer "
-                "again"
+                "for the answer again"
             ) from None
         entries.append((slot, secret_key, certificate))
     with store.transaction() as change:

@@ -1,7 +1,7 @@
 """What this device's rounds have spent of its person's privacy, and how that survives a lost vault.
 
-Rounds come in; the epsilon that is spent, and whether one more round is within the budget, go out. The federation
-books rounds here, backups settle imports here. This room knows the vault only.
+Rounds come in; the epsilon that is spent, and whether one more round is within the budget, go out. The
+federation books rounds here, backups settle imports here. This room knows the vault only.
 """
 
 from palate.client.privacy.budget import (

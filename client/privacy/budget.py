@@ -76,7 +76,7 @@ class OwnBudget:
 
 @dataclass(frozen=True)
 class OwnSpent:
-    """What this device has spent, and of which budget."""
+    """What this device has spent, and the budget that it counts against."""
 
     budget: OwnBudget
     rounds: int = 0  # with masks and noise

@@ -50,9 +50,7 @@ if TYPE_CHECKING:
 ACCOUNT, RESTORED = "privacy account", "privacy restored"  # types of records
 NO_KEYRING: Final = (
     "no system keyring is there that could remember what was spent: if an older copy of this vault is put "
-    "back, or a new one "
-    ""
-    "takes its place, that is not noticed and its privacy budget begins anew"
+    "back, or a new one takes its place, that is not noticed and its privacy budget begins anew"
 )
 _VERSION = 1
 _UNKNOWN_EPSILON = 1e6
@@ -76,7 +74,6 @@ class Restored:
         return (
             "this vault was restored, and nobody knows what was spent since it was saved: epsilon "
             f"{self.epsilon:.3g}, its whole "
-            ""
             "budget, counts as spent; take part again with a larger one: palate join --epsilon"
         )
 
@@ -108,7 +105,6 @@ def remember(vault: Vault) -> tuple[str, ...]:
             lines.append(
                 "the system's keyring knows of more spent privacy than this vault: an older copy was put "
                 "back, a new one took its "
-                ""
                 f"place, or a round was cut short; epsilon {counted.epsilon:.3g} counts as spent"
             )
     note.keep(encode_spent(counted))
@@ -231,8 +227,7 @@ class _Note:
         if self._memory.get(_account_name(self._own)) != self._seen:
             raise VaultError(
                 f"another copy of the vault in {self._vault.home} spends privacy too; end one of them, and "
-                "join "
-                "again"
+                "join again"
             )
         if self._seen is not None:  # a count whose record was not written after all stays noted
             content = encode_spent(_larger(_decode(content), _decode(self._seen)))

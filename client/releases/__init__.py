@@ -1,7 +1,8 @@
 """Releases: which signed encoder this device accepted, and which one this person's evaluator uses.
 
 Signed messages and a person's labels come in; an encoder goes out. The device gets the person's encoder here
-(`own_encoder`), the federation the one that rounds start from (`accepted`). This room knows eye, taste and vault.
+(`own_encoder`), the federation the one that rounds start from (`accepted`). This room knows eye, taste and
+the vault.
 """
 
 from palate.client.releases.accepted import (

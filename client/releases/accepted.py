@@ -153,9 +153,7 @@ def why_not_good(records: Records, now: datetime) -> str:
         return ""
     return (
         f"the server's log of releases was good until {time_of(trust.until)[:10]} only: newer releases may "
-        "be withheld from this "
-        ""
-        "device; ask the person who runs the server for a newer one"
+        "be withheld from this device; ask the person who runs the server for a newer one"
     )
 
 
@@ -197,8 +195,7 @@ def adopt(store: Store, release: SignedRelease, *, key: str | None = None) -> Ad
         if known is None and given is None:
             raise ReleaseError(
                 "no release key is pinned here; get its text from the person who runs the server, and give "
-                "it with "
-                "--key",
+                "it with --key",
                 "key",
             )
         trust = known if known is not None else Trust(given or b"")
@@ -313,9 +310,7 @@ def _recovery_keys(release: SignedRelease | None) -> set[bytes]:
 def _other_key(known: Trust) -> ReleaseError:
     return ReleaseError(
         f"another release key is pinned here, {write_key(known.recovery)}; if the server really has a new "
-        "beginning, "
-        ""
-        "forget the old one with: palate release reset",
+        "beginning, forget the old one with: palate release reset",
         "key",
     )
 

@@ -68,8 +68,7 @@ def encoder_before(records: Records, choice: Choice) -> EncoderWeights:
     except (KeyError, ReleaseError):
         raise VaultDamagedError(
             f"the encoder of release {choice.before} in the vault cannot be used; use the newest with: "
-            "palate release adopt "
-            "--anyway"
+            "palate release adopt --anyway"
         ) from None
 
 
@@ -149,16 +148,12 @@ def describe_choice(choice: Choice, newest: int) -> str:
         return f"release {used} is in use for you: {choice.labels} verdicts are too few to try it on"
     said = (
         f"on your {choice.labels} verdicts, each predicted without itself, it costs {choice.loss_new:.3f} "
-        "and "
-        ""
-        f"release {choice.before} {choice.loss_before:.3f}"
+        f"and release {choice.before} {choice.loss_before:.3f}"
     )
     if choice.uses == "before":
         return (
             f"release {newest} does worse for you and is left aside: {said}; release {used} stays in use, "
-            "nobody else hears of it, and "
-            ""
-            "you can use the new one with: palate release adopt --anyway"
+            "nobody else hears of it, and you can use the new one with: palate release adopt --anyway"
         )
     return f"release {used} is in use for you: {said}"
 

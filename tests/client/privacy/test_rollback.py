@@ -1,4 +1,5 @@
-"""What was spent stays spent: an older folder put back, an export, a new vault in place of a lost one, with and without a keyring."""
+"""What was spent stays spent: an older folder put back, an export, a new vault in place of a lost one, with
+and without a keyring."""
 
 import shutil
 from collections.abc import Iterator
