@@ -20,7 +20,7 @@ from pathlib import Path
 from palate.client.federation.machine import ALWAYS, Readings, is_met, read_machine, split_conditions
 from palate.client.federation.outbox import MAX_SERVER_CHARACTERS
 from palate.client.federation.rounds_a_day import invitations_of_the_day
-from palate.client.privacy.budget import DEFAULT_DELTA, DEFAULT_EPSILON
+from palate.client.privacy import DEFAULT_DELTA, DEFAULT_EPSILON
 from palate.client.vault.json_records import decode_json, encode_json, readable
 from palate.client.vault.store import ONLY, Change, Records, Store
 from palate.shared.checks import check_number, check_whole, is_hex, keep_numbers
@@ -135,17 +135,13 @@ class Terms:
             )
             lines.append(
                 f"counting on the noise of {self.honest_share:.0%} of the devices in a sum; a registrar who "
-                "works with the "
-                ""
-                "server can certify devices that do not exist"
+                "works with the server can certify devices that do not exist"
             )
         else:
             lines.append(f"{budget}, counting this device's own noise alone; {alone}")
             lines.append(
                 f"cohorts that name {self.least_devices} devices or more; but no registrar is pinned, so "
-                "this server can make "
-                ""
-                "all the others up, and then has yours alone, behind your own noise"
+                "this server can make all the others up, and then has yours alone, behind your own noise"
             )
         pinned = []
         if self.release_key:  # as `palate server key` and `palate release show` print it
@@ -329,9 +325,7 @@ def read_pinned_key(text: str, option: str) -> str:
     except (OptionError, OSError, ValueError):
         raise OptionError(
             f"--{option} is no Ed25519 public key; give its text that begins with palate1, its 64 "
-            "hexadecimal digits, "
-            ""
-            "or a file with its PEM or OpenSSH form"
+            "hexadecimal digits, or a file with its PEM or OpenSSH form"
         ) from None
 
 

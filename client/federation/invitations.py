@@ -76,10 +76,8 @@ class Invitations:
         self._tell(
             f"{self._server} signs with {write_key(opened.release_key)}, its release key; from now on this "
             "device refuses "
-            ""
             "any other there. Compare it with what its owner reads in palate server key --json "
-            "(release_key). "
-            f"{_PIN}"
+            f"(release_key). {_PIN}"
         )
 
 
@@ -91,7 +89,6 @@ def _advice(error: InvitationError, known: bytes | None, followed: bytes | None)
         return (
             f", {write_key(known)}, which the log of releases names that is followed here; if the server "
             "really has a new "
-            ""
             f"beginning, forget the old one with palate release reset, then join again. {_PIN}"
         )
     return f", {write_key(known)}; if the server really has another: {_PIN}"

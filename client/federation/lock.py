@@ -69,8 +69,7 @@ def find_member(home: Path) -> int | None:
     if not process or birth_of(process) != born or not _is_held(home):
         raise FederationError(
             f"a process has joined from {home}, and which one cannot be told; try again in a moment, or end "
-            "it by "
-            "hand"
+            "it by hand"
         )
     return process
 

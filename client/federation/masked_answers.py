@@ -28,7 +28,7 @@ from palate.client.federation.privatize import privatize
 from palate.client.federation.pseudonyms import fresh_pseudonym
 from palate.client.federation.resting import must_rest, note_part
 from palate.client.federation.task_limits import check_encoder, check_settings
-from palate.client.privacy.budget import book_round, check_round
+from palate.client.privacy import book_round, check_round
 from palate.client.runtime.progress import Notice
 from palate.client.vault.store import Store
 from palate.shared.coding import decode_model, sensitivity_of

@@ -36,9 +36,8 @@ from palate.client.federation.own_labels import read_labels
 from palate.client.federation.pseudonyms import fresh_pseudonym, slots_left, use_pseudonym
 from palate.client.federation.rounds_a_day import count_invitation
 from palate.client.federation.task_limits import check_encoder, check_settings
-from palate.client.privacy.budget import book_round
-from palate.client.privacy.rollback import remember
-from palate.client.releases.accepted import federation_encoder, is_pinned, offer, release_key, why_not_good
+from palate.client.privacy import book_round, remember
+from palate.client.releases import federation_encoder, is_pinned, offer, release_key, why_not_good
 from palate.client.runtime.progress import Notice, no_notice
 from palate.client.vault.store import Store
 from palate.shared.arrays import Float32s
@@ -209,13 +208,10 @@ class Member:
                 if self._pinned() is None and self._waits_for_log(terms):
                     self._tell(
                         "declined an invitation: no log of releases that rests on the key pinned here has "
-                        "come "
-                        "yet"
+                        "come yet"
                         if is_pinned(self._device.vault)
                         else "declined an invitation: the key that was pinned here was forgotten (palate "
-                        "release reset); "
-                        ""
-                        "leave and join again to pin it anew"
+                        "release reset); leave and join again to pin it anew"
                     )
                     raise Declined(DeclineReason.UNSIGNED)
                 opened = self._invitations.open(wire)
@@ -274,7 +270,6 @@ class Member:
                 self._tell(
                     f"{self._server} offers signed releases of the encoder; this device takes none, since "
                     "no key is "
-                    ""
                     "pinned here, and takes part without them. To pin the key: palate join --release-key KEY"
                 )
             return

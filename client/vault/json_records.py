@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,12 +41,12 @@ def readable(what: str, advice: str = "") -> Iterator[None]:
         advice: the next step, where there is one.
 
     Raises:
-        VaultDamagedError: for what decoding raises (KeyError, TypeError, ValueError, AttributeError) and for
-            OptionError.
+        VaultDamagedError: for what decoding raises (KeyError, TypeError, ValueError, AttributeError,
+            struct.error) and for OptionError.
     """
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, OptionError):
+    except (KeyError, TypeError, ValueError, AttributeError, struct.error, OptionError):
         raise VaultDamagedError(
             f"{what} cannot be read by this version of Palate{'; ' if advice else ''}{advice}"
         ) from None

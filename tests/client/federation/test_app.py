@@ -48,7 +48,7 @@ def reply_to(participant: Participant | None, asked: Message) -> Message:
     return make_app(lambda _: participant)(asked, context)
 
 
-# --- the app ------------------------------------------------------------------------------------------------------
+# --- the app ------------------------------------------------------------------------------------------------
 
 
 def test_the_answer_is_one_record_with_one_value() -> None:

@@ -1,4 +1,5 @@
-"""What a person agreed to: no terms, no part; and terms that hold whatever the clock, the battery or the vault say."""
+"""What a person agreed to: no terms, no part; and terms that hold whatever the clock, the battery or the
+vault say."""
 
 import json
 import shutil
@@ -47,7 +48,7 @@ def ago(**before: float) -> datetime:
     return NOON - timedelta(**before)
 
 
-# --- the decision -------------------------------------------------------------------------------------------------
+# --- the decision -------------------------------------------------------------------------------------------
 
 
 def test_nobody_takes_part_who_has_not_agreed() -> None:
@@ -135,7 +136,7 @@ def test_stricter_terms_never_allow_what_looser_ones_refuse(
         assert may_take_part(loose, read, today).allowed
 
 
-# --- the terms ----------------------------------------------------------------------------------------------------
+# --- the terms ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def test_what_is_no_public_key_is_refused_and_not_repeated() -> None:
         assert secret.splitlines()[1] not in str(caught.value)
 
 
-# --- what is kept -------------------------------------------------------------------------------------------------
+# --- what is kept -------------------------------------------------------------------------------------------
 
 
 def test_terms_are_kept_in_the_vault_with_each_change(tmp_path: Path, remembered_keys: None) -> None:
@@ -250,7 +251,8 @@ def test_terms_are_kept_in_the_vault_with_each_change(tmp_path: Path, remembered
         dropped, events = read_history(vault)
         assert dropped == 0
         assert [(one.server, one.what) for one in events] == [
-            (SERVER, "agreed"), (SERVER, "joined"), (SERVER, "changed"), (other.server, "agreed"), (other.server, "left"),
+            (SERVER, "agreed"), (SERVER, "joined"), (SERVER, "changed"), (other.server, "agreed"),
+            (other.server, "left"),
         ]  # fmt: skip
         assert [one.terms for one in events] == [TERMS, None, replace(TERMS, epsilon=1.0), other, None]
         assert events[0].when == "2026-03-01T12:00:00.000000+00:00"
@@ -343,8 +345,10 @@ def test_the_record_is_as_it_was_written_first() -> None:
     store = MemoryStore()
     agree(store, TERMS, NOON)
     terms = {
-        "server": SERVER, "when": "always", "rounds_a_day": 24, "least_devices": 10, "epsilon": 8.0, "delta": 1e-05,
-        "honest_share": 0.5, "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "", "certificate": "",
+        "server": SERVER, "when": "always", "rounds_a_day": 24, "least_devices": 10, "epsilon": 8.0,
+        "delta": 1e-05,
+        "honest_share": 0.5, "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "",
+        "certificate": "",
     }  # fmt: skip
     event = {"when": "2026-03-01T12:00:00.000000+00:00", "server": SERVER, "what": "agreed", "terms": terms}
     assert json.loads(store.get(CONSENT, ONLY)) == {

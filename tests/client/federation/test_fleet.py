@@ -1,4 +1,5 @@
-"""A device's connection: answers that are bombs, floods or drips, calls whose answer was lost, clocks, and signatures."""
+"""A device's connection: answers that are bombs, floods or drips, calls whose answer was lost, clocks, and
+signatures."""
 
 import base64
 import gzip
@@ -54,7 +55,7 @@ def head(handler: BaseHTTPRequestHandler, *lines: str) -> None:
     handler.wfile.write("\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode())
 
 
-# --- much out of little -------------------------------------------------------------------------------------------
+# --- much out of little -------------------------------------------------------------------------------------
 
 
 def test_a_compressed_answer_is_refused_without_inflating_it(link: FakeSuperLink, device: Fleet) -> None:
@@ -162,7 +163,7 @@ def _request_of(device: Fleet) -> tuple[bytes, dict[str, str]]:
     return join_frames([asked.SerializeToString()]), {"x-palate-had": "", "x-palate-hold": "0"}
 
 
-# --- slowly -------------------------------------------------------------------------------------------------------
+# --- slowly -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["headers", "body"])
@@ -211,7 +212,7 @@ def test_a_call_after_one_that_was_cut_has_all_of_its_time(
     assert device.take(1.0) is None
 
 
-# --- lost on the way ----------------------------------------------------------------------------------------------
+# --- lost on the way ----------------------------------------------------------------------------------------
 
 
 def test_a_message_whose_answer_was_lost_is_asked_for_again(
@@ -267,7 +268,7 @@ def test_a_reply_whose_answer_was_lost_counts_as_given(
     assert len(lines) == 1  # and none that says that the round was over
 
 
-# --- clocks and signatures ----------------------------------------------------------------------------------------
+# --- clocks and signatures ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("minutes", "said"), [(7, "7 minutes behind"), (-7, "7 minutes ahead of")])

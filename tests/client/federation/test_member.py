@@ -1,4 +1,5 @@
-"""What a device does with a task: whose labels count, what it refuses, what it says, and what it never says."""
+"""What a device does with a task: whose labels count, what it refuses, what it says, and what it never
+says."""
 
 import json
 from collections.abc import Iterator
@@ -50,7 +51,8 @@ def make_task(encoder: EncoderWeights | None = None, **changes: Any) -> bytes:
 
 
 def put_label(device: Device, number: int, liked: bool | None, attributes: tuple[str, ...]) -> str:
-    """Put a comment into the vault as if it had been taught, with features as if its picture had been looked at."""
+    """Put a comment into the vault as if it had been taught, with features as if its picture had been looked
+    at."""
     rng = np.random.default_rng(number)
     e = load_encoder().tensors
     row = (e["feature.mean"] + 0.5 * e["feature.scale"] * rng.standard_normal(PICTURE_FEATURES)).astype("<f4")
@@ -79,7 +81,7 @@ def let_everything(device: Device) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, remembered_keys: None) -> Path:
-    """A vault with seven verdicts, of which the last is about no attribute."""
+    """A vault with seven verdicts; the last is about no attribute."""
     with Device.init(tmp_path / "vault", PASSPHRASE) as device:
         for number in range(1, 8):
             put_label(device, number, number % 2 == 0, ("calm", "misty") if number < 7 else ())
@@ -119,7 +121,7 @@ def labels(n: int = 8) -> Labels:
     return Labels(features, np.arange(n) % 2 == 0, np.zeros((n, 384), np.float32))
 
 
-# --- labels -------------------------------------------------------------------------------------------------------
+# --- labels -------------------------------------------------------------------------------------------------
 
 
 def test_labels_are_the_verdicts_in_the_order_of_time(device: Device, door: Door) -> None:
@@ -169,7 +171,7 @@ def test_pictures_that_were_taught_become_labels(tmp_path: Path, remembered_keys
         np.testing.assert_array_equal(door.member(device).labels().features, mine.features)
 
 
-# --- a round ------------------------------------------------------------------------------------------------------
+# --- a round ------------------------------------------------------------------------------------------------
 
 
 def test_a_round_sends_what_training_gives_and_notes_it(device: Device, door: Door) -> None:
@@ -247,7 +249,7 @@ def test_other_commands_change_the_vault_while_a_round_is_trained(
     assert device.profile().signed()["neon"] == -0.5
 
 
-# --- a vault that cannot be read ----------------------------------------------------------------------------------
+# --- a vault that cannot be read ----------------------------------------------------------------------------
 
 
 def test_a_locked_vault_stays_out(device: Device, door: Door) -> None:
@@ -310,7 +312,7 @@ def test_an_invitation_that_cannot_be_counted_is_not_looked_into(
     assert read_outbox(device.vault) == []
 
 
-# --- who asks, and how often --------------------------------------------------------------------------------------
+# --- who asks, and how often --------------------------------------------------------------------------------
 
 
 def test_what_is_not_signed_is_declined_unread(device: Device, door: Door) -> None:
@@ -335,7 +337,8 @@ def test_after_its_first_invitation_a_device_takes_no_other_key_from_this_server
 
 
 def offered_log() -> bytes:
-    """What a server offers before its first release: its log, which names `KEY` and rests on the recovery key of `TEXT`."""
+    """What a server offers before its first release: its log, which names `KEY` and rests on the recovery key
+    of `TEXT`."""
     now = int(datetime.now(UTC).timestamp())
     return encode_release(SignedRelease(BEGUN.with_statement(now, KEY), b""))
 
@@ -446,7 +449,7 @@ def test_a_server_lost_while_sending_leaves_a_note_that_says_so(device: Device, 
     assert [note.sent for note in read_outbox(device.vault)] == [False]
 
 
-# --- nothing is told ----------------------------------------------------------------------------------------------
+# --- nothing is told ----------------------------------------------------------------------------------------
 
 
 def test_what_an_exception_says_never_gets_out(

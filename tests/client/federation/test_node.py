@@ -30,7 +30,7 @@ def watch(link: FakeSuperLink, monkeypatch: pytest.MonkeyPatch) -> Watch:
     return Watch(link)
 
 
-# --- rounds -------------------------------------------------------------------------------------------------------
+# --- rounds -------------------------------------------------------------------------------------------------
 
 
 def test_a_node_answers_and_says_goodbye(link: FakeSuperLink, watch: Watch) -> None:
@@ -68,7 +68,8 @@ def test_a_run_with_another_bundle_is_refused_and_neither_is_it_fetched_nor_are_
     assert "get-fab" not in link.calls
     assert echo.seen == []
     assert lines[1:] == [
-        f"declined run {RUN}: {DeclineReason.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of the bundle was fetched"
+        f"declined run {RUN}: {DeclineReason.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of "
+        "the bundle was fetched"
     ]
 
 
@@ -149,7 +150,7 @@ def test_a_reply_that_comes_too_late_is_told_and_the_node_goes_on(link: FakeSupe
     assert [reply.content["palate"]["wire"] for reply in link.replies] == [b"cba"]
 
 
-# --- a server that is gone, forgets, or is none -------------------------------------------------------------------
+# --- a server that is gone, forgets, or is none -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("forget", [False, True])
@@ -244,7 +245,7 @@ def test_garbage_in_place_of_a_task_is_looked_past_until_the_server_is_itself_ag
     assert all("\n" not in line and "garbage" not in line for line in lines)
 
 
-# --- keys ---------------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------------------------------------
 
 
 def connect_with(
@@ -310,7 +311,7 @@ def test_a_key_without_encryption_is_refused() -> None:
         Server("127.0.0.1:1", root_certificates="nothing of the kind")
 
 
-# --- patience -----------------------------------------------------------------------------------------------------
+# --- patience -----------------------------------------------------------------------------------------------
 
 
 def test_a_server_that_holds_no_call_is_asked_once_a_second(link: FakeSuperLink, watch: Watch) -> None:

@@ -74,7 +74,7 @@ def store(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue("vault") if request.param == "vault" else MemoryStore()
 
 
-# --- the note -----------------------------------------------------------------------------------------------------
+# --- the note -----------------------------------------------------------------------------------------------
 
 
 def test_the_note_says_what_left_when_and_to_whom(store: Any) -> None:
@@ -208,7 +208,7 @@ def test_a_server_without_a_sensible_name_gets_nothing(store: Any, server: str) 
     assert read_outbox(store) == []
 
 
-# --- what is noted of a masked round --------------------------------------------------------------------------------
+# --- what is noted of a masked round ------------------------------------------------------------------------
 
 COVER = Cover(what_leaves(4_096, 16, "cd" * 32), lambda update: bytes(masked_bytes(4_097, 16)), 0.5, 0.25)
 
@@ -272,7 +272,7 @@ def test_a_note_of_the_first_version_is_read_without_the_lengths_that_never_left
     assert (plain.leaving, plain.norm) == (what_leaves(), 4.681)
 
 
-# --- many notes ---------------------------------------------------------------------------------------------------
+# --- many notes ---------------------------------------------------------------------------------------------
 
 
 def test_old_notes_become_a_sum_so_that_the_vault_stays_small(
@@ -321,7 +321,7 @@ def test_notes_of_infinite_length_are_impossible_and_tiny_ones_exact(store: Any)
     assert all(math.isfinite(one.norm) for one in note.tensors)
 
 
-# --- the only door ------------------------------------------------------------------------------------------------
+# --- the only door ------------------------------------------------------------------------------------------
 
 MAKES_BYTES = {"encode_update", "add_checksum"}
 

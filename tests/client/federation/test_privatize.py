@@ -1,4 +1,5 @@
-"""From a change to shielded levels: what comes out is noise around the clipped change, and only noise from a sound source."""
+"""From a change to shielded levels: what comes out is noise around the clipped change, and only noise from a
+sound source."""
 
 import inspect
 import math

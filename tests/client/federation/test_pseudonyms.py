@@ -1,4 +1,5 @@
-"""A device's pseudonyms: got in batches, used once, nothing lost and nothing used twice when it is killed in between."""
+"""A device's pseudonyms: got in batches, used once, nothing lost and nothing used twice when it is killed in
+between."""
 
 from collections.abc import Iterator
 from pathlib import Path

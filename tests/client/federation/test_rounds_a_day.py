@@ -1,4 +1,5 @@
-"""Invitations are counted by the hour: never fewer than there were within a day, whatever the clock does, in little room."""
+"""Invitations are counted by the hour: never fewer than there were within a day, whatever the clock does, in
+little room."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

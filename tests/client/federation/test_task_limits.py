@@ -1,4 +1,4 @@
-"""A device's own ranges: what is shipped lies inside, what the wire form allows beside it does not."""
+"""A device's own ranges: what is shipped lies inside, what else the wire form allows does not."""
 
 import tomllib
 from dataclasses import replace

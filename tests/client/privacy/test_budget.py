@@ -33,7 +33,8 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 def test_a_new_device_has_spent_nothing_and_has_the_default_budget() -> None:
     spent = read_spent(MemoryStore())
     assert spent.to_json() == {
-        "epsilon": 0.0, "protected_epsilon": 0.0, "epsilon_if_all_add": 0.0, "epsilon_alone": 0.0, "delta": 1e-5, "budget": 8.0, "rounds": 0,
+        "epsilon": 0.0, "protected_epsilon": 0.0, "epsilon_if_all_add": 0.0, "epsilon_alone": 0.0,
+        "delta": 1e-5, "budget": 8.0, "rounds": 0,
         "unprotected_rounds": 0, "unprotected_allowed": False, "last": None,
     }  # fmt: skip
 
@@ -85,7 +86,8 @@ def test_the_budget_is_held_to_what_is_counted_and_the_others_noise_is_told_besi
         spent.to_json()[name] for name in ("epsilon", "epsilon_if_all_add", "epsilon_alone")
     )
     assert spent.describe() == (
-        f"counts epsilon {counted:.3g}; if the other devices also add their noise: {if_all:.3g}; if none of them does: {alone:.3g}"
+        f"counts epsilon {counted:.3g}; if the other devices also add their noise: {if_all:.3g}; if none of "
+        f"them does: {alone:.3g}"
     )
     while True:
         try:
@@ -170,7 +172,8 @@ def test_noise_without_measure_costs_nearly_nothing_but_counts() -> None:
 
 @pytest.mark.parametrize(
     ("epsilon", "delta", "unprotected"),
-    [(0.0, 1e-5, False), (-1.0, 1e-5, False), (math.nan, 1e-5, False), (math.inf, 1e-5, False), (8.0, 0.0, False),
+    [(0.0, 1e-5, False), (-1.0, 1e-5, False), (math.nan, 1e-5, False), (math.inf, 1e-5, False),
+     (8.0, 0.0, False),
      (8.0, 1.0, False), (8.0, math.nan, False), (8.0, 1e-5, 1), (8.0, 1e-5, "yes")],
 )  # fmt: skip
 def test_a_budget_outside_its_range_is_refused(epsilon: float, delta: float, unprotected: bool) -> None:
@@ -195,13 +198,16 @@ def test_a_time_without_a_zone_is_a_mistake() -> None:
 
 
 SOUND = {
-    "version": 2, "rounds": 2, "rho": 0.1, "rho_if_all_add": 0.05, "rho_alone": 0.1, "unprotected_rounds": 0, "last": "2026",
+    "version": 2, "rounds": 2, "rho": 0.1, "rho_if_all_add": 0.05, "rho_alone": 0.1, "unprotected_rounds": 0,
+    "last": "2026",
 }  # fmt: skip
 DAMAGED = [
-    {"rounds": -1}, {"rounds": 1.0}, {"rounds": True}, {"rounds": 2**60}, {"rounds": 0}, {"rho": -0.1}, {"rho": 0.0}, {"rho": 0},
+    {"rounds": -1}, {"rounds": 1.0}, {"rounds": True}, {"rounds": 2**60}, {"rounds": 0}, {"rho": -0.1},
+    {"rho": 0.0}, {"rho": 0},
     {"rho": math.nan}, {"rho": math.inf}, {"rho": "0.1"}, {"unprotected_rounds": -1}, {"last": None},
     {"version": 3}, {"version": 1}, {"version": True},
-    {"more": 1}, {"rho_alone": 0.09}, {"rho_if_all_add": 0.2}, {"rho_if_all_add": 0.0}, {"rho_alone": None}, {"rho_alone": math.inf},
+    {"more": 1}, {"rho_alone": 0.09}, {"rho_if_all_add": 0.2}, {"rho_if_all_add": 0.0}, {"rho_alone": None},
+    {"rho_alone": math.inf},
 ]  # fmt: skip
 
 
@@ -270,7 +276,8 @@ def test_a_vault_keeps_the_count_and_two_processes_cannot_spend_the_same_rest(tm
 
 def test_a_check_loads_no_accountant() -> None:
     code = (
-        "import sys; from palate.client.privacy.budget import check_round; from palate.client.vault.store import MemoryStore\n"
+        "import sys; from palate.client.privacy.budget import check_round; from palate.client.vault.store "
+        "import MemoryStore\n"
         "check_round(MemoryStore(), 5.0)\n"
         "print([one for one in ('dp_accounting', 'scipy', 'torch') if one in sys.modules])"
     )

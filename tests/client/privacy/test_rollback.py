@@ -1,4 +1,5 @@
-"""What was spent stays spent: an older folder put back, an export, a new vault in place of a lost one, with and without a keyring."""
+"""What was spent stays spent: an older folder put back, an export, a new vault in place of a lost one, with
+and without a keyring."""
 
 import shutil
 from collections.abc import Iterator
@@ -332,7 +333,7 @@ def marked(home: Path) -> Iterator[Vault]:
 
 
 def test_a_note_of_a_later_version_is_one_line(marked: Vault) -> None:
-    with pytest.raises(VaultDamagedError, match="cannot read"):
+    with pytest.raises(VaultDamagedError, match="cannot be read by this version"):
         remember(marked)
 
 

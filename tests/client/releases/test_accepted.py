@@ -1,4 +1,5 @@
-"""Releases on the device: what is adopted is used, what is refused changes nothing, and what was seen is remembered."""
+"""Releases on the device: what is adopted is used, what is refused changes nothing, and what was seen is
+remembered."""
 
 import hashlib
 import os
@@ -125,14 +126,15 @@ def refused(store: MemoryStore, release: SignedRelease, key: str | None = None) 
     return caught.value
 
 
-# --- adopting -----------------------------------------------------------------------------------------------------
+# --- adopting -----------------------------------------------------------------------------------------------
 
 
 def test_without_a_release_the_shipped_encoder_is_used(store: MemoryStore) -> None:
     assert encoder_hash(own_encoder()) == encoder_hash(own_encoder(store)) == SHIPPED_HASH
     assert encoder_hash(federation_encoder()) == encoder_hash(federation_encoder(store)) == SHIPPED_HASH
     assert read_standing(MemoryStore()).to_json() == {
-        "release": 0, "hash": SHIPPED_HASH, "used": 0, "choice": None, "key": None, "release_key": None, "entries": 0,
+        "release": 0, "hash": SHIPPED_HASH, "used": 0, "choice": None, "key": None, "release_key": None,
+        "entries": 0,
         "head": None, "good_until": None, "history": [],
     }  # fmt: skip
 
@@ -159,7 +161,7 @@ def test_before_the_first_release_the_log_alone_is_accepted(store: MemoryStore) 
     assert adopt(store, FIRST).new
 
 
-# --- until when the log is good -------------------------------------------------------------------------------------
+# --- until when the log is good -----------------------------------------------------------------------------
 
 
 def at(seconds: int) -> datetime:
@@ -313,13 +315,14 @@ def test_records_that_cannot_be_read_are_one_line_and_can_be_reset(store: Memory
     assert own_encoder(store).release == 0
 
 
-# --- over the wire ------------------------------------------------------------------------------------------------
+# --- over the wire ------------------------------------------------------------------------------------------
 
 
 def test_an_offer_is_adopted_or_answered_with_a_refusal(store: MemoryStore) -> None:
     assert offer(store, encode_release(FIRST)) == Adopted(1, FIRST.log.releases[0][1].hash, True)
     for data, reason in (
-        (encode_release(FORKED), "fork"), (b"", "size"), (b"\0" * 100, "magic"), (encode_log(FIRST.log), "kind"),
+        (encode_release(FORKED), "fork"), (b"", "size"), (b"\0" * 100, "magic"),
+        (encode_log(FIRST.log), "kind"),
         (encode_release(FIRST)[:-1], "damaged"), (encode_release(make(FIRST.log, OTHER)), "signature"),
     ):  # fmt: skip
         before = content(store)
@@ -336,7 +339,7 @@ def test_a_server_cannot_introduce_itself() -> None:
     assert refusal.reason == "key"
 
 
-# --- files, the vault, the command line -----------------------------------------------------------------------------
+# --- files, the vault, the command line ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -377,7 +380,7 @@ def test_the_release_is_sealed_in_the_vault_and_moves_the_evaluator(vault: Path)
         features = np.random.default_rng(3).standard_normal((4, 216)).astype(np.float32)
         before = [one.probability for one in fitted().score(features)]
         adopt(device.vault, SECOND, key=TEXT)
-        assert own_encoder(device.vault).release == 0  # until it is tried, by whoever fits the evaluator
+        assert own_encoder(device.vault).release == 0  # until it is tried, when the evaluator is fitted
         after = [one.probability for one in fitted().score(features)]
         assert own_encoder(device.vault).release == 2
         assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 1e-6

@@ -1,4 +1,5 @@
-"""Which encoder the evaluator uses: the owner's labels decide, the owner hears of it, and the server cannot."""
+"""Which encoder the evaluator uses: the owner's labels decide, the owner hears of it, and the server
+cannot."""
 
 import ast
 import random
@@ -83,7 +84,7 @@ def settle(store: MemoryStore, labels: Sides, lines: list[str] | None = None) ->
     return settle_encoder(store, *labels, {}, (lambda line: None) if lines is None else lines.append)
 
 
-# --- the rule -------------------------------------------------------------------------------------------------------
+# --- the rule -----------------------------------------------------------------------------------------------
 
 
 def test_the_tail_of_students_t_is_that_of_the_tables() -> None:
@@ -140,7 +141,7 @@ def test_too_few_labels_adopt(labels: Sides) -> None:
     )
 
 
-# --- the choice -----------------------------------------------------------------------------------------------------
+# --- the choice ---------------------------------------------------------------------------------------------
 
 
 def test_a_release_that_does_worse_is_left_aside_and_the_owner_hears_it(
@@ -189,7 +190,7 @@ def test_other_labels_are_asked_anew_so_that_forgetting_one_is_exact(
     liked, disliked = labels
     adopt(store, released(broken()))
     assert settle(store, labels).release == 0
-    few = settle(store, (liked[:2], disliked))  # of which too few are left
+    few = settle(store, (liked[:2], disliked))  # too few of them are left
     assert few.release == 1
     assert settle(store, labels).release == 0
     other = MemoryStore()
@@ -221,14 +222,15 @@ def test_the_fit_of_the_evaluator_settles_it(tmp_path: Path, remembered_keys: No
         adopt(device.vault, FIRST, key=TEXT)
         lines: list[str] = []
         fit_evaluator_to_vault(
-            device.vault, device.comments(), device.profile(), choose_encoder=own_encoder.settle_encoder, adapt=False,
+            device.vault, device.comments(), device.profile(), choose_encoder=own_encoder.settle_encoder,
+            adapt=False,
             progress=lambda *_: None, notice=lines.append,
         )  # fmt: skip
         assert "too few" in lines[0]
         assert own_encoder.own_encoder(device.vault).release == 1
 
 
-# --- towards the server ---------------------------------------------------------------------------------------------
+# --- towards the server -------------------------------------------------------------------------------------
 
 
 def test_nothing_that_answers_a_server_can_ask_what_the_owner_uses() -> None:
@@ -341,7 +343,8 @@ def test_a_release_that_the_labels_refuse_changes_no_answer(
 
 
 def test_with_the_owners_encoder_in_its_place_the_server_would_hear_the_refusal(people: list[Person]) -> None:
-    # The positive control: had rounds asked `own_encoder`, the invitation would be declined by those who left the release aside.
+    # The positive control: had rounds asked `own_encoder`, the invitation would be declined by those who left
+    # the release aside.
     vault = people[0].device.vault
     people[0].answer(encode_release(FIRST))
     decide(vault, "before")
