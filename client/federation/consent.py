@@ -11,7 +11,7 @@ device: none is sent, because even "on battery at 12 %" is personal.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -232,28 +232,30 @@ def read_history(log: Store | Change) -> tuple[int, tuple[Event, ...]]:
 def agree(log: Store, terms: Terms, now: datetime) -> Event:
     """Write down that the person joins on these terms, and return the entry; raises what the vault raises."""
     with log.transaction() as change:
-        book, _, _ = _read_book(change)
+        book, events, dropped = _read_book(change)
         before = book.get(terms.server)
         what = "agreed" if before is None else "joined" if before == terms else "changed"
         event = Event(_stamp(now), terms.server, what, None if what == "joined" else terms)
-        _write(change, {**book, terms.server: terms}, event)
+        _write(change, {**book, terms.server: terms}, (*events, event), dropped)
     return event
 
 
 def refuse(log: Store, server: str, now: datetime) -> Event:
     """Write down that the person said no: terms agreed to before no longer hold."""
     with log.transaction() as change:
-        book = {name: terms for name, terms in _read_book(change)[0].items() if name != server}
+        book, events, dropped = _read_book(change)
+        left = {name: terms for name, terms in book.items() if name != server}
         event = Event(_stamp(now), server, "refused", None)
-        _write(change, book, event)
+        _write(change, left, (*events, event), dropped)
     return event
 
 
 def note_leaving(log: Store, server: str, now: datetime) -> Event:
     """Write down that this device left; the terms hold for the next time."""
     with log.transaction() as change:
+        book, events, dropped = _read_book(change)
         event = Event(_stamp(now), server, "left", None)
-        _write(change, _read_book(change)[0], event)
+        _write(change, book, (*events, event), dropped)
     return event
 
 
@@ -319,14 +321,13 @@ def _read_book(log: Store | Change) -> tuple[dict[str, Terms], tuple[Event, ...]
         raise VaultDamagedError("what was agreed to cannot be read by this version of Palate") from None
 
 
-def _write(change: Change, book: Mapping[str, Terms], event: Event) -> None:
-    _, events, dropped = _read_book(change)
-    kept = [*events, event]
+def _write(change: Change, book: Mapping[str, Terms], events: Sequence[Event], dropped: int) -> None:
+    """Keep the terms and the newest `KEPT` of the events; the record is sealed whole, so it is written whole."""
     content = {
         "version": _VERSION,
         "terms": [asdict(terms) for terms in book.values()],
-        "events": [asdict(one) for one in kept[-KEPT:]],
-        "dropped": dropped + max(0, len(kept) - KEPT),
+        "events": [asdict(one) for one in events[-KEPT:]],
+        "dropped": dropped + max(0, len(events) - KEPT),
     }
     change.put(CONSENT, ONLY, json.dumps(content).encode())
 
