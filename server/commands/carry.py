@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate.server.commands import console
 from palate.server.commands import keys as key_cli
 from palate.server.commands import releases as release_cli
-from palate.server.commands import shell
+from palate.server.commands.console import Home, Json
 from palate.server.commands.keys import Days
 from palate.server.commands.releases import Anyway
-from palate.server.commands.shell import Home, Json
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def prepare(
     from palate.shared.encoder import encoder_hash
     from palate.shared.releases.message import SHIPPED_HASH, card_to_json
 
-    server = shell.folder_of(home)
+    server = console.folder_of(home)
     kept = None if renew else release_cli.trained(server)
     if kept is not None:
         newest = [card.hash for card in list_releases(server.releases)][-1:] or [SHIPPED_HASH]
@@ -67,17 +67,19 @@ def prepare(
     )
     if json:
         card = card_to_json(done.card) if done.card else None
-        shell.print_json({"folder": str(folder), "card": card, "errands": list(done.errands)})
+        console.print_json({"folder": str(folder), "card": card, "errands": list(done.errands)})
         return
     if done.card is None:
-        shell.out(f"{folder} asks for more time for the log" + ("" if renew else "; nothing new was learned"))
+        console.out(
+            f"{folder} asks for more time for the log" + ("" if renew else "; nothing new was learned")
+        )
     else:
-        shell.out(f"{folder} asks for a signature on release {done.card.release}")
+        console.out(f"{folder} asks for a signature on release {done.card.release}")
         for line in release_cli.card_lines(done.card):
-            shell.out(line)
+            console.out(line)
     for name in done.errands:
-        shell.out(f"and for a {name}")
-    shell.out(f"carry it to the signing machine, and there: palate server sign {folder}")
+        console.out(f"and for a {name}")
+    console.out(f"carry it to the signing machine, and there: palate server sign {folder}")
 
 
 def sign(
@@ -97,12 +99,11 @@ def sign(
 
         palate server sign /media/stick/release
     """
-    from palate.server.releases import carrying
+    from palate.server.releases import carrying, sealed_keys
     from palate.server.releases import keys as release_keys
-    from palate.server.releases import sealed_keys as signing
 
-    files = release_keys.KeyFiles(shell.folder_of(home).home)
-    public = signing.read_public(files.release_file)
+    files = release_keys.KeyFiles(console.folder_of(home).home)
+    public = sealed_keys.read_public(files.release_file)
     if public is None:
         raise OptionError(f"there is no release key in {files.home}; make the keys with: palate server key")
     asked = carrying.read_asked(files.home, folder, public)
@@ -110,18 +111,18 @@ def sign(
         _test_again(asked, anyway=anyway)
     lines = _what_is_asked(asked)
     for line in lines:
-        shell.say(line)
+        console.say(line)
     if not yes and not typer.confirm("Sign it?", err=True):
-        shell.say("nothing was signed")
+        console.say("nothing was signed")
         raise typer.Exit(1)
     key = release_keys.current_key(files, key_cli.open_release_key(files))
     if key is None:
         raise OptionError(f"{files.release_file} is not there any more; nothing was signed")
     log = carrying.sign(files.home, folder, asked, datetime.now(UTC), key, days=days)
     if json:
-        shell.print_json(_signed_to_json(asked, log, folder))
+        console.print_json(_signed_to_json(asked, log, folder))
         return
-    shell.out(f"signed; carry {folder} back to the server, and there: palate server take {folder}")
+    console.out(f"signed; carry {folder} back to the server, and there: palate server take {folder}")
 
 
 def take(folder: Folder, yes: Yes = False, home: Home = None, json: Json = False) -> None:
@@ -135,21 +136,21 @@ def take(folder: Folder, yes: Yes = False, home: Home = None, json: Json = False
     from palate.server.releases.folder import message_path
     from palate.shared.releases.message import card_to_json, time_of, write_key
 
-    server = shell.folder_of(home)
+    server = console.folder_of(home)
     signed, first = carrying.read_signed(server.home, folder)
     text = write_key(signed.log.keys[-1].recovery)
     if first:
-        shell.say(f"this server has no log yet; from now on its releases are those of {text}")
+        console.say(f"this server has no log yet; from now on its releases are those of {text}")
         if not yes and not typer.confirm(
             "Is that what palate server key prints on your signing machine?", err=True
         ):
-            shell.say("nothing was taken")
+            console.say("nothing was taken")
             raise typer.Exit(1)
     done = carrying.take(server.home, folder, signed)
     good = time_of(done.log.statement.until)
     if json:
         card = card_to_json(done.card) if done.card else None
-        shell.print_json(
+        console.print_json(
             {
                 "card": card,
                 "entries": done.entries,
@@ -160,16 +161,16 @@ def take(folder: Folder, yes: Yes = False, home: Home = None, json: Json = False
         )
         return
     for line in done.lines:
-        shell.out(line)
+        console.out(line)
     if done.card is None:
         what = (
             f"{done.entries} change{'s' if done.entries > 1 else ''} of keys"
             if done.entries
             else "no new release"
         )
-        shell.out(f"{what}; the log is good until {good[:10]}")
+        console.out(f"{what}; the log is good until {good[:10]}")
         return
-    shell.out(f"release {done.card.release} is taken")
+    console.out(f"release {done.card.release} is taken")
     release_cli.say_how_to_adopt(done.log, str(message_path(server.releases, done.card.release)))
 
 

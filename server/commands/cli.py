@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from palate.server.commands import carry as carry_cli
+from palate.server.commands import console, run_notes
 from palate.server.commands import keys as key_cli
 from palate.server.commands import registrar as registrar_cli
 from palate.server.commands import releases as release_cli
-from palate.server.commands import run_notes, shell
-from palate.server.commands.shell import Home, Json
+from palate.server.commands.console import Home, Json
 from palate.shared.errors import FederationError, FileFormatError, OptionError
+from palate.shared.terminal import printable
 
 if TYPE_CHECKING:
     from palate.server.rounds.run import ServerFolder
@@ -76,10 +77,10 @@ def start(
 
         palate server start --host 0.0.0.0 --tls certificates --admitted-only
     """
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
 
-    folder = shell.folder_of(home)
-    address = processes.Address(
+    folder = console.folder_of(home)
+    address = deployed.Address(
         host,
         port,
         tls=_place(tls),
@@ -88,17 +89,17 @@ def start(
         key=_place(key),
         admitted_only=admitted_only,
     )
-    with shell.dots(f"starting the server on {folder.home}"):
-        server = processes.start(folder, address)
-    unfinished = processes.wanted(folder)
+    with console.dots(f"starting the server on {folder.home}"):
+        server = deployed.start(folder, address)
+    unfinished = deployed.wanted(folder)
     if json:
-        shell.print_json({**asdict(server), "home": str(folder.home), "resumed": unfinished is not None})
+        console.print_json({**asdict(server), "home": str(folder.home), "resumed": unfinished is not None})
     else:
-        shell.out(
+        console.out(
             f"the server listens at {address.near} (process {server.pid}); logs are in {folder.home / 'logs'}"
         )
         if unfinished is not None:
-            shell.out(f"the run up to round {unfinished.rounds} goes on")
+            console.out(f"the run up to round {unfinished.rounds} goes on")
     if foreground:
         _stay(folder)
 
@@ -129,34 +130,34 @@ def admit(
         palate server admit --remove "Mara's laptop"
     """
     from palate.server.front import admission
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
 
-    folder = shell.folder_of(home)
+    folder = console.folder_of(home)
     if (key is not None) + listed + bool(remove) != 1:
         raise OptionError("name a public key to admit, or take --list, or --remove NAME")
     if listed:
         found = admission.list_admitted(folder.admitted)
         if json:
-            shell.print_json({"devices": [asdict(one) for one in found]})
+            console.print_json({"devices": [asdict(one) for one in found]})
             return
         for one in found:
-            shell.out(f"{one.name or '(no name)'}  since {one.when}  {one.key[:60]}...")
+            console.out(f"{one.name or '(no name)'}  since {one.when}  {one.key[:60]}...")
         if not found:
-            shell.out("no device is admitted yet")
+            console.out("no device is admitted yet")
         return
     done = admission.dismiss(folder, remove) if remove else admission.admit(folder, cast(Path, key), name)
-    server = processes.running(folder)
+    server = deployed.running(folder)
     if server is not None:
-        processes.ask_server(server, "admit")
+        deployed.ask_server(server, "admit")
     if json:
-        shell.print_json({**asdict(done), "admitted": not remove})
+        console.print_json({**asdict(done), "admitted": not remove})
     else:
         named = f" ({done.name})" if done.name else ""
-        shell.out(
+        console.out(
             f"the device{named} may join no more" if remove else f"admitted; the device{named} may join"
         )
     if not remove and server is not None and not server.address.admitted_only:
-        shell.say("note: the server that runs takes every device; it asks for keys with --admitted-only")
+        console.say("note: the server that runs takes every device; it asks for keys with --admitted-only")
 
 
 @app.command()
@@ -213,10 +214,10 @@ def run(
         palate server run --rounds 10 --devices 20 --quorum 15
     """
     from palate.server.checkpoints import read_checkpoint
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
     from palate.server.releases.keys import KeyFiles
 
-    folder = shell.folder_of(home)
+    folder = console.folder_of(home)
     kept = read_checkpoint(folder.checkpoint)
     given = {"devices": devices, "quorum": quorum, "deadline_seconds": deadline, "wait_seconds": wait}
     wanted = _settings(
@@ -234,17 +235,17 @@ def run(
 
         peek_slot(folder.home, bytes.fromhex(wanted.privacy.registrar), wanted.rounds - rounds + 1)
     log = (
-        key_cli.lend_round_key(KeyFiles(folder.home), datetime.now(UTC))
-        if processes.running(folder)
+        key_cli.delegate_round_key(KeyFiles(folder.home), datetime.now(UTC))
+        if deployed.running(folder)
         else None
     )
-    number = processes.submit(folder, wanted)
+    number = deployed.submit(folder, wanted)
     if log is not None and (line := run_notes.nearly_over(log)):
-        shell.say(f"note: {line}")
+        console.say(f"note: {line}")
     if wanted.privacy is not None:
         run_notes.say_notes(wanted, wanted.privacy, rounds)
     if detach:
-        shell.print_json({"run": number}) if json else shell.out(
+        console.print_json({"run": number}) if json else console.out(
             f"run {number} is submitted; see palate server status"
         )
         return
@@ -252,7 +253,7 @@ def run(
     try:
         ended = _show(folder, number, before)
     except KeyboardInterrupt:
-        shell.say("the run goes on; see palate server status, or end it with palate server stop --run")
+        console.say("the run goes on; see palate server status, or end it with palate server stop --run")
         raise
     kept = read_checkpoint(folder.checkpoint)
     if ended.get("ended") != "finished":
@@ -260,16 +261,16 @@ def run(
     round_ = kept.round if kept else 0
     counted = _counted(folder, before)
     if json:
-        shell.print_json(
+        console.print_json(
             {"run": number, "round": round_, "counted": counted, "last": dict(kept.metrics) if kept else {}}
         )
     elif counted:
-        shell.out(
+        console.out(
             f"the federation stands at round {round_}; {counted} of {round_ - before} rounds moved the encoder; "
             "make a release: palate server release"
         )
     else:
-        shell.out(
+        console.out(
             f"no round had enough answers: after round {round_} the encoder is what it was, and there is nothing to release; see that "
             "devices are joined and allowed to take part, then run again"
         )
@@ -284,21 +285,21 @@ def status(home: Home = None, json: Json = False) -> None:
         palate server status --json
     """
     from palate.server.checkpoints import read_checkpoint
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
     from palate.server.releases.folder import read_log
     from palate.server.rounds.run import read_note
     from palate.shared.releases.message import time_of
 
-    folder = shell.folder_of(home)
-    server = processes.running(folder)
+    folder = console.folder_of(home)
+    server = deployed.running(folder)
     kept = read_checkpoint(folder.checkpoint)
-    wanted = processes.wanted(folder)
+    wanted = deployed.wanted(folder)
     log = read_log(folder.releases)
     releases = [card.release for _, card in log.releases] if log else []
     found: dict[str, Any] = {
         "home": str(folder.home),
         "running": server is not None,
-        "healthy": server is not None and processes.healthy(server),
+        "healthy": server is not None and deployed.healthy(server),
         "address": server.address.near if server else None,
         "pid": server.pid if server else None,
         "round": kept.round if kept else 0,
@@ -310,30 +311,30 @@ def status(home: Home = None, json: Json = False) -> None:
         "good_until": time_of(log.statement.until) if log else None,
     }
     if json:
-        shell.print_json(found)
+        console.print_json(found)
         return
-    shell.out(
+    console.out(
         f"the server listens at {found['address']} (process {found['pid']})"
         if server
         else "no server runs here"
     )
-    shell.out(
+    console.out(
         f"the federation stands at round {found['round']}; releases: {', '.join(map(str, releases)) or 'none yet'}"
     )
     if log is not None and (line := run_notes.nearly_over(log)):
-        shell.out(line)
+        console.out(line)
     if wanted:
-        shell.out(
+        console.out(
             f"a run up to round {wanted.rounds} is {'at work' if server else 'to be taken up at the next start'}"
         )
     if kept and kept.metrics:
         refused = ", ".join(f"{count} {reason}" for reason, count in kept.metrics["refused"].items())
-        shell.out(
+        console.out(
             f"the last round used {kept.metrics['used']} updates of {kept.metrics['asked']} devices"
             + (f" ({refused})" if refused else "")
         )
     if found["ended"].get("ended") == "failed":
-        shell.out(f"the last run ended: {found['ended']['reason']}")
+        console.out(f"the last run ended: {found['ended']['reason']}")
 
 
 app.command()(registrar_cli.certify)
@@ -365,11 +366,11 @@ def curves(
     from palate.server.metrics import write_curves
 
     place = folder.expanduser().resolve()
-    rounds = write_curves(shell.folder_of(home).rounds, place)
+    rounds = write_curves(console.folder_of(home).rounds, place)
     if json:
-        shell.print_json({"rounds": rounds, "folder": str(place)})
+        console.print_json({"rounds": rounds, "folder": str(place)})
     else:
-        shell.out(
+        console.out(
             f"{place} holds the curves of {rounds} rounds; look at them with: tensorboard --logdir {place}"
         )
 
@@ -386,15 +387,15 @@ def stop(
 
         palate server stop
     """
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
 
-    folder = shell.folder_of(home)
-    done = processes.drop_run(folder) if run else processes.stop(folder)
+    folder = console.folder_of(home)
+    done = deployed.drop_run(folder) if run else deployed.stop(folder)
     what = "run" if run else "server"
     if json:
-        shell.print_json({"stopped": done})
+        console.print_json({"stopped": done})
     else:
-        shell.out(f"the {what} is stopped" if done else f"there is no {what} to stop")
+        console.out(f"the {what} is stopped" if done else f"there is no {what} to stop")
 
 
 def _place(path: Path | None) -> str:
@@ -438,24 +439,24 @@ def _show(folder: ServerFolder, number: str, before: int) -> dict[str, Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from palate.server.metrics import read_metrics
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
 
-    console = Console(file=sys.stderr, highlight=False)
+    terminal = Console(file=sys.stderr, highlight=False)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bars = Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
     shown = before
     with bars:
         bar = bars.add_task("waiting for the run to start", total=None)
-        for now in processes.follow(folder, number):
+        for now in deployed.follow(folder, number):
             for line in read_metrics(folder.rounds):
                 if line["round"] > shown:
                     shown = line["round"]
-                    console.print(_round_line(line), markup=False)
+                    terminal.print(printable(_round_line(line)), markup=False)
             if "ended" in now:
                 return now
             words = (
@@ -476,18 +477,18 @@ def _round_line(metrics: dict[str, Any]) -> str:
 
 def _stay(folder: ServerFolder) -> None:
     """Wait until the server ends; Ctrl-C and SIGTERM end it."""
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
 
     def leave(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, leave)
     try:
-        while (server := processes.running(folder)) is not None:
+        while (server := deployed.running(folder)) is not None:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(server.pid, os.WNOHANG)
             time.sleep(0.5)
     except KeyboardInterrupt:
-        processes.stop(folder)
+        deployed.stop(folder)
         raise
     raise FederationError("the server ended; start it again and the run goes on")

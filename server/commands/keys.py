@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palate.server.commands import shell
-from palate.server.commands.shell import Home, Json
+from palate.server.commands import console
+from palate.server.commands.console import Home, Json
 from palate.shared.errors import OptionError, WrongPassphraseError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def key(
 
     if renew and (rotate or rotate_recovery):
         raise OptionError("a change of keys renews the log too; leave --renew away")
-    files = release_keys.KeyFiles(shell.folder_of(home).home, recovery)
+    files = release_keys.KeyFiles(console.folder_of(home).home, recovery)
     before, now = read_log(files.releases), datetime.now(UTC)
     made = before is None
     if rotate or rotate_recovery:
@@ -96,7 +96,7 @@ def key(
         log = before or make_keys(files, now, unsealed=unsealed, days=days)
     text = write_key(log.keys[-1].recovery)
     if json:
-        shell.print_json(
+        console.print_json(
             {
                 "key": text,
                 "release_key": write_key(log.keys[-1].release),
@@ -108,73 +108,72 @@ def key(
         )
         return
     if rotate:
-        shell.say(
+        console.say(
             f"a new release key is in {files.release_file}; devices follow at their next release or round"
         )
     if rotate_recovery:
-        shell.say(
+        console.say(
             f"a new recovery key is in {files.recovery_file}; move it off this machine, and give people the new text"
         )
     if renew:
-        shell.say(f"the log of releases is good until {time_of(log.statement.until)[:10]}")
-    shell.out(text)
+        console.say(f"the log of releases is good until {time_of(log.statement.until)[:10]}")
+    console.out(text)
 
 
-def lend_round_key(files: KeyFiles, now: datetime) -> ReleaseLog:
+def delegate_round_key(files: KeyFiles, now: datetime) -> ReleaseLog:
     """See that the round key may invite devices before a run, with the passphrase of the release key where it takes one.
 
     The first time both keys are made. A right that ends within half its time and cannot be renewed here is said, and holds up
     nothing. Return the log. Raises OptionError or WrongPassphraseError where the round key may not invite.
     """
     from palate.server.releases import keys as release_keys
-    from palate.server.releases import round_key as inviting
-    from palate.server.releases import sealed_keys as signing
+    from palate.server.releases import round_key, sealed_keys
     from palate.server.releases.folder import read_log
     from palate.shared.delegation import decode_delegation
 
     log = read_log(files.releases)
     if log is None:
-        if signing.is_sealed(files.release_file) is None and _nobody_to_ask():
+        if sealed_keys.is_sealed(files.release_file) is None and _nobody_to_ask():
             raise OptionError(
                 "devices follow only invitations that a release key lets this server sign, and there is none yet: make one with palate "
                 "server key, here, or on another machine, and carry a folder there: palate server prepare FOLDER"
             )
         log = make_keys(files, now, unsealed=False, days=90)
-    if inviting.needs_delegation(files.home, now):
-        found = inviting.read_delegations(files.home, now)
+    if round_key.needs_delegation(files.home, now):
+        found = round_key.read_delegations(files.home, now)
         try:
             key = release_keys.current_key(files, open_release_key(files))
         except (OptionError, WrongPassphraseError) as error:
-            if not found or signing.passphrase_given() is not None:
+            if not found or sealed_keys.passphrase_given() is not None:
                 raise
             until = datetime.fromtimestamp(decode_delegation(found[0]).expires, UTC)
-            shell.say(f"note: this server may invite devices until {until.date()}; to renew that: {error}")
+            console.say(f"note: this server may invite devices until {until.date()}; to renew that: {error}")
             return log
         if key is not None:
-            inviting.lend(files.home, key, now)
+            round_key.delegate(files.home, key, now)
     return log
 
 
 def _nobody_to_ask() -> bool:
     """Say whether a new key's passphrase is neither in the environment nor to be had on a terminal."""
-    from palate.server.releases import sealed_keys as signing
+    from palate.server.releases import sealed_keys
 
-    return signing.passphrase_given() is None and not sys.stdin.isatty()
+    return sealed_keys.passphrase_given() is None and not sys.stdin.isatty()
 
 
 def make_keys(files: KeyFiles, now: datetime, *, unsealed: bool, days: int) -> ReleaseLog:
     """Make the keys and the log, and say what to do with them."""
-    from palate.server.releases import sealed_keys as signing
+    from palate.server.releases import sealed_keys
     from palate.server.releases.keys import begin_log
 
     log = begin_log(files, now, passphrases_for(files, unsealed=unsealed), days=days)
-    shell.say(f"a new release key is in {files.release_file}; keep a copy of that file, and keep it secret")
-    shell.say(
+    console.say(f"a new release key is in {files.release_file}; keep a copy of that file, and keep it secret")
+    console.say(
         f"a new recovery key is in {files.recovery_file}: move it off this machine; it is needed only when the release key is "
         "lost or stolen"
     )
-    if not signing.is_sealed(files.release_file):
-        shell.say(
+    if not sealed_keys.is_sealed(files.release_file):
+        console.say(
             "warning: both keys are unsealed: whoever reads these files can sign releases for every device that follows this server"
         )
     return log
@@ -186,15 +185,15 @@ def passphrases_for(files: KeyFiles, *, unsealed: bool, release: bool = True) ->
     Raises OptionError where a new key would lie unsealed without `--unsealed`. `release` says that the release key there is will be
     opened, and not replaced.
     """
-    from palate.server.releases import sealed_keys as signing
+    from palate.server.releases import sealed_keys
     from palate.server.releases.keys import Passphrases
 
     given = {
-        files.release_file: signing.passphrase_given(),
-        files.recovery_file: signing.recovery_passphrase_given(),
+        files.release_file: sealed_keys.passphrase_given(),
+        files.recovery_file: sealed_keys.recovery_passphrase_given(),
     }
     for path, names in ((files.release_file, "release"), (files.recovery_file, "recovery")):
-        sealed = signing.is_sealed(path)
+        sealed = sealed_keys.is_sealed(path)
         if sealed and (release or path == files.recovery_file) and given[path] is None:
             given[path] = _ask(f"passphrase of the {names} key {path}", new=False)
     if not unsealed and None in given.values():
@@ -212,10 +211,10 @@ def passphrases_for(files: KeyFiles, *, unsealed: bool, release: bool = True) ->
 
 def open_release_key(files: KeyFiles) -> str | None:
     """Return what opens the release key, asked for on a terminal where it is sealed and the environment holds nothing."""
-    from palate.server.releases import sealed_keys as signing
+    from palate.server.releases import sealed_keys
 
-    given = signing.passphrase_given()
-    if given is None and signing.is_sealed(files.release_file):
+    given = sealed_keys.passphrase_given()
+    if given is None and sealed_keys.is_sealed(files.release_file):
         return _ask(f"passphrase of the release key {files.release_file}", new=False)
     return given
 

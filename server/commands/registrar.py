@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palate.server.commands import shell
-from palate.server.commands.shell import Home, Json
+from palate.server.commands import console
+from palate.server.commands.console import Home, Json
 from palate.shared.checks import is_hex
 from palate.shared.errors import MaskError, OptionError
 
@@ -60,7 +60,7 @@ def certify(
 
         palate server certify wren.request -o wren.answer
     """
-    folder, text = shell.folder_of(home), device.strip().lower()
+    folder, text = console.folder_of(home), device.strip().lower()
     if is_hex(text):
         _register(folder, text, withdraw, json)
     elif withdraw or not Path(device).expanduser().is_file():
@@ -101,7 +101,7 @@ def slots(
     from palate.server.registrar import slots_folder, take_slot_keys
     from palate.shared.releases.message import read_key, write_key
 
-    folder = shell.folder_of(home)
+    folder = console.folder_of(home)
     if take is not None:
         data = _read(take)
         keys = take_slot_keys(folder.home, data, None if registrar is None else read_key(registrar))
@@ -117,11 +117,11 @@ def slots(
         "registrar": write_key(keys.registrar),
     }
     if json:
-        shell.print_json(found)
+        console.print_json(found)
         return
-    shell.out(f"slots {keys.first} to {keys.last}, in {path}")
-    shell.out(f"hash, for comparing: {keys.hash.hex()}")
-    shell.out(f"registrar:           {found['registrar']}")
+    console.out(f"slots {keys.first} to {keys.last}, in {path}")
+    console.out(f"hash, for comparing: {keys.hash.hex()}")
+    console.out(f"registrar:           {found['registrar']}")
 
 
 def registrar_path(folder: ServerFolder) -> Path:
@@ -131,22 +131,22 @@ def registrar_path(folder: ServerFolder) -> Path:
 
 def registrar_of(folder: ServerFolder) -> str:
     """Return the registrar's public key in 64 hexadecimal digits, empty where there is none."""
-    from palate.server.releases import sealed_keys as signing
+    from palate.server.releases import sealed_keys
 
-    public = signing.read_public(registrar_path(folder))
+    public = sealed_keys.read_public(registrar_path(folder))
     return "" if public is None else public.hex()
 
 
 def _open(folder: ServerFolder) -> Registrar:
     """The registrar of a folder; its key is made if there is none."""
     from palate.server.registrar import Registrar
-    from palate.server.releases import sealed_keys as signing
+    from palate.server.releases import sealed_keys
 
-    path, passphrase = registrar_path(folder), signing.passphrase_given()
-    key = signing.read_key(path, passphrase)
+    path, passphrase = registrar_path(folder), sealed_keys.passphrase_given()
+    key = sealed_keys.read_key(path, passphrase)
     if key is None:
-        key = signing.make_key(path, passphrase)
-        shell.say(f"a new registrar key is in {path}; keep a copy of that file, and keep it secret")
+        key = sealed_keys.make_key(path, passphrase)
+        console.say(f"a new registrar key is in {path}; keep a copy of that file, and keep it secret")
     return Registrar(folder.home, key)
 
 
@@ -163,10 +163,10 @@ def _register(folder: ServerFolder, text: str, withdraw: bool, json: bool) -> No
     change(bytes.fromhex(text))
     public = write_key(registrar.public)
     if json:
-        shell.print_json({"identity": text, "registered": not withdraw, "registrar": public})
+        console.print_json({"identity": text, "registered": not withdraw, "registrar": public})
         return
-    shell.out(f"{'withdrawn' if withdraw else 'registered'}: {text}")
-    shell.out(f"registrar:  {public}")
+    console.out(f"{'withdrawn' if withdraw else 'registered'}: {text}")
+    console.out(f"registrar:  {public}")
 
 
 def _answer(folder: ServerFolder, request: Path, output: Path | None, json: bool) -> None:
@@ -178,10 +178,10 @@ def _answer(folder: ServerFolder, request: Path, output: Path | None, json: bool
     write_atomically(place, answer, consequence="ask again for the same answer")
     found = {"identity": identity.hex(), "first": slots[0], "last": slots[-1], "file": str(place)}
     if json:
-        shell.print_json(found)
+        console.print_json(found)
         return
-    shell.out(f"certified for slots {slots[0]} to {slots[-1]}: {identity.hex()}")
-    shell.out(f"answer: {place}")
+    console.out(f"certified for slots {slots[0]} to {slots[-1]}: {identity.hex()}")
+    console.out(f"answer: {place}")
 
 
 def _read(path: Path) -> bytes:

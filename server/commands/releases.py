@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate.server.commands import console
 from palate.server.commands import keys as key_cli
-from palate.server.commands import shell
+from palate.server.commands.console import Home, Json
 from palate.server.commands.keys import Days
-from palate.server.commands.shell import Home, Json
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ def privacy(home: Home = None, json: Json = False) -> None:
     """
     from palate.server.ledger.ledger import read_spent
 
-    folder = shell.folder_of(home)
+    folder = console.folder_of(home)
     if not folder.ledger.exists():
         raise OptionError(f"no round with noise was run in {folder.home} yet, so there is no privacy ledger")
     spent = read_spent(folder.ledger)
     if json:
-        shell.print_json(spent.to_json())
+        console.print_json(spent.to_json())
         return
     for line in spent.describe():
-        shell.out(line)
+        console.out(line)
 
 
 def release(anyway: Anyway = False, days: Days = 90, home: Home = None, json: Json = False) -> None:
@@ -61,11 +61,11 @@ def release(anyway: Anyway = False, days: Days = 90, home: Home = None, json: Js
     """
     from palate.server.releases import folder as releases
     from palate.server.releases import keys as release_keys
-    from palate.server.releases import round_key as inviting
+    from palate.server.releases import round_key
     from palate.server.releases.figures import spent_for_card
     from palate.shared.releases.message import write_key
 
-    folder = shell.folder_of(home)
+    folder = console.folder_of(home)
     kept = trained(folder)
     files, now = release_keys.KeyFiles(folder.home), datetime.now(UTC)
     log = releases.read_log(files.releases) or key_cli.make_keys(files, now, unsealed=False, days=days)
@@ -82,17 +82,17 @@ def release(anyway: Anyway = False, days: Days = 90, home: Home = None, json: Js
         days=days,
     )
     log = releases.read_log(files.releases) or log
-    inviting.lend(folder.home, key, now)
+    round_key.delegate(folder.home, key, now)
     file, message = (
         name(folder.releases, card.release) for name in (releases.release_path, releases.message_path)
     )
     if json:
         text = write_key(log.keys[-1].recovery)
-        shell.print_json({**card_of(card, log), "file": str(file), "message": str(message), "key": text})
+        console.print_json({**card_of(card, log), "file": str(file), "message": str(message), "key": text})
         return
-    shell.out(f"release {card.release} is {file}")
+    console.out(f"release {card.release} is {file}")
     for line in card_lines(card):
-        shell.out(line)
+        console.out(line)
     say_how_to_adopt(log, str(message))
 
 
@@ -117,7 +117,7 @@ def tested(folder: ServerFolder, kept: Checkpoint, *, anyway: bool) -> Acceptanc
 
     if encoder_hash(kept.encoder) in [card.hash for card in list_releases(folder.releases)][-1:]:
         return None
-    with shell.dots("testing the encoder on public pictures"):
+    with console.dots("testing the encoder on public pictures"):
         return release_figures.accept(
             newest_encoder(folder.releases), kept.encoder, kept.memory, anyway=anyway
         )
@@ -147,9 +147,9 @@ def say_how_to_adopt(log: ReleaseLog, message: str) -> None:
     """Print what the owner of a device types, and until when."""
     from palate.shared.releases.message import time_of, write_key
 
-    shell.out(
+    console.out(
         f"devices take it over with: palate release adopt {message} --key {write_key(log.keys[-1].recovery)}"
     )
-    shell.out(
+    console.out(
         f"the log is good until {time_of(log.statement.until)[:10]}; a newer release or palate server key --renew makes it longer"
     )

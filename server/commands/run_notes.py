@@ -10,8 +10,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from palate.server.commands import console
 from palate.server.commands import registrar as registrar_cli
-from palate.server.commands import shell
 from palate.shared.accounting import Budget
 from palate.shared.errors import OptionError
 
@@ -31,11 +31,11 @@ DROWNED = 2.0
 
 def count_on(folder: ServerFolder, privacy: Privacy) -> Privacy:
     """Return the settings with who vouches for devices, and with the part of them that is counted on to add noise."""
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
     from palate.shared.sum_noise import VOUCHED_SHARE
 
     privacy = replace(privacy, registrar=privacy.registrar or registrar_cli.registrar_of(folder))
-    server = processes.running(folder)
+    server = deployed.running(folder)
     if privacy.registrar:
         return privacy
     if server is not None and server.address.admitted_only:
@@ -55,24 +55,24 @@ def say_notes(settings: RunSettings, privacy: Privacy, rounds: int) -> None:
 
     sure = sum_that_is_sure(privacy, settings.devices, settings.quorum)
     if sure < USUAL_LEAST:
-        shell.say(
+        console.say(
             f"note: with {settings.devices} devices and a quorum of {settings.quorum} only sums of {sure} are sure; devices refuse "
             f"below {USUAL_LEAST} unless they joined with --least-devices {max(2, sure)}"
         )
     if privacy.plan is not None:
         most = privacy.plan.separation * settings.quorum
-        shell.say(
+        console.say(
             f"note: a device that was in a sum rests until {privacy.plan.separation} sums later, so it takes about {most:,} devices "
             "to go on without a break"
         )
         if not privacy.noise_multiplier:
-            shell.say(
+            console.say(
                 "note: with a noise_multiplier of 0 beside the plan the devices add no noise, and this server sees sums without any; "
                 "devices refuse that unless their owners allowed rounds that nothing protects"
             )
     alone = privacy.counted_share == 0 and privacy.noise_multiplier > 0
     if alone:
-        shell.say(
+        console.say(
             "note: nobody vouches for the devices, so any of them may be made up, and each adds noise enough for itself alone; "
             "with palate server certify, or --admitted-only, half of them are counted on, and far less noise does"
         )
@@ -81,7 +81,7 @@ def say_notes(settings: RunSettings, privacy: Privacy, rounds: int) -> None:
     if times > DROWNED:
         known = replace(privacy, honest_share=VOUCHED_SHARE) if alone else privacy
         enough = enough_devices(known, DROWNED, settings.least / settings.devices)
-        shell.say(
+        console.say(
             f"note: with {settings.devices} devices the noise of a round is {times:.0f} times as long as one device's longest change, "
             f"so little will be learned; from about {enough:,} {'vouched-for ' if alone else ''}devices a round on it is worth the while"
         )
@@ -101,12 +101,12 @@ def _say_what_budgets_hold(settings: RunSettings, privacy: Privacy, rounds: int,
         more = "a higher noise_multiplier"
         if privacy.counted_share and not privacy.registrar:
             more = "a registrar, without which a device counts its own noise alone,"
-        shell.say(
+        console.say(
             f"note: the budget that devices usually join with, epsilon {USUAL_BUDGET.epsilon:g}, {held}; with {more} it holds more"
         )
     ours = rounds_by_rho(Budget(privacy.epsilon, privacy.delta), privacy.noise_multiplier)
     if privacy.plan is None and privacy.sampling == "fixed" and ours < rounds:
-        shell.say(
+        console.say(
             f"note: the budget of this server, epsilon {privacy.epsilon:g}, holds about {ours:,} rounds like these in all, and then ends "
             "the run"
         )

@@ -30,7 +30,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.server.checkpoints import Checkpoint
-from palate.server.releases import round_key as inviting
+from palate.server.releases import round_key
 from palate.server.releases.errand import Errand
 from palate.server.releases.folder import (
     keep_message,
@@ -65,7 +65,7 @@ MOST_ERRAND_BYTES: Final = 100_000
 _CONSEQUENCE = "the folder cannot be carried like this"
 
 
-ERRANDS: tuple[Errand, ...] = (inviting.ERRAND,)
+ERRANDS: tuple[Errand, ...] = (round_key.ERRAND,)
 """What is carried beside releases."""
 
 

@@ -4,7 +4,7 @@ Where it stands in the flow: `federation` signs every invitation and task of a r
 release key, which the log names that they follow, speaks for it (`shared.delegation`). The round key is made here and never leaves the server's
 folder; the release key signs its delegation whenever it is at hand:
 
-    round.key           the round key, in the form of `signing`, not sealed: its owner's alone (mode 600)
+    round.key           the round key, in the form of `sealed_keys`, not sealed: its owner's alone (mode 600)
     round.delegations   what release keys said of it, one after the other, as `shared.delegation` writes them
 
 The release key is at hand when `palate server run` or `release` was given its passphrase, and always where it lies here unsealed. Where
@@ -22,7 +22,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.server.releases import sealed_keys as signing
+from palate.server.releases import sealed_keys
 from palate.server.releases.errand import Errand
 from palate.server.releases.folder import read_log
 from palate.server.releases.keys import KeyFiles, Passphrases, begin_log, current_key
@@ -50,9 +50,9 @@ def not_signed(message: bytes) -> bytes:
 
 
 def round_key(home: Path) -> Ed25519PrivateKey:
-    """Return the round key of a server's folder, made at the first call; raises what `signing` raises."""
+    """Return the round key of a server's folder, made at the first call; raises what `sealed_keys` raises."""
     path = home / ROUND_KEY
-    return signing.read_key(path, None) or signing.make_key(path, None)
+    return sealed_keys.read_key(path, None) or sealed_keys.make_key(path, None)
 
 
 def round_public(home: Path) -> bytes:
@@ -101,7 +101,7 @@ def add_delegation(home: Path, delegation: bytes, now: datetime) -> None:
     write_atomically(home / DELEGATIONS, kept, consequence="the delegation was not kept")
 
 
-def lend(home: Path, release_key: Ed25519PrivateKey, now: datetime) -> None:
+def delegate(home: Path, release_key: Ed25519PrivateKey, now: datetime) -> None:
     """Have the release key lend the round key the right to invite, unless it did so in the first half of that right's time."""
     public, half = release_key.public_key().public_bytes_raw(), (now + VALID / 2).timestamp()
     found = [decode_delegation(one) for one in read_delegations(home, now)]
@@ -121,13 +121,15 @@ def lend_if_open(home: Path, now: datetime) -> None:
     So rounds in one process, and tests, need nothing else; `palate server run` makes keys with its owner, sealed, before a run.
     """
     files = KeyFiles(home)
-    nobody = read_log(files.releases) is None and signing.is_sealed(files.release_file) is None
+    nobody = read_log(files.releases) is None and sealed_keys.is_sealed(files.release_file) is None
     if nobody and not (home / DELEGATIONS).exists():
-        begin_log(files, now, Passphrases(signing.passphrase_given(), signing.recovery_passphrase_given()))
+        begin_log(
+            files, now, Passphrases(sealed_keys.passphrase_given(), sealed_keys.recovery_passphrase_given())
+        )
     with contextlib.suppress(WrongPassphraseError, OptionError):
-        key = current_key(files, signing.passphrase_given())
+        key = current_key(files, sealed_keys.passphrase_given())
         if key is not None:
-            lend(home, key, now)
+            delegate(home, key, now)
 
 
 def signer(home: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Sign:
@@ -145,7 +147,7 @@ def signer(home: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
         if not found:
             raise FederationError(
                 f"the round key in {home} may not invite devices, or no longer: the release key must say so; give its passphrase "
-                f"in {signing.PASSPHRASE_VARIABLE} to `palate server run`, or carry a folder to where it lies: palate server prepare"
+                f"in {sealed_keys.PASSPHRASE_VARIABLE} to `palate server run`, or carry a folder to where it lies: palate server prepare"
             )
         return found
 

@@ -82,7 +82,7 @@ def run_rounds(
 
     `spend` is asked before each masked round, and ends the run where the budget does; `noise` is the noise plan of settings that
     hold one, and ends the run with its last step. `release` is the encoder that devices have installed, against which masked
-    rounds write theirs (by default the one that ships with Palate), `sign` signs what devices are asked (`inviting`), and `offered`
+    rounds write theirs (by default the one that ships with Palate), `sign` signs what devices are asked (`round_key`), and `offered`
     are the bytes of the newest signed release, sent once to every device. `slots` gives each masked round its slot. Raises
     FederationError, in one line, when too few devices connect in time or too many rounds in a row had no quorum, and what `spend`,
     `noise`, `sign` and `slots` raise.

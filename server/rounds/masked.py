@@ -27,10 +27,10 @@ from palate.server.releases.round_key import Sign, not_signed
 from palate.server.rounds.exchange import Collected, Exchange, Now, Tell
 from palate.server.rounds.slots import Slots, slots_by_round
 from palate.server.secure_sum.groups import make_groups
-from palate.server.secure_sum.masking import MaskedSum, Messages, Refused
 from palate.server.secure_sum.privacy import Privacy, mask_settings
 from palate.server.secure_sum.sampling import SEED_BYTES, poisson_cohort
 from palate.server.secure_sum.sums import believe
+from palate.server.secure_sum.unmasking import MaskedSum, Messages, Refused
 from palate.server.settings import RunSettings
 from palate.shared.coding import decode_model, encode_model, sensitivity_of
 from palate.shared.encoder import EncoderWeights, encoder_hash, unflatten

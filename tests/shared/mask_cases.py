@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from palate.client.federation.masked_round import MaskedRound, MaskRules
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.secure_sum.messages import Invitation, encode_invitation
 from palate.shared.update import LocalSettings

@@ -15,10 +15,9 @@ from typer.testing import CliRunner
 from palate.client.commands.cli import app
 from palate.client.releases.accepted import adopt, read_source
 from palate.client.vault.store import MemoryStore
-from palate.server.releases import carrying
+from palate.server.releases import carrying, sealed_keys
 from palate.server.releases import figures as release_figures
 from palate.server.releases import folder as releases
-from palate.server.releases import sealed_keys as signing
 from palate.server.releases.carrying import Errand
 from palate.server.releases.folder import list_releases, message_path, newest_message, release_path
 from palate.shared.encoder import EncoderWeights, encoder_to_bytes
@@ -353,12 +352,12 @@ def errand(taken: list[bytes], public: bytes) -> Errand:
 
 
 def test_the_folder_carries_other_requests_and_their_answers(machines: Machines) -> None:
-    public = signing.read_public(machines.signer / "release.key")
+    public = sealed_keys.read_public(machines.signer / "release.key")
     assert public is not None
     taken: list[bytes] = []
     errands = (errand(taken, public),)
     (machines.server / "words").write_bytes(b"a round key")
-    key = signing.read_key(machines.signer / "release.key", "correct horse")
+    key = sealed_keys.read_key(machines.signer / "release.key", "correct horse")
     assert key is not None
     for checkpoint in (None, state(1)):
         done = carrying.prepare(machines.server, machines.folder, checkpoint, NOW, errands=errands)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from palate.client.federation.masked_round import MaskedRound, MaskRules
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.errors import MaskError
 from palate.shared.secure_sum import masks
 from palate.shared.secure_sum import messages as wire
