@@ -1,17 +1,19 @@
 """Writes files so that a kill, a power cut or a full disk leaves the old or the new content, never a mixture.
 
-The device's sealed store and the server's folder do all their writing through these few functions. The order of things is
-the argument: data is written to a new file and forced to the disk *before* a rename makes it visible, and the folder is forced
-to the disk *after* it (Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014, shows what goes wrong otherwise).
-The tests record the calls made here and replay every crash that they allow.
+The device's sealed store and the server's folder do all their writing through these few functions. The order
+of things is the argument: data is written to a new file and forced to the disk *before* a rename makes it
+visible, and the folder is forced to the disk *after* it (Pillai et al., "All File Systems Are Not Created
+Equal", OSDI 2014, shows what goes wrong otherwise). The tests record the calls made here and replay every
+crash that they allow.
 
-**A folder that others may write in.** The new file has a random name, is opened only if nothing of that name is there, and no
-link is followed, neither here nor where a file is read, locked or overwritten; so nobody can put a link in our way that leads
-our bytes, or our zeros, into another file (CWE-59, CWE-377). What a killed writer leaves is removed by a later one.
-`make_private` takes the folder back from others. Windows has neither links that anybody may make nor modes: there this is void.
+**A folder that others may write in.** The new file has a random name, is opened only if nothing of that name
+is there, and no link is followed, neither here nor where a file is read, locked or overwritten; so nobody can
+put a link in our way that leads our bytes, or our zeros, into another file (CWE-59, CWE-377). What a killed
+writer leaves is removed by a later one. `make_private` takes the folder back from others. Windows has neither
+links that anybody may make nor modes: there this is void.
 
-A lock of the operating system (`flock` on POSIX, `msvcrt` on Windows) keeps two writers apart; it is released when its
-holder dies, so there is no stale lock to remove by hand.
+A lock of the operating system (`flock` on POSIX, `msvcrt` on Windows) keeps two writers apart; it is released
+when its holder dies, so there is no stale lock to remove by hand.
 """
 
 # The calls of `os` are spelled out because their order, and each single one, is what is tested.
@@ -54,9 +56,10 @@ def create_file(path: Path) -> int:
 
 
 def write_file(path: Path, data: bytes, *, lasting: bool = True) -> None:
-    """Write a new file as `create_file` opens it and, if it is to be `lasting`, force its content to the disk.
+    """Write a new file as `create_file` opens it; if it is to be `lasting`, force its content to the disk.
 
-    The name itself is not durable before `sync_folder`. A file that could not be written whole is removed again.
+    The name itself is not durable before `sync_folder`. A file that could not be written whole is removed
+    again.
     """
     descriptor = create_file(path)
     try:
@@ -78,7 +81,10 @@ def name_beside(path: Path) -> Path:
 
 
 def write_beside(path: Path, data: bytes, *, lasting: bool = True) -> Path:
-    """Write what is to take the place of `path` beside it, under a random name, and return where; raises `OSError`."""
+    """Write what is to take the place of `path` beside it, under a random name, and return where.
+
+    Raises `OSError`.
+    """
     beside = name_beside(path)
     write_file(beside, data, lasting=lasting)
     return beside
@@ -89,8 +95,9 @@ def write_atomically(
 ) -> None:
     """Give `path` new content in one step: beside it, forced to the disk, renamed over it, folder forced too.
 
-    What is for looking at only need not be `lasting`; then nothing is forced. With a `consequence` the folder is made if it is
-    not there, and what the operating system refuses is a `StorageError` that ends with it; without, `OSError` is raised.
+    What is for looking at only need not be `lasting`; then nothing is forced. With a `consequence` the folder
+    is made if it is not there, and what the operating system refuses is a `StorageError` that ends with it;
+    without, `OSError` is raised.
     """
     try:
         if consequence is not None:
@@ -112,7 +119,10 @@ def write_atomically(
 
 
 def clear_beside(path: Path, least_seconds: float = 0.0) -> None:
-    """Remove what killed writers left beside `path`, of at least this age; whoever holds the writers' lock may ask for all."""
+    """Remove what killed writers left beside `path`, of at least this age.
+
+    Whoever holds the writers' lock may ask for all.
+    """
     with contextlib.suppress(OSError), os.scandir(path.parent) as folder:
         for item in folder:
             left = item.name.startswith(path.name) and _BESIDE.fullmatch(item.name[len(path.name) :])
@@ -145,10 +155,13 @@ def make_folder(path: Path) -> None:
 
 
 def make_private(path: Path, *, ours: bool = False, through_link: bool = False) -> tuple[int, int] | None:
-    """Take from others what they may do with a folder or file; return the mode before and after, None if it was private.
+    """Take from others what they may do with a folder or file.
 
-    A disk without modes keeps the one that it shows. Raises `OSError` for what is another user's, who could undo it (root may use
-    such a thing, unless it is to be `ours`), and for a link, unless its target is meant.
+    Return the mode before and after, None if it was private.
+
+    A disk without modes keeps the one that it shows. Raises `OSError` for what is another user's, who could
+    undo it (root may use such a thing, unless it is to be `ours`), and for a link, unless its target is
+    meant.
     """
     if sys.platform == "win32":
         return None
@@ -196,9 +209,9 @@ def sync_folder(path: Path) -> None:
 def holding(path: Path) -> Iterator[Callable[[], None]]:
     """Hold the file that has this name now, and give a function that overwrites it with zeros.
 
-    Used around a rename: the old file loses its name by it, and its bytes would stay on the disk until something else
-    needs the room. Best effort: disks that write elsewhere (flash, copy-on-write) keep the old bytes, and Windows,
-    which does not rename over a file that is held, does nothing here.
+    Used around a rename: the old file loses its name by it, and its bytes would stay on the disk until
+    something else needs the room. Best effort: disks that write elsewhere (flash, copy-on-write) keep the old
+    bytes, and Windows, which does not rename over a file that is held, does nothing here.
     """
     if sys.platform == "win32":
         yield lambda: None
@@ -216,7 +229,10 @@ def holding(path: Path) -> Iterator[Callable[[], None]]:
 
 
 def read_file(path: Path, limit_bytes: int) -> bytes:
-    """Read a regular file of at most `limit_bytes`; raises `OSError`, `EFBIG` for a longer one, `ELOOP` for a link."""
+    """Read a regular file of at most `limit_bytes`.
+
+    Raises `OSError`, `EFBIG` for a longer one, `ELOOP` for a link.
+    """
     descriptor = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT | _BINARY)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

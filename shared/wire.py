@@ -4,15 +4,17 @@
             | steps 4 | learning rate 8 | proximal 8 | query share 8 | alignment 8 | tensors | checksum 4
     update  magic "PALATE" | kind 2 | version 1 | shapes 32 | base 32 | round 4 | tensors | checksum 4
 
-Numbers are little endian, whole ones unsigned, others IEEE 754 of 8 bytes. `shapes` is `encoder_hash`'s twin `shapes_hash`, `base`
-the `encoder_hash` of the encoder that was trained, `fixed` the `fixed_hash` of the tensors that come with a release. The tensors
-are those of `SHARED_SHAPES` in declared order, each row by row in little-endian float32, with nothing between and no
-compression. The checksum is the CRC-32 of everything before it (RFC 1952): it finds damage. That a message comes from whom it
-should is not told by it: a task goes out inside a signed message (`delegation`), and an update over Flower's node authentication and TLS.
+Numbers are little endian, whole ones unsigned, others IEEE 754 of 8 bytes. `shapes` is `encoder_hash`'s twin
+`shapes_hash`, `base` the `encoder_hash` of the encoder that was trained, `fixed` the `fixed_hash` of the
+tensors that come with a release. The tensors are those of `SHARED_SHAPES` in declared order, each row by row
+in little-endian float32, with nothing between and no compression. The checksum is the CRC-32 of everything
+before it (RFC 1952): it finds damage. That a message comes from whom it should is not told by it: a task goes
+out inside a signed message (`delegation`), and an update over Flower's node authentication and TLS.
 
-So every task has the same length, and every update, known before anything is read. Reading is strict: each value is
-checked, one way of writing a value is the only one, and what decodes is encoded to the very same bytes again. Everything
-else is refused with an `UpdateError` whose `reason` is one word. `tests/data/wire_vectors.json` holds test vectors.
+So every task has the same length, and every update, known before anything is read. Reading is strict: each
+value is checked, one way of writing a value is the only one, and what decodes is encoded to the very same
+bytes again. Everything else is refused with an `UpdateError` whose `reason` is one word.
+`tests/data/wire_vectors.json` holds test vectors.
 """
 
 from __future__ import annotations
@@ -62,9 +64,9 @@ UPDATE_BYTES: Final = _START.size + _UPDATE.size + _TENSOR_BYTES + CHECKSUM_BYTE
 class Task:
     """What the server asks of every device in a round: the encoder to train and how.
 
-    Only the federated tensors travel, as read-only float32 copies; the fixed ones came with the installed release, and
-    `fixed` is their hash. Each device derives its own randomness from `seed`. Raises UpdateError for tensors other than
-    those of `SHARED_SHAPES` or not finite, and for numbers outside their range.
+    Only the federated tensors travel, as read-only float32 copies; the fixed ones came with the installed
+    release, and `fixed` is their hash. Each device derives its own randomness from `seed`. Raises UpdateError
+    for tensors other than those of `SHARED_SHAPES` or not finite, and for numbers outside their range.
     """
 
     round: int  # from 1
@@ -94,7 +96,7 @@ class Task:
         return cls(round, encoder.release, fixed_hash(encoder), encoder.shared(), settings, seed)
 
     def encoder(self, installed: EncoderWeights) -> EncoderWeights:
-        """Return the encoder to train: these tensors with the fixed ones of the release that is installed here.
+        """Return the encoder to train: these tensors, with the fixed ones of the release installed here.
 
         Raises UpdateError when the fixed tensors here are not those that the task was made for.
         """
@@ -147,7 +149,9 @@ def encode_task(task: Task) -> bytes:
 
 
 def encode_update(update: EncoderUpdate) -> bytes:
-    """Return the bytes of an update, always `UPDATE_BYTES` of them; the same update always gives the same bytes.
+    """Return the bytes of an update, always `UPDATE_BYTES` of them.
+
+    The same update always gives the same bytes.
 
     On a device only the outbox may call this.
     """
@@ -156,7 +160,10 @@ def encode_update(update: EncoderUpdate) -> bytes:
 
 
 def decode_task(data: bytes) -> Task:
-    """Return the task of these bytes; raises UpdateError unless they are exactly what `encode_task` returns for one."""
+    """Return the task of these bytes.
+
+    Raises UpdateError unless they are exactly what `encode_task` returns for one.
+    """
     header, tensors = _open(data, TASK, _TASK, TASK_BYTES)
     _, fixed, release, round_, seed, *trained = header
     try:
@@ -167,10 +174,10 @@ def decode_task(data: bytes) -> Task:
 
 
 def decode_update(data: bytes, *, base: str, round: int, max_norm: float = MAX_NORM) -> EncoderUpdate:  # noqa: A002
-    """Return the update of these bytes, which must be of this round, a change of this encoder, and not too long.
+    """Return the update of these bytes; it must be of this round, change this encoder, and not be too long.
 
-    `base` is the `encoder_hash` of the encoder that was sent out, `max_norm` the largest L2 norm allowed. Raises
-    UpdateError unless the bytes are exactly what `encode_update` returns for such an update.
+    `base` is the `encoder_hash` of the encoder that was sent out, `max_norm` the largest L2 norm allowed.
+    Raises UpdateError unless the bytes are exactly what `encode_update` returns for such an update.
     """
     header, tensors = _open(data, UPDATE, _UPDATE, UPDATE_BYTES)
     _, found, of_round = header
@@ -207,7 +214,10 @@ def _close(kind: int, header: bytes, weights: Float32s) -> bytes:
 
 
 def _open(data: bytes, kind: int, layout: struct.Struct, size: int) -> tuple[tuple[Any, ...], SharedTensors]:
-    """Return header and tensors of a message, sound on the outside; the values are for the caller to check."""
+    """Return header and tensors of a message, sound on the outside.
+
+    The values are for the caller to check.
+    """
     if not isinstance(data, bytes) or len(data) < _START.size:
         raise UpdateError(f"the message is not {_KINDS[kind]}; it must have {size:,} bytes", "size")
     magic, found_kind, version = _START.unpack_from(data)

@@ -1,6 +1,9 @@
-"""`palate server prepare | sign | take`: releases by a key that does not lie on the server, in a folder that is carried over.
+"""`palate server prepare | sign | take`: releases by a key that does not lie on the server.
 
-Where it stands in the flow: `cli` registers these beside its own commands; `carrying` says what lies in the folder and who checks what.
+The request and the answer are carried between the two machines in a folder.
+
+Where it stands in the flow: `cli` registers these beside its own commands; `carrying` says what lies in the
+folder and who checks what.
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ def prepare(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """On the server: write into a folder what the signing machine is to sign. Killed or repeated, it does no harm.
+    """On the server: write into a folder what the signing machine is to sign.
+
+    Killed or repeated, it does no harm.
 
     The encoder as it stands, its card and the log so far; where nothing new was learned, the log alone. Then:
 
@@ -90,12 +95,14 @@ def sign(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """On the signing machine: check what a folder asks for, show it, and sign it with the release key that lies here.
+    """Check on the signing machine what a folder asks for, show it, and sign it.
 
-    Checked are the log (it must continue what was signed here before), the encoder, its card, and the test's figures. No server runs
-    on this machine, and nothing of it is needed but the keys: palate server key.
+    The release key must lie on this machine.
 
-    Example:
+    Checked are the log (it must continue what was signed here before), the encoder, its card, and the test's
+    figures. No server runs on this machine, and nothing of it is needed but the keys: palate server key.
+
+    For example:
 
         palate server sign /media/stick/release
     """
@@ -126,9 +133,11 @@ def sign(
 
 
 def take(folder: Folder, yes: Yes = False, home: Home = None, json: Json = False) -> None:
-    """On the server: check what the signing machine signed, and append it to the log. Taking it twice does no harm.
+    """On the server: check what the signing machine signed, and append it to the log.
 
-    Example:
+    Taking it twice does no harm.
+
+    For example:
 
         palate server take /media/stick/release
     """
@@ -175,7 +184,10 @@ def take(folder: Folder, yes: Yes = False, home: Home = None, json: Json = False
 
 
 def _test_again(asked: Asked, *, anyway: bool) -> None:
-    """Make the acceptance test here too; raise OptionError where it refuses, or the card says something else."""
+    """Make the acceptance test here too.
+
+    Raise OptionError where it refuses, or the card says something else.
+    """
     from palate.server.releases import figures as release_figures
     from palate.shared.releases.check import read_encoder
 
@@ -193,8 +205,8 @@ def _test_again(asked: Asked, *, anyway: bool) -> None:
     )
     if differs and not anyway:
         raise OptionError(
-            f"the card says: {said.describe() if said else 'no test was made'}; the test here says: {found.describe()}; nothing was "
-            "signed"
+            f"the card says: {said.describe() if said else 'no test was made'}; the test here says: "
+            f"{found.describe()}; nothing was signed"
         )
 
 
@@ -203,12 +215,13 @@ def _what_is_asked(asked: Asked) -> list[str]:
     lines = []
     if asked.foreign:
         lines.append(
-            f"note: {asked.foreign} entries of the server's log are unknown to this machine; they are signed by its keys"
+            f"note: {asked.foreign} entries of the server's log are unknown to this machine; they are "
+            "signed by its keys"
         )
     if asked.again is not None:
         lines.append(
-            f"release {asked.again.release} was signed here before and is not on the server: it is given again as it is, and nothing else "
-            "is signed; take it there, then prepare anew"
+            f"release {asked.again.release} was signed here before and is not on the server: it is given "
+            "again as it is, and nothing else is signed; take it there, then prepare anew"
         )
         lines += release_cli.card_lines(asked.again)
     elif asked.card is not None:

@@ -1,17 +1,13 @@
-"""`palate server start`, `run`, `status` and the others: the common side of the federation, for the person who runs it.
+"""`palate server start`, `run`, `status` and the others, for the person who runs the server.
 
-Where it stands in the flow: the command line finds this group by the entry point `palate.commands` and loads it when it is called.
-Results go to stdout, everything else to stderr; a failure is one line and an exit status, which the command line above sees to.
+Where it stands in the flow: the command line finds this group by the entry point `palate.commands` and loads
+it when it is called. Results go to stdout, everything else to stderr; a failure is one line and an exit
+status, which the command line above sees to.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json as jsonlib
-import os
-import signal
-import sys
-import time
 import tomllib
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -21,22 +17,23 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from palate.server.commands import carry as carry_cli
-from palate.server.commands import console, run_notes
+from palate.server.commands import console, following, run_notes
 from palate.server.commands import keys as key_cli
 from palate.server.commands import registrar as registrar_cli
 from palate.server.commands import releases as release_cli
 from palate.server.commands.console import Home, Json
 from palate.shared.errors import FederationError, FileFormatError, OptionError
-from palate.shared.terminal import printable
 
 if TYPE_CHECKING:
+    from palate.server.checkpoints import Checkpoint
     from palate.server.rounds.run import ServerFolder
     from palate.server.settings import RunSettings
 
 app = typer.Typer(
     help=(
         "Run the common side of a federation.\n\n"
-        "Start with: palate server start, let devices join with palate join, then palate server run and palate server release."
+        "Start with: palate server start, let devices join with palate join, then palate server run and "
+        "palate server release."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -71,7 +68,7 @@ def start(
 ) -> None:
     """Start the server in the background; a run that was cut short goes on by itself.
 
-    Examples:
+    For example:
 
         palate server start
 
@@ -101,7 +98,7 @@ def start(
         if unfinished is not None:
             console.out(f"the run up to round {unfinished.rounds} goes on")
     if foreground:
-        _stay(folder)
+        following.stay(folder)
 
 
 @app.command()
@@ -118,10 +115,10 @@ def admit(
 ) -> None:
     """Let a device join a server that is started with --admitted-only; whether it runs now or not.
 
-    The device's owner makes the key with ssh-keygen -t ecdsa -b 256 -N "" -f palate-key, sends you palate-key.pub,
-    and joins with palate join SERVER --key palate-key.
+    The device's owner makes the key with ssh-keygen -t ecdsa -b 256 -N "" -f palate-key, sends you
+    palate-key.pub, and joins with palate join SERVER --key palate-key.
 
-    Examples:
+    For example:
 
         palate server admit palate-key.pub --name "Mara's laptop"
 
@@ -190,12 +187,13 @@ def run(
 ) -> None:
     """Train the shared encoder with the connected devices, and show how it goes.
 
-    Rounds are masked and noised: the server sees sums over at least the quorum, and books what they cost in its privacy ledger.
-    Noise comes from the devices. Where a registrar vouches for them (palate server certify), or the server takes admitted ones
-    only, half of a sum's devices are counted on to add theirs (honest_share); where whoever likes may join, none but a person's own,
-    and each adds so much more.
+    Rounds are masked and noised: the server sees sums over at least the quorum, and books what they cost in
+    its privacy ledger. Noise comes from the devices. Where a registrar vouches for them (palate server
+    certify), or the server takes admitted ones only, half of a sum's devices are counted on to add theirs
+    (honest_share); where whoever likes may join, none but a person's own, and each adds so much more.
 
-    The settings file takes every setting by name, those of local training in a table [local], of masks and noise in [privacy]:
+    The settings file takes every setting by name, those of local training in a table [local], of masks and
+    noise in [privacy]:
 
         strategy = "fedadam"
 
@@ -207,9 +205,10 @@ def run(
 
         epsilon = 8.0
 
-    A table [privacy.plan] adds noise of the server's own that cancels over the rounds, for fleets that cannot be sampled.
+    A table [privacy.plan] adds noise of the server's own that cancels over the rounds, for fleets that cannot
+    be sampled.
 
-    Example:
+    For example:
 
         palate server run --rounds 10 --devices 20 --quorum 15
     """
@@ -223,17 +222,8 @@ def run(
     wanted = _settings(
         settings, {name: value for name, value in given.items() if value is not None}, unmasked
     )
-    wanted = replace(wanted, rounds=(kept.round if kept else 0) + rounds)
-    if wanted.privacy is not None:
-        wanted = replace(wanted, privacy=run_notes.count_on(folder, wanted.privacy))
-    if wanted.privacy is not None and wanted.privacy.plan is not None:
-        from palate.server.rounds.planned import masks_and_plan
-
-        masks_and_plan(wanted)  # raises now what would end the run in its first round
-    if wanted.privacy is not None and wanted.privacy.registrar:
-        from palate.server.rounds.slots import peek_slot
-
-        peek_slot(folder.home, bytes.fromhex(wanted.privacy.registrar), wanted.rounds - rounds + 1)
+    before = kept.round if kept else 0
+    wanted = _complete(folder, replace(wanted, rounds=before + rounds), before)
     log = (
         key_cli.delegate_round_key(KeyFiles(folder.home), datetime.now(UTC))
         if deployed.running(folder)
@@ -249,38 +239,22 @@ def run(
             f"run {number} is submitted; see palate server status"
         )
         return
-    before = kept.round if kept else 0
     try:
-        ended = _show(folder, number, before)
+        ended = following.show(folder, number, before)
     except KeyboardInterrupt:
         console.say("the run goes on; see palate server status, or end it with palate server stop --run")
         raise
     kept = read_checkpoint(folder.checkpoint)
     if ended.get("ended") != "finished":
         raise FederationError(str(ended.get("reason", "the run was stopped")))
-    round_ = kept.round if kept else 0
-    counted = _counted(folder, before)
-    if json:
-        console.print_json(
-            {"run": number, "round": round_, "counted": counted, "last": dict(kept.metrics) if kept else {}}
-        )
-    elif counted:
-        console.out(
-            f"the federation stands at round {round_}; {counted} of {round_ - before} rounds moved the encoder; "
-            "make a release: palate server release"
-        )
-    else:
-        console.out(
-            f"no round had enough answers: after round {round_} the encoder is what it was, and there is nothing to release; see that "
-            "devices are joined and allowed to take part, then run again"
-        )
+    _say_end(folder, number, kept, before, json=json)
 
 
 @app.command()
 def status(home: Home = None, json: Json = False) -> None:
     """Say whether the server runs, what it is doing, and where the federation stands.
 
-    Example:
+    For example:
 
         palate server status --json
     """
@@ -319,13 +293,15 @@ def status(home: Home = None, json: Json = False) -> None:
         else "no server runs here"
     )
     console.out(
-        f"the federation stands at round {found['round']}; releases: {', '.join(map(str, releases)) or 'none yet'}"
+        f"the federation stands at round {found['round']}; releases: "
+        f"{', '.join(map(str, releases)) or 'none yet'}"
     )
     if log is not None and (line := run_notes.nearly_over(log)):
         console.out(line)
     if wanted:
         console.out(
-            f"a run up to round {wanted.rounds} is {'at work' if server else 'to be taken up at the next start'}"
+            f"a run up to round {wanted.rounds} is "
+            f"{'at work' if server else 'to be taken up at the next start'}"
         )
     if kept and kept.metrics:
         refused = ", ".join(f"{count} {reason}" for reason, count in kept.metrics["refused"].items())
@@ -357,9 +333,10 @@ def curves(
 ) -> None:
     """Write the figures of all rounds so far as curves for TensorBoard.
 
-    This needs an extra: pip install 'palate[tensorboard]'. The same figures are in rounds.jsonl in the server's folder.
+    This needs an extra: pip install 'palate[tensorboard]'. The same figures are in rounds.jsonl in the
+    server's folder.
 
-    Example:
+    For example:
 
         palate server curves ./curves
     """
@@ -381,9 +358,11 @@ def stop(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Stop the server, or with --run the run at work. A run that the server's end cuts short goes on at its next start.
+    """Stop the server, or with --run the run at work.
 
-    Example:
+    A run that the server's end cuts short goes on at its next start.
+
+    For example:
 
         palate server stop
     """
@@ -425,70 +404,37 @@ def _settings(file: Path | None, given: dict[str, Any], unmasked: bool) -> RunSe
     return RunSettings.from_json(jsonlib.dumps(merged, default=str))
 
 
-def _counted(folder: ServerFolder, before: int) -> int:
-    """Return how many rounds after `before` moved the encoder; the others count for numbers and seeds, and for nothing else."""
-    from palate.server.metrics import read_metrics
+def _complete(folder: ServerFolder, wanted: RunSettings, before: int) -> RunSettings:
+    """Return the settings with what the folder knows; raise now what would end the run in round 1."""
+    if wanted.privacy is None:
+        return wanted
+    wanted = replace(wanted, privacy=(privacy := run_notes.count_on(folder, wanted.privacy)))
+    if privacy.plan is not None:
+        from palate.server.rounds.planned import masks_and_plan
 
-    rounds = {line["round"]: bool(line["counted"]) for line in read_metrics(folder.rounds)}
-    return sum(counted for number, counted in rounds.items() if number > before)
+        masks_and_plan(wanted)
+    if privacy.registrar:
+        from palate.server.rounds.slots import peek_slot
 
-
-def _show(folder: ServerFolder, number: str, before: int) -> dict[str, Any]:
-    """Show the run's progress until it ends; returns how it ended."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from palate.server.metrics import read_metrics
-    from palate.server.processes import deployed
-
-    terminal = Console(file=sys.stderr, highlight=False)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    bars = Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
-    shown = before
-    with bars:
-        bar = bars.add_task("waiting for the run to start", total=None)
-        for now in deployed.follow(folder, number):
-            for line in read_metrics(folder.rounds):
-                if line["round"] > shown:
-                    shown = line["round"]
-                    terminal.print(printable(_round_line(line)), markup=False)
-            if "ended" in now:
-                return now
-            words = (
-                "waiting for devices"
-                if now["doing"] == "waiting"
-                else f"round {now['round']} of {now['rounds']}"
-            )
-            bars.update(bar, description=words, completed=now["done"], total=now["wanted"])
-    raise FederationError("the run is gone; see palate server status")
+        peek_slot(folder.home, bytes.fromhex(privacy.registrar), before + 1)
+    return wanted
 
 
-def _round_line(metrics: dict[str, Any]) -> str:
-    refused = ", ".join(f"{count} {reason}" for reason, count in metrics["refused"].items())
-    line = f"round {metrics['round']}: {metrics['used']} of {metrics['asked']} updates in {metrics['seconds']:.1f} s"
-    line += f" ({refused})" if refused else ""
-    return line if metrics["counted"] else line + ": too few, the encoder stays"
-
-
-def _stay(folder: ServerFolder) -> None:
-    """Wait until the server ends; Ctrl-C and SIGTERM end it."""
-    from palate.server.processes import deployed
-
-    def leave(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        while (server := deployed.running(folder)) is not None:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(server.pid, os.WNOHANG)
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        deployed.stop(folder)
-        raise
-    raise FederationError("the server ended; start it again and the run goes on")
+def _say_end(folder: ServerFolder, number: str, kept: Checkpoint | None, before: int, *, json: bool) -> None:
+    """Say what a run that has ended came to."""
+    round_ = kept.round if kept else 0
+    counted = following.counted_rounds(folder, before)
+    if json:
+        console.print_json(
+            {"run": number, "round": round_, "counted": counted, "last": dict(kept.metrics) if kept else {}}
+        )
+    elif counted:
+        console.out(
+            f"the federation stands at round {round_}; {counted} of {round_ - before} rounds moved the "
+            "encoder; make a release: palate server release"
+        )
+    else:
+        console.out(
+            f"no round had enough answers: after round {round_} the encoder is what it was, and there is "
+            "nothing to release; see that devices are joined and allowed to take part, then run again"
+        )

@@ -1,8 +1,8 @@
 """What the commands of `palate server` share: which folder they work on, and how they print.
 
-Where it stands in the flow: every module of this folder prints through it. Results go to stdout, everything else to stderr. What
-came from outside (the name of a device, a line in a carried file) may hold control codes of a terminal, so every line is
-cleaned.
+Where it stands in the flow: every module of this folder prints through it. Results go to stdout, everything
+else to stderr. What came from outside (the name of a device, a line in a carried file) may hold control codes
+of a terminal, so every line is cleaned.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """`palate server key`: the two keys of the log of releases: made, shown, changed, and used to renew the log.
 
-Where it stands in the flow: `cli` registers it beside its own commands; `release_keys` does the work. Passphrases come from the
-environment or from a terminal, never from the command line, which others on the machine can read.
+Where it stands in the flow: `cli` registers it beside its own commands; `release_keys` does the work.
+Passphrases come from the environment or from a terminal, never from the command line, which others on the
+machine can read.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def key(
         bool,
         typer.Option(
             "--unsealed",
-            help="Make keys without a passphrase: whoever reads their files can sign releases for all your devices.",
+            help="Make keys without a passphrase: whoever reads their files can sign releases for all your "
+            "devices.",
         ),
     ] = False,
     home: Home = None,
@@ -54,15 +56,17 @@ def key(
 ) -> None:
     """Print the text by which people pin this server's releases; the first time, make the two keys.
 
-    The release key signs releases. The recovery key signs changes of keys, so a stolen release key cannot keep itself in force:
-    move recovery.key off this machine. The text is the recovery key's, and stays the same when the release key changes.
+    The release key signs releases. The recovery key signs changes of keys, so a stolen release key cannot
+    keep itself in force: move recovery.key off this machine. The text is the recovery key's, and stays the
+    same when the release key changes.
 
     Both are sealed with a passphrase, asked for on a terminal or taken from PALATE_RELEASE_PASSPHRASE (and
     PALATE_RECOVERY_PASSPHRASE, if the recovery key has one of its own).
 
-    To keep the release key off the server altogether, run this on another machine, and see palate server prepare.
+    To keep the release key off the server altogether, run this on another machine, and see palate server
+    prepare.
 
-    Examples:
+    For example:
 
         palate server key
 
@@ -113,7 +117,8 @@ def key(
         )
     if rotate_recovery:
         console.say(
-            f"a new recovery key is in {files.recovery_file}; move it off this machine, and give people the new text"
+            f"a new recovery key is in {files.recovery_file}; move it off this machine, and give people the "
+            "new text"
         )
     if renew:
         console.say(f"the log of releases is good until {time_of(log.statement.until)[:10]}")
@@ -121,10 +126,13 @@ def key(
 
 
 def delegate_round_key(files: KeyFiles, now: datetime) -> ReleaseLog:
-    """See that the round key may invite devices before a run, with the passphrase of the release key where it takes one.
+    """Make sure that the round key may invite devices, before a run begins.
 
-    The first time both keys are made. A right that ends within half its time and cannot be renewed here is said, and holds up
-    nothing. Return the log. Raises OptionError or WrongPassphraseError where the round key may not invite.
+    The passphrase of the release key is needed where that key is sealed.
+
+    The first time both keys are made. A right that ends within half its time and cannot be renewed here is
+    said, and holds up nothing. Return the log. Raises OptionError or WrongPassphraseError where the round key
+    may not invite.
     """
     from palate.server.releases import keys as release_keys
     from palate.server.releases import round_key, sealed_keys
@@ -135,8 +143,9 @@ def delegate_round_key(files: KeyFiles, now: datetime) -> ReleaseLog:
     if log is None:
         if sealed_keys.is_sealed(files.release_file) is None and _nobody_to_ask():
             raise OptionError(
-                "devices follow only invitations that a release key lets this server sign, and there is none yet: make one with palate "
-                "server key, here, or on another machine, and carry a folder there: palate server prepare FOLDER"
+                "devices follow only invitations that a release key lets this server sign, and there is "
+                "none yet: make one with palate server key, here, or on another machine, and carry a folder "
+                "there: palate server prepare FOLDER"
             )
         log = make_keys(files, now, unsealed=False, days=90)
     if round_key.needs_delegation(files.home, now):
@@ -169,12 +178,13 @@ def make_keys(files: KeyFiles, now: datetime, *, unsealed: bool, days: int) -> R
     log = begin_log(files, now, passphrases_for(files, unsealed=unsealed), days=days)
     console.say(f"a new release key is in {files.release_file}; keep a copy of that file, and keep it secret")
     console.say(
-        f"a new recovery key is in {files.recovery_file}: move it off this machine; it is needed only when the release key is "
-        "lost or stolen"
+        f"a new recovery key is in {files.recovery_file}: move it off this machine; it is needed only when "
+        "the release key is lost or stolen"
     )
     if not sealed_keys.is_sealed(files.release_file):
         console.say(
-            "warning: both keys are unsealed: whoever reads these files can sign releases for every device that follows this server"
+            "warning: both keys are unsealed: whoever reads these files can sign releases for every device "
+            "that follows this server"
         )
     return log
 
@@ -182,8 +192,8 @@ def make_keys(files: KeyFiles, now: datetime, *, unsealed: bool, days: int) -> R
 def passphrases_for(files: KeyFiles, *, unsealed: bool, release: bool = True) -> Passphrases:
     """Return the passphrases that open the keys there are and seal the new ones.
 
-    Raises OptionError where a new key would lie unsealed without `--unsealed`. `release` says that the release key there is will be
-    opened, and not replaced.
+    Raises OptionError where a new key would lie unsealed without `--unsealed`. `release` says that the
+    release key there is will be opened, and not replaced.
     """
     from palate.server.releases import sealed_keys
     from palate.server.releases.keys import Passphrases
@@ -203,14 +213,18 @@ def passphrases_for(files: KeyFiles, *, unsealed: bool, release: bool = True) ->
         given = {path: one or new for path, one in given.items()}
     if None in given.values() and not unsealed:
         raise OptionError(
-            "keys are sealed with a passphrase: set PALATE_RELEASE_PASSPHRASE, or run this on a terminal; with --unsealed they lie "
-            "open, and whoever reads their files can sign releases for all your devices"
+            "keys are sealed with a passphrase: set PALATE_RELEASE_PASSPHRASE, or run this on a terminal; "
+            "with --unsealed they lie open, and whoever reads their files can sign releases for all your "
+            "devices"
         )
     return Passphrases(*given.values())
 
 
 def open_release_key(files: KeyFiles) -> str | None:
-    """Return what opens the release key, asked for on a terminal where it is sealed and the environment holds nothing."""
+    """Return what opens the release key.
+
+    It comes from the environment, or from a question on a terminal where the key is sealed.
+    """
     from palate.server.releases import sealed_keys
 
     given = sealed_keys.passphrase_given()

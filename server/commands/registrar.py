@@ -1,9 +1,10 @@
-"""`palate server certify` and `palate server slots`: vouch for devices, so that nobody can make up the others of a round.
+"""`palate server certify` and `slots`: vouch for devices, so that nobody can invent the others.
 
-Where it stands in the flow: `cli` registers them beside its own commands. Devices that pin the registrar's key take part only with devices
-that it has certified, under pseudonyms that it cannot tell apart (`registrar`), and as soon as there is a registrar the server takes
-no others into masked rounds, and counts on the noise of half of those in a sum (`shared.sum_noise`). A registrar that is somebody
-else than the server's operator protects against the operator too.
+Where it stands in the flow: `cli` registers them beside its own commands. Devices that pin the registrar's
+key take part only with devices that it has certified, under pseudonyms that it cannot tell apart
+(`registrar`), and as soon as there is a registrar the server takes no others into masked rounds, and counts
+on the noise of half of those in a sum (`shared.sum_noise`). A registrar that is somebody else than the
+server's operator protects against the operator too.
 """
 
 from __future__ import annotations
@@ -45,16 +46,18 @@ def certify(
 ) -> None:
     """Register a device's identity; or answer a request for pseudonyms of a device that is registered.
 
-    Make sure that an identity is that of a device that you know, and of one that is not registered yet. The registrar's key is made
-    the first time; owners pin it with palate join SERVER --registrar KEY. A request comes from palate pseudonyms request, and the
-    answer goes back to palate pseudonyms take. For each slot a device is answered once. What was certified for a device cannot
-    be taken back; with --withdraw it ends with the slots that it has.
+    Make sure that an identity is that of a device that you know, and of one that is not registered yet. The
+    registrar's key is made the first time; owners pin it with palate join SERVER --registrar KEY. A request
+    comes from palate pseudonyms request, and the answer goes back to palate pseudonyms take. For each slot a
+    device is answered once. What was certified for a device cannot be taken back; with --withdraw it ends
+    with the slots that it has.
 
-    To register says: behind this identity is a device that others may count on. From the first one on this server takes no other devices
-    into masked rounds, and both it and the devices count on half of those in a sum to add their noise (honest_share in [privacy],
-    palate join --honest-share); before, on none but a person's own. It says nothing of what the device sends.
+    To register says: behind this identity is a device that others may count on. From the first one on this
+    server takes no other devices into masked rounds, and both it and the devices count on half of those in a
+    sum to add their noise (honest_share in [privacy], palate join --honest-share); before, on none but a
+    person's own. It says nothing of what the device sends.
 
-    Examples:
+    For example:
 
         palate server certify 4f1c...
 
@@ -65,8 +68,8 @@ def certify(
         _register(folder, text, withdraw, json)
     elif withdraw or not Path(device).expanduser().is_file():
         raise OptionError(
-            "the identity is no 64 hexadecimal digits, and no file; the device shows it with palate outbox --terms, and "
-            "palate pseudonyms request writes such a file"
+            "the identity is no 64 hexadecimal digits, and no file; the device shows it with palate outbox "
+            "--terms, and palate pseudonyms request writes such a file"
         )
     else:
         _answer(folder, Path(device).expanduser(), output, json)
@@ -87,12 +90,14 @@ def slots(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Make the registrar's keys for the next slots: the masked rounds to come. Give the file to the devices' owners.
+    """Make the registrar's keys for the next slots: the masked rounds to come.
 
-    Each masked round takes the next slot, also one that fails. Where the registrar is another party, it gives the file to the server's
-    operator as well.
+    Give the file to the devices' owners.
 
-    Examples:
+    Each masked round takes the next slot, also one that fails. Where the registrar is another party, it gives
+    the file to the server's operator as well.
+
+    For example:
 
         palate server slots --count 500
 
@@ -138,7 +143,7 @@ def registrar_of(folder: ServerFolder) -> str:
 
 
 def _open(folder: ServerFolder) -> Registrar:
-    """The registrar of a folder; its key is made if there is none."""
+    """Return the registrar of a folder; its key is made if there is none."""
     from palate.server.registrar import Registrar
     from palate.server.releases import sealed_keys
 
@@ -201,7 +206,7 @@ def _progress(what: str, count: int | None) -> Iterator[Done]:
 
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield lambda done: None
+        yield lambda _: None
         return
     with console.status(what) as status:
         yield lambda done: status.update(f"{what}: {done:,}" + (f" of {count:,}" if count else ""))

@@ -1,6 +1,7 @@
 """`palate server privacy | release`: what the person who runs a server publishes, and what that has cost.
 
-Where it stands in the flow: `cli` registers these beside its own commands; `key_cli` and `carry_cli` are their neighbours.
+Where it stands in the flow: `cli` registers these beside its own commands; `key_cli` and `carry_cli` are
+their neighbours.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ Anyway = Annotated[
 
 
 def privacy(home: Home = None, json: Json = False) -> None:
-    """Say what the rounds so far have spent of the privacy budget, and check that nothing in the ledger was changed.
+    """Say what the rounds so far have spent of the privacy budget, and check the ledger.
 
-    Beside what is booked stands what holds if all devices add their noise, against those who know who took part in which round (with
-    --json also by how many rounds somebody was in), and if all other devices are silent or made up.
+    A ledger that was changed is an error.
 
-    Example:
+    Beside what is booked stands what holds if all devices add their noise, against those who know who took
+    part in which round (with --json also by how many rounds somebody was in), and if all other devices are
+    silent or made up.
+
+    For example:
 
         palate server privacy
     """
@@ -50,12 +54,15 @@ def privacy(home: Home = None, json: Json = False) -> None:
 
 
 def release(anyway: Anyway = False, days: Days = 90, home: Home = None, json: Json = False) -> None:
-    """Make a numbered, signed release of the encoder as it stands, for devices to adopt; the first time, make the keys too.
+    """Make a numbered, signed release of the encoder as it stands, for devices to adopt.
 
-    It is tested on public pictures first: one that forgot what the release before knew, or is more noise than signal, is refused.
-    Where the release key lies on another machine, carry a folder there instead: palate server prepare FOLDER.
+    The first time, make the keys too.
 
-    Example:
+    It is tested on public pictures first: one that forgot what the release before knew, or is more noise than
+    signal, is refused. Where the release key lies on another machine, carry a folder there instead: palate
+    server prepare FOLDER.
+
+    For example:
 
         palate server release
     """
@@ -107,7 +114,9 @@ def trained(folder: ServerFolder) -> Checkpoint:
 
 
 def tested(folder: ServerFolder, kept: Checkpoint, *, anyway: bool) -> Acceptance | None:
-    """Return what the acceptance test found of a checkpoint's encoder; raise OptionError for one that it refuses.
+    """Return what the acceptance test found of a checkpoint's encoder.
+
+    Raise OptionError for one that it refuses.
 
     The encoder of the release before is not tested again: `next_release` says that nothing was learned since.
     """
@@ -129,7 +138,8 @@ def card_lines(card: Card) -> list[str]:
 
     lines = [
         f"encoder {card.hash[:12]}, {card.updates:,} updates up to round {card.round}, on {card.parent[:12]}",
-        f"privacy: {card.privacy.describe() if card.privacy else 'no noise was booked, so nothing is promised'}",
+        "privacy: "
+        f"{card.privacy.describe() if card.privacy else 'no noise was booked, so nothing is promised'}",
         f"test: {card.acceptance.describe() if card.acceptance else 'none was made'}",
     ]
     wrong = why_refused(card.acceptance) if card.acceptance else ""
@@ -151,5 +161,6 @@ def say_how_to_adopt(log: ReleaseLog, message: str) -> None:
         f"devices take it over with: palate release adopt {message} --key {write_key(log.keys[-1].recovery)}"
     )
     console.out(
-        f"the log is good until {time_of(log.statement.until)[:10]}; a newer release or palate server key --renew makes it longer"
+        f"the log is good until {time_of(log.statement.until)[:10]}; a newer release or palate server key "
+        "--renew makes it longer"
     )

@@ -1,13 +1,15 @@
 """The two keys of a log of releases: made, changed, and used to say for how much longer the log is good.
 
-Where it stands in the flow: `palate server key` calls this, on the server or on a signing machine; `sealed_keys` seals the files.
+Where it stands in the flow: `palate server key` calls this, on the server or on a signing machine;
+`sealed_keys` seals the files.
 
     release.key       signs releases and says until when the log is good: needed a few times a year
-    recovery.key      signs changes of keys: needed when the release key was lost or stolen; belongs off this machine
+    recovery.key      signs changes of keys: needed when the release key was lost or stolen; belongs off this
+                      machine
     *.key.next        a new key whose entry in the log is being written
 
-The log names both keys in its first entry. Each change is written in the order new key, log, move: killed at any moment, either
-the old pair or the new one is in force, and `current_public` finds it.
+The log names both keys in its first entry. Each change is written in the order new key, log, move: killed at
+any moment, either the old pair or the new one is in force, and `current_public` finds it.
 """
 
 from __future__ import annotations
@@ -63,7 +65,10 @@ class Passphrases:
 def begin_log(
     files: KeyFiles, now: datetime, passphrases: Passphrases, *, days: int = USUAL_DAYS
 ) -> ReleaseLog:
-    """Make both keys and the log whose first entry names them; what is there already is used. Return the log."""
+    """Make both keys and the log whose first entry names them.
+
+    What is there already is used. Return the log.
+    """
     with locked(files.releases):
         log = read_log(files.releases)
         if log is not None:
@@ -89,9 +94,12 @@ def change_keys(
     recovery: bool = False,
     days: int = USUAL_DAYS,
 ) -> ReleaseLog:
-    """Put a new release key, a new recovery key or both in force, signed by the recovery key before; return the log.
+    """Put a new release key, a new recovery key or both in force, signed by the recovery key before.
 
-    The release key before is not needed when it is replaced: it may be lost. Raises OptionError without a log or the recovery key.
+    Return the log.
+
+    The release key before is not needed when it is replaced: it may be lost. Raises OptionError without a log
+    or the recovery key.
     """
     with locked(files.releases):
         log = read_log(files.releases)
@@ -109,7 +117,10 @@ def change_keys(
 
 
 def renew(files: KeyFiles, now: datetime, passphrase: str | None, *, days: int = USUAL_DAYS) -> ReleaseLog:
-    """Say with the release key that the log is good for so many days from now; return it. No entry is added."""
+    """Say with the release key that the log is good for so many days from now.
+
+    Return it. No entry is added.
+    """
     with locked(files.releases):
         log = read_log(files.releases)
         key = current_key(files, passphrase)
@@ -123,8 +134,8 @@ def renew(files: KeyFiles, now: datetime, passphrase: str | None, *, days: int =
 def current_key(files: KeyFiles, passphrase: str | None) -> Ed25519PrivateKey | None:
     """Return the release key that is in force, or None if there is neither a log nor a key.
 
-    Finishes a change of keys that was cut short. Raises OptionError when the log is there and its key is not, and what
-    `sealed_keys.read_key` raises.
+    Finishes a change of keys that was cut short. Raises OptionError when the log is there and its key is not,
+    and what `sealed_keys.read_key` raises.
     """
     log = read_log(files.releases)
     if log is not None:
@@ -132,14 +143,14 @@ def current_key(files: KeyFiles, passphrase: str | None) -> Ed25519PrivateKey | 
         found = sealed_keys.read_public(files.release_file)
         if found is None:
             raise OptionError(
-                f"the release key {write_key(log.keys[-1].release)} does not lie here; where it lies on a signing machine, carry a "
-                "folder there: palate server prepare FOLDER; otherwise restore it from a backup, or replace it: palate server key "
-                "--rotate"
+                f"the release key {write_key(log.keys[-1].release)} does not lie here; where it lies on a "
+                "signing machine, carry a folder there: palate server prepare FOLDER; otherwise restore it "
+                "from a backup, or replace it: palate server key --rotate"
             )
         if found != log.keys[-1].release:
             raise OptionError(
-                f"the releases are signed with {write_key(log.keys[-1].release)}, and {files.release_file} is not that key; "
-                "restore it from a backup, or replace it: palate server key --rotate"
+                f"the releases are signed with {write_key(log.keys[-1].release)}, and {files.release_file} "
+                "is not that key; restore it from a backup, or replace it: palate server key --rotate"
             )
     return sealed_keys.read_key(files.release_file, passphrase)
 
@@ -163,11 +174,13 @@ def _need_recovery(files: KeyFiles, log: ReleaseLog, passphrases: Passphrases) -
     public = sealed_keys.read_public(path)
     if public is None:
         raise OptionError(
-            f"keys are changed with the recovery key, and {path} is not there; say where it lies with --recovery FILE"
+            f"keys are changed with the recovery key, and {path} is not there; say where it lies with "
+            "--recovery FILE"
         )
     if public != log.keys[-1].recovery:
         raise OptionError(
-            f"keys are changed with the recovery key {write_key(log.keys[-1].recovery)}, and {path} is another key"
+            f"keys are changed with the recovery key {write_key(log.keys[-1].recovery)}, and {path} is "
+            "another key"
         )
     found = sealed_keys.read_key(path, passphrases.recovery, variable=sealed_keys.RECOVERY_VARIABLE)
     if found is None:  # taken away between the two readings

@@ -1,15 +1,20 @@
-"""A server's keys at rest: the release key, the recovery key, the registrar's, each in a file for its owner's eyes, sealed.
+"""A server's keys at rest: each in a sealed file that only its owner may read.
 
-Where it stands in the flow: `palate server key` makes the two keys of the log of releases; `release_keys`, `releases` and `carrying` sign
-with them. Whoever has the private half of the release key can give every device that follows its log an encoder of their own, so it is
-sealed with a passphrase (the environment's PALATE_RELEASE_PASSPHRASE), or lies on another machine, or both.
+They are the release key, the recovery key and the registrar's key.
+
+Where it stands in the flow: `palate server key` makes the two keys of the log of releases; `release_keys`,
+`releases` and `carrying` sign with them. Whoever has the private half of the release key can give every
+device that follows its log an encoder of their own, so it is sealed with a passphrase (the environment's
+PALATE_RELEASE_PASSPHRASE), or lies on another machine, or both.
 
     release.key   magic "PALATESK" | version 1 | sealed 0 or 1 | public half 32 |
                     not sealed: private half 32
-                    sealed:     salt 16 | nonce 12 | AES-256-GCM of the private half 48, bound to everything before the nonce
+                    sealed:     salt 16 | nonce 12 | AES-256-GCM of the private half 48, bound to everything
+                                before the nonce
 
-The file is its owner's alone (mode 600) and is not read otherwise. A passphrase becomes a key by Argon2id with what RFC 9106
-recommends second (64 MiB, 3 passes, 4 lanes), as on a device. The public half is in the clear: showing it needs no passphrase.
+The file is its owner's alone (mode 600) and is not read otherwise. A passphrase becomes a key by Argon2id
+with what RFC 9106 recommends second (64 MiB, 3 passes, 4 lanes), as on a device. The public half is in the
+clear: showing it needs no passphrase.
 """
 
 from __future__ import annotations
@@ -49,7 +54,10 @@ def passphrase_given() -> str | None:
 
 
 def recovery_passphrase_given() -> str | None:
-    """Return the recovery key's passphrase of the environment; without one of its own it is that of the release key."""
+    """Return the recovery key's passphrase of the environment.
+
+    Without one of its own it is that of the release key.
+    """
     return given(RECOVERY_VARIABLE) or passphrase_given()
 
 
@@ -92,7 +100,10 @@ def move_key(source: Path, path: Path) -> None:
 
 
 def read_public(path: Path) -> bytes | None:
-    """Return the public half, or None if there is no key; raises FileFormatError, OptionError or StorageError."""
+    """Return the public half, or None if there is no key.
+
+    Raises FileFormatError, OptionError or StorageError.
+    """
     data = _read(path)
     return None if data is None else _check(data, path)[1]
 
@@ -100,10 +111,12 @@ def read_public(path: Path) -> bytes | None:
 def read_key(
     path: Path, passphrase: str | None, *, variable: str = PASSPHRASE_VARIABLE
 ) -> Ed25519PrivateKey | None:
-    """Return the key, or None if there is none; `variable` is where the passphrase is to be put, for the error.
+    """Return the key, or None if there is none.
 
-    Raises WrongPassphraseError, FileFormatError for a file that is no key or was changed, OptionError for one that others than
-    its owner may read, StorageError if it cannot be read.
+    `variable` is where the passphrase is to be put, for the error.
+
+    Raises WrongPassphraseError, FileFormatError for a file that is no key or was changed, OptionError for one
+    that others than its owner may read, StorageError if it cannot be read.
     """
     data = _read(path)
     if data is None:

@@ -1,7 +1,7 @@
-"""A whole run on a server's folder: take up where the checkpoint is, run the rounds, keep each one, say how it ended.
+"""A whole run on a server's folder: resume at the checkpoint, run the rounds, keep each, say how it ended.
 
-Where it stands in the flow: `app` calls `federate` with devices that it reaches through Flower; simulations call it with devices in
-the same process. Everything that a server has lies in one folder:
+Where it stands in the flow: `app` calls `federate` with devices that it reaches through Flower; simulations
+call it with devices in the same process. Everything that a server has lies in one folder:
 
     checkpoint.safetensors   where the federation stands          (checkpoints)
     releases/                numbered encoders, the signed log    (releases)
@@ -98,10 +98,10 @@ class ServerFolder:
 
 
 def standing(folder: ServerFolder, settings: RunSettings, first: EncoderWeights | None = None) -> Checkpoint:
-    """Return where the federation stands: its checkpoint, or before a first round the newest release (or `first`).
+    """Return where the federation stands: its checkpoint, or before round 1 the newest release (or `first`).
 
-    The settings are those of the run at hand; what the averaging strategy remembers is of no use to another strategy.
-    Raises FileFormatError, ModelError or StorageError when what lies there cannot be used.
+    The settings are those of the run at hand; what the averaging strategy remembers is of no use to another
+    strategy. Raises FileFormatError, ModelError or StorageError when what lies there cannot be used.
     """
     kept = read_checkpoint(folder.checkpoint)
     if kept is None:
@@ -127,13 +127,13 @@ def federate(
     run: str = "",
     first: EncoderWeights | None = None,
     patience: Patience = Patience(),  # noqa: B008 - frozen
-    on_round: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    on_round: Callable[[Checkpoint], None] = lambda _: None,
 ) -> Checkpoint:
     """Run the rounds up to `settings.rounds`, each kept before the next begins, and returns where it ended.
 
-    Started again after a kill at any moment it goes on from the last round that was kept, and ends with the very bits that an
-    uninterrupted run ends with, if the devices answer the same. `run` is a name that `now.json` and `ended.json` repeat, `first` the
-    encoder to start from where there is no checkpoint yet.
+    Started again after a kill at any moment it goes on from the last round that was kept, and ends with the
+    very bits that an uninterrupted run ends with, if the devices answer the same. `run` is a name that
+    `now.json` and `ended.json` repeat, `first` the encoder to start from where there is no checkpoint yet.
     Raises FederationError, StorageError and others of our tree; `ended.json` holds their line.
     """
     make_folder(folder.home)
@@ -168,7 +168,10 @@ def federate(
 
 
 def _ledger_of(folder: ServerFolder, start: Checkpoint) -> Ledger | None:
-    """The server's privacy ledger, for runs that have noise; it must go on from where it was, or LedgerDamagedError is raised."""
+    """Return the server's privacy ledger, for runs that have noise.
+
+    It must go on from where it was, or LedgerDamagedError is raised.
+    """
     privacy = start.settings.privacy
     if privacy is None or not (privacy.noise_multiplier or privacy.plan):
         return None
@@ -179,14 +182,14 @@ def _ledger_of(folder: ServerFolder, start: Checkpoint) -> Ledger | None:
 
 
 def _slots_of(folder: ServerFolder, start: Checkpoint) -> Slots:
-    """The slots of the run's masked rounds, counted in the folder."""
+    """Return the slots of the run's masked rounds, counted in the folder."""
     privacy = start.settings.privacy
     registrar = "" if privacy is None else privacy.registrar
     return kept_slots(folder.home, bytes.fromhex(registrar) or None)
 
 
 def _planned(folder: ServerFolder, start: Checkpoint, ledger: Ledger | None) -> PlannedNoise | None:
-    """The noise plan of a run that has one, and that has rounds left to do."""
+    """Return the noise plan of a run that has one, and that has rounds left to do."""
     privacy, wanted = start.settings.privacy, start.settings.rounds
     if ledger is None or privacy is None or privacy.plan is None or start.round >= wanted:
         return None
@@ -194,7 +197,10 @@ def _planned(folder: ServerFolder, start: Checkpoint, ledger: Ledger | None) -> 
 
 
 def _spender(ledger: Ledger | None, settings: RunSettings) -> Spend:
-    """What books each round in the ledger, before its sum can be seen; rounds of a noise plan are booked by `planned`."""
+    """Return what books each round in the ledger, before its sum can be seen.
+
+    Rounds of a noise plan are booked by `planned`.
+    """
     if ledger is None or settings.privacy is None:
         return no_ledger
     share = settings.privacy.counted_share
@@ -213,7 +219,10 @@ def _spender(ledger: Ledger | None, settings: RunSettings) -> Spend:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """Return `now.json`, `ended.json` or one of the others; empty when there is none or it is being written."""
+    """Return `now.json`, `ended.json` or one of the others.
+
+    Empty when there is none or it is being written.
+    """
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):

@@ -1,7 +1,7 @@
-"""Small parts of the release formats: bytes taken from front to back, values within their ranges, keys as texts.
+"""Small parts of the release formats: bytes from front to back, values in their ranges, keys as texts.
 
-Where it stands in the flow: `release_card`, `release_log` and `release` are written and read with these. Everything that does not
-fit is a `ReleaseError` whose `reason` is one word.
+Where it stands in the flow: `release_card`, `release_log` and `release` are written and read with these.
+Everything that does not fit is a `ReleaseError` whose `reason` is one word.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ def check_number(name: str, value: int, least: int, most: int) -> None:
 
 
 def checked_real(name: str, value: float, least: float, most: float, *, infinite: bool = False) -> float:
-    """Return the number as a float; raise ReleaseError outside [least, most], for NaN, -0.0, and infinity unless it is allowed."""
+    """Return the number as a float.
+
+    Raise ReleaseError outside [least, most], for NaN, -0.0, and infinity unless it is allowed.
+    """
     if value == math.inf and infinite:
         return value
     if not is_number(value, least, most):
@@ -104,20 +107,24 @@ def check_bytes(name: str, value: bytes, size: int) -> None:
 
 
 def write_key(key: bytes) -> str:
-    """Return a public key as the text that people pin: "palate1" and 58 letters and digits, four bytes of them a checksum."""
+    """Return a public key as the text that people pin: "palate1" and 58 letters and digits."""
     check_bytes("key", key, KEY_BYTES)
     check = hashlib.sha256(b"palate release key 1\0" + key).digest()[:4]
     return "palate1" + base64.b32encode(key + check).decode().rstrip("=").lower()
 
 
 def read_key(text: str) -> bytes:
-    """Return the key of a text that `write_key` wrote, whatever its case; raise ReleaseError for any other text."""
+    """Return the key of a text that `write_key` wrote, whatever its case.
+
+    Raise ReleaseError for any other text.
+    """
     found = _KEY_TEXT.fullmatch("".join(text.split()).lower())
     if found is not None:
         key = base64.b32decode(found[1].upper() + "=" * 6)[:KEY_BYTES]
         if write_key(key) == found[0]:
             return key
     raise ReleaseError(
-        "this is no release key; it is the text that begins with palate1, whole, as `palate server key` prints it",
+        "this is no release key; it is the text that begins with palate1, whole, as `palate server key` "
+        "prints it",
         "key",
     )
