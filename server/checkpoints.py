@@ -2,7 +2,7 @@
 
 The file is replaced in one step after every round.
 
-Where it stands in the flow: `rounds` returns a `Checkpoint` after each round, `federation` writes it here
+Where it stands in the flow: `rounds` returns a `Checkpoint` after each round, `rounds.run` writes it here
 before anything else happens, and after a kill or a power cut reads it back. What a round does depends on
 nothing but the checkpoint, the settings and the devices' answers: cohort and seeds are derived from (seed,
 round), so no state of a random generator is kept.

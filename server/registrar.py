@@ -1,14 +1,14 @@
 """The registrar: keys for slots, which devices it knows, and a signature for each device and slot, once.
 
 Where it stands in the flow: `palate server slots` makes keys for slots to come and `palate server certify`
-answers devices' requests (`registrar_cli`); `shared.pseudonym` says what the files hold and why nobody can
-tell whose a certificate is. A registrar may be somebody else than the server's operator, on another machine:
-its files, and the server's copies of its slot keys, need no connection.
+answers devices' requests (`commands.registrar`); `shared.secure_sum.pseudonym` says what the files hold and
+why nobody can tell whose a certificate is. A registrar may be somebody else than the server's operator, on
+another machine: its files, and the server's copies of its slot keys, need no connection.
 
     registrar.key                signs slot keys; its text is what devices pin
     registrar/FIRST.sealed       the primes of slots from FIRST on, sealed by a key derived from registrar.key
     registrar/devices.json       who is registered, which slots each one's requests were for, and their hashes
-    slots/FIRST.slots            the public slot keys, signed; a server beside another's registrar has these
+    slots/FIRST.slots            the public slot keys, signed; a server with another's registrar has these
                                  alone
 
 **Once.** A request goes into the books before its answer leaves. Asked the same again, byte for byte, the

@@ -1,9 +1,9 @@
 """How much privacy rounds of noisy sums spend: epsilon and delta, counted per person.
 
-Where it stands in the flow: `server.ledger` and `client.ledger` ask here before a round; experiments ask
-which noise a wanted epsilon takes. Nothing here draws noise or touches data. The counting itself is Google's
-(`dp-accounting`, imported when it is first needed); a second accountant checks it in the tests and in
-`benchmarks/ledger.py`. The device, which must answer at once, uses the closed forms at the end, which need
+Where it stands in the flow: `server.ledger` and `client.privacy.ledger` ask here before a round; experiments
+ask which noise a wanted epsilon takes. Nothing here draws noise or touches data. The counting itself is
+Google's (`dp-accounting`, imported when it is first needed); a second accountant checks it in the tests and
+in `benchmarks/ledger.py`. The device, which must answer at once, uses the closed forms at the end, which need
 the standard library alone.
 
 **What epsilon and delta mean here.** Two worlds: one in which a person's device contributes, and one in which
@@ -13,9 +13,10 @@ likes, can tell the worlds apart better than (epsilon, delta) allows. A noise mu
 standard deviation over the L2 sensitivity, which is the longest contribution of one device.
 
 **With sampling or without.** A round that draws each device independently and in secret with probability q
-(Poisson) spends less than one that takes whoever is there; the gain holds against those who do not learn who
-was drawn, so neither against the server itself nor on one's own device. A cohort of fixed size, drawn without
-replacement, does not have it under this relation, so such rounds are counted with `sampling=None`.
+(Poisson) spends less than one that takes everybody who is there; the gain holds against those who do not
+learn who was drawn, so neither against the server itself nor on one's own device. A cohort of fixed size,
+drawn without replacement, does not have it under this relation, so such rounds are counted with
+`sampling=None`.
 
 **Why the devices' discrete noise is covered.** Each device adds a discrete Gaussian of deviation sigma to
 whole numbers.
@@ -120,7 +121,7 @@ class Cost:
             object.__setattr__(self, "sampling", None if self.sampling == 1 else float(self.sampling))
 
     def on_grid(self) -> Cost:
-        """Return the cost, not below this one, of which there are few: numbers with nine binary digits.
+        """Return the next cost, not below this one, whose numbers have nine binary digits, so there are few.
 
         Rounds that differ by a fifth of a percent then count as equal ones, which keeps the counting quick.
         (What lies within a billionth of such a number is that number, so that a last bit lost in a formula

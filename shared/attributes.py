@@ -164,7 +164,7 @@ class Vocabulary:
         return None if name is None else Attribute(name, category)
 
     def means_beside(self, key: tuple[str, ...]) -> bool:
-        """Says whether a word means a term beside the nouns of some category."""
+        """Return whether a word means a term next to the nouns of some category."""
         return any((category, key) in self._beside for category in self.categories)
 
     def noun_category(self, key: tuple[str, ...]) -> str | None:
@@ -172,7 +172,7 @@ class Vocabulary:
         return self._nouns.get(key)
 
     def is_sour(self, key: tuple[str, ...]) -> bool:
-        """Says whether the alias complains by itself, as "garish" and "cluttered" do."""
+        """Return whether the alias complains by itself, as "garish" and "cluttered" do."""
         return key in self._sour
 
     def opposites(self, name: str) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """Few bits both ways: a change as whole levels for a masked sum, an encoder as a short difference.
 
-Where it stands in the flow: `client.shielding` makes levels of a change, noise and masks are added to them,
-the server gets their sum and `from_levels` makes the mean change of it. The other way the server sends
-`encode_model`, each device reads it with `decode_model`, and the encoder that comes out, the same to the last
-bit everywhere, is the one that is trained.
+Where it stands in the flow: `client.federation.privatize` makes levels of a change, noise and masks are added
+to them, the server gets their sum and `from_levels` makes the mean change of it. The other way the server
+sends `encode_model`, each device reads it with `decode_model`, and the encoder that comes out, the same to
+the last bit everywhere, is the one that is trained.
 
 **Levels** (Kairouz, Liu, Steinke, ICML 2021, "The distributed discrete Gaussian mechanism", algorithm 1): the
 change is clipped to an L2 length, a vote is put at its end (below), the whole is rotated (`rotation`),
@@ -13,8 +13,8 @@ on the whole numbers themselves, so that the bound which privacy rests on holds 
 That bound holds for adding or taking away a device. The randomness of rounding need not be secret.
 
 **The vote** says whether the change was shorter than the clip. It rides as one coordinate of ±`VOTE` clips,
-noised and masked with the rest, and lets the server follow the median length (`server.clipping`) at half a
-percent of the privacy's price.
+noised and masked with the rest, and lets the server follow the median length (`server.secure_sum.clipping`)
+at half a percent of the privacy's price.
 
 **The ring**: sums are taken modulo 2^bits and come back right as long as no coordinate reaches half of that.
 `ring_bits_needed` and `finest_step` say how wide a ring must be, or how fine levels may be, with a stated
@@ -75,7 +75,7 @@ def to_levels(
 ) -> Levels:
     """Return a change (d,) as whole levels (d + 1,) of size `step`: clipped (L2), rotated, rounded.
 
-    The mean over `rng` is the clipped and rotated change, but for what the bound on the length cuts off
+    The mean over `rng` is the clipped and rotated change, except for what the bound on the length cuts off
     (almost nothing). The L2 length of what is returned is at most `sensitivity_of(clip, step, d)`. Raises
     OptionError for a step or clip that is not above 0, more than 2^30 steps to a clip, or a vector that is
     not finite.

@@ -1,26 +1,26 @@
 """Signed invitations: the release key lets a round key invite, and the round key signs what is sent.
 
-Where it stands in the flow: `server.inviting` keeps the round key and signs each invitation and each task; a
-device opens what comes (`client.invitations`) before it reads anything in it. The release key may be sealed,
-or lie on another machine, while rounds run day and night; so it signs a short statement instead, as
-certificates of the web do for the servers of a network (RFC 9345).
+Where it stands in the flow: `server.releases.round_key` keeps the round key and signs each invitation and
+each task; a device opens what comes (`client.federation.invitations`) before it reads anything in it. The
+release key may be sealed, or lie on another machine, while rounds run day and night; so it signs a short
+statement instead, as certificates of the web do for the servers of a network (RFC 9345).
 
     delegation  magic "PALATE" | kind 20 | version 1 | release key 32 | round key 32 | up to 4 | expires 8 |
                 signature 64
-    signed      magic "PALATE" | kind 21 | version 1 | count 1 | delegations, 148 each | message | signature
-                64
+    signed      magic "PALATE" | kind 21 | version 1 | count 1 | delegations, 148 each | message |
+                signature 64
 
 Numbers are little endian and unsigned. A delegation holds for releases up to the number `up to` (2^32 - 1:
 any) until `expires`, in seconds since 1970; its signature is the release key's, over everything before it.
-`message` is an invitation or a task as `masked_wire` and `wire` have it, and the last signature is the round
-key's, over everything before it. There are 1 to 4 delegations, of different release keys to one round key:
-while devices follow a change of the release key, the old one and the new one both speak.
+`message` is an invitation or a task as `secure_sum.messages` and `wire` have it, and the last signature is
+the round key's, over everything before it. There are 1 to 4 delegations, of different release keys to one
+round key: while devices follow a change of the release key, the old one and the new one both speak.
 `tests/data/delegation_vectors.json` holds test vectors.
 
 **What this stops.** Whoever stands in the server's place without its keys (on the network, or with code of
 their own on the port) can ask devices nothing. **What it does not stop.** Whoever has the round key can,
-until the delegation expires; what that is worth to them is bounded by what a device does whoever asks
-(`client.task_limits`).
+until the delegation expires; what that is worth to them is bounded by what a device does, no matter who asks
+(`client.federation.task_limits`).
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def open_signed_message(data: bytes, *, trusted: bytes | None, now: datetime) ->
 def message_in(data: bytes) -> bytes:
     """Return the message that was signed, unchecked, or the bytes themselves if they are not signed.
 
-    For whoever counts or groups messages; a device that is to answer takes `open_signed_message`. Raises
+    For code that counts or groups messages; a device that is to answer takes `open_signed_message`. Raises
     InvitationError.
     """
     return _take_apart(data)[0] if kind_of(data) == SIGNED else data

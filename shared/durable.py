@@ -37,7 +37,7 @@ else:
     import fcntl
 
 LEFTOVER_SECONDS = 3600.0
-"""From which age on a file that was written beside another and never renamed is a killed writer's."""
+"""From this age on a new file that was never renamed is taken for a killed writer's."""
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows alone needs to be told
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -76,12 +76,12 @@ def write_file(path: Path, data: bytes, *, lasting: bool = True) -> None:
 
 
 def name_beside(path: Path) -> Path:
-    """Return a random name beside `path`, for what is to take its place."""
+    """Return a random name next to `path`, for what is to take its place."""
     return path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
 
 
 def write_beside(path: Path, data: bytes, *, lasting: bool = True) -> Path:
-    """Write what is to take the place of `path` beside it, under a random name, and return where.
+    """Write what is to take the place of `path` next to it, under a random name, and return where.
 
     Raises `OSError`.
     """
@@ -93,7 +93,7 @@ def write_beside(path: Path, data: bytes, *, lasting: bool = True) -> Path:
 def write_atomically(
     path: Path, data: bytes, *, consequence: str | None = None, lasting: bool = True
 ) -> None:
-    """Give `path` new content in one step: beside it, forced to the disk, renamed over it, folder forced too.
+    """Give `path` new content in one step: a new file, forced to the disk, takes its name.
 
     What is for looking at only need not be `lasting`; then nothing is forced. With a `consequence` the folder
     is made if it is not there, and what the operating system refuses is a `StorageError` that ends with it;
@@ -119,7 +119,7 @@ def write_atomically(
 
 
 def clear_beside(path: Path, least_seconds: float = 0.0) -> None:
-    """Remove what killed writers left beside `path`, of at least this age.
+    """Remove what killed writers left next to `path`, of at least this age.
 
     Whoever holds the writers' lock may ask for all.
     """

@@ -56,7 +56,7 @@ CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "mood": ("calm", "joyful", "melancholic", "dramatic", "dreamy"),
     }
 )  # fmt: skip
-"""The anchoring attributes by category, of which a picture is taken to show at most one each."""
+"""The anchoring attributes by category; a picture is taken to show at most one of each."""
 
 ATTRIBUTE_NAMES: tuple[str, ...] = tuple(value for values in CATEGORIES.values() for value in values)
 

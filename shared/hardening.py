@@ -10,7 +10,7 @@ else holds keys; who needs a passphrase asks `given`. On Linux:
   which the kernel shows as /proc/PID/environ for as long as a process lives, are overwritten with zeros.
 
 **What remains.** Until `harden` has run (a fraction of a second) the variable can be read; the shell or
-service manager that set it still has it; whoever is root reads everything; Python's own copies of a string
+service manager that set it still has it; root reads everything; Python's own copies of a string
 are freed, not wiped; and memory may be swapped out. On macOS the core limit and `os.environ` apply; on
 Windows `os.environ` alone, and Windows Error Reporting may keep a dump.
 """

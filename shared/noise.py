@@ -1,9 +1,9 @@
 """Noise that hides one person in a sum: the discrete Gaussian, drawn from a cryptographic source.
 
 Where it stands in the flow: a device clips, rotates and rounds its change to whole levels (`coding`), adds
-its share of noise from here (`client.shielding`), and masks the result; the server never sees a sum without
-noise. Whole numbers, because masks work on a ring, and because floats sampled in the usual way give the true
-value away in their last bits (Mironov, CCS 2012).
+its share of noise from here (`client.federation.privatize`), and masks the result; the server never sees a
+sum without noise. Whole numbers, because masks work on a ring, and because floats sampled in the usual way
+give the true value away in their last bits (Mironov, CCS 2012).
 
     P(k) is proportional to exp(-k² / (2 sigma²)) on the whole numbers (Canonne, Kamath, Steinke, NeurIPS
     2020)
@@ -14,7 +14,7 @@ one discrete Gaussian, but nearly (Kairouz, Liu, Steinke, ICML 2021); `distance_
 How it is drawn: the distribution function is computed in whole numbers with 256 bits behind the point and
 kept with 128. A draw takes 64 random bits and looks up between which values of the function they lie; in the
 rare case (less than once in 2^47 draws) that 64 bits leave this open it takes 64 more. So each value comes
-with its true probability but for 2^-128, and the total variation distance from the true distribution is below
+with its true probability up to 2^-128, and the total variation distance from the true distribution is below
 `DISTANCE` per draw: for 10^5 weights, 10^6 rounds and any sigma allowed, below 2^-70. The time of a look-up
 depends on the machine's caches and so, faintly, on the noise; who can time instructions on the device is not
 kept out by this module.
@@ -38,7 +38,7 @@ from palate.shared.arrays import Levels
 from palate.shared.errors import OptionError
 
 Source = Callable[[int], bytes]
-"""Returns so many random bytes: `os.urandom`, or `stream_of` a key where a run must be repeatable."""
+"""Return so many random bytes: `os.urandom`, or `stream_of` a key where a run must be repeatable."""
 
 
 MOST_SIGMA: Final = 16_384.0

@@ -1,9 +1,9 @@
 """Public pictures and what they truly show: what an encoder can be tried on where there is nobody's taste.
 
 Where it stands in the flow: the server holds a run's encoder near the last release by what both say of these
-pictures (`server.trust_region`), and tries an encoder on them before it becomes a release
-(`server.acceptance`). They are drawn, so that what each shows is known; nobody was ever asked about them.
-`simulations.recipes.public_pictures` makes the file.
+pictures (`server.secure_sum.trust_region`), and tries an encoder on them before it becomes a release
+(`server.releases.acceptance`). They are drawn, so that what each shows is known; nobody was ever asked about
+them. `simulations.recipes.public_pictures` makes the file.
 
     features   (pictures, 216) float16   of each picture, as the shipped eye sees it
     shows      (pictures, 55) uint8      1 where the picture shows the attribute, in the order of

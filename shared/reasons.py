@@ -2,8 +2,8 @@
 
 Where it stands in the flow: a device that does not do what was asked answers with one of these texts, and the
 server counts it by `word_of`. They are about the message or the software, never about the person, nor about
-what came of training: a device whose training fails answers as every other does (`client.contribution`), and
-whoever stays out for reasons of their own answers nothing.
+what came of training: a device whose training fails answers as every other does
+(`client.federation.contribution`), and a person who stays out for reasons of their own answers nothing.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def rotated(vectors: Reals, seed: bytes) -> Reals:
 
 
 def rotated_back(vectors: Reals, seed: bytes) -> Reals:
-    """Return what `rotated` with the same seed made these vectors (..., d) of, but for rounding."""
+    """Return what `rotated` with the same seed made these vectors (..., d) of, except for rounding."""
     turned = np.array(vectors, order="C")
     for start, signs in reversed(_passes(turned.shape[-1], seed)):
         window = turned[..., start : start + len(signs)]

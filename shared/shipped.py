@@ -30,7 +30,7 @@ def check_shipped(path: Path) -> None:
     Every file once in a process, about 1 ms for a megabyte.
 
     Raises `ModelError` for a file that is another one than the table says. One that is missing is left to
-    whoever loads it.
+    its user.
     """
     try:
         name = path.resolve().relative_to(ROOT).as_posix()

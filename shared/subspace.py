@@ -2,8 +2,8 @@
 
 Where it stands in the flow: noise for a given epsilon has the same size in every coordinate, so it does less
 harm to a change of few coordinates in which little noise matters as much as in any other. A `Subspace` comes
-with a release and is made of public pictures alone. `client.shielding` writes a device's change in its
-coordinates before it clips; the server writes the mean of many back as weights. (Projecting to a public
+with a release and is made of public pictures alone. `client.federation.privatize` writes a device's change in
+its coordinates before it clips; the server writes the mean of many back as weights. (Projecting to a public
 subspace: Zhou, Wu, Banerjee, ICLR 2021; here it needs no public labels.)
 
 Only the last layer of the picture side moves, z = sigmoid(W h + b): measured, that is nearly all of what a

@@ -1,14 +1,14 @@
 """How much noise a sum is sure to carry, by how many of the devices in it add their share.
 
 Where it stands in the flow: the server books with this what a round costs (`server.ledger`), and each device
-for itself (`client.ledger`). A device sees its own noise and nobody else's. So each round has three noise
-multipliers:
+for itself (`client.privacy.ledger`). A device sees its own noise and nobody else's. So each round has three
+noise multipliers:
 
     counted   a part of the devices in the smallest sum, `honest_share`, add their noise: this is booked and
               held to a budget
     all_add   all of them do: what the round costs if nobody lies
-    alone     none of the others does, or they are invented: a person's own share, which holds whoever the
-              others are
+    alone     none of the others does, or they are invented: a person's own share, which holds no matter who
+              the others are
 
 Noise in shares is that of Kairouz, Liu and Steinke (ICML 2021). That made-up devices void it is known of
 every sum that rests on the noise of others; only somebody who vouches for devices makes a share above 0 worth
@@ -57,7 +57,7 @@ class SumNoise:
 
     @classmethod
     def of_one(cls, multiplier: float) -> SumNoise:
-        """Return the noise of a sum that is counted the same whoever the others are."""
+        """Return the noise of a sum that is counted the same no matter who the others are."""
         return cls(multiplier, multiplier, multiplier)
 
 
@@ -69,7 +69,7 @@ def honest_devices(honest_share: float, devices: int) -> int:
 def sum_noise(
     device_noise: float, *, devices: int, sensitivity: float, dimension: int, honest_share: float
 ) -> SumNoise:
-    """Return the noise multipliers of a sum of at least `devices`, each of which should add its noise.
+    """Return the noise multipliers of a sum of at least `devices` that should each add noise.
 
     All are those of `accounting.noise_multiplier`, which says what the arguments are and what is raised; all
     are 0 where the noise of one device is below half a level.

@@ -1,11 +1,11 @@
 """What may leave a device: the change of the shared encoder in a round, and how it was trained.
 
-Where it stands in the flow: the device trains (`client.reconstruction`), the result is an `EncoderUpdate`,
-`wire` makes bytes of it, the outbox sends them, the server reads them back into the same type and averages.
-What the type has no field for cannot travel: there is room for the declared tensors, the number of the round
-and one hash, and the hash is checked to be 64 hexadecimal digits. (A device that *wants* to smuggle text out
-can write it into weights; the type protects the person from mistakes of ours, not from a program that was put
-in the place of ours.)
+Where it stands in the flow: the device trains (`client.federation.local_training`), the result is an
+`EncoderUpdate`, `wire` makes bytes of it, the outbox sends them, the server reads them back into the same
+type and averages. What the type has no field for cannot travel: there is room for the declared tensors, the
+number of the round and one hash, and the hash is checked to be 64 hexadecimal digits. (A device that *wants*
+to smuggle text out can write it into weights; the type protects the person from mistakes of ours, not from a
+program that was put in the place of ours.)
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class EncoderUpdate:
         return cls(encoder_hash(before), round, change)
 
     def __eq__(self, other: object) -> bool:
-        """Says whether the other is the same update, bit for bit."""
+        """Return whether the other is the same update, bit for bit."""
         if not isinstance(other, EncoderUpdate):
             return NotImplemented
         return (self.base, self.round) == (other.base, other.round) and same_tensors(
@@ -167,12 +167,12 @@ def norm_of(tensor: Float32s) -> float:
 
 
 def same_bits(one: Float32s, other: Float32s) -> bool:
-    """Says whether two tensors are equal bit for bit."""
+    """Return whether two tensors are equal bit for bit."""
     return one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def same_tensors(one: Mapping[str, Float32s], other: Mapping[str, Float32s]) -> bool:
-    """Says whether two sets of tensors have the same names and are equal bit for bit."""
+    """Return whether two sets of tensors have the same names and are equal bit for bit."""
     return set(one) == set(other) and all(same_bits(one[name], other[name]) for name in one)
 
 

@@ -109,7 +109,7 @@ class Task:
         return installed.with_shared(self.tensors, self.release)
 
     def __eq__(self, other: object) -> bool:
-        """Says whether the other is the same task, bit for bit."""
+        """Return whether the other is the same task, bit for bit."""
         if not isinstance(other, Task):
             return NotImplemented
         return self._plain() == other._plain() and same_tensors(self.tensors, other.tensors)
@@ -123,7 +123,7 @@ class Task:
 
 
 def kind_of(data: bytes) -> int:
-    """Return the number that says of which kind a message is, 0 for bytes that are none of ours."""
+    """Return the number of a message's kind, 0 for bytes that are not ours."""
     return (
         data[len(MAGIC)]
         if isinstance(data, bytes) and data.startswith(MAGIC) and len(data) > len(MAGIC)
@@ -202,7 +202,7 @@ def add_checksum(*parts: bytes | memoryview) -> bytes:
 
 
 def checksum_fits(data: bytes) -> bool:
-    """Says whether a message ends with the checksum of what is before it."""
+    """Return whether a message ends with the checksum of what is before it."""
     content = memoryview(data)[:-CHECKSUM_BYTES]
     return zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little") == data[-CHECKSUM_BYTES:]
 

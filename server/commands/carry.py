@@ -2,7 +2,7 @@
 
 The request and the answer are carried between the two machines in a folder.
 
-Where it stands in the flow: `cli` registers these beside its own commands; `carrying` says what lies in the
+Where it stands in the flow: `cli` registers these next to its own commands; `carrying` says what lies in the
 folder and who checks what.
 """
 

@@ -190,7 +190,8 @@ def run(
     Rounds are masked and noised: the server sees sums over at least the quorum, and books what they cost in
     its privacy ledger. Noise comes from the devices. Where a registrar vouches for them (palate server
     certify), or the server takes admitted ones only, half of a sum's devices are counted on to add theirs
-    (honest_share); where whoever likes may join, none but a person's own, and each adds so much more.
+    (honest_share); where anybody may join, only a device's own noise is counted on, and each device adds so
+    much more.
 
     The settings file takes every setting by name, those of local training in a table [local], of masks and
     noise in [privacy]:
@@ -252,7 +253,7 @@ def run(
 
 @app.command()
 def status(home: Home = None, json: Json = False) -> None:
-    """Say whether the server runs, what it is doing, and where the federation stands.
+    """Return whether the server runs, what it is doing, and where the federation stands.
 
     For example:
 

@@ -32,7 +32,7 @@ def counted_rounds(folder: ServerFolder, before: int) -> int:
 
 
 def show(folder: ServerFolder, number: str, before: int) -> dict[str, Any]:
-    """Show the run's progress until it ends; returns how it ended."""
+    """Show the run's progress until it ends; return how it ended."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

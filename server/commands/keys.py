@@ -1,6 +1,6 @@
 """`palate server key`: the two keys of the log of releases: made, shown, changed, and used to renew the log.
 
-Where it stands in the flow: `cli` registers it beside its own commands; `release_keys` does the work.
+Where it stands in the flow: `cli` registers it next to its own commands; `releases.keys` does the work.
 Passphrases come from the environment or from a terminal, never from the command line, which others on the
 machine can read.
 """
@@ -47,7 +47,8 @@ def key(
         bool,
         typer.Option(
             "--unsealed",
-            help="Make keys without a passphrase: whoever reads their files can sign releases for all your "
+            help="Make keys without a passphrase: anybody who reads their files can sign releases for all "
+            "your "
             "devices.",
         ),
     ] = False,
@@ -164,7 +165,7 @@ def delegate_round_key(files: KeyFiles, now: datetime) -> ReleaseLog:
 
 
 def _nobody_to_ask() -> bool:
-    """Say whether a new key's passphrase is neither in the environment nor to be had on a terminal."""
+    """Return whether a new key's passphrase is neither in the environment nor to be had on a terminal."""
     from palate.server.releases import sealed_keys
 
     return sealed_keys.passphrase_given() is None and not sys.stdin.isatty()
@@ -183,7 +184,8 @@ def make_keys(files: KeyFiles, now: datetime, *, unsealed: bool, days: int) -> R
     )
     if not sealed_keys.is_sealed(files.release_file):
         console.say(
-            "warning: both keys are unsealed: whoever reads these files can sign releases for every device "
+            "warning: both keys are unsealed: anybody who reads these files can sign releases for every "
+            "device "
             "that follows this server"
         )
     return log
@@ -214,7 +216,7 @@ def passphrases_for(files: KeyFiles, *, unsealed: bool, release: bool = True) ->
     if None in given.values() and not unsealed:
         raise OptionError(
             "keys are sealed with a passphrase: set PALATE_RELEASE_PASSPHRASE, or run this on a terminal; "
-            "with --unsealed they lie open, and whoever reads their files can sign releases for all your "
+            "with --unsealed they lie open, and anybody who reads their files can sign releases for all your "
             "devices"
         )
     return Passphrases(*given.values())

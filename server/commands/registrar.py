@@ -1,6 +1,6 @@
 """`palate server certify` and `slots`: vouch for devices, so that nobody can invent the others.
 
-Where it stands in the flow: `cli` registers them beside its own commands. Devices that pin the registrar's
+Where it stands in the flow: `cli` registers them next to its own commands. Devices that pin the registrar's
 key take part only with devices that it has certified, under pseudonyms that it cannot tell apart
 (`registrar`), and as soon as there is a registrar the server takes no others into masked rounds, and counts
 on the noise of half of those in a sum (`shared.sum_noise`). A registrar that is somebody else than the

@@ -1,7 +1,7 @@
 """`palate server privacy | release`: what the person who runs a server publishes, and what that has cost.
 
-Where it stands in the flow: `cli` registers these beside its own commands; `key_cli` and `carry_cli` are
-their neighbours.
+Where it stands in the flow: `cli` registers these next to its own commands; `commands.keys` and
+`commands.carry` are their neighbours.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def count_on(folder: ServerFolder, privacy: Privacy) -> Privacy:
         return privacy if privacy.honest_share is not None else replace(privacy, honest_share=VOUCHED_SHARE)
     if privacy.honest_share:
         raise OptionError(
-            f"honest_share is {privacy.honest_share:g}, but whoever likes may join this server, and made-up "
+            f"honest_share is {privacy.honest_share:g}, but anybody may join this server, and made-up "
             "devices add no noise; vouch for devices with palate server certify, start with "
             "--admitted-only, or take honest_share = 0"
         )
@@ -72,7 +72,7 @@ def say_notes(settings: RunSettings, privacy: Privacy, rounds: int) -> None:
         )
         if not privacy.noise_multiplier:
             console.say(
-                "note: with a noise_multiplier of 0 beside the plan the devices add no noise, and this "
+                "note: with a noise_multiplier of 0 next to the plan the devices add no noise, and this "
                 "server sees sums without any; devices refuse that unless their owners allowed rounds that "
                 "nothing protects"
             )

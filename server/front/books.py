@@ -87,7 +87,7 @@ class Books(InMemoryLinkState):
         return stored
 
     def is_whole(self, message_id: str) -> bool:
-        """Say whether all objects of a message are here."""
+        """Return whether all objects of a message are here."""
         return message_id not in self._object_push_session_by_root
 
 

@@ -16,7 +16,7 @@ installed.
     POST /replies   {"seconds": how long}     head, wires; the head is {"replies": [[question, wire or null,
                                               reason], ...]}
 
-Bodies are JSON; with wires they are frames (`shared.frames`) of which the first is JSON that names the others
+Bodies are JSON; with wires they are frames (`shared.frames`); the first is JSON that names the others
 by place.
 """
 

@@ -5,9 +5,9 @@ it, `serve` makes one. All that the server uses of Flower's inside stands here, 
 `fleet_calls`. Those parts are internal to Flower 1.42, which is pinned;
 `tests/server/front/test_flower_inside.py` names what changed when another version is installed.
 
-Flower's own server offers three APIs on one port, and two of them (Control and Runtime) run code for whoever
-reaches them. Here only the Fleet API exists. A run begins through `start_run`, which takes settings and no
-code: the bundle is always our own.
+Flower's own server offers three APIs on one port, and two of them (Control and Runtime) run code for anybody
+who reaches them. Here only the Fleet API exists. A run begins through `start_run`, which takes settings and
+no code: the bundle is always our own.
 
 Everything here runs in one thread, the one of the event loop.
 """
@@ -157,7 +157,7 @@ class SuperLink:
             known.online_until = max(known.online_until, when)
 
     def waits(self, node: int) -> bool:
-        """Say whether a whole message waits for a node."""
+        """Return whether a whole message waits for a node."""
         queue = self._books.queues.get(node)
         return queue is not None and len(queue) > 0 and self._books.is_whole(queue[0])
 
@@ -178,7 +178,7 @@ class SuperLink:
         return fleet_pb2.PullMessagesResponse(messages_list=messages, message_object_trees=trees)
 
     def missed(self, node: int, had: str) -> bool:
-        """Say whether a node took a message that it did not get: `had` is the one that it got last."""
+        """Return whether a node took a message that it did not get: `had` is the one that it got last."""
         taken = self._taken.get(node)
         return taken is not None and taken[0] != had
 
@@ -351,7 +351,7 @@ class SuperLink:
         return dict(self._asked)
 
     def ready(self) -> bool:
-        """Say whether an answer to an open question is here whole."""
+        """Return whether an answer to an open question is here whole."""
         return bool(self._answered)
 
     def replies(self, *, all_of_them: bool = False) -> Iterator[Reply]:
@@ -360,7 +360,7 @@ class SuperLink:
         With `all_of_them` also who is gone, or too late, in Flower's words.
         """
         questions = set(self._answered)
-        if all_of_them:  # but for answers that are still uploaded: Flower would count them as handed out
+        if all_of_them:  # except answers that are still uploaded: Flower would count them as handed out
             known = self._books.message_ins_id_to_message_res_id
             questions |= {one for one in self._asked if one not in known}
         if not questions or self._run is None:

@@ -78,7 +78,7 @@ class LedgerFile:
         return self.lines[-1].hash if self.lines else BEFORE_FIRST
 
     def includes(self, head: str) -> bool:
-        """Says whether this ledger is one that once had this head, or a continuation of it."""
+        """Return whether this ledger is one that once had this head, or a continuation of it."""
         return head == BEFORE_FIRST or head in self._hashes
 
     def append(self, content: Mapping[str, Any]) -> None:
@@ -132,7 +132,7 @@ def read_lines(path: Path) -> Found:
     sound_bytes = len(data) - len(tail)
     if not newest:
         if data:
-            raise LedgerDamagedError(f"{_newest(path)} is missing beside its ledger; {_ADVICE}")
+            raise LedgerDamagedError(f"{_newest(path)} is missing next to its ledger; {_ADVICE}")
         return Found((), 0, b"", torn=False)
     if complete and newest == complete[-1] + b"\n" and not tail:
         return Found(tuple(lines), sound_bytes, b"", torn=False)

@@ -10,12 +10,12 @@ What a round costs is said by `shared.accounting.Cost`. `sampling` is given only
 connected device independently, with secret randomness (`sampling.poisson_cohort`), and took no device in or
 out for any other reason than its silence; a cohort of fixed size and a round that ends at the first so many
 replies are booked without sampling. A round whose noise the server plans over many rounds (`planned`) is paid
-for once, with its plan; the devices' shares of noise in it are not counted beside that.
+for once, with its plan; the devices' shares of noise in it are not counted on top of that.
 
 Whether a round fits is first asked of the Rényi curve that is kept up to date (under 50 ms, proven for
 discrete noise). Only when that says no, which it does too early, the tight figure is asked, once: how many
 more rounds of this kind there is room for. Both are upper bounds, so the smaller one counts. The form of the
-file is described in `ledger_file`; the kinds of lines are
+file is described in `ledger.file`; the kinds of lines are
 
     ledger       format
     budget       epsilon, delta, when                                         the newest one holds
@@ -294,7 +294,7 @@ class Ledger:
             ) from None
 
     def book_plan(self, plan: str, noise_multiplier: float, rounds: int) -> None:
-        """Pays for noise that is correlated over so many rounds, all of them at once.
+        """Pay for noise that is correlated over so many rounds, all of them at once.
 
         Does nothing if it is paid for.
 

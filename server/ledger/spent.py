@@ -33,9 +33,9 @@ DEVICES: Final = "devices"
 """The noise is the sum of what the devices add: nobody ever has a sum without noise."""
 
 SERVER: Final = "server"
-"""The server adds the noise: whoever runs it is trusted not to look at the sum."""
+"""The server adds the noise: the person who runs it is trusted not to look at the sum."""
 
-_SHOWN: Final = 30  # rows of the table by rounds, beside that of the most rounds and that of all
+_SHOWN: Final = 30  # rows of the table by rounds, without that of the most rounds and that of all
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Spent:
     if_all_add_epsilon: float = 0.0
     unsampled_epsilon: float = 0.0
     alone_epsilon: float = 0.0  # infinite where one device's noise is too little to count
-    most_rounds: int = 0  # sampled ones that one person is in, but for a chance of delta / 2
+    most_rounds: int = 0  # sampled ones with one person, except with a chance of delta / 2
     by_rounds: tuple[KnownRounds, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class Spent:
             lines.append(
                 "against those who know who took part, as this server and the devices of a round do: "
                 f"epsilon {self.unsampled_epsilon:.3g} (nobody is drawn for more than {self.most_rounds} "
-                f"{times}, but for a chance of {self.delta / 2:g})"
+                f"{times}, except with a chance of {self.delta / 2:g})"
             )
         if self.alone_epsilon > max(self.epsilon, self.unsampled_epsilon):
             alone = "nothing" if math.isinf(self.alone_epsilon) else f"epsilon {self.alone_epsilon:.3g}"

@@ -240,9 +240,9 @@ def best_bands(steps: int, separation: int) -> int:
 def wide_gaussian(sigma: float, count: int, source: Source) -> Levels:
     """Return discrete Gaussian draws of a deviation up to 2^26, more than `discrete_gaussian` takes.
 
-    A wide one is a sum: width times one, plus another of three widths. That is one discrete Gaussian but for
-    a factor below 1 + 10^-75, since what is summed over sees a deviation of nearly 3 (Peikert 2010, theorem
-    3.1; 2 pi² · 9 = 177).
+    A wide one is a sum: width times one, plus another of three widths. That is one discrete Gaussian except
+    for a factor below 1 + 10^-75, since what is summed over sees a deviation of nearly 3 (Peikert 2010,
+    theorem 3.1; 2 pi² · 9 = 177).
     """
     if sigma <= MOST_SIGMA:
         return discrete_gaussian(sigma, count, source)

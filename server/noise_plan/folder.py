@@ -141,7 +141,7 @@ def _read_or_make_seed(path: Path, *, has_state: bool) -> bytes:
     try:
         make_folder(path.parent)
         if not path.exists() and not has_state:
-            # Written beside and renamed, so that a kill leaves a whole seed or none; never readable by
+            # Written next to it and renamed, so that a kill leaves a whole seed or none; never readable by
             # others.
             write_atomically(path, secrets.token_bytes(_SEED_BYTES))
         seed = path.read_bytes()

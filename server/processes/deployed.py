@@ -84,7 +84,7 @@ class Address:
 
     @property
     def encrypted(self) -> bool:
-        """Says whether the server speaks TLS."""
+        """Return whether the server speaks TLS."""
         return any((self.tls, self.root_certificates, self.certificate, self.key))
 
     @property
@@ -204,7 +204,7 @@ def stop(folder: Folder) -> bool:
 
 
 def healthy(server: Running) -> bool:
-    """Says whether a server answers: on its own socket, and with an open port."""
+    """Return whether a server answers: on its own socket, and with an open port."""
     try:
         ask_server(server, "status")
         with socket.create_connection(_host_and_port(server.address), timeout=2.0):
@@ -325,7 +325,7 @@ def status_of(folder: Folder, run: str) -> str:
 
 
 def prepare(folder: Folder) -> Path:
-    """Lays out the server's folder and returns the path of the log; raises StorageError."""
+    """Lay out the server's folder and returns the path of the log; raises StorageError."""
     log = folder.home / "logs" / "server.log"
     try:
         for place in (folder.home / "flower", log.parent):

@@ -1,9 +1,9 @@
 """uvicorn's HTTP, with limits on connections and on the size and the time of a call's headers.
 
-Where it stands in the flow: `processes.start` starts it, in the background. It puts the public port (`front`)
+Where it stands in the flow: `deployed.start` starts it, in the background. It puts the public port (`front`)
 and the server's own socket (`control`) on one event loop, with Flower's books in memory behind both
 (`superlink`), and starts a `round_process` for a run. Nothing else listens. It ends with a signal; runs that
-this cuts short go on at the next start (`processes.resume`).
+this cuts short go on at the next start (`deployed.resume`).
 """
 
 from __future__ import annotations

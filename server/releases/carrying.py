@@ -6,7 +6,7 @@ and signs it; `palate server take FOLDER` on the server checks that and appends 
 
     to-sign.palate        a message of kind 11: the server's log, and if there is something to release an
                           unsigned entry and its encoder
-    parent.safetensors    the encoder of the release before, beside which the new one is tested (not where
+    parent.safetensors    the encoder of the release before, against which the new one is tested (not where
                           that is release 0)
     signed.palate         the answer, a message of kind 11: the log with its signatures, and the newest
                           encoder
@@ -70,7 +70,7 @@ _CONSEQUENCE = "the folder cannot be carried like this"
 
 
 ERRANDS: tuple[Errand, ...] = (round_key.ERRAND,)
-"""What is carried beside releases."""
+"""What is carried along with releases."""
 
 
 @dataclass(frozen=True)

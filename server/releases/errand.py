@@ -1,6 +1,6 @@
 """What else a release key is asked to sign, on the way that a folder is carried to it.
 
-Where it stands in the flow: `carrying` carries errands beside releases; `round_key` has one.
+Where it stands in the flow: `carrying` carries errands along with releases; `round_key` has one.
 """
 
 from __future__ import annotations

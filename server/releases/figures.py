@@ -1,7 +1,7 @@
 """What a release's card says of privacy and of the test before it was signed, and when a release is refused.
 
-Where it stands in the flow: `release_cli` and `carry_cli` ask here before a release is signed; the card
-carries the answers to devices.
+Where it stands in the flow: `commands.releases` and `commands.carry` ask here before a release is signed; the
+card carries the answers to devices.
 """
 
 from __future__ import annotations

@@ -4,14 +4,15 @@ Where it stands in the flow: rounds move the encoder a little each and live in t
 the person who runs the server makes a release of it (`palate server release`), which devices check and adopt
 (`palate release adopt`).
 
-    releases.log                the log of all releases and changes of keys, as `shared.release_log` writes it
+    releases.log                the log of all releases and changes of keys, as `shared.releases.log` writes
+                                it
     release-00001.safetensors   the encoder, as `shared.encoder.encoder_to_bytes` writes it
     release-00001.palate        log and encoder as one message: what a device needs, in one file
 
 The log is what counts, and is written after the encoder it speaks of: an encoder without an entry is
-unfinished. Each file is written in one step. The keys (`release_keys`) lie one folder up, so that this folder
-can be handed out as it stands. Where the release key lies on a signing machine, that machine keeps such a
-folder of its own (`carrying`).
+unfinished. Each file is written in one step. The keys (`releases.keys`) lie one folder up, so that this
+folder can be handed out as it stands. Where the release key lies on a signing machine, that machine keeps
+such a folder of its own (`carrying`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The round key: signs what devices are asked, by a right that the release key lends it for some weeks.
+"""The round key signs what devices are asked. The release key gives it that right for some weeks.
 
-Where it stands in the flow: `federation` signs every invitation and task of a run with it, before they go
+Where it stands in the flow: `rounds.run` signs every invitation and task of a run with it, before they go
 out; devices check that the release key, which the log names that they follow, speaks for it
 (`shared.delegation`). The round key is made here and never leaves the server's folder; the release key signs
 its delegation whenever it is at hand:
@@ -86,7 +86,7 @@ def read_delegations(home: Path, now: datetime) -> list[bytes]:
 
 
 def add_delegation(home: Path, delegation: bytes, now: datetime) -> None:
-    """Keep a delegation beside those of other release keys; of the same release key the newest alone stays.
+    """Keep a delegation next to those of other release keys; of the same release key the newest alone stays.
 
     Raises InvitationError for bytes that are none, OptionError for one of another round key, StorageError.
     """
@@ -114,13 +114,14 @@ def delegate(home: Path, release_key: Ed25519PrivateKey, now: datetime) -> None:
 
 
 def needs_delegation(home: Path, now: datetime) -> bool:
-    """Say whether the round key may not invite, or not for the first half of a delegation's time any more."""
+    """Return whether the round key may not invite, or not for the first half of a delegation's time any "
+    "more."""
     found = read_delegations(home, now)
     return not found or decode_delegation(found[0]).expires < (now + VALID / 2).timestamp()
 
 
 def lend_if_open(home: Path, now: datetime) -> None:
-    """Have the release key lend its right where it lies here unsealed.
+    """Let the release key give its right where it lies here unsealed.
 
     A folder without any keys and releases gets unsealed ones.
 

@@ -2,7 +2,7 @@
 
 They are the release key, the recovery key and the registrar's key.
 
-Where it stands in the flow: `palate server key` makes the two keys of the log of releases; `release_keys`,
+Where it stands in the flow: `palate server key` makes the two keys of the log of releases; `releases.keys`,
 `releases` and `carrying` sign with them. Whoever has the private half of the release key can give every
 device that follows its log an encoder of their own, so it is sealed with a passphrase (the environment's
 PALATE_RELEASE_PASSPHRASE), or lies on another machine, or both.
@@ -62,7 +62,7 @@ def recovery_passphrase_given() -> str | None:
 
 
 def is_sealed(path: Path) -> bool | None:
-    """Say whether a key needs a passphrase, None if there is no key; raises what `read_public` raises."""
+    """Return whether a key needs a passphrase, None if there is no key; raises what `read_public` raises."""
     data = _read(path)
     return None if data is None else _check(data, path)[0]
 

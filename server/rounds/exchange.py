@@ -1,7 +1,7 @@
 """What a round needs from the outside: devices, a clock, a listener, and a place for what came back.
 
-Where it stands in the flow: `rounds` decides what happens, `app` and simulations lend it devices behind these
-protocols, and there are two ways to collect updates: one by one (`rounds`) and under masks (`masked_rounds`).
+Where it stands in the flow: `rounds` decides what happens, `app` and simulations give it devices behind these
+protocols, and there are two ways to collect updates: one by one (`rounds`) and under masks (`rounds.masked`).
 """
 
 from __future__ import annotations

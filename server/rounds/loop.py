@@ -1,6 +1,6 @@
 """The round loop: who is asked, how long to wait, what counts, and what happens when too little comes back.
 
-Where it stands in the flow: `app` gives it devices to talk to (through Flower) and `federation` keeps what it
+Where it stands in the flow: `app` gives it devices to talk to (through Flower) and `rounds.run` keeps what it
 returns. A round:
 
     choose a cohort from the connected devices, by (seed, round) alone
@@ -9,7 +9,7 @@ returns. A round:
     stop at the wanted number of updates, or when all have answered, or at the deadline
     with a quorum: average, and move the encoder; without: the encoder stays
 
-So without masks. With a `Privacy` in the settings the cohort is drawn in secret, and `masked_rounds` collects
+So without masks. With a `Privacy` in the settings the cohort is drawn in secret, and `rounds.masked` collects
 one noised sum in place of the updates; the budget is asked before and booked before the sum can be seen. With
 a noise plan those who rest are left out, and the sum gets its noise before anything is made of it
 (`planned`).
@@ -261,10 +261,10 @@ def _wait(
     if len(connected) >= settings.quorum:
         return connected
     rest = len(there) - len(connected)
-    besides = f", and {rest} more rest by the noise plan" if rest else ""
+    more = f", and {rest} more rest by the noise plan" if rest else ""
     raise FederationError(
         f"{len(connected)} of at least {settings.quorum} devices were connected after "
-        f"{settings.wait_seconds:g} s{besides}; start more with `palate join`, or ask for fewer, then run "
+        f"{settings.wait_seconds:g} s{more}; start more with `palate join`, or ask for fewer, then run "
         "again"
     )
 

@@ -3,7 +3,7 @@
 It goes from an invitation over a roster and masks to a sum.
 
 Where it stands in the flow: `rounds` chooses this way when the run's settings hold a `Privacy`. The exchanges
-are those of secure aggregation (`masking`, after Bonawitz et al., CCS 2017); between them devices may drop
+are those of secure aggregation (`unmasking`, after Bonawitz et al., CCS 2017); between them devices may drop
 out, and as long as enough come to the end the sum is that of those who sent their vector. With fewer the
 round fails whole: there is no partial sum.
 
@@ -14,7 +14,7 @@ round fails whole: there is no partial sum.
     who stayed and who dropped out                           ->   a share for each of them
 
 In a sparse cohort devices first endorse the last question, and are shown that the others were asked the same
-(`shared.agreement`).
+(`shared.secure_sum.agreement`).
 """
 
 from __future__ import annotations

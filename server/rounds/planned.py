@@ -1,7 +1,7 @@
 """The server's part in a run with a noise plan: who must not be asked, and the noise of each sum.
 
-Where it stands in the flow: `federation` opens a `PlannedNoise` for a run whose settings hold a plan
-(`PlanSettings`). `rounds` leaves out whom it names, and `masked_rounds` hands it each sum as soon as it is
+Where it stands in the flow: `rounds.run` opens a `PlannedNoise` for a run whose settings hold a plan
+(`PlanSettings`). `rounds` leaves out whom it names, and `rounds.masked` hands it each sum as soon as it is
 unmasked and uses nothing but what comes back.
 
 **What is counted.** The plan is paid for in the ledger before its first sum is noised, all its steps
@@ -16,8 +16,8 @@ next step: the one that was begun is over, and its devices rest as after any oth
 
 **Who rests** is known by the numbers that devices last came under, so that they are not even asked. One that
 comes back under another number has another pseudonym too, and nobody but itself can know it; so each
-invitation says how long to rest, and devices keep to it (`client.resting`). Who does not rest weakens their
-own protection alone.
+invitation says how long to rest, and devices keep to it (`client.federation.resting`). A device that does not
+rest weakens its own protection alone.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class PlannedNoise:
 
     def resting(self) -> set[int]:
         """Return who must not be in the next sum, by the numbers that they last came under."""
-        # An earlier version kept identities beside the numbers.
+        # An earlier version kept identities next to the numbers.
         names = self._noise.resting()
         return {int(name.removeprefix(_NODE)) for name in names if name.startswith(_NODE)}
 

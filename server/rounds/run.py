@@ -5,15 +5,15 @@ call it with devices in the same process. Everything that a server has lies in o
 
     checkpoint.safetensors   where the federation stands          (checkpoints)
     releases/                numbered encoders, the signed log    (releases)
-    release.key              signs releases                       (release_keys)
+    release.key              signs releases                       (releases.keys)
     recovery.key             signs changes of keys, until it is moved off this machine
-    round.key, round.delegations    sign invitations, and by what right    (inviting)
-    registrar.key            vouches for devices, if there is one (registrar_cli)
+    round.key, round.delegations    sign invitations, and by what right    (releases.round_key)
+    registrar.key            vouches for devices, if there is one (commands.registrar)
     registrar/, slots/       its keys for slots and its books; the public slot keys    (registrar)
     slot.json                the newest slot that a masked round had                   (slots)
     rounds.jsonl             what each round was like             (metrics)
     privacy.jsonl            what of the privacy budget is spent  (ledger)
-    noise/                   the noise plan's seed and state      (noise_folder)
+    noise/                   the noise plan's seed and state      (noise_plan.folder)
     now.json                 what a run is doing at this moment, for progress bars
     ended.json               how the last run ended
     run.json, server.json    the run that was submitted, the server that was started    (processes)

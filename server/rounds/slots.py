@@ -1,8 +1,9 @@
 """Which slot a masked round has: a number that never comes twice, and the registrar's key for it.
 
-Where it stands in the flow: `federation` gives `rounds` a `Slots`, `masked_rounds` asks it once for each
+Where it stands in the flow: `rounds.run` gives `rounds` a `Slots`, `rounds.masked` asks it once for each
 round before the invitation goes out. A round that is begun anew after a kill has the number of before and
-another slot, so that devices, which show a pseudonym once, can take part in it again (`shared.pseudonym`).
+another slot, so that devices, which show a pseudonym once, can take part in it again
+(`shared.secure_sum.pseudonym`).
 
     slot.json    {"last": the newest slot that was given out}, written before the invitation leaves
 """

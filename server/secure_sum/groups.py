@@ -1,11 +1,11 @@
 """Against devices that lie, under masks: groups with a sum each, and centred clipping over their means.
 
 Where it stands in the flow: with masks the server never sees one device's change, so no rule can look at
-devices one by one. Instead `make_groups` cuts the roster into small groups, each of which runs its own masked
-sum; `drop_long` throws away a sum that is longer than its devices together may be; `combine` takes a robust
-rule over the means that are left, and the server's optimizer (`strategy.server_step`) does with the result
-what it does with a plain mean. The idea is that of bucketing (Karimireddy, He, Jaggi, ICLR 2022), with a
-masked sum in place of the bucket.
+devices one by one. Instead `make_groups` cuts the roster into small groups, each with its own masked sum;
+`drop_long` throws away a sum that is longer than its devices together may be; `centred_clipping` takes a
+robust rule over the means that are left, and the server's optimizer (`strategy.server_step`) does with the
+result what it does with a plain mean. The idea is that of bucketing (Karimireddy, He, Jaggi, ICLR 2022), with
+a masked sum in place of the bucket.
 
 What bounds a single liar. Without masks the server measures each change (`max_norm` in
 `shared.wire.decode_update`). With masks it cannot: one device may put anything into each coordinate of the

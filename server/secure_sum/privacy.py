@@ -1,6 +1,6 @@
 """How a round hides single devices: the ring, the clip, the noise, and what a run may spend.
 
-Where it stands in the flow: a run's settings hold a `Privacy`; `masked_rounds` makes of it what each round's
+Where it stands in the flow: a run's settings hold a `Privacy`; `rounds.masked` makes of it what each round's
 invitation says (`mask_settings`), and the ledger is asked before each round whether its cost still fits the
 budget. Where the settings hold a noise plan, `planned` makes the rounds' settings once, for all of the plan's
 rounds (`planned_masks`).
@@ -41,7 +41,7 @@ _NUMBERS: Final = {
 MOST_STEPS: Final = 10_000
 
 LEAST_GROUP: Final = (
-    20  # of which two thirds, and what a lying server could make of them, are more than devices ask for
+    20  # two thirds of it, and what a lying server could make of them, are more than devices require
 )
 AFFORDABLE_NOISE: Final = 0.1  # of the noise in a round's mean, in clips
 
@@ -86,7 +86,7 @@ class Privacy:
     `noise_multiplier` times the longest that one device can add, also if no more than `honest_share` of its
     devices add theirs: so much more each of them adds. With more devices in the sum there is more. By default
     half of the devices are counted on where a registrar vouches for them, and elsewhere none but a person's
-    own, because whoever likes can make devices up. Sums are taken modulo 2^`ring_bits` in the finest steps
+    own, because anybody can invent devices. Sums are taken modulo 2^`ring_bits` in the finest steps
     that fit if the changes agree no more than `agreement` (1: all the same). The encoder goes out as a
     difference of `model_bits` bits per weight. `threshold_share` is the part of a device's neighbours that
     must be there at the end.
@@ -100,10 +100,10 @@ class Privacy:
     sum, and where nothing is said the run's number of devices decides (`usual_group`). With a `registrar` (an
     Ed25519 public key in 64 hexadecimal digits) only devices that it has certified are taken in. All rounds
     since the last release together move what the encoder says of public pictures by `trust_region` logits at
-    the most (`server.trust_region`; 0: as far as they will).
+    the most (`server.secure_sum.trust_region`; 0: as far as they will).
 
     With a `plan`, for fleets that cannot be sampled, the server adds noise of its own to each sum, and what
-    is released is counted by that alone, whoever the devices are. The devices' shares, `noise_multiplier`,
+    is released is counted by that alone, whatever the devices do. The devices' shares, `noise_multiplier`,
     stay what each device counts for itself; they may be smaller then, as far as the devices' own budgets
     allow. Clip, steps of levels and cohort are then the same in all rounds.
     """
@@ -167,7 +167,7 @@ class Privacy:
         ):
             value = getattr(self, name)
             if value not in (due, None):
-                raise OptionError(f"{name} is {value!r} beside a noise plan; {why}, so take {due!r}")
+                raise OptionError(f"{name} is {value!r} together with a noise plan; {why}, so take {due!r}")
 
     def for_cohort(self, devices: int) -> Privacy:
         """Return the settings for rounds of so many devices.
@@ -191,7 +191,7 @@ class Privacy:
 
     @property
     def counted_share(self) -> float:
-        """The part of the devices in a sum whose noise is counted on, a person's own beside them."""
+        """The part of the devices in a sum whose noise is counted on, without a person's own."""
         if self.honest_share is not None:
             return self.honest_share
         return VOUCHED_SHARE if self.registrar else 0.0
@@ -223,9 +223,9 @@ def usual_group(privacy: Privacy, devices: int) -> int:
 def noise_over_clip(privacy: Privacy, devices: int, least: int | None = None) -> float:
     """Return how many times longer than the clip the noise in a round's mean is (L2).
 
-    Each of them adds noise as if the sum were of `least`, of which `honest_share` add theirs; by default
-    `least` is all, and with groups two thirds of each. The noise of a plan, which cancels over the rounds,
-    counts as the independent noise that leaves as much in the sum of all rounds.
+    Each of them adds noise as if the sum were of `least` devices and `honest_share` of them added theirs; by
+    default `least` is all, and with groups two thirds of each. The noise of a plan, which cancels over the
+    rounds, counts as the independent noise that leaves as much in the sum of all rounds.
     """
     plan = privacy.plan
     planned = prefix_error(plan.over(1.0)) / math.sqrt((plan.steps + 1) / 2) if plan is not None else 0.0
@@ -280,7 +280,7 @@ def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> Ma
     Each device adds noise as if only `least` came to the end, and of them only those that are counted on
     added theirs, so that there is always enough. Raises OptionError when the ring is too narrow.
     """
-    # The ring must hold the noise of all, each of which adds the share that is reckoned for the fewest.
+    # The ring must hold the noise of all, each of which adds the share that the smallest sum needs.
     step, noise = finest_step(
         privacy.ring_bits,
         most,

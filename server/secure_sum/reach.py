@@ -1,6 +1,6 @@
 """How long the sum of a round may be: as far as honest devices agree, not as far as they could.
 
-Where it stands in the flow: `sums` holds each masked sum to `longest_sum` of `robust`, and tells it here how
+Where it stands in the flow: `sums` holds each masked sum to `longest_sum` of `groups`, and tells it here how
 far devices agree. n honest people's changes, each cut to the clip, sum up to far less than n clips, since
 people differ: with the share a that they have in common and the rest at random, to hypot(a n, b sqrt(n))
 clips. Virtual people of the recommended private run have a = .04 to .09 in the public subspace, up to .12

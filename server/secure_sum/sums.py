@@ -1,7 +1,7 @@
 """From masked sums to one change: what the server believes of them, since it cannot look at a single device.
 
-Where it stands in the flow: `masked_rounds` has revealed one sum for each group; this module takes the means
-out of the ring's levels, throws away what honest devices cannot have sent (`reach`, `robust.drop_long`),
+Where it stands in the flow: `rounds.masked` has revealed one sum for each group; this module takes the means
+out of the ring's levels, throws away what honest devices cannot have sent (`reach`, `groups.drop_long`),
 scales down what is longer than lately, takes the robust rule over what is left, and moves the clip by the
 votes (`clipping`). What it returns goes through the server's optimizer and is held near the last release
 (`trust_region`). Plain functions of the sums and of what the checkpoint remembers; `benchmarks.one_liar` runs

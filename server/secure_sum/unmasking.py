@@ -1,8 +1,8 @@
 """The server's side of a masked round: from what devices send to the sum of their vectors, no more.
 
 Where it stands in the flow: `rounds` carries messages to devices and back, this module checks them and says
-what goes out next; `shared.masks` says how the masks work. Nothing here knows Flower or a clock: whoever has
-not answered when a phase is closed has dropped out. In order, each once:
+what goes out next; `shared.secure_sum.masks` says how the masks work. Nothing here knows Flower or a clock: a
+device that has not answered when a phase is closed has dropped out. In order, each once:
 
     adverts(those that came)    -> roster, for all in it
     shares(those that came)     -> a delivery for each that is alive
@@ -282,7 +282,7 @@ class MaskedSum:
         return [one for one in self._holders[place] if one != place]
 
     def _held(self, place: int, there: Collection[int]) -> bool:
-        """Says whether enough holders of a device's secrets are there."""
+        """Return whether enough holders of a device's secrets are there."""
         return sum(one in there for one in self._holders[place]) >= self._thresholds[place]
 
     def _needed(self) -> list[int]:

@@ -1,11 +1,11 @@
 """The card of a release: what is said, and signed, of one encoder; nothing on it is about a single device.
 
 Where it stands in the flow: the server fills in a card for each release (`server.releases`), the release key
-signs it as an entry of the log (`release_log`), devices show it to their owners and check the encoder against
-it (`release_check`).
+signs it as an entry of the log (`releases.log`), devices show it to their owners and check the encoder
+against it (`releases.check`).
 
-    card   release 4 | round 4 | updates 8 | hash 32 | parent 32 | shapes 32 | fixed 32 | backbone 32 | sha256
-           32 | epsilon 8 | delta 8 | unsampled epsilon 8 | alone epsilon 8 | mechanism 32 | pictures 4 |
+    card   release 4 | round 4 | updates 8 | hash 32 | parent 32 | shapes 32 | fixed 32 | backbone 32 |
+           sha256 32 | epsilon 8 | delta 8 | unsampled epsilon 8 | alone epsilon 8 | mechanism 32 | pictures 4 |
            least correlation 8 | mean correlation 8 | noise over signal 8
 
 Numbers are little endian, whole ones unsigned, others IEEE 754 of 8 bytes; a mechanism is a word filled up

@@ -4,11 +4,11 @@ Where it stands in the flow: a device calls `check_release` with what came from 
 (`release`) and with the `Trust` in its vault; only if everything fits does it get an encoder, and the trust
 to keep from then on. The server reads its own log through the same checks.
 
-**What this stops.** A server, or whoever stands in its place, that wants to give a device an encoder of its
-own: without the release key nothing passes. One that has the key and shows different devices different
-histories, or takes a device back: what a device accepted once stays at its place in the log (no fork, no
-rollback), so every lie remains in the log of whoever was lied to. One that stole the release key and wants to
-keep it: the recovery key names another. One that exchanges the frozen backbone for a rigged one, from whose
+**What this stops.** A server, or somebody in its place, that wants to give a device an encoder of its own:
+without the release key nothing passes. One that has the key and shows different devices different histories,
+or takes a device back: what a device accepted once stays at its place in the log (no fork, no rollback), so
+every lie remains in the log of the device that was lied to. One that stole the release key and wants to keep
+it: the recovery key names another. One that exchanges the frozen backbone for a rigged one, from whose
 gradients pictures can be rebuilt (PEFTLeak, Sami et al., CVPR 2025): the backbone ships with Palate, and a
 release trained on any other is refused. One that withholds what is new: the log is not good any more after a
 while (`expired`).
@@ -180,7 +180,7 @@ def check_next(log: ReleaseLog, card: Card, pinned: Pinned) -> None:
 
 
 def expired(trust: Trust, now: datetime) -> bool:
-    """Say whether the accepted log is not good any more at this time (with a zone).
+    """Return whether the accepted log is not good any more at this time (with a zone).
 
     Never before one was accepted.
     """
@@ -218,7 +218,7 @@ def read_encoder(data: bytes, card: Card) -> EncoderWeights:
         card.hash,
         card.fixed,
     )
-    # Written anew it must give the same bytes: there is no room for anything beside the tensors.
+    # Written anew it must give the same bytes: there is no room for anything but the tensors.
     if not same or encoder_to_bytes(encoder) != data:
         raise ReleaseError(wrong, "encoder")
     if not math.hypot(*(norm_of(encoder.tensors[name]) for name in SHARED_SHAPES)) <= LARGEST_ENCODER:

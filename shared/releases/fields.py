@@ -1,6 +1,6 @@
 """Small parts of the release formats: bytes from front to back, values in their ranges, keys as texts.
 
-Where it stands in the flow: `release_card`, `release_log` and `release` are written and read with these.
+Where it stands in the flow: `releases.card`, `releases.log` and `release` are written and read with these.
 Everything that does not fit is a `ReleaseError` whose `reason` is one word.
 """
 

@@ -1,7 +1,7 @@
 """The log of releases: which keys are in force, what each release is, and until when the log is good.
 
 Where it stands in the flow: the server appends an entry for each release and each change of keys
-(`server.releases`); devices check the log against what they saw before (`release_check`).
+(`server.releases`); devices check the log against what they saw before (`releases.check`).
 
     log        magic "PALATE" | kind 12 | version 2 | release 0 32 | entries 4 | entry | entry | ... |
                statement
@@ -13,7 +13,7 @@ Where it stands in the flow: the server appends an entry for each release and ea
 
 **Two keys.** The release key signs releases and statements, the recovery key only entries of keys. The first
 entry names both, and a later one is good only with the signature of the recovery key in force before it:
-whoever steals the release key can sign until it is changed, and cannot change it. Each key that an entry
+a thief of the release key can sign until it is changed, and cannot change it. Each key that an entry
 names signs it too, so nobody puts somebody else's key into a log of their own. People pin the recovery key:
 its signature is under every release key, so the text stays the same when that is changed.
 

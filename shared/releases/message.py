@@ -1,13 +1,13 @@
 """A signed release as one message: the log of all releases, and the encoder that the last of them speaks of.
 
-Where it stands in the flow: the server signs a card for each release (`release_card`) and appends it to its
-log (`release_log`); this message carries both to a device, in a file or over the wire. A device checks log
-and encoder against what it saw before (`release_check`) and keeps them in its vault (`client.releases`).
+Where it stands in the flow: the server signs a card for each release (`releases.card`) and appends it to its
+log (`releases.log`); this message carries both to a device, in a file or over the wire. A device checks log
+and encoder against what it saw before (`releases.check`) and keeps them in its vault (`client.releases`).
 Before the first release the message holds the log alone, and an empty encoder: so a device knows early which
 release key is in force.
 
-    message   magic "PALATE" | kind 11 | version 2 | size of the log 4 | log | size of the encoder 4 | encoder
-              | checksum 4
+    message   magic "PALATE" | kind 11 | version 2 | size of the log 4 | log | size of the encoder 4 | encoder |
+              checksum 4
 
 Numbers are little endian and unsigned; the checksum is the CRC-32 of everything before it. There is one way
 of writing each value, and what decodes is encoded to the very same bytes again. Everything else is refused
@@ -125,7 +125,7 @@ def decode_release(data: bytes) -> SignedRelease:
 
     Raise ReleaseError unless it is exactly what `encode_release` returns.
 
-    Only the form is checked here: who signed, and whether the encoder is the log's, is for `release_check`.
+    Only the form is checked here: who signed, and whether the encoder is the log's, is for `releases.check`.
     """
     open_bytes(data, RELEASE, MOST_BYTES, "a release")
     if not checksum_fits(data):

@@ -57,7 +57,7 @@ class Witness:
 class Comparison:
     """What two witnesses of one server's log come to."""
 
-    verdict: Literal["same", "behind", "ahead", "fork", "other"]  # of the first beside the second
+    verdict: Literal["same", "behind", "ahead", "fork", "other"]  # of the first against the second
     entry: int  # the last one that both have; of a fork, the first in which they part
     words: str
 
@@ -126,7 +126,7 @@ def read_witness(text: str) -> Witness:
 
 
 def compare_witnesses(mine: Witness, other: Witness) -> Comparison:
-    """Say whether two devices saw the same log, one saw more of it, or they were shown two histories."""
+    """Return whether two devices saw the same log, one saw more of it, or they were shown two histories."""
     both = list(zip(mine.entries, other.entries, strict=False))
     parted = next((number for number, (a, b) in enumerate(both, 1) if a != b), None)
     if parted is not None and mine.server != other.server:
@@ -144,7 +144,7 @@ def compare_witnesses(mine: Witness, other: Witness) -> Comparison:
         return Comparison(
             "fork",
             parted,
-            f"FORK: the logs part at entry {parted}, which is {here} here and {there} there: whoever has "
+            f"FORK: the logs part at entry {parted}, which is {here} here and {there} there: somebody with "
             "the server's keys shows different devices different histories; stop taking part, and tell "
             "the others and the person who runs it",
         )

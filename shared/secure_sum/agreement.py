@@ -7,10 +7,10 @@ roster endorsed the very request that it was sent. It is the consistency check o
 section 6.2), over the roster in place of the neighbourhood.
 
 **What it withstands.** A device endorses one request a round, so with t of n devices needed, two requests can
-both be agreed to only with 2t - n colluding ones. Whoever reveals has therefore the same living and the same
-survivors before them, at least as many as the round's `least`. What follows holds as long as fewer than 2s
-devices collude with the server, where s is `masks.spare` (with the usual threshold share, .66, a tenth of the
-cohort is never so many; with .51 as few as two may be):
+both be agreed to only with 2t - n colluding ones. A device that reveals has therefore the same living and the
+same survivors before them, at least as many as the round's `least`. What follows holds as long as fewer than
+2s devices collude with the server, where s is `masks.spare` (with the usual threshold share, .66, a tenth of
+the cohort is never so many; with .51 as few as two may be):
 
 * A device in the sum was told of the same living as those who reveal. If not, its masks with the t of its
   holders that it takes for living cancel only if those dropped out, or were told as it was. Neither reveals
@@ -22,7 +22,7 @@ cohort is never so many; with .51 as few as two may be):
   in it. The device before it has its seed revealed by t holders, so s of those in the gap collude. Two gaps
   take 2s.
 
-Hence a device need not check what those advertised who are no neighbours of it: whoever is in the sum has
+Hence a device need not check what those advertised who are no neighbours of it: a device in the sum has
 found its own keys in the roster, and its neighbours have checked them. Certificates, the registrar's
 signatures of all pseudonyms in the roster for the round's slot, are checked for all: an endorsement counts
 only if a device that was vouched for gave it, and as each has one for a slot, the devices that collude are in
@@ -31,8 +31,8 @@ the roster at most once each.
     endorsement  start 11 | request 32 | identity 32 | signature 64
     agreement    start 12 | request 32 | endorsers | for each endorser: signature 64 | checksum 4
 
-As in `masked_wire`: `request` is the SHA-256 of the unmask request, `endorsers` a bitmap over the roster,
-whose order signatures have.
+As in `secure_sum.messages`: `request` is the SHA-256 of the unmask request, `endorsers` a bitmap over the
+roster, whose order signatures have.
 """
 
 from __future__ import annotations

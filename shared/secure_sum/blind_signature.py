@@ -14,7 +14,7 @@ something of a message that it could guess. Messages here hold a fresh public ke
 the exponent is fixed, so there is nothing to guess with; more than that, what comes out is independent of
 what was signed, for any modulus. Let x be a blinded value, y its signature with y^e = x, and (m, s) any
 signature with s^e = H(m). Then r = y / s is a number with H(m) * r^e = x, and there is exactly one: each
-signature fits each blinded value by exactly one random number, all of which are equally likely. That needs
+signature fits each blinded value by exactly one random number, and all are equally likely. That needs
 H(m) and r to have inverses, which `blind` makes sure of (a modulus with small prime factors would else mark
 some messages). Whether `unblind` works says nothing of the message either: it does so exactly if y^e = x, and
 the registrar knows both. The salt that PSS would add is left out, because a signature that is decided by its

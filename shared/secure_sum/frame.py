@@ -1,8 +1,9 @@
 """How each message of a masked round begins and ends, and how it is opened.
 
-Where it stands in the flow: `masked_wire` and `agreement` say what stands between. `start` is "PALATE", the
-kind and the version 1, as in `wire`, whose messages these extend. The server's messages end with the checksum
-of `wire`, the devices' with a signature over what is before it, by the identity that they name.
+Where it stands in the flow: `secure_sum.messages` and `agreement` say what stands between. `start` is
+"PALATE", the kind and the version 1, as in `wire`, whose messages these extend. The server's messages end
+with the checksum of `wire`, the devices' with a signature over what is before it, by the identity that they
+name.
 """
 
 from __future__ import annotations

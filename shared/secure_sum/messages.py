@@ -18,15 +18,15 @@
     unmask      start 9 | session 32 | survivors | drop-outs | checksum 4
     revealed    start 10 | request 32 | identity 32 | owners | for each owner: share 33 | signature 64
 
-`start` is that of `masked_frame`; two more messages, of sparse cohorts only, stand in `agreement`. Numbers
-are little endian: whole ones unsigned, others IEEE 754 of 8 bytes; shares alone are big endian. `alive`,
-`survivors`, `drop-outs` and `owners` are bitmaps over the roster (`masks.bitmap`), which is sorted by
-identity; whatever is there for each of several devices stands in that order. An identity here is a pseudonym:
-a key that a device has for this round alone; its certificate is the registrar's, for it and the round's slot
-(`pseudonym`). `context` is the SHA-256 of the invitation, `roster` and `request` that of the roster and of
-the unmask message. `certified` is 1 if some certificate is not zeros. An invitation goes out inside a signed
-message (`delegation`); `context` is of the invitation itself, so whoever has signed it changes nothing of the
-round.
+`start` is that of `secure_sum.frame`; two more messages, of sparse cohorts only, stand in `agreement`.
+Numbers are little endian: whole ones unsigned, others IEEE 754 of 8 bytes; shares alone are big endian.
+`alive`, `survivors`, `drop-outs` and `owners` are bitmaps over the roster (`masks.bitmap`), which is sorted
+by identity; whatever is there for each of several devices stands in that order. An identity here is a
+pseudonym: a key that a device has for this round alone; its certificate is the registrar's, for it and the
+round's slot (`pseudonym`). `context` is the SHA-256 of the invitation, `roster` and `request` that of the
+roster and of the unmask message. `certified` is 1 if some certificate is not zeros. An invitation goes out
+inside a signed message (`delegation`); `context` is of the invitation itself, so its signer changes nothing
+of the round.
 
 Reading is strict: what decodes is encoded to the very same bytes again, all else is refused with a
 `MaskError` whose `reason` is one word. `tests/data/mask_vectors.json` holds test vectors.

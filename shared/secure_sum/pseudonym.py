@@ -1,12 +1,12 @@
 """Pseudonyms: the key of a device in one masked round, and how a registrar vouches for it blindly.
 
-Where it stands in the flow: `masked_wire` carries pseudonyms and their certificates to all devices of a
-round, `client.pseudonyms` gets them in batches, `server.registrar` signs them. A **slot** is the number of a
-masked round of one federation; it never comes twice, also not for a round that was begun anew. The registrar
-has one signing key for each slot, and signs for each device that it knows one blinded pseudonym for each slot
-(`blind_signature`). So nobody, the registrar included, can tell which device a pseudonym belongs to or which
-pseudonyms are one device's, and still no device can appear twice in a round: with keys of slots apart there
-is nothing that a certificate for another slot could be used for.
+Where it stands in the flow: `secure_sum.messages` carries pseudonyms and their certificates to all devices of
+a round, `client.federation.pseudonyms` gets them in batches, `server.registrar` signs them. A **slot** is the
+number of a masked round of one federation; it never comes twice, also not for a round that was begun anew.
+The registrar has one signing key for each slot, and signs for each device that it knows one blinded pseudonym
+for each slot (`blind_signature`). So nobody, the registrar included, can tell which device a pseudonym
+belongs to or which pseudonyms are one device's, and still no device can appear twice in a round: with keys of
+slots apart there is nothing that a certificate for another slot could be used for.
 
 Three files go between registrar and device. All numbers are little endian but the 256 bytes of a modulus or a
 signed value.

@@ -72,7 +72,7 @@ def recover_secret(shares: Mapping[int, int], threshold: int, fits: Callable[[by
     """Return the secret that fits, from holders' shares.
 
     Raises MaskError (`few`) below the threshold, (`shares`) when no secret that fits is found: always found
-    is one of which at most (len(shares) - threshold) // 2 shares are wrong.
+    is one where at most (len(shares) - threshold) // 2 shares are wrong.
     """
     if len(shares) < threshold:
         raise MaskError(f"{len(shares)} shares are there; the secret takes {threshold}", "few")

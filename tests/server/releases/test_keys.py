@@ -178,7 +178,7 @@ def test_a_key_is_sealed_or_it_is_not_made(home: Path, monkeypatch: pytest.Monke
 
 def test_an_unsealed_key_is_asked_for_and_warned_of(home: Path) -> None:
     done = palate("key", "--unsealed")
-    assert "warning: both keys are unsealed: whoever reads these files can sign" in done.stderr
+    assert "warning: both keys are unsealed: anybody who reads these files can sign" in done.stderr
     assert not sealed_keys.is_sealed(home / "release.key")
 
 
