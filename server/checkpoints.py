@@ -74,7 +74,8 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
 def checkpoint_from_bytes(data: bytes, place: str) -> Checkpoint:
     """Return the checkpoint of these bytes.
 
-    Raises FileFormatError when they are damaged, cut short or something else.
+    Raises:
+        FileFormatError: they are damaged, cut short or something else.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -116,7 +117,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def read_checkpoint(path: Path) -> Checkpoint | None:
     """Return the checkpoint, or None if there is none.
 
-    Raises FileFormatError when it is damaged, StorageError otherwise.
+    Raises:
+        FileFormatError: it is damaged.
+        StorageError: it cannot be read.
     """
     try:
         with path.open("rb") as file:

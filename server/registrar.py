@@ -122,9 +122,10 @@ class Registrar:
     def answer(self, data: bytes, done: Done = _nothing) -> tuple[bytes, bytes, range]:
         """Sign what a request asks for; return the answer's file, the identity that asked, and its slots.
 
-        Raises FileFormatError for what is no request, and OptionError for one to another registrar, of a
-        device that is not registered, for slots without keys, or for a slot for which this device was
-        answered before.
+        Raises:
+            FileFormatError: what is no request.
+            OptionError: one to another registrar, of a device that is not registered, slots without keys,
+                or a slot for which this device was answered before.
         """
         request = decode_request(data)
         slots = range(request.first, request.first + len(request.blinded))
@@ -223,7 +224,8 @@ def slots_folder(home: Path) -> Path:
 def read_slot_keys(home: Path, registrar: bytes) -> list[SlotKeys]:
     """Return all of a registrar's slot keys that are in a server's folder.
 
-    Raises FileFormatError for a damaged file.
+    Raises:
+        FileFormatError: a damaged file.
     """
     found = []
     for path in sorted(slots_folder(home).glob("*.slots")):
@@ -243,7 +245,8 @@ def read_slot_keys(home: Path, registrar: bytes) -> list[SlotKeys]:
 def take_slot_keys(home: Path, data: bytes, registrar: bytes | None) -> SlotKeys:
     """Keep another party's slot keys in a server's folder.
 
-    Raises FileFormatError for a file that is not of the registrar.
+    Raises:
+        FileFormatError: a file that is not of the registrar.
     """
     keys = decode_slot_keys(data, registrar)
     path = slots_folder(home) / f"{keys.first}-{keys.registrar.hex()[:16]}.slots"

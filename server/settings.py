@@ -112,8 +112,9 @@ class RunSettings:
     def from_json(cls, text: str) -> RunSettings:
         """Return the settings of a JSON text; an empty text gives the defaults.
 
-        Raises FileFormatError for text that is no such object and for unknown keys, OptionError for values
-        out of range.
+        Raises:
+            FileFormatError: text that is no such object and unknown keys.
+            OptionError: values out of range.
         """
         try:
             found = json.loads(text or "{}")

@@ -47,8 +47,11 @@ def average(
 ) -> tuple[Float32s, dict[str, Float32s]]:
     """Return the vector to add to the encoder's federated tensors, and what the strategy remembers.
 
-    `updates` are at least one, already checked; each counts the same. `memory` is what the call for the round
-    before returned, empty at first.
+    Args:
+        settings: the run's settings.
+        round: the number of the round.
+        updates: at least one, already checked; each counts the same.
+        memory: what the call for the round before returned, empty at first.
     """
     if not updates:
         raise ValueError("there must be at least one update to average")
@@ -61,10 +64,13 @@ def server_step(
     mean: Float32s,
     memory: Mapping[str, Float32s],
 ) -> tuple[Float32s, dict[str, Float32s]]:
-    """Return what the server's optimizer makes of a round's mean change, and what it remembers from now on.
+    """Return what the server's optimizer makes of a round's mean change, and what it remembers.
 
-    The mean, a vector, may come from anywhere: from `mean_change`, from a masked sum, or from a robust rule
-    over masked sums.
+    Args:
+        settings: the run's settings.
+        round: the number of the round.
+        mean: a vector from anywhere: from `mean_change`, from a masked sum, or from several.
+        memory: what the call for the round before returned, empty at first.
     """
     strategy = _optimizer(settings)
     if isinstance(strategy, FedAdam):

@@ -88,7 +88,8 @@ _BILLIONTH = 1e-9
 class Budget:
     """What may be spent in all.
 
-    Raises OptionError unless epsilon is finite and above 0, and delta between 0 and 1.
+    Raises:
+        OptionError: unless epsilon is finite and above 0, and delta between 0 and 1.
     """
 
     epsilon: float
@@ -106,8 +107,10 @@ class Cost:
     """What a round costs: a Gaussian of this noise multiplier, on everybody or on a Poisson sample.
 
     `sampling` is the probability with which each device was drawn, None where the cohort was chosen in any
-    other way (and 1 becomes None). Raises OptionError for a multiplier or probability outside its range; NaN
-    is outside every range.
+    other way (and 1 becomes None).
+
+    Raises:
+        OptionError: a multiplier or probability outside its range; NaN is outside every range.
     """
 
     noise_multiplier: float  # 0.001 to 10^9; with less there is nothing to count
@@ -139,13 +142,21 @@ def noise_multiplier(
 ) -> float:
     """Return the noise multiplier that a round guarantees when each device adds a discrete Gaussian.
 
-    0 for no noise.
+    The tau of the module's docstring is counted. Below half a level the theorem says nothing, so the result
+    is 0.
 
-    `device_noise` is the standard deviation of one device's noise and `sensitivity` the longest contribution
-    (L2), both in levels; `devices` the smallest number of survivors that is ever unmasked; `dimension` the
-    number of weights; `honest_share` (0 to 1) the part of the devices whose noise is counted on. The tau of
-    the module's docstring is computed in. Below half a level the theorem says nothing, and neither does this:
-    the result is 0. Raises OptionError outside the ranges.
+    Args:
+        device_noise: the standard deviation of one device's noise, in levels; 0 for none.
+        devices: the smallest number of survivors that is ever unmasked.
+        sensitivity: the longest contribution (L2), in levels.
+        dimension: the number of weights.
+        honest_share: the part of the devices whose noise is counted on, 0 to 1.
+
+    Raises:
+        OptionError: a value is outside its range.
+
+    Reference:
+        Kairouz, Liu and Steinke, "The Distributed Discrete Gaussian Mechanism", ICML 2021.
     """
     check_number("device_noise", device_noise, 0.0, math.inf)
     check_number("sensitivity", sensitivity, 0.0, math.inf, above=True)
@@ -256,7 +267,10 @@ def calibrate(budget: Budget, rounds: int, sampling: float | None = None) -> flo
     """Return the smallest noise multiplier, to half a percent, that keeps so many rounds in the budget.
 
     The tight figure decides. What is returned is on the ledger's grid (`Cost.on_grid`) and within the budget,
-    so a run with it gets all its rounds. Raises OptionError outside the ranges.
+    so a run with it gets all its rounds.
+
+    Raises:
+        OptionError: a value is outside its range.
     """
     check_rounds(rounds)
 
@@ -293,7 +307,9 @@ def epsilon_of_rho(rho: float, delta: float) -> float:
 
     The smallest value of alpha · rho + log(1 - 1/alpha) - log(alpha · delta) / (alpha - 1) over alpha above
     1. The bound holds at every alpha, so a search that stopped early would still be right, only less tight.
-    Raises OptionError for a rho below 0, or NaN.
+
+    Raises:
+        OptionError: a rho below 0, or NaN.
     """
     check_delta(delta)
     if not rho >= 0:

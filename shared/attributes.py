@@ -65,10 +65,11 @@ class Attribute:
 class Mention:
     """One attribute as one comment speaks of it.
 
-    polarity is +1 (liked) or -1 (disliked), strength lies in (0, 1], phrase is the comment's own words.
-    The attribute is a vocabulary name where one fits, else the comment's own phrase (the vocabulary is open).
+    polarity is +1 (liked) or -1 (disliked), strength lies in (0, 1], phrase is the comment's own words. The
+    attribute is a vocabulary name where one fits, else the comment's own phrase (the vocabulary is open).
 
-    Raises OptionError when a field is outside its range.
+    Raises:
+        OptionError: a field is outside its range.
     """
 
     attribute: str
@@ -221,8 +222,9 @@ def load_vocabulary() -> Vocabulary:
 def read_vocabulary(text: str) -> Vocabulary:
     """Return the vocabulary written in a TOML text.
 
-    Raises FileFormatError when a key is unknown, a category is missing, an opposite is no term, or two terms
-    share an alias.
+    Raises:
+        FileFormatError: a key is unknown, a category is missing, an opposite is no term, or two terms share
+            an alias.
     """
     table = tomllib.loads(text)
     _only("vocabulary", table, {"categories", "terms"})

@@ -76,9 +76,21 @@ def to_levels(
     """Return a change (d,) as whole levels (d + 1,) of size `step`: clipped (L2), rotated, rounded.
 
     The mean over `rng` is the clipped and rotated change, except for what the bound on the length cuts off
-    (almost nothing). The L2 length of what is returned is at most `sensitivity_of(clip, step, d)`. Raises
-    OptionError for a step or clip that is not above 0, more than 2^30 steps to a clip, or a vector that is
-    not finite.
+    (almost nothing).
+
+    Args:
+        vector: the change, (d,).
+        step: the size of a level.
+        clip: the longest change (L2).
+        seed: what the rotation follows from.
+        rng: rounds at random.
+
+    Returns:
+        Levels with an L2 length of at most `sensitivity_of(clip, step, d)`; the last one is a vote.
+
+    Raises:
+        OptionError: a step or clip that is not above 0, more than 2^30 steps to a clip, or a vector that is
+            not finite.
     """
     _check_grid(clip, step)
     given = np.asarray(vector, dtype=np.float64)
@@ -102,8 +114,10 @@ def from_levels(
 ) -> tuple[Float32s, float]:
     """Return the mean change (d,) of a sum of levels (d + 1,), and the share of changes below the clip.
 
-    With noise in the sum there is noise in both, and the share may lie outside [0, 1]. Raises OptionError for
-    a step or clip that is not above 0 and for fewer than one device.
+    With noise in the sum there is noise in both, and the share may lie outside [0, 1].
+
+    Raises:
+        OptionError: a step or clip that is not above 0 and fewer than one device.
     """
     _check_grid(clip, step)
     if devices < 1:
@@ -142,11 +156,19 @@ def ring_bits_needed(
 
     A coordinate of the rotated sum is sub-Gaussian: its parameter squared is at most (length of the sum)² /
     window for what is summed, 1/4 per device for rounding and `noise`² per device. By the union bound over
-    all coordinates none reaches half the ring but with a chance of `failure`, over the choice of the
-    rotation's seed. `agreement` is the length of the sum of the clipped changes over `devices` times the
-    clip: 1 holds for any changes; devices differ, so a round's figure is smaller, and the figure of earlier
-    rounds may be given with room above it. A sum that does not fit comes back wrong by the ring's size in
-    that coordinate and cannot be told from a right one.
+    all coordinates none reaches half the ring, except with a chance of `failure` over the rotation's seed. A
+    sum that does not fit comes back wrong by the ring's size in that coordinate, and cannot be told from a
+    right one.
+
+    Args:
+        devices: how many levels are summed.
+        clip: the longest change of each (L2).
+        step: the size of a level.
+        noise: the standard deviation of each device's noise, in levels.
+        agreement: the length of the sum of the clipped changes over `devices` times the clip. 1 holds for any
+            changes. Devices differ, so the figure of earlier rounds, with room above it, may be given.
+        count: how many numbers a change has.
+        failure: the chance that some coordinate does not fit.
     """
     reach = _reach(devices, clip, step, noise, agreement, count, failure)
     return math.ceil(math.log2(2 * (reach + 1)))
@@ -164,9 +186,18 @@ def finest_step(
 ) -> tuple[float, float]:
     """Return the smallest level that fits a ring and the noise's sampler, and each device's noise in levels.
 
-    The noise of `devices` together has the standard deviation `noise_multiplier` times the sensitivity; with
-    fewer devices in the sum there is less, so give the smallest number that is accepted. Arguments as in
-    `ring_bits_needed`. Raises OptionError when no step fits.
+    Args:
+        ring_bits: the width of the ring.
+        devices: how many levels are summed.
+        clip: the longest change of each (L2).
+        noise_multiplier: the standard deviation of the noise of `devices` together, over the sensitivity.
+            With fewer devices in the sum there is less, so give the smallest number that is accepted.
+        agreement: as in `ring_bits_needed`.
+        count: how many numbers a change has.
+        failure: as in `ring_bits_needed`.
+
+    Raises:
+        OptionError: no step fits.
     """
 
     def noise_at(step: float) -> float:
@@ -224,8 +255,10 @@ def _check_grid(clip: float, step: float) -> None:
 def model_bytes(bits: int, weights: int = SHARED_WEIGHTS) -> int:
     """Return how long an encoder is in so many bits for each weight, with so many weights in changed rows.
 
-    All of them take 98,253 bytes with 8 bits, 74,093 with 6 and 386,625 with 32. Raises OptionError for other
-    bits.
+    All of them take 98,253 bytes with 8 bits, 74,093 with 6 and 386,625 with 32.
+
+    Raises:
+        OptionError: other bits.
     """
     if bits not in _MODEL_BITS:
         raise OptionError(f"bits is {bits!r}; it must be one of {', '.join(map(str, _MODEL_BITS))}")
@@ -238,7 +271,11 @@ def encode_model(encoder: EncoderWeights, base: EncoderWeights, bits: int = 8) -
     """Return the encoder as a difference from the release `base`, in 8, 6 or 32 bits for each weight.
 
     What travels is the nearest encoder that can be written: take `decode_model` of the bytes for the one that
-    devices train. Raises OptionError for other bits, ModelError when the difference overflows.
+    devices train.
+
+    Raises:
+        OptionError: other bits.
+        ModelError: the difference overflows.
     """
     model_bytes(bits)
     if bits == 32:
@@ -262,9 +299,11 @@ def encode_model(encoder: EncoderWeights, base: EncoderWeights, bits: int = 8) -
 def decode_model(data: bytes, base: EncoderWeights) -> EncoderWeights:
     """Return the encoder of these bytes, over the release that is installed here, the same bits everywhere.
 
-    Raises UpdateError unless the bytes are exactly what `encode_model` returns for that encoder and this
-    release: `number` for bits that are none of ours, `size`, `base` for another release, `tensors` for scales
-    or codes of another form, `finite`, and `damaged` when what was read is not what was meant.
+    Raises:
+        UpdateError: unless the bytes are exactly what `encode_model` returns for that encoder and this
+            release: `number` for bits that are none of ours, `size`, `base` for another release, `tensors`
+            for scales or codes of another form, `finite`, and `damaged` when what was read is not what was
+            meant.
     """
     if not isinstance(data, bytes) or not data or data[0] not in _MODEL_BITS:
         raise UpdateError("the encoder does not begin with its bits per weight, 8, 6 or 32", "number")

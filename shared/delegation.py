@@ -92,8 +92,9 @@ def make_delegation(
 ) -> bytes:
     """Return the bytes by which the release key lets a round key (32 bytes, public half) invite from now on.
 
-    Raises OptionError for a time that is not above 0 or longer than devices believe, and for a release out of
-    range.
+    Raises:
+        OptionError: a time that is not above 0 or longer than devices believe, and a release out of
+            range.
     """
     if not timedelta(0) < valid <= LONGEST:
         raise OptionError(f"a delegation holds for more than 0 and at most {LONGEST.days} days, not {valid}")
@@ -121,7 +122,8 @@ def decode_delegation(data: bytes) -> Delegation:
 def sign_message(message: bytes, delegations: Sequence[bytes], round_key: Ed25519PrivateKey) -> bytes:
     """Return a message with the delegations that speak for it, signed.
 
-    Raises OptionError for none of them or too many.
+    Raises:
+        OptionError: none of them or too many.
     """
     if not 1 <= len(delegations) <= MOST_DELEGATIONS:
         raise OptionError(
@@ -136,9 +138,9 @@ def sign_message(message: bytes, delegations: Sequence[bytes], round_key: Ed2551
 def open_signed_message(data: bytes, *, trusted: bytes | None, now: datetime) -> Opened:
     """Return a message that a round key signed for the release key `trusted`, or for any if that is None.
 
-    Raises InvitationError: "size", "magic", "kind" or "version" for other bytes, "key" where no delegation is
-    of the trusted key, "expired" for one whose time is over or further off than is believed, "signature" for
-    one that is wrong.
+    Raises:
+        InvitationError: "size", "magic", "kind" or "version" for other bytes; "key" where no delegation is of
+            the trusted key; "expired" for one whose time is over or too long; "signature" for a wrong one.
     """
     message, delegations = _take_apart(data)
     read = [decode_delegation(one) for one in delegations]

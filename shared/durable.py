@@ -95,9 +95,16 @@ def write_atomically(
 ) -> None:
     """Give `path` new content in one step: a new file, forced to the disk, takes its name.
 
-    What is for looking at only need not be `lasting`; then nothing is forced. With a `consequence` the folder
-    is made if it is not there, and what the operating system refuses is a `StorageError` that ends with it;
-    without, `OSError` is raised.
+    Args:
+        path: the file.
+        data: its new content.
+        consequence: what it means for the person that the file cannot be written. With it the folder is made
+            if need be, and what the operating system refuses is a `StorageError` that ends with this text.
+        lasting: force the file and its name to the disk. What is only for looking at need not be lasting.
+
+    Raises:
+        StorageError: with a `consequence`, the file cannot be written.
+        OSError: without one.
     """
     try:
         if consequence is not None:
@@ -247,9 +254,17 @@ def read_file(path: Path, limit_bytes: int) -> bytes:
 def locked(
     path: Path, wait_seconds: float, owner: str, *, busy: type[PalateError] = VaultBusyError
 ) -> Iterator[None]:
-    """Hold the lock file `path` for as long as the block runs; `owner` names in the error what is locked.
+    """Hold the lock file `path` for as long as the block runs.
 
-    Raises `busy` when another process (or another opening in this one) still holds it after `wait_seconds`.
+    Args:
+        path: the lock's file, which is made if need be.
+        wait_seconds: how long to wait for another holder.
+        owner: what is locked, as the error calls it.
+        busy: the error to raise.
+
+    Raises:
+        PalateError: `busy`, where another process (or another opening in this one) still holds it after the
+            wait.
     """
     deadline = time.monotonic() + wait_seconds
     while True:

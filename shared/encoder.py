@@ -108,8 +108,9 @@ MAX_BYTES = 4_000_000
 class EncoderWeights:
     """The tensors of one encoder: those of `SHARED_SHAPES` and of `FIXED_SHAPES`, float32, read-only.
 
-    Raises ModelError when a name is missing or unknown, or a tensor has another shape, another type, or is
-    not finite.
+    Raises:
+        ModelError: a name is missing or unknown, or a tensor has another shape, another type, or is not
+            finite.
     """
 
     release: int
@@ -164,7 +165,8 @@ def unflatten(vector: Float32s) -> dict[str, Float32s]:
 def standardize(weights: EncoderWeights, features: Float32s) -> Float32s:
     """Return picture features in standard deviations of drawn pictures, cut at ±4: (n, features) to the same.
 
-    Raises OptionError for another shape or values that are not finite.
+    Raises:
+        OptionError: another shape or values that are not finite.
     """
     given = np.asarray(features, dtype=np.float32)
     if given.ndim != 2 or given.shape[1] != PICTURE_FEATURES:
@@ -190,7 +192,8 @@ def project_pictures(weights: EncoderWeights, features: Float32s) -> Float32s:
 def project_sentences(weights: EncoderWeights, embeddings: Float32s) -> Float32s:
     """Return the directions that phrases name in the taste space: (n, 384) to unit vectors (n, 64).
 
-    Raises OptionError for another shape or values that are not finite.
+    Raises:
+        OptionError: another shape or values that are not finite.
     """
     given = np.asarray(embeddings, dtype=np.float32)
     if given.ndim != 2 or given.shape[1] != SENTENCE_FEATURES or not np.isfinite(given).all():
@@ -214,7 +217,8 @@ def encoder_to_bytes(weights: EncoderWeights) -> bytes:
 def encoder_from_bytes(data: bytes) -> EncoderWeights:
     """Return the encoder of safetensors bytes.
 
-    Raises ModelError when they are damaged, too many, or no encoder.
+    Raises:
+        ModelError: they are damaged, too many, or no encoder.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -242,7 +246,8 @@ def encoder_from_bytes(data: bytes) -> EncoderWeights:
 def load_encoder(path: Path = SHIPPED) -> EncoderWeights:
     """Return the encoder of a file, release 0 unless another is named.
 
-    Raises ModelError when it cannot be read.
+    Raises:
+        ModelError: it cannot be read.
     """
     check_shipped(path)
     try:

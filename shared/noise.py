@@ -58,8 +58,10 @@ _TAIL = 13.5  # standard deviations; beyond lies less than 2^-128
 def stream_of(key: bytes) -> Source:
     """Return a source whose bytes are the AES-256-CTR key stream of a 32-byte key, from its beginning.
 
-    For tests, vectors and simulations. A device takes `os.urandom`. Raises OptionError for a key of another
-    length.
+    For tests, vectors and simulations. A device takes `os.urandom`.
+
+    Raises:
+        OptionError: a key of another length.
     """
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -72,10 +74,17 @@ def stream_of(key: bytes) -> Source:
 def discrete_gaussian(sigma: float, count: int, source: Source = os.urandom) -> Levels:
     """Return `count` independent draws, whole levels with standard deviation about `sigma`.
 
-    Zeros for a sigma of 0.
+    Args:
+        sigma: 0 for zeros, or 0.1 to 16,384. From 1 on the standard deviation is `sigma` to eight digits;
+            below it is smaller.
+        count: how many.
+        source: gives random bytes.
 
-    (From a sigma of 1 on, the standard deviation is `sigma` to eight digits; below it is smaller.) Raises
-    OptionError unless sigma is 0 or from 0.1 to 16,384.
+    Raises:
+        OptionError: a sigma out of range.
+
+    Reference:
+        Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020.
     """
     if check_sigma(sigma) == 0:
         return np.zeros(count, np.int64)

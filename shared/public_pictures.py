@@ -33,7 +33,8 @@ MAX_BYTES: Final = 400_000
 class PublicPictures:
     """Features (n, 216), what is shown (n, 55) and the attributes' names as embeddings (55, 384), read-only.
 
-    Raises OptionError for other shapes, fewer than two pictures, or values that are not finite.
+    Raises:
+        OptionError: other shapes, fewer than two pictures, or values that are not finite.
     """
 
     features: Float32s
@@ -67,7 +68,8 @@ class PublicPictures:
 def load_public_pictures(path: Path = SHIPPED) -> PublicPictures:
     """Return the pictures that ship with Palate, or those of a file.
 
-    Raise ModelError when it cannot be read.
+    Raises:
+        ModelError: it cannot be read.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load

@@ -45,7 +45,8 @@ _WEIGHT, _BIAS = "picture.taste.weight", "picture.taste.bias"
 class Subspace:
     """The directions, Q L^(-1/2) of the module's docstring: (257, rank) float32, last row for the bias.
 
-    Raises OptionError for another shape or type, or values that are not finite.
+    Raises:
+        OptionError: another shape or type, or values that are not finite.
     """
 
     directions: Float32s
@@ -80,7 +81,8 @@ class Subspace:
 
         Others stay at zero.
 
-        Raises OptionError for another number of coordinates.
+        Raises:
+            OptionError: another number of coordinates.
         """
         given = np.asarray(coordinates, dtype=np.float32)
         if given.shape != (self.count,):
@@ -97,7 +99,8 @@ class Subspace:
 def load_subspace(path: Path = SHIPPED) -> Subspace:
     """Return the subspace that ships with Palate, or that of a file.
 
-    Raises ModelError when it cannot be read.
+    Raises:
+        ModelError: it cannot be read.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -119,7 +122,8 @@ def subspace_hash(subspace: Subspace) -> str:
 def subspace_of(encoder: EncoderWeights, features: Float32s, rank: int) -> Subspace:
     """Return the directions of largest spread of the encoder's hidden values on public pictures (n, 216).
 
-    Raises OptionError for a rank that is not from 1 to 257 or that so few pictures do not span.
+    Raises:
+        OptionError: a rank that is not from 1 to 257 or that so few pictures do not span.
     """
     check_whole("rank", rank, 1, min(HIDDEN + 1, len(features)))
     t = encoder.tensors

@@ -37,7 +37,8 @@ no rule over groups holds.
 class SumNoise:
     """The noise multipliers of one sum.
 
-    Raises OptionError unless 0 <= alone <= counted <= all_add, and all are finite.
+    Raises:
+        OptionError: unless 0 <= alone <= counted <= all_add, and all are finite.
     """
 
     counted: float
@@ -71,8 +72,22 @@ def sum_noise(
 ) -> SumNoise:
     """Return the noise multipliers of a sum of at least `devices` that should each add noise.
 
-    All are those of `accounting.noise_multiplier`, which says what the arguments are and what is raised; all
-    are 0 where the noise of one device is below half a level.
+    Args:
+        device_noise: the standard deviation of one device's noise, in levels.
+        devices: the smallest number of devices in the sum.
+        sensitivity: the longest contribution (L2), in levels.
+        dimension: how many numbers the sum has.
+        honest_share: the part of the devices whose noise is counted on, 0 to 1.
+
+    Returns:
+        The multipliers of `accounting.noise_multiplier`; all are 0 where one device's noise is below half a
+        level.
+
+    Raises:
+        OptionError: a value is outside its range.
+
+    Reference:
+        Kairouz, Liu and Steinke, "The Distributed Discrete Gaussian Mechanism", ICML 2021.
     """
 
     def of(share: float) -> float:

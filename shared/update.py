@@ -69,7 +69,8 @@ class LocalSettings:
 class SharedTensors(Mapping[str, Float32s]):
     """The federated tensors as views of one vector, in declared order, all read-only from here on.
 
-    Raises ValueError for a vector of another length or type.
+    Raises:
+        ValueError: a vector of another length or type.
     """
 
     def __init__(self, vector: Float32s) -> None:
@@ -103,8 +104,11 @@ class EncoderUpdate:
     """The change of the federated tensors, trained minus received: `SHARED_SHAPES`, float32, read-only.
 
     `base` is the `encoder_hash` of the encoder that was received, `round` counts from 1. Two updates are
-    equal if they are so bit for bit. Raises UpdateError when a tensor is missing, unknown, of another shape
-    or type, or not finite, and when base or round is not what it must be.
+    equal if they are so bit for bit.
+
+    Raises:
+        UpdateError: a tensor is missing, unknown, of another shape or type, or not finite, and base or
+            round is not what it must be.
     """
 
     base: str
@@ -130,7 +134,8 @@ class EncoderUpdate:
     def difference(cls, before: EncoderWeights, after: EncoderWeights, round: int) -> EncoderUpdate:  # noqa: A002
         """Return what training changed.
 
-        Raises UpdateError when fixed tensors differ or the change is not finite.
+        Raises:
+            UpdateError: fixed tensors differ or the change is not finite.
         """
         if any(not same_bits(before.tensors[name], after.tensors[name]) for name in FIXED_SHAPES):
             raise UpdateError("the two encoders differ in tensors that training must not change", "fixed")
@@ -196,8 +201,10 @@ def check_number(name: str, value: int, least: int, most: int) -> None:
 def check_tensors(tensors: Mapping[str, Float32s], whose: str) -> SharedTensors:
     """Return the federated tensors, copied unless what they lie in cannot change.
 
-    Raises UpdateError unless they are exactly those of `SHARED_SHAPES`, by name, shape and type, and finite.
     The error is short and quick to make, however many tensors and however long their names.
+
+    Raises:
+        UpdateError: unless they are exactly those of `SHARED_SHAPES`, by name, shape and type, and finite.
     """
     kept = tensors
     if not isinstance(kept, SharedTensors):

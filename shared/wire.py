@@ -65,8 +65,11 @@ class Task:
     """What the server asks of every device in a round: the encoder to train and how.
 
     Only the federated tensors travel, as read-only float32 copies; the fixed ones came with the installed
-    release, and `fixed` is their hash. Each device derives its own randomness from `seed`. Raises UpdateError
-    for tensors other than those of `SHARED_SHAPES` or not finite, and for numbers outside their range.
+    release, and `fixed` is their hash. Each device derives its own randomness from `seed`.
+
+    Raises:
+        UpdateError: tensors other than those of `SHARED_SHAPES` or not finite, and numbers outside their
+            range.
     """
 
     round: int  # from 1
@@ -98,7 +101,8 @@ class Task:
     def encoder(self, installed: EncoderWeights) -> EncoderWeights:
         """Return the encoder to train: these tensors, with the fixed ones of the release installed here.
 
-        Raises UpdateError when the fixed tensors here are not those that the task was made for.
+        Raises:
+            UpdateError: the fixed tensors here are not those that the task was made for.
         """
         if fixed_hash(installed) != self.fixed:
             raise UpdateError(
@@ -162,7 +166,8 @@ def encode_update(update: EncoderUpdate) -> bytes:
 def decode_task(data: bytes) -> Task:
     """Return the task of these bytes.
 
-    Raises UpdateError unless they are exactly what `encode_task` returns for one.
+    Raises:
+        UpdateError: unless they are exactly what `encode_task` returns for one.
     """
     header, tensors = _open(data, TASK, _TASK, TASK_BYTES)
     _, fixed, release, round_, seed, *trained = header
@@ -177,7 +182,9 @@ def decode_update(data: bytes, *, base: str, round: int, max_norm: float = MAX_N
     """Return the update of these bytes; it must be of this round, change this encoder, and not be too long.
 
     `base` is the `encoder_hash` of the encoder that was sent out, `max_norm` the largest L2 norm allowed.
-    Raises UpdateError unless the bytes are exactly what `encode_update` returns for such an update.
+
+    Raises:
+        UpdateError: unless the bytes are exactly what `encode_update` returns for such an update.
     """
     header, tensors = _open(data, UPDATE, _UPDATE, UPDATE_BYTES)
     _, found, of_round = header

@@ -132,8 +132,10 @@ def delegate_round_key(files: KeyFiles, now: datetime) -> ReleaseLog:
     The passphrase of the release key is needed where that key is sealed.
 
     The first time both keys are made. A right that ends within half its time and cannot be renewed here is
-    said, and holds up nothing. Return the log. Raises OptionError or WrongPassphraseError where the round key
-    may not invite.
+    said, and holds up nothing. Return the log.
+
+    Raises:
+        OptionError, WrongPassphraseError: the round key may not invite.
     """
     from palate.server.releases import keys as release_keys
     from palate.server.releases import round_key, sealed_keys
@@ -194,8 +196,9 @@ def make_keys(files: KeyFiles, now: datetime, *, unsealed: bool, days: int) -> R
 def passphrases_for(files: KeyFiles, *, unsealed: bool, release: bool = True) -> Passphrases:
     """Return the passphrases that open the keys there are and seal the new ones.
 
-    Raises OptionError where a new key would lie unsealed without `--unsealed`. `release` says that the
-    release key there is will be opened, and not replaced.
+    Raises:
+        OptionError: a new key would lie unsealed without `--unsealed`. `release` says that the release key
+            there is will be opened, and not replaced.
     """
     from palate.server.releases import sealed_keys
     from palate.server.releases.keys import Passphrases

@@ -59,8 +59,9 @@ class Admitted:
 def admit(folder: ServerFolder, key: Path, name: str = "") -> Admitted:
     """Let the device with this public key join; `name` is for the people who run the server.
 
-    Raises OptionError for a file that is no public key of the kind, or a name out of range, and
-    FederationError when this key was admitted before.
+    Raises:
+        OptionError: a file that is no public key of the kind, or a name out of range.
+        FederationError: this key was admitted before.
     """
     if len(name) > MAX_NAME or not name.isprintable():
         raise OptionError(f"a device's name has at most {MAX_NAME} characters, all of them printable")
@@ -77,7 +78,8 @@ def admit(folder: ServerFolder, key: Path, name: str = "") -> Admitted:
 def dismiss(folder: ServerFolder, name: str) -> Admitted:
     """Take back the admission of the device with this name.
 
-    Raises OptionError unless there is exactly one.
+    Raises:
+        OptionError: there is not exactly one.
     """
     with _locked(folder):
         devices = list_admitted(folder.admitted)

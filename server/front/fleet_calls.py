@@ -107,7 +107,8 @@ def status_of(error: FlowerError) -> tuple[int, str]:
 def parse(call: str, body: bytes) -> Any:
     """Return the request of a call of the Fleet API from its bytes.
 
-    Raise RefusedError for bytes that are none.
+    Raises:
+        RefusedError: bytes that are none.
     """
     try:
         return REQUESTS[call].FromString(body)

@@ -119,7 +119,8 @@ class LedgerFile:
 def read_lines(path: Path) -> Found:
     """Return what lies on the disk, without changing it.
 
-    Raises LedgerDamagedError when the chain does not hold.
+    Raises:
+        LedgerDamagedError: the chain does not hold.
     """
     newest = _read(_newest(path))
     data = _read(path)

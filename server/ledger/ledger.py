@@ -155,9 +155,12 @@ class _Count:
 class Ledger:
     """An open ledger; made where there is none. One process has it open at a time.
 
-    Raises LedgerDamagedError when any line was changed or taken away, StorageError when the disk refuses, and
-    OptionError for a new ledger without a budget. A `budget` other than the one that holds is written down as
-    a change, for all to see.
+    A `budget` other than the one that holds is written down as a change, for all to see.
+
+    Raises:
+        LedgerDamagedError: any line was changed or taken away.
+        StorageError: the disk refuses.
+        OptionError: a new ledger without a budget.
     """
 
     def __init__(
@@ -250,8 +253,11 @@ class Ledger:
 
         `cohort` is the number of devices that were asked, `noise` what the sum has by how many of the devices
         add theirs, of which `cost` counts on `honest_share`. Without `noise` the line is that of an earlier
-        version. Raises PrivacyBudgetError when the budget does not hold it, StorageError when it cannot be
-        written (the round must not be used then).
+        version.
+
+        Raises:
+            PrivacyBudgetError: the budget does not hold it.
+            StorageError: it cannot be written (the round must not be used then).
         """
         self.check(cost)
         cost = cost.on_grid()
@@ -312,7 +318,8 @@ class Ledger:
     def book_plan_round(self, plan: str, round: int, *, cohort: int) -> None:  # noqa: A002
         """Write down a round of a plan.
 
-        Raises PrivacyBudgetError when the plan is not paid for, or all its rounds are done.
+        Raises:
+            PrivacyBudgetError: the plan is not paid for, or all its rounds are done.
         """
         planned, done = self._count.plans.get(plan, (0, 0))
         if done >= planned:

@@ -133,14 +133,20 @@ def add_noise(
 ) -> tuple[Levels, NoiseState]:
     """Return the sum of a step with noise, (weights,), and the state after it.
 
-    The state must be kept before the sum is used.
+    The state must be kept before the sum is used. The noise depends on seed, step and total alone: the same
+    step with the same sum gives the same bits on any machine. A step that is done again with another sum gets
+    other noise, since the same noise on two sums would give their difference away.
 
-    `total` is the sum of the contributions of `devices` (their names, of any kind that stays with a device),
-    in levels; `seed` the 32 secret bytes of the plan. The noise depends on seed, step and total alone, so the
-    same step with the same sum comes to the same bits on any machine; and a step that is done again with
-    another sum gets other noise, since the same noise on two sums would give their difference away. Raises
-    OptionError when all steps are done, when a device is in it sooner than `separation` allows, or when the
-    sum is not what a sum is.
+    Args:
+        plan: the noise plan.
+        state: the state after the step before.
+        total: the sum of the contributions of `devices`, in levels.
+        devices: names of the devices in the sum, of any kind that stays with a device.
+        seed: the 32 secret bytes of the plan.
+
+    Raises:
+        OptionError: all steps are done, a device is in the sum sooner than `separation` allows, or the sum
+            has another type or shape than before.
     """
     if state.step >= plan.steps:
         raise OptionError(f"all {plan.steps:,} steps of the noise plan are done; begin another plan")
@@ -196,8 +202,10 @@ def square_root(bands: int) -> NDArray[np.float64]:
 def sensitivity_of_column(column: NDArray[np.float64], steps: int, separation: int) -> float:
     """Return how far one device can move C x (L2), if each of its contributions has length 1 at most.
 
-    `column` is C's first column: not negative, not increasing (Kalinin and Lampert 2024, theorem 2). Raises
-    ValueError otherwise.
+    `column` is C's first column: not negative, not increasing (Kalinin and Lampert 2024, theorem 2).
+
+    Raises:
+        ValueError: any other.
     """
     if column[0] <= 0 or (column < 0).any() or (np.diff(column) > 0).any():
         raise ValueError("the column must begin above 0, not increase, and not be negative")

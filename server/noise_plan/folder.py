@@ -41,8 +41,9 @@ class NoiseFolder:
 
     One process at a time uses it (the server holds its folder's lock).
 
-    Raises FileFormatError when seed or state is damaged or belongs to another plan, StorageError when the
-    disk refuses.
+    Raises:
+        FileFormatError: seed or state is damaged or belongs to another plan.
+        StorageError: the disk refuses.
     """
 
     def __init__(self, folder: Path, plan: NoisePlan) -> None:
@@ -70,8 +71,9 @@ class NoiseFolder:
 
         The step is over when this returns.
 
-        Raises OptionError as `add_noise` does, and StorageError when the state cannot be kept: then the sum
-        must not be used.
+        Raises:
+            OptionError: as `add_noise` does.
+            StorageError: the state cannot be kept: then the sum must not be used.
         """
         noised, after = add_noise(self.plan, self.state, total, devices, self._seed)
         write_atomically(
@@ -107,7 +109,8 @@ def seal_state(plan: NoisePlan, state: NoiseState, seed: bytes) -> bytes:
 def open_state(plan: NoisePlan, data: bytes, seed: bytes, place: str) -> NoiseState:
     """Return the state of sealed bytes.
 
-    Raises FileFormatError when they are damaged or not of this plan and seed.
+    Raises:
+        FileFormatError: they are damaged or not of this plan and seed.
     """
     from cryptography.exceptions import InvalidTag
 

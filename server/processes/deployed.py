@@ -48,8 +48,10 @@ class Address:
 
     `tls` is a folder with ca.crt, server.pem and server.key; each of these can be named by itself as well.
     Without any of them it is plain HTTP. With `admitted_only` no device joins whose key was not admitted
-    (`admission`). Raises OptionError for a port out of range, for files that are missing, and for what needs
-    TLS without it.
+    (`admission`).
+
+    Raises:
+        OptionError: a port out of range, files that are missing, and what needs TLS without it.
     """
 
     host: str = "127.0.0.1"
@@ -141,8 +143,9 @@ def running(folder: Folder) -> Running | None:
 def start(folder: Folder, address: Address) -> Running:
     """Start the server in the background, waits until it answers, and resubmits a run that was cut short.
 
-    Raises FederationError when a server runs here already or it does not come up, OptionError when the port
-    is taken.
+    Raises:
+        FederationError: a server runs here already or it does not come up.
+        OptionError: the port is taken.
     """
     already = running(folder)
     if already:
@@ -222,8 +225,10 @@ def ask_server(server: Running, call: str, body: bytes = b"") -> dict[str, Any]:
 def submit(folder: Folder, settings: RunSettings) -> str:
     """Submit a run to the running server and returns its number.
 
-    What is wanted is noted before and after, so that a kill in between loses nothing. Raises FederationError
-    when no server runs, when another run is not over, or when Flower refuses.
+    What is wanted is noted before and after, so that a kill in between loses nothing.
+
+    Raises:
+        FederationError: no server runs, another run is not over, or when Flower refuses.
     """
     unfinished = wanted(folder)
     if unfinished is not None and read_note(folder.home / "run.json").get("run"):
@@ -276,7 +281,9 @@ def follow(folder: Folder, run: str, poll_seconds: float = 0.2) -> Iterator[dict
     """Yield what the run is doing (`now.json`) when that changes, and at the end how it ended (`ended`).
 
     A run whose process died while the server lives is submitted again, as long as it gets on in between.
-    Raises FederationError when the server is gone; the run goes on when it is started again.
+
+    Raises:
+        FederationError: the server is gone; the run goes on when it is started again.
     """
     told: dict[str, Any] = {}
     next_look = time.monotonic() + 10

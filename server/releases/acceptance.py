@@ -56,8 +56,13 @@ def accept(
 ) -> Acceptance:
     """Return how an encoder does on public pictures, against its parent and the first release, and its noise.
 
-    `memory` is that of the checkpoint whose encoder this is: it knows the means of all rounds since the
-    parent, where they were masked. Without it (on a machine that only signs) nothing is said of noise.
+    Args:
+        parent: the encoder of the release before.
+        encoder: the encoder to test.
+        memory: that of the checkpoint with this encoder. It knows the means of all masked rounds since the
+            parent. Without it (on a machine that only signs) nothing is said of noise.
+        first: the encoder of release 0.
+        pictures: the public pictures, those that ship with Palate by default.
     """
     public = load_public_pictures() if pictures is None else pictures
     found = kept_of(encoder, parent, public)

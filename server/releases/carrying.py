@@ -116,8 +116,11 @@ def prepare(
 ) -> Prepared:
     """Write into `folder` what the signing machine is to sign for the server in `home`.
 
-    Without a `checkpoint` that is only more time for the log. Raises OptionError when nothing was learned
-    since the latest release, StorageError when it cannot be written.
+    Without a `checkpoint` that is only more time for the log.
+
+    Raises:
+        OptionError: nothing was learned since the latest release.
+        StorageError: it cannot be written.
     """
     releases = home / "releases"
     with locked(releases):
@@ -150,8 +153,10 @@ def read_asked(home: Path, folder: Path, public: bytes, *, errands: Sequence[Err
     Sign nothing.
 
     Checks the log's chain and signatures, that it is the beginning of this machine's own or goes on from it
-    by its own keys, the card against the releases before it and the encoder against the card. Raises
-    OptionError or ReleaseError in one line.
+    by its own keys, the card against the releases before it and the encoder against the card.
+
+    Raises:
+        OptionError, ReleaseError: something does not fit, said in one line.
     """
     own = read_log(home / "releases")
     asked = _read_message(folder, TO_SIGN, "palate server prepare FOLDER, on the server")
@@ -250,8 +255,9 @@ def read_signed(home: Path, folder: Path) -> tuple[SignedRelease, bool]:
 def take(home: Path, folder: Path, signed: SignedRelease, *, errands: Sequence[Errand] = ERRANDS) -> Taken:
     """Append what `read_signed` returned to the server's log; taken once already, finish what is missing.
 
-    Raises OptionError for an answer that leaves out a release, ReleaseError for one that does not continue
-    the log here.
+    Raises:
+        OptionError: an answer that leaves out a release.
+        ReleaseError: one that does not continue the log here.
     """
     releases = home / "releases"
     with locked(releases):

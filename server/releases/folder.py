@@ -72,12 +72,19 @@ def make_release(
 ) -> Card:
     """Make the next release of a checkpoint's encoder, sign it, and return its card.
 
-    The log is good for `days` more.
+    Args:
+        folder: the releases folder.
+        checkpoint: where the federation stands.
+        now: the time of the release.
+        key: the release key in force.
+        privacy: what the rounds up to here have spent.
+        acceptance: what the test on public pictures found.
+        days: for how many days from now on the log is good.
 
-    `privacy` is what the rounds up to here have spent, `acceptance` what a test found. Raises OptionError
-    when nothing was learned since the latest release, when there is no log yet or the key is not the log's;
-    ReleaseError for an encoder that no device would take and for a log that cannot be gone on with;
-    StorageError when it cannot be written.
+    Raises:
+        OptionError: nothing was learned since the latest release, there is no log yet, or the key is another.
+        ReleaseError: no device would take the encoder, or the log cannot be continued.
+        StorageError: it cannot be written.
     """
     with locked(folder):
         log = read_log(folder)
@@ -103,7 +110,8 @@ def next_release(
 ) -> tuple[Card, bytes]:
     """Return the card and the encoder's file of the next release on this log.
 
-    Raise OptionError when nothing new was learned.
+    Raises:
+        OptionError: nothing new was learned.
     """
     digest = encoder_hash(checkpoint.encoder)
     known = {card.hash: card.release for _, card in log.releases} | {log.shipped: 0}
@@ -165,8 +173,9 @@ def keep_message(folder: Path) -> None:
 def read_log(folder: Path) -> ReleaseLog | None:
     """Return the log, checked from its first entry on, or None if there is none.
 
-    Raises ReleaseError when it was damaged or made for another version of Palate, StorageError when it cannot
-    be read.
+    Raises:
+        ReleaseError: it was damaged or made for another version of Palate.
+        StorageError: it cannot be read.
     """
     path = folder / LOG_NAME
     if not path.exists():
@@ -193,8 +202,9 @@ def list_releases(folder: Path) -> list[Card]:
 def read_release(folder: Path, number: int) -> EncoderWeights:
     """Return the encoder of a release, checked against its card.
 
-    Raises OptionError for a number that there is not, ReleaseError when file and card do not belong together,
-    and what `read_log` raises.
+    Raises:
+        OptionError: a number that there is not.
+        ReleaseError: file and card do not belong together, and what `read_log` raises.
     """
     cards = list_releases(folder)
     if not 1 <= number <= len(cards):

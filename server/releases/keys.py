@@ -98,8 +98,10 @@ def change_keys(
 
     Return the log.
 
-    The release key before is not needed when it is replaced: it may be lost. Raises OptionError without a log
-    or the recovery key.
+    The release key before is not needed when it is replaced: it may be lost.
+
+    Raises:
+        OptionError: there is no log or no recovery key.
     """
     with locked(files.releases):
         log = read_log(files.releases)
@@ -134,8 +136,10 @@ def renew(files: KeyFiles, now: datetime, passphrase: str | None, *, days: int =
 def current_key(files: KeyFiles, passphrase: str | None) -> Ed25519PrivateKey | None:
     """Return the release key that is in force, or None if there is neither a log nor a key.
 
-    Finishes a change of keys that was cut short. Raises OptionError when the log is there and its key is not,
-    and what `sealed_keys.read_key` raises.
+    Finishes a change of keys that was cut short.
+
+    Raises:
+        OptionError: the log is there and its key is not, and what `sealed_keys.read_key` raises.
     """
     log = read_log(files.releases)
     if log is not None:

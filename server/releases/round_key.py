@@ -114,8 +114,7 @@ def delegate(home: Path, release_key: Ed25519PrivateKey, now: datetime) -> None:
 
 
 def needs_delegation(home: Path, now: datetime) -> bool:
-    """Return whether the round key may not invite, or not for the first half of a delegation's time any "
-    "more."""
+    """Return whether the round key may not invite, or its right is in the second half of its time."""
     found = read_delegations(home, now)
     return not found or decode_delegation(found[0]).expires < (now + VALID / 2).timestamp()
 

@@ -82,15 +82,24 @@ def run_rounds(
     offered: bytes = b"",
     slots: Slots = slots_by_round,
 ) -> Iterator[Checkpoint]:
-    """Yield a checkpoint after each round, from the one after `start` to the last that its settings ask for.
+    """Yield a checkpoint after each round, from the one after `start` to the last that its settings want.
 
-    `spend` is asked before each masked round, and ends the run where the budget does; `noise` is the noise
-    plan of settings that hold one, and ends the run with its last step. `release` is the encoder that devices
-    have installed, against which masked rounds write theirs (by default the one that ships with Palate),
-    `sign` signs what devices are asked (`round_key`), and `offered` are the bytes of the newest signed
-    release, sent once to every device. `slots` gives each masked round its slot. Raises FederationError, in
-    one line, when too few devices connect in time or too many rounds in a row had no quorum, and what
-    `spend`, `noise`, `sign` and `slots` raise.
+    Args:
+        devices: the devices to talk to.
+        start: where the federation stands, with the run's settings.
+        average: the averaging strategy.
+        tell: called when a progress bar should move.
+        patience: how the loop passes time.
+        spend: called before each masked round; it ends the run where the budget does.
+        noise: the noise plan of settings that hold one; it ends the run after its last step.
+        release: the encoder that devices have installed, the one that ships with Palate by default.
+        sign: signs what devices are sent (`round_key`).
+        offered: the bytes of the newest signed release, sent once to every device.
+        slots: gives each masked round its slot.
+
+    Raises:
+        FederationError: too few devices connect in time, or too many rounds in a row had no quorum.
+        PalateError: what `spend`, `noise`, `sign` and `slots` raise.
     """
     if start.round < start.settings.rounds:
         wait_for_devices(devices, start, tell, patience, noise)
@@ -139,8 +148,9 @@ def run_round(
 ) -> Checkpoint:
     """Run the round after a checkpoint and returns the checkpoint after it.
 
-    Raises FederationError when fewer devices than the quorum are connected, and stay so for `wait_seconds`,
-    and PrivacyBudgetError when the noise plan is at its end.
+    Raises:
+        FederationError: fewer devices than the quorum are connected, and stay so for `wait_seconds`.
+        PrivacyBudgetError: the noise plan is at its end.
     """
     settings, number = before.settings, before.round + 1
     if noise is not None:
@@ -218,7 +228,10 @@ def wait_for_devices(
     """Wait for the wanted number of devices, or for `wait_seconds` if at least a quorum is there then.
 
     Only the start of a run waits for all: later a device that went away for a while must not hold up the
-    others. Raises FederationError when not even a quorum came.
+    others.
+
+    Raises:
+        FederationError: not even a quorum came.
     """
     _wait(devices, start.settings.devices, start, tell, patience, noise)
 

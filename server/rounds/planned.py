@@ -43,9 +43,11 @@ _NODE = "node "
 class PlannedNoise:
     """The open noise plan of a run; one process at a time has it (the server holds its folder's lock).
 
-    Raises OptionError for settings without a plan and for rings too narrow, FileFormatError when the folder
-    holds the noise of another plan, PrivacyBudgetError when the budget does not hold the plan, and
-    LedgerDamagedError for a state older than the ledger.
+    Raises:
+        OptionError: settings without a plan and rings too narrow.
+        FileFormatError: the folder holds the noise of another plan.
+        PrivacyBudgetError: the budget does not hold the plan.
+        LedgerDamagedError: a state older than the ledger.
     """
 
     def __init__(self, folder: Path, settings: RunSettings, ledger: Ledger) -> None:
@@ -109,9 +111,11 @@ class PlannedNoise:
 
         The step is spent when this returns.
 
-        `devices` are the numbers of those in the sum; `asked` is how many were invited. Raises
-        PrivacyBudgetError as `check` does, and StorageError when state or ledger cannot be kept: the sum must
-        not be used then.
+        `devices` are the numbers of those in the sum; `asked` is how many were invited.
+
+        Raises:
+            PrivacyBudgetError: as `check` does.
+            StorageError: state or ledger cannot be kept: the sum must not be used then.
         """
         self.check()
         multiplier, steps = self._cost
@@ -125,7 +129,8 @@ class PlannedNoise:
 def masks_and_plan(settings: RunSettings) -> tuple[MaskSettings, NoisePlan]:
     """Return what all invitations of a run with a noise plan say about masks, and the plan.
 
-    Raises OptionError where nothing fits.
+    Raises:
+        OptionError: nothing fits.
     """
     if settings.privacy is None or settings.privacy.plan is None:
         raise OptionError("the run's settings hold no noise plan")

@@ -98,10 +98,15 @@ class ServerFolder:
 
 
 def standing(folder: ServerFolder, settings: RunSettings, first: EncoderWeights | None = None) -> Checkpoint:
-    """Return where the federation stands: its checkpoint, or before round 1 the newest release (or `first`).
+    """Return where the federation stands: its checkpoint, or before round 1 the newest release.
 
-    The settings are those of the run at hand; what the averaging strategy remembers is of no use to another
-    strategy. Raises FileFormatError, ModelError or StorageError when what lies there cannot be used.
+    Args:
+        folder: the server's folder.
+        settings: those of the run at hand. What one averaging strategy remembers is dropped for another.
+        first: an encoder to start from in place of the newest release.
+
+    Raises:
+        FileFormatError, ModelError, StorageError: what lies there cannot be used.
     """
     kept = read_checkpoint(folder.checkpoint)
     if kept is None:
@@ -129,12 +134,26 @@ def federate(
     patience: Patience = Patience(),  # noqa: B008 - frozen
     on_round: Callable[[Checkpoint], None] = lambda _: None,
 ) -> Checkpoint:
-    """Run the rounds up to `settings.rounds`, each kept before the next begins, and returns where it ended.
+    """Run the rounds up to `settings.rounds`, keep each before the next begins, and return where it ended.
 
-    Started again after a kill at any moment it goes on from the last round that was kept, and ends with the
-    very bits that an uninterrupted run ends with, if the devices answer the same. `run` is a name that
-    `now.json` and `ended.json` repeat, `first` the encoder to start from where there is no checkpoint yet.
-    Raises FederationError, StorageError and others of our tree; `ended.json` holds their line.
+    Started again after a kill at any moment, it goes on from the last round that was kept. It ends with the
+    very bits of an uninterrupted run if the devices answer the same.
+
+    Args:
+        devices: the devices, behind Flower or in this process.
+        folder: the server's folder, which this locks.
+        settings: how many rounds, with how many devices, under which masks and noise.
+        average: the averaging strategy, `strategy.average` as a rule.
+        run: a name that `now.json` and `ended.json` repeat.
+        first: the encoder to start from where there is no checkpoint yet.
+        patience: how the loop passes time.
+        on_round: called with the checkpoint after each round.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        FederationError, StorageError and others of our tree: the run has ended; `ended.json` holds the line.
     """
     make_folder(folder.home)
     with locked(folder.home / "lock", LOCK_SECONDS, f"the server folder {folder.home}", busy=StorageError):

@@ -92,7 +92,8 @@ def median_share(shares: Sequence[float], counts: Sequence[int]) -> float:
 def next_clip(clip: float, share_below: float, rule: ClipRule) -> float:
     """Return the clip of the next round, from that of this one and the noised share of shorter changes.
 
-    Raises OptionError for a clip that is not above 0, or a share that is no number.
+    Raises:
+        OptionError: a clip that is not above 0, or a share that is no number.
     """
     if not 0 < clip < math.inf or math.isnan(share_below):
         raise OptionError(

@@ -62,10 +62,18 @@ _STEPS: Final = 3
 def make_groups(members: Sequence[bytes], size: int, seed_bytes: bytes) -> list[tuple[bytes, ...]]:
     """Cut a roster into groups of at least `size`, as small as possible, by the seed and the roster alone.
 
-    `members` are distinct identity keys in any order; everybody who knows the roster and the round's seed
-    gets the same groups, so a device can check its own. There are `len(members) // size` groups whose sizes
-    differ by one at most, each sorted. Raises OptionError for a size below 2 (a group of one is no sum), for
-    fewer members than one group needs, and for duplicates.
+    Everybody who knows the roster and the seed gets the same groups, so a device can check its own.
+
+    Args:
+        members: distinct identity keys, in any order.
+        size: the least number of devices in a group, from 2.
+        seed_bytes: the round's seed.
+
+    Returns:
+        `len(members) // size` groups, each sorted; their sizes differ by one at most.
+
+    Raises:
+        OptionError: a size below 2 (a group of one is no sum), too few members for one group, or a duplicate.
     """
     if type(size) is not int or size < 2:
         raise OptionError(f"the group size is {size!r}; it must be a whole number from 2")
@@ -85,11 +93,17 @@ def make_groups(members: Sequence[bytes], size: int, seed_bytes: bytes) -> list[
 def longest_sum(count: int, *, clip: float, noise: float, coordinates: int, share: float = 1.0) -> float:
     """Return the L2 length that the sum of `count` honest devices exceeds with a probability below 2e-9.
 
-    `clip` bounds each device's change, `noise` is the standard deviation that each device adds to a
-    coordinate, noise and rounding together, in the same unit: of a round's `MaskSettings` it is step *
-    hypot(noise, 1/2). `share` is how far devices are taken to agree (`reach.longest_of_honest`). The noise's
-    own length has the chi-square tail of Laurent and Massart (Annals of Statistics, 2000); its part along the
-    changes is Gaussian.
+    Args:
+        count: the number of devices.
+        clip: the longest change of each (L2).
+        noise: the standard deviation that each adds to a coordinate, noise and rounding together, in the same
+            unit: with the round's `MaskSettings`, step * hypot(noise, 1/2).
+        coordinates: how many numbers the sum has.
+        share: how far devices are taken to agree (`reach.longest_of_honest`).
+
+    Reference:
+        Laurent and Massart, Annals of Statistics, 2000, for the tail of the noise's own length; its part
+        along the changes is Gaussian.
     """
     reach = longest_of_honest(count, clip, share)
     spread = noise * math.sqrt(count)
@@ -101,11 +115,17 @@ def longest_sum(count: int, *, clip: float, noise: float, coordinates: int, shar
 def drop_long(
     means: Float32s, counts: Sequence[int] | Counts, *, clip: float, noise: float = 0.0, share: float = 1.0
 ) -> NDArray[np.bool_]:
-    """Say which groups are kept, (groups,): those whose sum is finite and no longer than `longest_sum`.
+    """Return which groups are kept, (groups,): those whose sum is finite and no longer than `longest_sum`.
 
-    `means` is (groups, d), each the mean over its `counts` survivors. Where noise is small this stops a liar
-    at what honest devices of such a group could do together; where it is large a liar can hide in what the
-    noise's length varies by.
+    Where noise is small, this stops a liar at what honest devices of such a group could do together. Where it
+    is large, a liar can hide in what the length of the noise varies by.
+
+    Args:
+        means: the mean of each group, (groups, d).
+        counts: how many devices survived in each, (groups,).
+        clip: the longest change of a device (L2).
+        noise: as in `longest_sum`.
+        share: as in `longest_sum`.
     """
     points, weights = _checked(means, counts, finite=False)
     kept = []

@@ -223,9 +223,14 @@ def usual_group(privacy: Privacy, devices: int) -> int:
 def noise_over_clip(privacy: Privacy, devices: int, least: int | None = None) -> float:
     """Return how many times longer than the clip the noise in a round's mean is (L2).
 
-    Each of them adds noise as if the sum were of `least` devices and `honest_share` of them added theirs; by
-    default `least` is all, and with groups two thirds of each. The noise of a plan, which cancels over the
-    rounds, counts as the independent noise that leaves as much in the sum of all rounds.
+    The noise of a plan cancels over the rounds. It counts as the independent noise that leaves as much in the
+    sum of all rounds.
+
+    Args:
+        privacy: the run's privacy settings.
+        devices: how many devices come to the end.
+        least: the smallest sum. Each device adds noise as if the sum were of so many and `honest_share` of
+            them added theirs. By default all devices; with groups it is two thirds of each.
     """
     plan = privacy.plan
     planned = prefix_error(plan.over(1.0)) / math.sqrt((plan.steps + 1) / 2) if plan is not None else 0.0
@@ -278,7 +283,10 @@ def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> Ma
     """Return what an invitation says about masks, for a sum of `least` to `most` devices.
 
     Each device adds noise as if only `least` came to the end, and of them only those that are counted on
-    added theirs, so that there is always enough. Raises OptionError when the ring is too narrow.
+    added theirs, so that there is always enough.
+
+    Raises:
+        OptionError: the ring is too narrow.
     """
     # The ring must hold the noise of all, each of which adds the share that the smallest sum needs.
     step, noise = finest_step(
@@ -304,10 +312,18 @@ def planned_masks(
 ) -> tuple[MaskSettings, NoisePlan]:
     """Return what the invitations of a noise plan's rounds say about masks, and the plan on their grid.
 
-    The ring holds the sum of `most` devices, their noise and the plan's, which is added before the sum is
-    taken out of the ring: what a sum that does not fit wraps around is then noised already, and costs no
-    privacy. `count` is how many numbers a change has, where they are not those of the settings. Raises
-    OptionError when the ring is too narrow, and ValueError without a plan.
+    The ring holds the sum of `most` devices, their noise and the plan's. The plan's noise is added before the
+    sum is taken out of the ring, so a sum that wraps around is noised already, and costs no privacy.
+
+    Args:
+        privacy: settings with a plan.
+        least: the smallest number of devices in a sum.
+        most: the largest.
+        count: how many numbers a change has, where they are not those of the settings.
+
+    Raises:
+        OptionError: the ring is too narrow.
+        ValueError: there is no plan.
     """
     plan, clip = privacy.plan, privacy.clip
     if plan is None:

@@ -21,12 +21,17 @@ SEED_BYTES = 32
 
 
 def poisson_cohort(connected: Collection[int], probability: float, seed_bytes: bytes) -> list[int]:
-    """Return the connected devices that were drawn, sorted; each independently with the given probability.
+    """Return the connected devices that were drawn, sorted, each independently with the same probability.
 
-    `seed_bytes` are 32 secret random bytes, fresh for every round (`secrets.token_bytes(32)`). A device's
-    coin is the HMAC-SHA256 of its number under them, so the draw does not depend on the order in which
-    devices are listed. The probability is rounded down to a multiple of 2^-64. Raises OptionError for a
-    probability that is not above 0 and at most 1, and for fewer bytes.
+    A device's coin is the HMAC-SHA256 of its number, so the draw does not depend on the order of the list.
+
+    Args:
+        connected: the numbers of the devices.
+        probability: above 0, at most 1; rounded down to a multiple of 2^-64.
+        seed_bytes: 32 secret random bytes, fresh for every round (`secrets.token_bytes(32)`).
+
+    Raises:
+        OptionError: a probability out of range, or a seed of another length.
     """
     check_number("probability", probability, 0.0, 1.0, above=True)
     if len(seed_bytes) != SEED_BYTES:

@@ -55,11 +55,19 @@ def believe(
     planned: float = 0.0,
     lasting: float = 0.0,
 ) -> Believed:
-    """Return the change that the sums of levels (d + 1,), each of so many devices, stand for.
+    """Return the change that the sums of a round's groups stand for, and what to remember of them.
 
-    `memory` is what the checkpoint before remembers, `release` the number of the encoder that the run grew
-    from. `planned` is the standard deviation, in levels, of a noise plan's noise in each coordinate of the
-    (one) sum, and `lasting` that of independent noise that leaves as much in the sum of all rounds.
+    Args:
+        sums: of each group the sum of levels (d + 1,), and over how many devices.
+        masks: the mask settings of the round.
+        privacy: the run's privacy settings.
+        memory: what the checkpoint before remembers, by name.
+        clip: the longest change of a device (L2).
+        rotation: the seed that all changes were rotated by.
+        release: the number of the encoder that the run grew from.
+        planned: the standard deviation of a noise plan's noise in each coordinate of the (one) sum, in
+            levels.
+        lasting: that of independent noise which leaves as much in the sum of all rounds, in levels.
     """
     found = Believed(clip=clip)
     if not sums:

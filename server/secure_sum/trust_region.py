@@ -45,11 +45,17 @@ def held_near(
     pictures: PublicPictures | None = None,
     reach: float = REACH,
 ) -> tuple[EncoderWeights, int]:
-    """Return the encoder, drawn back to the release as far as it must be, and how many of its 64 tastes were.
+    """Return the encoder, drawn back to the release as far as it must be, and how many of 64 tastes were.
 
-    Where the last layer of the picture side alone has moved, each taste is drawn back by itself, and the
-    others stay to the bit; else the whole side is. What the attributes' names say may turn by a cosine of
-    `LEAST_COSINE`.
+    Where only the last layer of the picture side has moved, each taste is drawn back by itself, and the
+    others keep their bits. Otherwise the whole side is drawn back. What the attributes' names say may turn by
+    a cosine of `LEAST_COSINE`.
+
+    Args:
+        encoder: after a round.
+        release: the encoder that the run grew from.
+        pictures: the public pictures to measure on, those that ship with Palate by default.
+        reach: the largest root mean square distance of a taste's logits.
     """
     public = load_public_pictures() if pictures is None else pictures
     before = taste_logits(release, public.features)

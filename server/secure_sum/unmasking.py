@@ -58,8 +58,9 @@ Refused = dict[int, MaskReason]
 class MaskedSum:
     """One masked round; the sum is over vectors of `count` values.
 
-    Raises MaskError for an invitation that cannot be read or has other settings, and in each step when the
-    round must fail; after that no further step works.
+    Raises:
+        MaskError: an invitation that cannot be read or has other settings, and in each step when the round
+            must fail; after that no further step works.
     """
 
     def __init__(
@@ -92,8 +93,10 @@ class MaskedSum:
     def adverts(self, messages: Messages) -> tuple[bytes, Refused]:
         """Return the roster of the devices whose advert is good, and why others are not in it.
 
-        Of two devices with a key in common the one with the lower number stays. Raises MaskError (`few`) when
-        fewer are left than the settings' `least`.
+        Of two devices with a key in common the one with the lower number stays.
+
+        Raises:
+            MaskError: `few`, fewer are left than the settings' `least`.
         """
         with _Step(self, 1):
             refused: Refused = {}
@@ -127,7 +130,9 @@ class MaskedSum:
         """Return for each living device what its neighbours have for it, and whose messages are refused.
 
         A device with fewer living holders than it takes to recover its secrets is left out too (`few`).
-        Raises MaskError (`few`) when not enough are left.
+
+        Raises:
+            MaskError: `few`, not enough are left.
         """
         with _Step(self, 2):
             roster, refused = self._roster, Refused()
@@ -166,8 +171,9 @@ class MaskedSum:
     def masked(self, messages: Messages) -> tuple[bytes, Refused]:
         """Return the request to unmask the sum of the vectors that came, and why others are not in it.
 
-        Raises MaskError (`few`) when fewer vectors came than the settings' `least`, too few to recover what
-        must be known of one of the devices, or in a sparse cohort too few to agree.
+        Raises:
+            MaskError: `few`, fewer vectors came than the settings' `least`, too few to recover what must be
+                known of one of the devices, or in a sparse cohort too few to agree.
         """
         with _Step(self, 3):
             refused = Refused()
@@ -205,7 +211,10 @@ class MaskedSum:
     def endorsed(self, messages: Messages) -> tuple[bytes, Refused]:
         """Return the agreement of a sparse cohort to the request, and why endorsements are refused.
 
-        It shows no more endorsements than it takes. Raises MaskError (`few`) when too few came.
+        It shows no more endorsements than it takes.
+
+        Raises:
+            MaskError: `few`, too few came.
         """
         with _Step(self, 4):
             refused, signatures = Refused(), dict[int, bytes]()
@@ -225,8 +234,11 @@ class MaskedSum:
 
         Levels go from -2^(ring_bits - 1) up.
 
-        Who is refused here stands in `refused`. Raises MaskError (`few`) when too few shares of a device
-        came, and (`shares`) when they do not give the secret that was shared.
+        Who is refused here stands in `refused`.
+
+        Raises:
+            MaskError: `few`, too few shares of a device came, and (`shares`) when they do not give the secret
+                that was shared.
         """
         with _Step(self, 5):
             self.refused: Refused = {}

@@ -5,8 +5,8 @@ signs it as an entry of the log (`releases.log`), devices show it to their owner
 against it (`releases.check`).
 
     card   release 4 | round 4 | updates 8 | hash 32 | parent 32 | shapes 32 | fixed 32 | backbone 32 |
-           sha256 32 | epsilon 8 | delta 8 | unsampled epsilon 8 | alone epsilon 8 | mechanism 32 | pictures 4 |
-           least correlation 8 | mean correlation 8 | noise over signal 8
+           sha256 32 | epsilon 8 | delta 8 | unsampled epsilon 8 | alone epsilon 8 | mechanism 32 |
+           pictures 4 | least correlation 8 | mean correlation 8 | noise over signal 8
 
 Numbers are little endian, whole ones unsigned, others IEEE 754 of 8 bytes; a mechanism is a word filled up
 with zero bytes. Without a `PrivacySpent` its five values are zero, without an `Acceptance` its four: a
@@ -158,7 +158,8 @@ def encode_card(card: Card) -> bytes:
 def decode_card(values: tuple[Any, ...]) -> Card:
     """Return the card of the values that `CARD` unpacked.
 
-    Raise ReleaseError for any that `encode_card` would not write.
+    Raises:
+        ReleaseError: any that `encode_card` would not write.
     """
     hashes = dict(zip(_HASHES, (value.hex() for value in values[3:9]), strict=True))
     epsilon, delta, unsampled, alone, padded = values[9:14]

@@ -174,7 +174,8 @@ def _check_place(number: int, entry: Entry, previous: str) -> None:
 def check_next(log: ReleaseLog, card: Card, pinned: Pinned) -> None:
     """Check a card that is to be the next release of a log as `check_log` will once it is signed.
 
-    Raise ReleaseError as that does.
+    Raises:
+        ReleaseError: as that does.
     """
     _check_card(card, [log.shipped, *(known.hash for _, known in log.releases)], pinned)
 
@@ -190,7 +191,8 @@ def expired(trust: Trust, now: datetime) -> bool:
 def check_release(release: SignedRelease, trust: Trust, pinned: Pinned) -> Checked:
     """Check the newest release of a log and returns it; a release that was accepted before passes again.
 
-    Raises ReleaseError as `check_log` does, and "empty", "encoder" or "norm".
+    Raises:
+        ReleaseError: as `check_log` does, and "empty", "encoder" or "norm".
     """
     now = check_log(release.log, trust, pinned)
     if not release.log.releases:

@@ -81,7 +81,8 @@ def check_number(name: str, value: int, least: int, most: int) -> None:
 def checked_real(name: str, value: float, least: float, most: float, *, infinite: bool = False) -> float:
     """Return the number as a float.
 
-    Raise ReleaseError outside [least, most], for NaN, -0.0, and infinity unless it is allowed.
+    Raises:
+        ReleaseError: a number outside [least, most], NaN, -0.0, and infinity unless it is allowed.
     """
     if value == math.inf and infinite:
         return value
@@ -116,7 +117,8 @@ def write_key(key: bytes) -> str:
 def read_key(text: str) -> bytes:
     """Return the key of a text that `write_key` wrote, whatever its case.
 
-    Raise ReleaseError for any other text.
+    Raises:
+        ReleaseError: any other text.
     """
     found = _KEY_TEXT.fullmatch("".join(text.split()).lower())
     if found is not None:

@@ -278,7 +278,8 @@ def encode_log(log: ReleaseLog) -> bytes:
 def decode_log(data: bytes) -> ReleaseLog:
     """Return the log of these bytes.
 
-    Raise ReleaseError unless they are exactly what `encode_log` returns for one.
+    Raises:
+        ReleaseError: unless they are exactly what `encode_log` returns for one.
     """
     open_bytes(data, LOG, MOST_LOG_BYTES, "a release log")
     reader = Reader(data, START.size, "the release log")

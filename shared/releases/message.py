@@ -6,8 +6,8 @@ and encoder against what it saw before (`releases.check`) and keeps them in its 
 Before the first release the message holds the log alone, and an empty encoder: so a device knows early which
 release key is in force.
 
-    message   magic "PALATE" | kind 11 | version 2 | size of the log 4 | log | size of the encoder 4 | encoder |
-              checksum 4
+    message   magic "PALATE" | kind 11 | version 2 | size of the log 4 | log | size of the encoder 4 |
+              encoder | checksum 4
 
 Numbers are little endian and unsigned; the checksum is the CRC-32 of everything before it. There is one way
 of writing each value, and what decodes is encoded to the very same bytes again. Everything else is refused

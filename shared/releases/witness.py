@@ -88,7 +88,8 @@ def write_witness(witness: Witness) -> str:
 def read_witness(text: str) -> Witness:
     """Return the witness of a text, whatever its spaces and line ends.
 
-    Raise ReleaseError for any other text.
+    Raises:
+        ReleaseError: any other text.
     """
     lines = [line.strip() for line in text.strip().splitlines()]
     if not lines or " ".join(lines[0].split()) != TITLE:

@@ -127,7 +127,8 @@ def sign_blinded(blinded: int, key: SigningKey) -> int:
 def unblind(message: bytes, answer: int, secret: int, modulus: int) -> bytes:
     """Return the signature of a message, from the registrar's answer and the secret of `blind`.
 
-    Raises MaskError (`certificate`) unless it is one.
+    Raises:
+        MaskError: `certificate`, unless it is one.
     """
     if not 0 < answer < modulus:
         raise MaskError("the registrar's answer is out of its key's range", "certificate")
@@ -139,7 +140,8 @@ def unblind(message: bytes, answer: int, secret: int, modulus: int) -> bytes:
 def public_key(modulus: int) -> rsa.RSAPublicKey:
     """Return a modulus as the key that `verify` wants.
 
-    Raises MaskError (`key`) for one that is no odd number of 2,048 bits or more.
+    Raises:
+        MaskError: `key`, one that is no odd number of 2,048 bits or more.
     """
     try:
         if modulus.bit_length() < MODULUS_BITS or modulus % 2 == 0:

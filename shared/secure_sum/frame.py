@@ -82,7 +82,8 @@ def open_checked(data: bytes, kind: int, least: int, most: int | None = None) ->
 def open_signed(data: bytes, kind: int, size: int, *, at_least: bool = False) -> tuple[memoryview, bytes]:
     """Return what is between start and signature of a device's message, and the unchecked signature.
 
-    Raises MaskError unless that is `size` bytes long, or more where `at_least`.
+    Raises:
+        MaskError: unless that is `size` bytes long, or more where `at_least`.
     """
     _check_start(data, kind)
     found = len(data) - START_BYTES - SIGNATURE_BYTES

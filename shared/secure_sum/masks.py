@@ -273,7 +273,8 @@ def check_certificate(certificate: bytes, identity: bytes, registrar: bytes) -> 
 def agree(private: X25519PrivateKey, public: bytes) -> bytes:
     """Return the 32 bytes that two devices agree on (X25519).
 
-    Raises MaskError (`key`) for a key of small order.
+    Raises:
+        MaskError: `key`, a key of small order.
     """
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
@@ -324,7 +325,8 @@ def bitmap(places: Collection[int], count: int) -> bytes:
 def read_bitmap(data: bytes, count: int) -> frozenset[int]:
     """Return the places that a bitmap means.
 
-    Raises MaskError (`size`, `padding`) unless it is one of `count` places.
+    Raises:
+        MaskError: (`size`, `padding`) unless it is one of `count` places.
     """
     bits = int.from_bytes(data, "little")
     if len(data) != -(-count // 8):

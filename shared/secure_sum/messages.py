@@ -101,7 +101,10 @@ class Invitation:
     one can cancel in the next; empty where each round rotates by its own context. `step` is then how many
     steps of the plan are done, and `rest` how many more must be before a device that sent its change takes
     part again. `slot` is a number that no other round of the federation has, also not the same round begun
-    anew. Raises MaskError for values outside their range.
+    anew.
+
+    Raises:
+        MaskError: values outside their range.
     """
 
     round: int  # from 1
@@ -214,7 +217,8 @@ def encode_invitation(invitation: Invitation) -> bytes:
 def decode_invitation(data: bytes) -> Invitation:
     """Return the invitation of these bytes.
 
-    Raises MaskError unless they are what `encode_invitation` returns for one.
+    Raises:
+        MaskError: unless they are what `encode_invitation` returns for one.
     """
     most = _INVITATION.size + MOST_MODEL_BYTES + _PLAN.size
     body = open_checked(data, INVITATION, least=_INVITATION.size, most=most)
@@ -323,7 +327,8 @@ def encode_delivery(roster: Roster, receiver: int, alive: Collection[int], seale
 def decode_delivery(data: bytes, roster: Roster, receiver: int) -> Delivery:
     """Return the delivery of these bytes; how many sealed shares there must be is for the caller to check.
 
-    Raises MaskError for another roster or receiver, and for bytes that `encode_delivery` does not return.
+    Raises:
+        MaskError: another roster or receiver, and bytes that `encode_delivery` does not return.
     """
     fixed = 2 * HASH_BYTES + -(-len(roster) // 8)
     body = open_checked(data, DELIVERY, least=fixed)
@@ -343,7 +348,8 @@ def encode_unmask(session: bytes, survivors: Collection[int], dropouts: Collecti
 def decode_unmask(data: bytes, *, session: bytes, alive: frozenset[int], count: int) -> Unmask:
     """Return the request of these bytes.
 
-    Raises MaskError unless survivors and drop-outs make up the living exactly once.
+    Raises:
+        MaskError: unless survivors and drop-outs make up the living exactly once.
     """
     width = -(-count // 8)
     body = open_checked(data, UNMASK, least=HASH_BYTES + 2 * width, most=HASH_BYTES + 2 * width)
@@ -374,7 +380,8 @@ def encode_advert(
 def decode_advert(data: bytes, *, context: bytes, slot_key: SlotKey | None = None) -> Advert:
     """Return the advert of these bytes.
 
-    Raises MaskError unless it is of this context and its keys and signatures are good.
+    Raises:
+        MaskError: unless it is of this context and its keys and signatures are good.
     """
     body, signature = open_signed(data, ADVERT, _ADVERT.size)
     found, identity, mask_key, share_key, certificate = _ADVERT.unpack(body)

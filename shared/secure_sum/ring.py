@@ -42,7 +42,8 @@ _BLOCK = 16
 def ring_type(ring_bits: int) -> np.dtype[np.unsignedinteger[Any]]:
     """Return the smallest unsigned type that holds ring_bits, little endian.
 
-    Raises ValueError outside 2 to 32 bits.
+    Raises:
+        ValueError: outside 2 to 32 bits.
     """
     if type(ring_bits) is not int or not LEAST_BITS <= ring_bits <= MOST_BITS:
         raise ValueError(f"ring_bits is {ring_bits!r}; it must be from {LEAST_BITS} to {MOST_BITS}")
@@ -52,7 +53,8 @@ def ring_type(ring_bits: int) -> np.dtype[np.unsignedinteger[Any]]:
 def to_ring(levels: Levels, ring_bits: int) -> Ring:
     """Return int64 levels (d,) as a new ring vector (d,): modulo 2^ring_bits, negative ones from the top.
 
-    Raises ValueError for another type or shape.
+    Raises:
+        ValueError: another type or shape.
     """
     if not isinstance(levels, np.ndarray) or levels.dtype != np.int64 or levels.ndim != 1:
         raise ValueError("levels must be a vector of int64")
@@ -94,7 +96,8 @@ def pack(values: Ring, ring_bits: int) -> bytes:
 def unpack(data: bytes, count: int, ring_bits: int) -> Ring:
     """Return the `count` values that were packed.
 
-    Raises MaskError for another length, or bits set behind the last value.
+    Raises:
+        MaskError: another length, or bits set behind the last value.
     """
     dtype = ring_type(ring_bits)
     size = packed_bytes(count, ring_bits)

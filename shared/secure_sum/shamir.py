@@ -42,8 +42,10 @@ def split_secret(
 ) -> dict[int, int]:
     """Return a share for each holder; any `threshold` of them give the secret back.
 
-    Holders are numbers from 1 below 2^32; `source` gives as many random bytes as it is asked for. Raises
-    ValueError for another secret than 32 bytes, and for holders or a threshold that do not go together.
+    Holders are numbers from 1 below 2^32; `source` gives as many random bytes as it is asked for.
+
+    Raises:
+        ValueError: another secret than 32 bytes, and holders or a threshold that do not go together.
     """
     if len(secret) != SECRET_BYTES:
         raise ValueError(f"a secret has {SECRET_BYTES} bytes, not {len(secret)}")
@@ -71,8 +73,15 @@ def split_secret(
 def recover_secret(shares: Mapping[int, int], threshold: int, fits: Callable[[bytes], bool]) -> bytes:
     """Return the secret that fits, from holders' shares.
 
-    Raises MaskError (`few`) below the threshold, (`shares`) when no secret that fits is found: always found
-    is one where at most (len(shares) - threshold) // 2 shares are wrong.
+    It is always found where at most (len(shares) - threshold) // 2 shares are wrong.
+
+    Args:
+        shares: the shares by holder.
+        threshold: how many shares it takes.
+        fits: tells the right secret.
+
+    Raises:
+        MaskError: `few`, there are fewer shares than the threshold; `shares`, no secret that fits is found.
     """
     if len(shares) < threshold:
         raise MaskError(f"{len(shares)} shares are there; the secret takes {threshold}", "few")
@@ -95,7 +104,8 @@ def encode_share(share: int) -> bytes:
 def decode_share(data: bytes) -> int:
     """Return the share of 33 bytes.
 
-    Raises MaskError (`shares`) for another length or a number outside the field.
+    Raises:
+        MaskError: `shares`, another length or a number outside the field.
     """
     share = int.from_bytes(data, "big")
     if len(data) != SHARE_BYTES or share >= PRIME:
