@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from palate.shared.errors import ReleaseError
-from palate.shared.releases.fields import check_hash, check_number, checked_real
+from palate.shared.releases.fields import check_hash, check_number, keep_reals
 
 CARD: Final = struct.Struct("<IIQ32s32s32s32s32s32sdddd32sIddd")
 
@@ -50,12 +50,9 @@ class PrivacySpent:
     alone_epsilon: float  # at least 0; infinity allowed
 
     def __post_init__(self) -> None:
-        for name in ("epsilon", "unsampled_epsilon", "alone_epsilon"):
-            value = checked_real(
-                name.replace("_", " "), getattr(self, name), 0.0, math.inf, infinite=name != "epsilon"
-            )
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "delta", checked_real("delta", self.delta, 0.0, math.nextafter(1.0, 0.0)))
+        keep_reals(self, {"epsilon": (0.0, math.inf), "delta": (0.0, math.nextafter(1.0, 0.0))})
+        others = {"unsampled_epsilon": (0.0, math.inf), "alone_epsilon": (0.0, math.inf)}
+        keep_reals(self, others, infinite=True)
         if not isinstance(self.mechanism, str) or not _WORD.fullmatch(self.mechanism):
             raise ReleaseError(
                 "the release's mechanism is no word of up to 32 small letters, digits and hyphens", "number"
@@ -86,13 +83,8 @@ class Acceptance:
 
     def __post_init__(self) -> None:
         check_number("pictures", self.pictures, 1, 2**32 - 1)
-        for name, least, most in (
-            ("least_correlation", -1.0, 1.0),
-            ("mean_correlation", -1.0, 1.0),
-            ("noise_over_signal", 0.0, math.inf),
-        ):
-            value = checked_real(name.replace("_", " "), getattr(self, name), least, most, infinite=True)
-            object.__setattr__(self, name, value)
+        keep_reals(self, {"least_correlation": (-1.0, 1.0), "mean_correlation": (-1.0, 1.0)})
+        keep_reals(self, {"noise_over_signal": (0.0, math.inf)}, infinite=True)
 
     def describe(self) -> str:
         """Return the figures in words for a person."""

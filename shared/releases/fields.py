@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 import struct
+from collections.abc import Mapping
 from typing import Any, Final
 
 from palate.shared.checks import is_hex, is_number, is_whole
@@ -91,6 +92,13 @@ def checked_real(name: str, value: float, least: float, most: float, *, infinite
             f"the release's {name} is out of range; it must be from {least:g} to {most:g}", "number"
         )
     return float(value)
+
+
+def keep_reals(card: object, ranges: Mapping[str, tuple[float, float]], *, infinite: bool = False) -> None:
+    """Check each named attribute of a frozen dataclass with `checked_real`, and keep it as a float."""
+    for name, (least, most) in ranges.items():
+        value = checked_real(name.replace("_", " "), getattr(card, name), least, most, infinite=infinite)
+        object.__setattr__(card, name, value)
 
 
 def check_hash(name: str, value: str) -> None:

@@ -1,4 +1,5 @@
-"""A server without the release key, the machine where that key lies, and the folder that goes between them: for the server's tests."""
+"""A server without the release key, the machine where that key lies, and the folder that goes between them:
+for the server's tests."""
 
 import json
 from datetime import UTC, datetime

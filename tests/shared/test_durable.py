@@ -1,4 +1,7 @@
-"""Nobody who may write in a folder leads what we write into another file; leftovers go; a folder is taken back from others."""
+"""Nobody who may write in a folder leads what we write into another file.
+
+Leftovers go; a folder is taken back from others.
+"""
 
 import os
 import stat

@@ -1,4 +1,5 @@
-"""Which devices a server takes: keys that are none, the list of those admitted, and a real server over TLS."""
+"""Which devices a server takes: keys that are none, the list of those admitted, and a real server
+over TLS."""
 
 import json
 import re
@@ -59,7 +60,7 @@ def test_help_teaches_with_an_example() -> None:
     assert "palate server admit palate-key.pub" in palate("admit", "--help").stdout
 
 
-# --- keys ---------------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------------------------------------
 
 
 def test_a_private_key_is_refused_before_it_goes_anywhere(tmp_path: Path, key: Any) -> None:
@@ -109,7 +110,7 @@ def test_both_forms_give_the_same_key_without_its_comment(tmp_path: Path, key: A
         assert load_ssh_public_key(read.encode()) == key.public_key()
 
 
-# --- the server ---------------------------------------------------------------------------------------------------
+# --- the server ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_files_are_named_one_by_one_or_by_their_folder(certificates: Path) -> No
     )  # as noted by an earlier version
 
 
-# --- who is admitted ----------------------------------------------------------------------------------------------
+# --- who is admitted ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -258,7 +259,7 @@ def test_a_server_that_runs_is_told_and_one_that_asks_for_no_keys_is_remarked(
     assert "it asks for keys with --admitted-only" in palate("admit", str(public)).stderr
 
 
-# --- a real server ------------------------------------------------------------------------------------------------
+# --- a real server ------------------------------------------------------------------------------------------
 
 
 def test_control_codes_in_a_list_that_came_from_elsewhere_reach_no_terminal(

@@ -1,4 +1,7 @@
-"""The right to invite comes to a server without the release key in the folder that is carried; a run says so where it is missing."""
+"""The right to invite comes to a server without the release key in the folder that is carried.
+
+A run says so where it is missing.
+"""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""A folder goes to the signing machine and back: signed once, refused when it is stale or somebody else's, whole after a kill."""
+"""A folder goes to the signing machine and back: signed once, refused when it is stale or somebody else's,
+whole after a kill."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -93,7 +94,7 @@ def test_keys_that_were_changed_on_the_signing_machine_come_with_the_next_folder
     assert machines.log() == machines.log(machines.signer)
 
 
-# --- nothing is lost ------------------------------------------------------------------------------------------------
+# --- nothing is lost ----------------------------------------------------------------------------------------
 
 
 def test_signing_and_taking_again_change_nothing(machines: Machines) -> None:
@@ -175,7 +176,7 @@ def test_killed_at_any_write_the_next_attempt_finishes(
     assert data == newest_message(machines.server / "releases")
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------------------
 
 
 def test_a_folder_that_is_not_one_is_one_line(machines: Machines, tmp_path: Path) -> None:
@@ -286,7 +287,7 @@ def test_a_signing_machine_that_lost_its_records_goes_on_from_the_servers(machin
     assert len(list_releases(machines.server / "releases")) == 2
 
 
-# --- the acceptance test, on both sides -----------------------------------------------------------------------------
+# --- the acceptance test, on both sides ---------------------------------------------------------------------
 
 
 def test_the_test_is_made_again_where_the_key_lies(
@@ -322,7 +323,7 @@ def test_the_test_is_made_again_where_the_key_lies(
     assert seen[-1] == (1, 2)
 
 
-# --- something else on the same way ---------------------------------------------------------------------------------
+# --- something else on the same way -------------------------------------------------------------------------
 
 
 def errand(taken: list[bytes], public: bytes) -> Errand:

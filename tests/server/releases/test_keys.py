@@ -1,4 +1,5 @@
-"""The two keys: sealed unless asked otherwise, changed by the recovery key alone, whole after a kill at any step."""
+"""The two keys: sealed unless asked otherwise, changed by the recovery key alone, whole after a kill at any
+step."""
 
 import json
 from collections.abc import Callable
@@ -143,7 +144,7 @@ def test_keys_that_were_made_before_a_kill_are_used(files: KeyFiles) -> None:
     assert begin_log(files, NOW, OPEN).keys[0].release == made.public_key().public_bytes_raw()
 
 
-# --- on the command line --------------------------------------------------------------------------------------------
+# --- on the command line ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

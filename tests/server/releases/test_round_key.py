@@ -1,4 +1,5 @@
-"""The round key: made once, its owner's alone, lent its right by the release key, and silent where there is none."""
+"""The round key: made once, its owner's alone, lent its right by the release key, and silent where there is
+none."""
 
 import stat
 import sys
