@@ -83,7 +83,7 @@ def check_replies(
 ) -> Iterator[tuple[Reply, Sound | str]]:
     """Yield each reply with what `check_reply` says of it, in their order.
 
-    On machines with several cores side by side.
+    Several cores check side by side.
     """
     check = partial(check_reply, base=base, round=round, max_norm=max_norm)
     waiting = iter(replies)

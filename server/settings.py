@@ -113,8 +113,8 @@ class RunSettings:
         """Return the settings of a JSON text; an empty text gives the defaults.
 
         Raises:
-            FileFormatError: text that is no such object and unknown keys.
-            OptionError: values out of range.
+            FileFormatError: the text is no such object, or a key is unknown.
+            OptionError: a value is out of range.
         """
         try:
             found = json.loads(text or "{}")

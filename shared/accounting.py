@@ -172,9 +172,9 @@ def noise_multiplier(
 
 
 def rdp_curve(cost: Cost, rounds: int = 1) -> Curve:
-    """Return the Rényi divergence at `ORDERS` that so many equal rounds spend (Mironov 2017.
+    """Return the Rényi divergence at `ORDERS` that so many equal rounds spend.
 
-    Mironov et al. 2019).
+    Mironov (2017), and with sampling Mironov, Talwar and Zhang (2019).
     """
     check_rounds(rounds)
     if cost.sampling is None:
@@ -238,7 +238,7 @@ def epsilon_by_pld(
 def rounds_within(budget: Budget, cost: Cost, spent: Iterable[tuple[Cost, int]] = ()) -> int:
     """Return how many rounds of this cost the budget holds after what is spent, by the tight figure.
 
-    At most 100,000.
+    The result is at most 100,000.
 
     Exact up to 128 rounds; beyond, up to a sixty-fourth fewer than there is room for, which saves most of the
     time.
@@ -294,7 +294,7 @@ def calibrate(budget: Budget, rounds: int, sampling: float | None = None) -> flo
 def rho_of(multiplier: float) -> float:
     """Return the zero-concentrated privacy, rho, of one unsampled round.
 
-    Infinite for a multiplier of 0 (Bun and Steinke 2016).
+    It is infinite for a multiplier of 0 (Bun and Steinke 2016).
     """
     inverse = math.inf if multiplier == 0 else 1 / multiplier
     return 0.5 * inverse * inverse
@@ -303,7 +303,7 @@ def rho_of(multiplier: float) -> float:
 def epsilon_of_rho(rho: float, delta: float) -> float:
     """Return the epsilon of rho zero-concentrated privacy.
 
-    Needs no library (Canonne, Kamath, Steinke 2020, proposition 12).
+    This needs no library (Canonne, Kamath, Steinke 2020, proposition 12).
 
     The smallest value of alpha · rho + log(1 - 1/alpha) - log(alpha · delta) / (alpha - 1) over alpha above
     1. The bound holds at every alpha, so a search that stopped early would still be right, only less tight.

@@ -146,9 +146,9 @@ class Vocabulary:
         return self._category.get(name)
 
     def find(self, phrase: str) -> Attribute | None:
-        """Return the term that a phrase names (its name or an alias.
+        """Return the term that a phrase names, or None.
 
-        Case, plural, spelling and hyphens forgiven), or None.
+        A phrase is a name or an alias; case, plural, spelling and hyphens do not matter.
         """
         return self.find_key(phrase_key(phrase))
 

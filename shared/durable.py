@@ -128,7 +128,7 @@ def write_atomically(
 def clear_beside(path: Path, least_seconds: float = 0.0) -> None:
     """Remove what killed writers left next to `path`, of at least this age.
 
-    Whoever holds the writers' lock may ask for all.
+    The holder of the writers' lock may remove all.
     """
     with contextlib.suppress(OSError), os.scandir(path.parent) as folder:
         for item in folder:
@@ -164,7 +164,7 @@ def make_folder(path: Path) -> None:
 def make_private(path: Path, *, ours: bool = False, through_link: bool = False) -> tuple[int, int] | None:
     """Take from others what they may do with a folder or file.
 
-    Return the mode before and after, None if it was private.
+    Returns the mode before and after, None if it was private.
 
     A disk without modes keeps the one that it shows. Raises `OSError` for what is another user's, who could
     undo it (root may use such a thing, unless it is to be `ours`), and for a link, unless its target is

@@ -45,9 +45,9 @@ _LEAST_SQUARE, _MOST_SQUARE = 1e-20, 1e30  # sums between them are told well in 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """How a device trains in one round.
+    """How a device trains in one round, the same for all devices of the round.
 
-    The same for all devices of the round. Raises OptionError outside the ranges.
+    Raises OptionError outside the ranges.
 
     `proximal` is FedProx's mu (Li et al., MLSys 2020), which pulls the weights back to those that were
     received; `query_share` is the part of the labels that the head must predict, having been fitted on the

@@ -157,7 +157,7 @@ def encode_update(update: EncoderUpdate) -> bytes:
 
     The same update always gives the same bytes.
 
-    On a device only the outbox may call this.
+    On a device only the outbox calls this.
     """
     header = _UPDATE.pack(bytes.fromhex(shapes_hash()), bytes.fromhex(update.base), update.round)
     return _close(UPDATE, header, update.vector)

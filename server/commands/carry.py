@@ -40,9 +40,10 @@ def prepare(
 ) -> None:
     """On the server: write into a folder what the signing machine is to sign.
 
-    Killed or repeated, it does no harm.
+    To kill or to repeat this does no harm.
 
-    The encoder as it stands, its card and the log so far; where nothing new was learned, the log alone. Then:
+    The folder holds the encoder, its card and the log; where nothing new was learned, the log
+    alone. Then:
 
         palate server prepare FOLDER     on the server
 

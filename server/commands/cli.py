@@ -253,7 +253,7 @@ def run(
 
 @app.command()
 def status(home: Home = None, json: Json = False) -> None:
-    """Return whether the server runs, what it is doing, and where the federation stands.
+    """Say whether the server runs, what it is doing, and where the federation stands.
 
     For example:
 

@@ -131,8 +131,8 @@ def delegate_round_key(files: KeyFiles, now: datetime) -> ReleaseLog:
 
     The passphrase of the release key is needed where that key is sealed.
 
-    The first time both keys are made. A right that ends within half its time and cannot be renewed here is
-    said, and holds up nothing. Return the log.
+    Both keys are made the first time. Where a right ends soon and cannot be renewed here, a note says so, and
+    the run goes on. Returns the log.
 
     Raises:
         OptionError, WrongPassphraseError: the round key may not invite.

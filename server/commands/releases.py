@@ -32,7 +32,7 @@ def privacy(home: Home = None, json: Json = False) -> None:
 
     A ledger that was changed is an error.
 
-    Beside what is booked stands what holds if all devices add their noise, against those who know who took
+    Next to what is booked it shows what holds if all devices add their noise, against those who know who took
     part in which round (with --json also by how many rounds somebody was in), and if all other devices are
     silent or made up.
 

@@ -96,7 +96,7 @@ def dismiss(folder: ServerFolder, name: str) -> Admitted:
 def list_admitted(path: Path) -> list[Admitted]:
     """Return the admitted devices, the first admitted first.
 
-    None where there is no file. Raises FileFormatError.
+    The list is empty where there is no file. Raises FileFormatError.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

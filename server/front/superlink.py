@@ -109,7 +109,7 @@ class SuperLink:
     def register(self, request: Any) -> Any:
         """Take in a device that nobody admitted.
 
-        Refused where only admitted ones may join, and when there are too many.
+        It is refused where only admitted ones may join, and when there are too many.
         """
         if not self.closed and len(self._books.nodes) >= MOST_NODES:
             raise RefusedError(503, "too many devices", after=60)

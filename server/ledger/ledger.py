@@ -218,7 +218,7 @@ class Ledger:
     def room_for(self, cost: Cost) -> int:
         """Return how many more rounds of this cost the budget holds (`rounds_within`).
 
-        Seconds the first time, then at once.
+        This takes seconds the first time.
 
         Asked at the start of a run, it also loads all that `check` needs.
         """
@@ -252,7 +252,7 @@ class Ledger:
         """Write down that a round is spent; only when this has returned may its sum be looked at.
 
         `cohort` is the number of devices that were asked, `noise` what the sum has by how many of the devices
-        add theirs, of which `cost` counts on `honest_share`. Without `noise` the line is that of an earlier
+        add theirs; `cost` counts on `honest_share` of them. Without `noise` the line is that of an earlier
         version.
 
         Raises:
@@ -281,7 +281,7 @@ class Ledger:
     def steps_of(self, plan: str) -> tuple[int, int]:
         """Return for how many rounds a plan is paid for, and how many of them are done.
 
-        0 and 0 for one that is not.
+        Both are 0 for a plan that is not paid for.
         """
         planned, done = self._count.plans.get(plan, (0, 0))
         return planned, done
@@ -302,7 +302,7 @@ class Ledger:
     def book_plan(self, plan: str, noise_multiplier: float, rounds: int) -> None:
         """Pay for noise that is correlated over so many rounds, all of them at once.
 
-        Does nothing if it is paid for.
+        Nothing happens if it is paid for.
 
         `plan` is the plan's name, `noise_multiplier` the noise over the sensitivity of all that one device
         adds in the plan's rounds.
@@ -331,7 +331,7 @@ class Ledger:
         self._write({"kind": "plan round", "plan": plan, "round": round, "cohort": cohort})
 
     def _write(self, fields: Mapping[str, Any]) -> None:
-        """Check a line as if it were read, then writes it.
+        """Check a line as if it were read, then write it.
 
         What it says counts even if the disk refuses half-way.
         """

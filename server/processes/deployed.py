@@ -141,7 +141,7 @@ def running(folder: Folder) -> Running | None:
 
 
 def start(folder: Folder, address: Address) -> Running:
-    """Start the server in the background, waits until it answers, and resubmits a run that was cut short.
+    """Start the server in the background, wait until it answers, and resubmit a run that was cut short.
 
     Raises:
         FederationError: a server runs here already or it does not come up.
@@ -194,7 +194,7 @@ def start(folder: Folder, address: Address) -> Running:
 def stop(folder: Folder) -> bool:
     """End the server and what it started.
 
-    Says whether one was running. A run that is cut short goes on at the next start.
+    Returns whether one was running. A run that is cut short goes on at the next start.
     """
     server = running(folder)
     if server is None:
@@ -223,12 +223,12 @@ def ask_server(server: Running, call: str, body: bytes = b"") -> dict[str, Any]:
 
 
 def submit(folder: Folder, settings: RunSettings) -> str:
-    """Submit a run to the running server and returns its number.
+    """Submit a run to the running server and return its number.
 
     What is wanted is noted before and after, so that a kill in between loses nothing.
 
     Raises:
-        FederationError: no server runs, another run is not over, or when Flower refuses.
+        FederationError: no server runs, another run is not over, or Flower refuses.
     """
     unfinished = wanted(folder)
     if unfinished is not None and read_note(folder.home / "run.json").get("run"):
@@ -264,7 +264,7 @@ def wanted(folder: Folder) -> RunSettings | None:
 def drop_run(folder: Folder) -> bool:
     """End the run at work for good.
 
-    Says whether there was one. The checkpoint stays at the last round that was kept.
+    Returns whether there was one. The checkpoint stays at the last round that was kept.
     """
     if wanted(folder) is None:
         return False
@@ -321,7 +321,7 @@ def follow(folder: Folder, run: str, poll_seconds: float = 0.2) -> Iterator[dict
 def status_of(folder: Folder, run: str) -> str:
     """Return "running", or how a run ended ("finished", "failed", "stopped", "gone").
 
-    Empty when the server does not answer.
+    The text is empty when the server does not answer.
     """
     server = running(folder)
     with contextlib.suppress(FederationError, KeyError):

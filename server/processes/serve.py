@@ -1,4 +1,6 @@
-"""uvicorn's HTTP, with limits on connections and on the size and the time of a call's headers.
+"""The server's process.
+
+It is `python -m palate.server.processes.serve HOME SOCKET HOST PORT [CERTIFICATE KEY] [--admitted-only]`.
 
 Where it stands in the flow: `deployed.start` starts it, in the background. It puts the public port (`front`)
 and the server's own socket (`control`) on one event loop, with Flower's books in memory behind both
@@ -48,10 +50,7 @@ _log = logging.getLogger("palate.server")
 
 
 class _Guarded(HttpToolsProtocol):
-    """The server's process.
-
-    It is `python -m palate.server.processes.serve HOME SOCKET HOST PORT [CERTIFICATE KEY] [--admitted-only]`.
-    """
+    """uvicorn's HTTP, with limits on connections and on the size and the time of a call's headers."""
 
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0

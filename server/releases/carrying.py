@@ -150,7 +150,7 @@ def prepare(
 def read_asked(home: Path, folder: Path, public: bytes, *, errands: Sequence[Errand] = ERRANDS) -> Asked:
     """Return what a folder asks of the signing machine in `home`, whose release key is `public`.
 
-    Sign nothing.
+    Nothing is signed.
 
     Checks the log's chain and signatures, that it is the beginning of this machine's own or goes on from it
     by its own keys, the card against the releases before it and the encoder against the card.
@@ -236,7 +236,7 @@ def sign(
 def read_signed(home: Path, folder: Path) -> tuple[SignedRelease, bool]:
     """Return the answer in a folder and whether this server has no log yet, so that its keys are new to it.
 
-    Raise in one line.
+    Raises a PalateError in one line.
     """
     if not (folder / SIGNED).exists() and (folder / TO_SIGN).exists():
         raise OptionError(
@@ -299,7 +299,7 @@ def _split(log: ReleaseLog) -> tuple[ReleaseLog, Card | None]:
 def _foreign(given: ReleaseLog, own: ReleaseLog | None, pinned: Pinned) -> int:
     """Return how many entries of the server's log are new here, all signed by the keys in force.
 
-    Raise for another history.
+    Raises ReleaseError for another history.
     """
     if own is None:
         check_log(given, trust_of(given), pinned)

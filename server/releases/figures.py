@@ -17,7 +17,7 @@ from palate.shared.errors import OptionError
 from palate.shared.releases.message import Acceptance, PrivacySpent
 
 AcceptanceTest = Callable[[EncoderWeights, EncoderWeights, Mapping[str, Float32s] | None], Acceptance]
-"""Return what the test finds about a new encoder, its parent and what the checkpoint remembers."""
+"""Called with the parent, the new encoder and the checkpoint's memory; returns what the test found."""
 
 TEST: AcceptanceTest = accept_on_public_pictures
 """The test that releases are put to."""

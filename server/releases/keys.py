@@ -67,7 +67,7 @@ def begin_log(
 ) -> ReleaseLog:
     """Make both keys and the log whose first entry names them.
 
-    What is there already is used. Return the log.
+    What is there already is used. Returns the log.
     """
     with locked(files.releases):
         log = read_log(files.releases)
@@ -121,7 +121,7 @@ def change_keys(
 def renew(files: KeyFiles, now: datetime, passphrase: str | None, *, days: int = USUAL_DAYS) -> ReleaseLog:
     """Say with the release key that the log is good for so many days from now.
 
-    Return it. No entry is added.
+    Returns the log. No entry is added.
     """
     with locked(files.releases):
         log = read_log(files.releases)

@@ -56,7 +56,7 @@ def passphrase_given() -> str | None:
 def recovery_passphrase_given() -> str | None:
     """Return the recovery key's passphrase of the environment.
 
-    Without one of its own it is that of the release key.
+    If there is none, it is the passphrase of the release key.
     """
     return given(RECOVERY_VARIABLE) or passphrase_given()
 

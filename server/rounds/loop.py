@@ -146,7 +146,7 @@ def run_round(
     sign: Sign = not_signed,
     slots: Slots = slots_by_round,
 ) -> Checkpoint:
-    """Run the round after a checkpoint and returns the checkpoint after it.
+    """Run the round after a checkpoint and return the checkpoint after it.
 
     Raises:
         FederationError: fewer devices than the quorum are connected, and stay so for `wait_seconds`.

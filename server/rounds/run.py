@@ -240,7 +240,7 @@ def _spender(ledger: Ledger | None, settings: RunSettings) -> Spend:
 def read_note(path: Path) -> dict[str, Any]:
     """Return `now.json`, `ended.json` or one of the others.
 
-    Empty when there is none or it is being written.
+    The note is empty when there is none, or it is being written.
     """
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))

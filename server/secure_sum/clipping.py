@@ -76,7 +76,7 @@ def share_is_sound(share: float, devices: int, *, clip: float, noise: float) -> 
 def median_share(shares: Sequence[float], counts: Sequence[int]) -> float:
     """Return the median of the groups' shares, a group weighing as many devices as are in it.
 
-    Of one group its share.
+    The median of one group is its share.
     """
     pairs = sorted(zip(shares, counts, strict=True))
     half, below = sum(counts) / 2, 0

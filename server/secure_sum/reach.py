@@ -56,7 +56,7 @@ def share_of(memory: Mapping[str, Float32s], ceiling: float) -> float:
 def remembered(
     memory: Mapping[str, Float32s], mean: Float32s, *, clip: float, noise: float, ceiling: float
 ) -> dict[str, Float32s]:
-    """Return what to remember after a round; `noise` is the standard deviation of a coordinate of its mean.
+    """Return what to remember after a round; `noise` is that of a coordinate of its mean.
 
     The noise's own length is taken out of the mean's; what is left is how far the devices agreed.
     """

@@ -112,7 +112,7 @@ def believe(
 def told_of(memory: Mapping[str, Float32s], release: int) -> dict[str, float]:
     """Return how long the noise in the means since a release is, and how long what devices agreed on.
 
-    Empty where nothing is known.
+    The result is empty where nothing is known.
 
     The latter is at most what clipped changes can come to. All are lengths (L2) in the coordinates that
     devices send.

@@ -61,7 +61,7 @@ LARGEST_ENCODER: Final = 1_000.0
 class Trust:
     """What is remembered of a federation's releases: the recovery key, and how far its log was accepted.
 
-    0 entries: only that is pinned.
+    With 0 entries only the key is pinned.
     """
 
     recovery: bytes  # public: the pinned one, or the one in force after the last accepted entry
@@ -183,13 +183,13 @@ def check_next(log: ReleaseLog, card: Card, pinned: Pinned) -> None:
 def expired(trust: Trust, now: datetime) -> bool:
     """Return whether the accepted log is not good any more at this time (with a zone).
 
-    Never before one was accepted.
+    This is false before a log was accepted.
     """
     return trust.entries > 0 and now.timestamp() > trust.until
 
 
 def check_release(release: SignedRelease, trust: Trust, pinned: Pinned) -> Checked:
-    """Check the newest release of a log and returns it; a release that was accepted before passes again.
+    """Check the newest release of a log and return it; a release that was accepted before passes again.
 
     Raises:
         ReleaseError: as `check_log` does, and "empty", "encoder" or "norm".

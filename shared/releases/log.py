@@ -153,7 +153,7 @@ class Entry:
 class Statement:
     """Until when a log is good, signed with the release key.
 
-    Both times 0 and `UNSIGNED` where that was not said yet.
+    Both times are 0, and the signature is `UNSIGNED`, where that was not said yet.
     """
 
     when: int = 0  # seconds since 1970, UTC
@@ -174,7 +174,7 @@ class Statement:
 class ReleaseLog:
     """All releases of a federation and all changes of its keys, in order.
 
-    Nothing of it is checked here but the form.
+    Only the form is checked here.
     """
 
     shipped: str = SHIPPED_HASH  # `encoder_hash` of the release 0 that it begins at

@@ -123,7 +123,7 @@ def encode_release(release: SignedRelease) -> bytes:
 def decode_release(data: bytes) -> SignedRelease:
     """Return what a message of kind 11 carries.
 
-    Raise ReleaseError unless it is exactly what `encode_release` returns.
+    Raises ReleaseError unless it is exactly what `encode_release` returns.
 
     Only the form is checked here: who signed, and whether the encoder is the log's, is for `releases.check`.
     """
