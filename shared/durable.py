@@ -267,15 +267,7 @@ def locked(
             wait.
     """
     deadline = time.monotonic() + wait_seconds
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK | _BINARY, 0o600)
-        try:
-            if _take_lock(descriptor) and _still_named(descriptor, path):
-                break
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+    while (descriptor := take_lock(path)) is None:
         if time.monotonic() >= deadline:
             raise busy(
                 f"{owner} is in use by another process, and still was after {wait_seconds:g} s; "
@@ -286,6 +278,25 @@ def locked(
         yield
     finally:
         os.close(descriptor)  # closing releases the lock
+
+
+def take_lock(path: Path) -> int | None:
+    """Return a descriptor that holds the lock file `path`, or None where somebody else holds it.
+
+    The lock lives as long as the descriptor and its copies, those of a started process too. Raises `OSError`.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK | _BINARY, 0o600)
+        try:
+            taken = _flock(descriptor)
+            if taken and _still_named(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if not taken:
+            return None
 
 
 def storage_error(error: OSError, place: Path, consequence: str) -> StorageError:
@@ -304,7 +315,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _take_lock(descriptor: int) -> bool:
+def _flock(descriptor: int) -> bool:
     try:
         if sys.platform == "win32":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)

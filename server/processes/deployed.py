@@ -30,7 +30,7 @@ from palate.server.checkpoints import read_checkpoint
 from palate.server.front.control import SOCKET_NAME, ControlClient
 from palate.server.rounds.run import ServerFolder, read_note
 from palate.server.settings import RunSettings
-from palate.shared.durable import storage_error, write_atomically
+from palate.shared.durable import storage_error, take_lock, write_atomically
 from palate.shared.errors import FederationError, OptionError
 
 START_SECONDS: Final = 90.0
@@ -449,22 +449,14 @@ def _end(pid: int) -> None:
 
 
 def _take(path: Path) -> int | None:
-    """Take a lock that lives as long as the descriptor and its copies; None when somebody holds it."""
+    """Take the server's lock, which its process inherits; return None where somebody holds it."""
     if sys.platform == "win32":
         raise FederationError("the server runs on Linux and macOS; on Windows use its Linux subsystem")
-    import fcntl
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        return take_lock(path)
     except OSError as error:
         raise storage_error(error, path, "nothing was changed") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _note(path: Path, note: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from palate.shared.durable import clear_beside, make_folder, storage_error, write_beside
+from palate.shared.durable import clear_beside, make_folder, rename, storage_error, sync_folder, write_beside
 from palate.shared.errors import FileFormatError, OptionError, WrongPassphraseError
 from palate.shared.hardening import given
 from palate.shared.releases.message import KEY_BYTES
@@ -90,13 +90,8 @@ def make_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
 
 def move_key(source: Path, path: Path) -> None:
     """Put a key's file in place of another one, in one step; raises `OSError`."""
-    os.replace(source, path)
-    if sys.platform != "win32":  # which has no such call and needs none
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    rename(source, path)
+    sync_folder(path.parent)
 
 
 def read_public(path: Path) -> bytes | None:
