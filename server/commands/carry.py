@@ -107,8 +107,7 @@ def sign(
 
         palate server sign /media/stick/release
     """
-    from palate.server.releases import carrying, sealed_keys
-    from palate.server.releases import keys as release_keys
+    from palate.server.releases import carrying, release_keys, sealed_keys
 
     files = release_keys.KeyFiles(console.folder_of(home).home)
     public = sealed_keys.read_public(files.release_file)

@@ -215,7 +215,7 @@ def run(
     """
     from palate.server.checkpoints import read_checkpoint
     from palate.server.processes import deployed
-    from palate.server.releases.keys import KeyFiles
+    from palate.server.releases.release_keys import KeyFiles
 
     folder = console.folder_of(home)
     kept = read_checkpoint(folder.checkpoint)

@@ -1,6 +1,6 @@
 """`palate server key`: the two keys of the log of releases: made, shown, changed, and used to renew the log.
 
-Where it stands in the flow: `cli` registers it next to its own commands; `releases.keys` does the work.
+Where it stands in the flow: `cli` registers it next to its own commands; `release_keys` does the work.
 Passphrases come from the environment or from a terminal, never from the command line, which others on the
 machine can read.
 """
@@ -19,7 +19,7 @@ from palate.server.commands.console import Home, Json
 from palate.shared.errors import OptionError, WrongPassphraseError
 
 if TYPE_CHECKING:
-    from palate.server.releases.keys import KeyFiles, Passphrases
+    from palate.server.releases.release_keys import KeyFiles, Passphrases
     from palate.shared.releases.message import ReleaseLog
 
 Days = Annotated[
@@ -75,7 +75,7 @@ def key(
 
         palate server key --rotate --recovery /media/stick/recovery.key
     """
-    from palate.server.releases import keys as release_keys
+    from palate.server.releases import release_keys
     from palate.server.releases.folder import read_log
     from palate.shared.releases.message import time_of, write_key
 
@@ -137,8 +137,7 @@ def delegate_round_key(files: KeyFiles, now: datetime) -> ReleaseLog:
     Raises:
         OptionError, WrongPassphraseError: the round key may not invite.
     """
-    from palate.server.releases import keys as release_keys
-    from palate.server.releases import round_key, sealed_keys
+    from palate.server.releases import release_keys, round_key, sealed_keys
     from palate.server.releases.folder import read_log
     from palate.shared.delegation import decode_delegation
 
@@ -176,7 +175,7 @@ def _nobody_to_ask() -> bool:
 def make_keys(files: KeyFiles, now: datetime, *, unsealed: bool, days: int) -> ReleaseLog:
     """Make the keys and the log, and say what to do with them."""
     from palate.server.releases import sealed_keys
-    from palate.server.releases.keys import begin_log
+    from palate.server.releases.release_keys import begin_log
 
     log = begin_log(files, now, passphrases_for(files, unsealed=unsealed), days=days)
     console.say(f"a new release key is in {files.release_file}; keep a copy of that file, and keep it secret")
@@ -201,7 +200,7 @@ def passphrases_for(files: KeyFiles, *, unsealed: bool, release: bool = True) ->
             there is will be opened, and not replaced.
     """
     from palate.server.releases import sealed_keys
-    from palate.server.releases.keys import Passphrases
+    from palate.server.releases.release_keys import Passphrases
 
     given = {
         files.release_file: sealed_keys.passphrase_given(),

@@ -40,7 +40,7 @@ def privacy(home: Home = None, json: Json = False) -> None:
 
         palate server privacy
     """
-    from palate.server.ledger.ledger import read_spent
+    from palate.server.ledger.booking import read_spent
 
     folder = console.folder_of(home)
     if not folder.ledger.exists():
@@ -66,20 +66,19 @@ def release(anyway: Anyway = False, days: Days = 90, home: Home = None, json: Js
 
         palate server release
     """
-    from palate.server.releases import folder as releases
-    from palate.server.releases import keys as release_keys
-    from palate.server.releases import round_key
+    from palate.server.releases import folder as releases_folder
+    from palate.server.releases import release_keys, round_key
     from palate.server.releases.figures import spent_for_card
     from palate.shared.releases.message import write_key
 
     folder = console.folder_of(home)
     kept = trained(folder)
     files, now = release_keys.KeyFiles(folder.home), datetime.now(UTC)
-    log = releases.read_log(files.releases) or key_cli.make_keys(files, now, unsealed=False, days=days)
+    log = releases_folder.read_log(files.releases) or key_cli.make_keys(files, now, unsealed=False, days=days)
     key = release_keys.current_key(files, key_cli.open_release_key(files))
     if key is None:  # taken away between the two readings
         raise OptionError(f"{files.release_file} is not there any more; nothing was signed")
-    card = releases.make_release(
+    card = releases_folder.make_release(
         folder.releases,
         kept,
         now,
@@ -88,10 +87,11 @@ def release(anyway: Anyway = False, days: Days = 90, home: Home = None, json: Js
         acceptance=tested(folder, kept, anyway=anyway),
         days=days,
     )
-    log = releases.read_log(files.releases) or log
+    log = releases_folder.read_log(files.releases) or log
     round_key.delegate(folder.home, key, now)
     file, message = (
-        name(folder.releases, card.release) for name in (releases.release_path, releases.message_path)
+        name(folder.releases, card.release)
+        for name in (releases_folder.release_path, releases_folder.message_path)
     )
     if json:
         text = write_key(log.keys[-1].recovery)

@@ -48,7 +48,7 @@ def why_refused(found: Acceptance) -> str:
 
 def spent_for_card(ledger: Path) -> PrivacySpent | None:
     """Return what a card says of the privacy that was spent up to a release; None without a ledger."""
-    from palate.server.ledger.ledger import read_spent
+    from palate.server.ledger.booking import read_spent
 
     if not ledger.exists():
         return None

@@ -10,7 +10,7 @@ the person who runs the server makes a release of it (`palate server release`), 
     release-00001.palate        log and encoder as one message: what a device needs, in one file
 
 The log is what counts, and is written after the encoder it speaks of: an encoder without an entry is
-unfinished. Each file is written in one step. The keys (`releases.keys`) lie one folder up, so that this
+unfinished. Each file is written in one step. The keys (`release_keys`) lie one folder up, so that this
 folder can be handed out as it stands. Where the release key lies on a signing machine, that machine keeps
 such a folder of its own (`carrying`).
 """

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.server.releases import sealed_keys
 from palate.server.releases.errand import Errand
 from palate.server.releases.folder import read_log
-from palate.server.releases.keys import KeyFiles, Passphrases, begin_log, current_key
+from palate.server.releases.release_keys import KeyFiles, Passphrases, begin_log, current_key
 from palate.shared.delegation import (
     DELEGATION_BYTES,
     MOST_DELEGATIONS,

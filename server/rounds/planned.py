@@ -27,7 +27,7 @@ import math
 from collections.abc import Collection
 from pathlib import Path
 
-from palate.server.ledger.ledger import Ledger
+from palate.server.ledger.booking import Ledger
 from palate.server.noise_plan.correlated import NoisePlan, prefix_error, step_error
 from palate.server.noise_plan.folder import NoiseFolder
 from palate.server.secure_sum.privacy import planned_masks

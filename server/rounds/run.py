@@ -5,7 +5,7 @@ call it with devices in the same process. Everything that a server has lies in o
 
     checkpoint.safetensors   where the federation stands          (checkpoints)
     releases/                numbered encoders, the signed log    (releases)
-    release.key              signs releases                       (releases.keys)
+    release.key              signs releases                       (releases.release_keys)
     recovery.key             signs changes of keys, until it is moved off this machine
     round.key, round.delegations    sign invitations, and by what right    (releases.round_key)
     registrar.key            vouches for devices, if there is one (commands.registrar)
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from palate.server.ledger.ledger import Ledger
+from palate.server.ledger.booking import Ledger
 from palate.server.metrics import MetricsLog
 from palate.server.releases.folder import list_releases, newest_encoder, newest_message
 from palate.server.releases.round_key import signer

@@ -13,7 +13,7 @@ from server_fakes import Clock, FakeDevices, settings
 from typer.testing import CliRunner
 
 from palate.client.commands.cli import app
-from palate.server.ledger.ledger import Ledger
+from palate.server.ledger.booking import Ledger
 from palate.server.processes import deployed
 from palate.server.processes.deployed import Address
 from palate.server.rounds.run import ServerFolder, federate

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from server_fakes import SHIPPED
 
-from palate.server.ledger.ledger import DEVICES, SERVER, Ledger
+from palate.server.ledger.booking import DEVICES, SERVER, Ledger
 from palate.server.releases import figures as release_figures
 from palate.server.releases.figures import accept, spent_for_card, why_refused
 from palate.shared.accounting import Budget, Cost, epsilon_by_pld

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.server.releases import round_key, sealed_keys
-from palate.server.releases.keys import KeyFiles, Passphrases, change_keys
+from palate.server.releases.release_keys import KeyFiles, Passphrases, change_keys
 from palate.server.releases.round_key import (
     add_delegation,
     lend_if_open,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palate.server.ledger.ledger import Ledger, read_spent
+from palate.server.ledger.booking import Ledger, read_spent
 from palate.server.ledger.spent import DEVICES, SERVER, PlanSpent
 from palate.server.noise_plan.correlated import NoiseState, add_noise, sensitivity_of_column, step_error
 from palate.server.noise_plan.folder import NoiseFolder

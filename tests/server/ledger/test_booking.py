@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palate.server.ledger.booking import Ledger, read_spent
 from palate.server.ledger.file import BEFORE_FIRST, LedgerFile, encode_line, read_lines
-from palate.server.ledger.ledger import Ledger, read_spent
 from palate.server.secure_sum.sampling import poisson_cohort
 from palate.shared import durable
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld
@@ -242,7 +242,7 @@ def test_a_server_that_is_really_killed_loses_no_round(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from palate.server.ledger.ledger import Ledger
+from palate.server.ledger.booking import Ledger
 from palate.shared.accounting import Budget, Cost
 ledger = Ledger(Path(sys.argv[1]), Budget(1e6, 1e-5))
 for number in range(1, 10**9):

@@ -13,10 +13,9 @@ from typer.testing import CliRunner
 from palate.client.commands.cli import app
 from palate.server.commands import keys as key_cli
 from palate.server.releases import folder as releases
-from palate.server.releases import keys as release_keys
-from palate.server.releases import sealed_keys
+from palate.server.releases import release_keys, sealed_keys
 from palate.server.releases.folder import read_log
-from palate.server.releases.keys import (
+from palate.server.releases.release_keys import (
     KeyFiles,
     Passphrases,
     begin_log,
