@@ -1,14 +1,12 @@
 """From the bytes that devices sent to one change of the encoder.
 
-Every reply is checked alone, before anything is summed.
+Where it stands in the flow: `rounds` collects replies. This module checks each reply alone, before anything
+is summed, and turns it into an `EncoderUpdate` or into one word that says why it cannot be used. It puts the
+usable ones in a fixed order, so their average has the same bits whatever order they came in.
 
-Where it stands in the flow: `rounds` collects replies, this module turns each into an `EncoderUpdate` or into
-one word that says why it is no use, and lays the usable ones out so that averaging them gives the same bits
-in whatever order they came.
-
-Only the wire bytes of a reply are read. Whatever else it claims (a weight, an example count, other tensors)
-has nowhere to go, and every usable update counts the same: a device cannot make itself heard louder than by a
-change of `max_norm`.
+Only the wire bytes of a reply are read. Anything else in it (a weight, an example count, other tensors) is
+ignored, and every usable update counts the same. So no device can make itself louder than a change of length
+`max_norm`.
 """
 
 from __future__ import annotations

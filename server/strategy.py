@@ -1,11 +1,11 @@
 """Averaging by Flower's own strategies, as functions on explicit state.
 
-Where it stands in the flow: `rounds` hands over the updates that passed `aggregation`'s checks, this module
-puts their mean before a Flower strategy as a reply, and returns what is to be added to the encoder. Flower's
-strategies do not check what they sum (one NaN or one example count of 1e12 decides everything), so nothing
-reaches them that was not checked. The mean itself, with equal weights, is taken here in float64: Flower would
-make a file in memory of each update and read it again, which for a hundred devices costs more than all else
-that the server does. A test compares it with Flower's own averaging.
+Where it stands in the flow: `rounds` passes on the updates that passed the checks of `aggregation`. This
+module gives their mean to a Flower strategy as one reply, and returns what to add to the encoder. Flower's
+strategies do not check what they sum (one NaN or one example count of 1e12 decides everything), so they get
+nothing unchecked. The mean itself, with equal weights, is taken here in float64: Flower would write each
+update to a file in memory and read it again, which for a hundred devices costs more than all else that the
+server does. A test compares it with Flower's own averaging.
 
     FedAvg   McMahan et al., AISTATS 2017       the average change, times the server's learning rate
     FedProx  Li et al., MLSys 2020              the same here; its proximal term acts on the devices
@@ -14,9 +14,9 @@ that the server does. A test compares it with Flower's own averaging.
 What stands against devices that lie is in `secure_sum`. Its result goes through `server_step`, as the plain
 mean does.
 
-Flower's strategies work on encoders; here they are given changes of an encoder at zero, which is the same
-arithmetic with less rounding. What FedAdam remembers goes in and out as plain arrays, so a checkpoint can
-hold it.
+Flower's strategies work on encoders. Here they get changes of an encoder at zero, which is the same
+arithmetic with less rounding. What FedAdam remembers goes in and out as plain arrays, so that a checkpoint
+can hold it.
 """
 
 from __future__ import annotations

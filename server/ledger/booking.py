@@ -1,33 +1,30 @@
 """The server's privacy ledger: what a round spends is written down before its result is used.
 
-A round that the budget does not hold does not happen.
-
 Where it stands in the flow: the round loop books a round here before it unmasks (or looks at) a sum. If the
-budget does not hold the round, it does not happen. A server that is killed after booking and does the round
-again books it twice: the first sum may have been seen.
+budget does not hold the round, the round does not happen. A server that is killed after booking and repeats
+the round books it twice, because the first sum may have been seen.
 
-What a round costs is said by `shared.accounting.Cost`. `sampling` is given only when the server drew every
-connected device independently, with secret randomness (`sampling.poisson_cohort`), and took no device in or
-out for any other reason than its silence; a cohort of fixed size and a round that ends at the first so many
-replies are booked without sampling. A round whose noise the server plans over many rounds (`planned`) is paid
-for once, with its plan; the devices' shares of noise in it are not counted on top of that.
+`shared.accounting.Cost` says what a round costs. `sampling` is given only where the server drew every
+connected device independently, with secret randomness (`sampling.poisson_cohort`), and left devices out for
+no other reason than their silence. A cohort of fixed size, or a round that ends at the first so many replies,
+is booked without sampling. A round of a noise plan (`planned`) is paid for once, with its plan. The devices'
+shares of noise in it are not counted on top of that.
 
-Whether a round fits is first asked of the Rényi curve that is kept up to date (under 50 ms, proven for
-discrete noise). Only when that says no, which it does too early, the tight figure is asked, once: how many
-more rounds of this kind there is room for. Both are upper bounds, so the smaller one counts. The form of the
-file is described in `ledger.file`; the kinds of lines are
+Whether a round fits is first looked up on the Rényi curve, which is kept up to date (under 50 ms, proven for
+discrete noise). That says no too early. Only then the tight figure is computed, once: how many more rounds of
+this kind there is room for. Both are upper bounds, so the smaller one counts. `ledger.file` describes the
+file; the kinds of lines are
 
     ledger       format
-    budget       epsilon, delta, when                                         the newest one holds
+    budget       epsilon, delta, when                    the newest one holds
     round        round, noise_multiplier, sampling, cohort, mechanism, when, and honest_share, all_add, alone
-    plan         plan, noise_multiplier, rounds, when                         noise that is correlated over so
-                                                                              many rounds
+    plan         plan, noise_multiplier, rounds, when    noise that is correlated over so many rounds
     plan round   plan, round, cohort, when
 
-A round's `noise_multiplier` is what is counted: the noise that is there if `honest_share` of the devices in
-the sum add theirs. `all_add` is the noise if all do, and `alone` that of one device. Rounds of earlier
-versions say none of the three: they were booked as if all added theirs, and one device's noise was at least a
-sum's over the square root of the cohort.
+A round's `noise_multiplier` is what is counted: the noise if `honest_share` of the devices in the sum add
+theirs. `all_add` is the noise if all do, `alone` that of one device. Rounds of earlier versions have none of
+the three. They were booked as if all added theirs, and one device's noise was at least a sum's over the
+square root of the cohort.
 """
 
 from __future__ import annotations

@@ -1,23 +1,22 @@
-"""What a ledger's rounds have spent, against whom, and if how many of the devices add their noise.
+"""What a ledger's rounds have spent, against whom, and for how many devices that add their noise.
 
-Where it stands in the flow: `ledger` counts its lines and hands over how many rounds of each kind there were;
-`palate server privacy` prints what comes of them, and a release's card carries the figures. They rest on one
-another, the weakest assumption last:
+Where it stands in the flow: `ledger` counts its lines and passes on how many rounds of each kind there were.
+`palate server privacy` prints the result, and a release's card carries the figures. From the strongest
+assumption to the weakest:
 
     if_all_add_epsilon   all devices in a sum add their noise
-    epsilon              so many as are counted on do (`Privacy.honest_share`): this is booked, and held to
-                         the budget
-    unsampled_epsilon    the same against those who know who took part in which round
-    alone_epsilon        nobody else's noise counts, and who took part is known: other devices are silent,
-                         made up, or talk
+    epsilon              `Privacy.honest_share` of them do: this is booked, and held to the budget
+    unsampled_epsilon    the same, against those who know who took part in which round
+    alone_epsilon        no other device's noise counts, and who took part is known: the other devices are
+                         silent, invented, or talk
 
 **Without sampling.** Rounds by Poisson sampling are cheap against those who do not learn who was drawn. The
-server does, and each device learns who is in its rounds. Against them a person has the whole cost of each
-round that they were in, and nothing for the others. Into how many rounds somebody is drawn is chance, the
-same whatever they have: more than `most_rounds` with a probability of at most delta / 2. So (epsilon of that
-many rounds at delta / 2, delta) holds before the draws, by a union bound, against those who see them all; who
-is known to have been in k rounds has what `by_rounds` says. Where chances differ the largest counts, and of
-noises the least.
+server learns it, and each device learns who is in its rounds. Against them a person pays the whole cost of
+each round that they were in, and nothing for the others. How often somebody is drawn is chance, and does not
+depend on their data: more than `most_rounds` times with a probability of at most delta / 2. So, by a union
+bound, (epsilon of that many rounds at delta / 2, delta) holds before the draws, against those who see them
+all. `by_rounds` says what holds for a person who is known to have been in k rounds. Where chances differ, the
+largest counts; where noises differ, the least.
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
 """Is this encoder fit for a release? It is tried on public pictures, and its noise is measured.
 
-Where it stands in the flow: `palate server release` calls `accept` before it signs, prints what it says on
-the card, and refuses what `faults` names unless told otherwise. What stands before it bounds each round and
-each run (`sums`, `trust_region`); this looks at the outcome, and over all releases, so that a slow drift is
-seen too.
+Where it stands in the flow: `palate server release` calls `accept` before it signs, prints the result on the
+card, and refuses what `faults` names unless its owner insists. Other modules bound each round and each run
+(`sums`, `trust_region`). This one looks at the outcome, over all releases, so it sees a slow drift too.
 
-**Attributes.** Each of the 55 attributes is tried alone, because who wants misty to read as neon leaves the
-other 54 as they are. For each it is asked how well the encoder still says what it said before: the
-correlation over public pictures of its logit with the parent's, and that of what the attribute's own name
-finds among the parent's tastes with what it found there. An honest federation may change an attribute on
-purpose: where the encoder that it grew from hardly saw it, what people teach is new. So an attribute that
-says something else counts by how well it now sees what the pictures truly show, as a part of how well the
-parent saw it. The same is asked against release 0, and the worse counts.
+**Attributes.** Each of the 55 attributes is tried alone: an attack that makes misty read as neon leaves the
+other 54 as they are. Two correlations say how well the encoder still says what it said before: that of its
+logit with the parent's over public pictures, and that of what the attribute's own name finds among the
+parent's tastes with what it found there. An honest federation may change an attribute on purpose. Where the
+parent hardly saw it, what people teach is new. So an attribute that says something else counts by how well it
+now sees what the pictures truly show, relative to how well the parent saw it. The same is computed against
+release 0, and the worse counts.
 
-**Noise.** The noise in the sum of all rounds' means is known; what is left of the sum's length without it is
-what devices agreed on (`sums.told_of`). Where noise alone was learned, the ratio is 4 or more; with the
+**Noise.** The noise in the sum of all rounds' means is known. What is left of the sum's length without it is
+what devices agreed on (`sums.told_of`). Where only noise was learned, the ratio is 4 or more. With the
 recommended private settings it is about a third.
 """
 

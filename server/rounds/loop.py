@@ -1,7 +1,7 @@
 """The round loop: who is asked, how long to wait, what counts, and what happens when too little comes back.
 
-Where it stands in the flow: `app` gives it devices to talk to (through Flower) and `rounds.run` keeps what it
-returns. A round:
+Where it stands in the flow: `app` gives it devices to talk to (through Flower), and `rounds.run` keeps what
+it returns. A round:
 
     choose a cohort from the connected devices, by (seed, round) alone
     send everyone the same task; the message dies at the deadline, so nobody works on a round that is over
@@ -9,14 +9,14 @@ returns. A round:
     stop at the wanted number of updates, or when all have answered, or at the deadline
     with a quorum: average, and move the encoder; without: the encoder stays
 
-So without masks. With a `Privacy` in the settings the cohort is drawn in secret, and `rounds.masked` collects
-one noised sum in place of the updates; the budget is asked before and booked before the sum can be seen. With
-a noise plan those who rest are left out, and the sum gets its noise before anything is made of it
-(`planned`).
+That is a round without masks. With a `Privacy` in the settings the cohort is drawn in secret, and
+`rounds.masked` collects one noised sum instead of the updates. The budget is checked first, and the round is
+booked before the sum can be seen. With a noise plan (`planned`) devices that rest are left out, and the sum
+gets its noise before it is used.
 
-Over-sampling with an early end follows Bonawitz et al. (MLSys 2019). No reply can end a run: what is wrong
-with one costs that one. Flower's own loop waits for ever for missing devices, does not cancel what is late,
-and dies of one odd reply.
+Over-sampling with an early end follows Bonawitz et al. (MLSys 2019). No reply can end a run: a bad one costs
+only itself. Flower's own loop waits for ever for missing devices, does not cancel what is late, and dies of
+one odd reply.
 """
 
 from __future__ import annotations

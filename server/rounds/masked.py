@@ -1,19 +1,16 @@
 """A round in which the server sees nothing but noised sums.
 
-It goes from an invitation over a roster and masks to a sum.
+Where it stands in the flow: `rounds` takes this way when the run's settings hold a `Privacy`. The exchanges
+are those of secure aggregation (`unmasking`, after Bonawitz et al., CCS 2017). Devices may drop out between
+them. As long as enough come to the end, the sum is that of all who sent their vector. With fewer the whole
+round fails: there is no partial sum.
 
-Where it stands in the flow: `rounds` chooses this way when the run's settings hold a `Privacy`. The exchanges
-are those of secure aggregation (`unmasking`, after Bonawitz et al., CCS 2017); between them devices may drop
-out, and as long as enough come to the end the sum is that of those who sent their vector. With fewer the
-round fails whole: there is no partial sum.
+    invitation (the encoder as a difference, settings)   ->   keys, signed
+    roster of all keys                                   ->   shares of secrets, sealed for the neighbours
+    the shares for a device, and who is alive            ->   trained, clipped, rounded, noised, masked
+    who stayed and who dropped out                       ->   a share for each of them
 
-    invitation (the encoder as a difference, the settings)   ->   keys, signed
-    roster of all keys                                       ->   shares of secrets, encrypted for the
-                                                                  neighbours
-    the shares that are for a device, and who is alive       ->   trained, clipped, rounded, noised, masked
-    who stayed and who dropped out                           ->   a share for each of them
-
-In a sparse cohort devices first endorse the last question, and are shown that the others were asked the same
+In a sparse cohort devices first endorse the last question, and are shown that the others got the same one
 (`shared.secure_sum.agreement`).
 """
 

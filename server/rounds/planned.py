@@ -1,23 +1,23 @@
 """The server's part in a run with a noise plan: who must not be asked, and the noise of each sum.
 
 Where it stands in the flow: `rounds.run` opens a `PlannedNoise` for a run whose settings hold a plan
-(`PlanSettings`). `rounds` leaves out whom it names, and `rounds.masked` hands it each sum as soon as it is
-unmasked and uses nothing but what comes back.
+(`PlanSettings`). `rounds` leaves out the devices that it names. `rounds.masked` passes each sum to it at
+once, and uses only what comes back.
 
-**What is counted.** The plan is paid for in the ledger before its first sum is noised, all its steps
-together: (epsilon, delta) of one Gaussian of the plan's noise multiplier (`correlated`). The devices' own
-shares of noise are in the sums too, and are left out of the server's count: they can only help. Every device
-counts its own share for itself, as in any round, and relies on nothing here.
+**What is counted.** The ledger pays for all steps of the plan together, before the first sum is noised:
+(epsilon, delta) of one Gaussian of the plan's noise multiplier (`correlated`). The devices' own shares of
+noise are in the sums too. The server does not count them; they can only help. Every device counts its own
+share for itself, as in any round, and relies on nothing here.
 
-**In which order.** The state after a step is on the disk before its sum is used, and the ledger's line after
-the state. So the state is never behind the ledger; where it is, an older copy of it was put back, with which
-more sums would be noised than were paid for, and the run does not begin. After a kill the next sum is the
-next step: the one that was begun is over, and its devices rest as after any other.
+**In which order.** The state after a step is on the disk before its sum is used, and the ledger's line comes
+after the state. So the state is never behind the ledger. If it is, somebody put an older copy back; more sums
+would be noised than were paid for, so the run does not begin. After a kill the next sum is the next step: the
+step that was begun is over, and its devices rest as after any other.
 
-**Who rests** is known by the numbers that devices last came under, so that they are not even asked. One that
-comes back under another number has another pseudonym too, and nobody but itself can know it; so each
-invitation says how long to rest, and devices keep to it (`client.federation.resting`). A device that does not
-rest weakens its own protection alone.
+**Who rests** is known by the numbers that devices last used, so they are not even asked. A device that comes
+back under another number has another pseudonym too, and only the device can know it. So each invitation says
+how long to rest, and devices keep to it (`client.federation.resting`). A device that does not rest weakens
+only its own protection.
 """
 
 from __future__ import annotations

@@ -1,22 +1,20 @@
 """Adaptive clipping: the length at which devices clip follows the median of their changes.
 
-That median is known only through a noised count.
-
 Where it stands in the flow: with each masked sum comes the share of devices whose change was shorter than the
-clip (`shared.coding.from_levels`, where the vote lies that each device adds to its levels), and this module
-moves the clip of the next round. Nobody's length is ever seen, and the votes are under the same noise as the
-change, so nothing is spent beyond the round.
+clip (`shared.coding.from_levels`; each device adds a vote to its levels). This module moves the clip of the
+next round. Nobody's length is ever seen, only a noised count. The votes are under the same noise as the
+change, so they spend nothing beyond the round.
 
     clip ← clip · exp(-rate · (share - target))        Andrew, Thakkar, McMahan, Ramaswamy, NeurIPS 2021
 
-Half the devices above the clip is a good target: what clipping loses is bias against long changes, and what
-noise costs falls with the clip.
+Half the devices above the clip is a good target: clipping costs bias against long changes, and noise costs
+less with a shorter clip.
 
-**Devices that lie.** A vote is a number under a mask, and one device can make the count of one sum anything
-at all; a count that no devices could have given is found out (`share_is_sound`), one that they could have
-given is not. So where there is one sum, or few, the clip stays within `ROOM` of what the run's settings say,
-whatever is voted. Only the median over `ENOUGH` groups or more, each with a count of its own, of which one
-liar spoils one, may carry it farther.
+**Devices that lie.** A vote is a number under a mask, and one device can set the count of one sum to
+anything. A count that no devices could have given is found out (`share_is_sound`), a possible one is not. So
+with one sum, or few, the clip stays within `ROOM` of the run's settings, whatever the votes are. Only the
+median over `ENOUGH` groups or more may carry it farther: each group has its own count, and one liar spoils
+one of them.
 """
 
 from __future__ import annotations

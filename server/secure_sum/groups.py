@@ -1,40 +1,39 @@
 """Against devices that lie, under masks: groups with a sum each, and centred clipping over their means.
 
 Where it stands in the flow: with masks the server never sees one device's change, so no rule can look at
-devices one by one. Instead `make_groups` cuts the roster into small groups, each with its own masked sum;
-`drop_long` throws away a sum that is longer than its devices together may be; `centred_clipping` takes a
-robust rule over the means that are left, and the server's optimizer (`strategy.server_step`) does with the
-result what it does with a plain mean. The idea is that of bucketing (Karimireddy, He, Jaggi, ICLR 2022), with
-a masked sum in place of the bucket.
+single devices. Instead `make_groups` cuts the roster into small groups, each with its own masked sum.
+`drop_long` throws away a sum that is too long for its devices. `centred_clipping` combines the means that are
+left, and the server's optimizer (`strategy.server_step`) treats the result like a plain mean. The idea is
+bucketing (Karimireddy, He, Jaggi, ICLR 2022), with a masked sum instead of the bucket.
 
-What bounds a single liar. Without masks the server measures each change (`max_norm` in
+**What bounds a single liar.** Without masks the server measures each change (`max_norm` in
 `shared.wire.decode_update`). With masks it cannot: one device may put anything into each coordinate of the
-ring, so alone it can move a group's sum by up to half the ring's width, `step * 2 ** (ring_bits - 1)`, in
-every coordinate; clipping on the device binds honest devices only. After unmasking, `drop_long` throws away a
-sum that is longer than honest devices' sums are, noise included, and `scale_down` shortens one that is longer
-than those of the last rounds (`reach`).
+ring. Alone it can move a group's sum by half the ring's width, `step * 2 ** (ring_bits - 1)`, in every
+coordinate; clipping on the device binds honest devices only. After unmasking, `drop_long` throws away a sum
+that is longer than honest sums are, noise included, and `scale_down` shortens one that is longer than those
+of the last rounds (`reach`).
 
-What remains, plainly:
+**What remains:**
 
-- One liar speaks for its whole group: it can put the group's mean anywhere within the clip, so that one liar
-  in a group of three is as strong as three liars in a round without masks. What counts is the share of groups
-  with at least one liar, 1 - (1 - p)**size for a share p of liars: 10 % of liars spoil 27 % of groups of
-  three. No rule here holds once half of the groups are spoiled: of groups of two above 29 % of liars, of
-  three above 20 %, of five above 13 %.
-- Liars who all push the same way in every round, no farther off than people differ among themselves (min-max,
-  ALIE), or a backdoor in such a coat, get through every rule here and through Flower's too:
-  `benchmarks.liars` says by how much. Within one round they cannot be told from people of another taste. What
-  all rounds together may do is bounded (`trust_region`), and the encoder is tried before it becomes a release
+- One liar speaks for its whole group: it can put the group's mean anywhere within the clip. In a group of
+  three it is as strong as three liars in a round without masks. What counts is the share of groups with at
+  least one liar, 1 - (1 - p)**size for a share p of liars: 10 % of liars spoil 27 % of groups of three. No
+  rule holds once half of the groups are spoiled: with groups of two above 29 % of liars, of three above 20 %,
+  of five above 13 %.
+- Some attacks get through this and through Flower's rules too: liars who all push the same way in every
+  round, no farther off than people differ (min-max, ALIE), or a backdoor hidden like that. `benchmarks.liars`
+  says by how much. Within one round they cannot be told from people of another taste. What all rounds
+  together may do is bounded (`trust_region`), and the encoder is tried before it becomes a release
   (`acceptance`).
-- A liar can silence its group by a sum that is too long: a lost group, no harm to the encoder.
-- Small groups cost privacy. The server sees sums of `size` devices, so each group has only its own devices'
-  noise: at the same noise per device the noise multiplier of what is released falls by sqrt(size / cohort)
-  against one sum over the cohort. The accountant must be told the group's size, and devices must hold the
-  group, not the cohort, against their own minimum.
-- Whoever chooses both seed and roster (the server, with devices of its own) can put a victim into a group of
-  liars. Signed rosters and a registrar are what stands against that, not this file.
+- A liar can silence its group by a sum that is too long. That costs a group and does not harm the encoder.
+- Small groups cost privacy. Each group has only its own devices' noise: with the same noise per device, the
+  noise multiplier of what is released falls by sqrt(size / cohort) against one sum over the cohort. The
+  accountant must know the group's size, and devices must hold the group, not the cohort, against their own
+  minimum.
+- A server that chooses both seed and roster, with devices of its own, can put a victim into a group of liars.
+  Signed rosters and a registrar stand against that, not this file.
 
-All of this is plain functions of numpy arrays: the same bits for the same groups in whatever order they come.
+All functions are plain: the same groups give the same bits in any order.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
 """How long the sum of a round may be: as far as honest devices agree, not as far as they could.
 
-Where it stands in the flow: `sums` holds each masked sum to `longest_sum` of `groups`, and tells it here how
-far devices agree. n honest people's changes, each cut to the clip, sum up to far less than n clips, since
-people differ: with the share a that they have in common and the rest at random, to hypot(a n, b sqrt(n))
-clips. Virtual people of the recommended private run have a = .04 to .09 in the public subspace, up to .12
-where comments count more, and .15 to .18 in all weights.
+Where it stands in the flow: `sums` holds each masked sum to `groups.longest_sum`, and computes here how far
+devices agree. The changes of n honest people, each cut to the clip, sum up to far less than n clips, since
+people differ. With a share a in common and the rest at random, the sum is hypot(a n, b sqrt(n)) clips long.
+Virtual people of the recommended private run have a = .04 to .09 in the public subspace, up to .12 where
+comments count more, and .15 to .18 in all weights.
 
-Two bounds follow. `CEILING` is what any honest round is taken to stay below; a sum beyond is thrown away.
-Below it runs what the last rounds agreed on, seen through their noise: `ROOM` times the median of the last
-`KEPT` rounds, which may rise by `GROWTH` a round at the most, so that a liar who is there each time cannot
-raise it fast. A sum beyond that is scaled down to it and not thrown away: honest devices may agree more than
-lately, and a run must not stop for that.
+There are two bounds. `CEILING` is what every honest round is taken to stay below; a longer sum is thrown
+away. Below it lies what the last rounds agreed on, with their noise taken out: `ROOM` times the median of the
+last `KEPT` rounds. It rises by at most `GROWTH` a round, so a liar who is there each time cannot raise it
+fast. A sum beyond that is scaled down and not thrown away: honest devices may agree more than lately, and a
+run must not stop for that.
 
-One device can still add what hides in what honest sums vary by, and in the noise: to a private sum of 900
-with the recommended settings some hundred times the clip, where it could add nine hundred. What it does with
-that over the rounds `trust_region` bounds.
+One device can still add what hides in the noise and in what honest sums vary by. In a private sum of 900 with
+the recommended settings that is some hundred times the clip; without the bounds it would be nine hundred
+times. `trust_region` bounds what it can do with that over the rounds.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Draw a cohort so that its secrecy counts: every device by its own coin, which nobody else knows.
 
-Where it stands in the flow: the round loop asks here for a cohort when a run counts on sampling, and the
-ledger then books the round with `sampling=probability`. The gain in privacy (Mironov, Talwar, Zhang 2019)
-needs three things. Each device is in or out independently of all others, so the cohort's size is random and
-must be neither filled up nor cut. The coins are secret: `choose_cohort`'s seed is in the run's settings, so a
-cohort that it draws is known to everyone. And what those see from whom privacy is claimed must not name the
-cohort: the gain does not hold against the server itself.
+Where it stands in the flow: the round loop draws a cohort here when a run counts on sampling, and the ledger
+then books the round with `sampling=probability`. The gain in privacy (Mironov, Talwar, Zhang 2019) needs
+three things:
+
+- Each device is in or out independently of all others. So the cohort's size is random, and must be neither
+  filled up nor cut.
+- The coins are secret. The seed of `choose_cohort` is in the run's settings, so everybody knows its cohorts.
+- What an observer sees must not name the cohort. So the gain does not hold against the server itself.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""From masked sums to one change: what the server believes of them, since it cannot look at a single device.
+"""From masked sums to one change: what the server believes of them, as it cannot look at a single device.
 
-Where it stands in the flow: `rounds.masked` has revealed one sum for each group; this module takes the means
-out of the ring's levels, throws away what honest devices cannot have sent (`reach`, `groups.drop_long`),
-scales down what is longer than lately, takes the robust rule over what is left, and moves the clip by the
-votes (`clipping`). What it returns goes through the server's optimizer and is held near the last release
-(`trust_region`). Plain functions of the sums and of what the checkpoint remembers; `benchmarks.one_liar` runs
-them too.
+Where it stands in the flow: `rounds.masked` has revealed one sum for each group. This module takes the means
+out of the ring's levels and throws away what honest devices cannot have sent (`reach`, `groups.drop_long`).
+It scales down what is longer than lately, combines what is left, and moves the clip by the votes
+(`clipping`). The result goes through the server's optimizer and is held near the last release
+(`trust_region`). These are plain functions of the sums and of what the checkpoint remembers;
+`benchmarks.one_liar` runs them too.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """How far a run may carry the encoder from the last release: hardly farther than honest rounds do.
 
-Where it stands in the flow: after each masked round `rounds` hands the moved encoder over, and goes on with
-what comes back. Under masks a liar's part cannot be told from the honest ones', and what hides in the noise
-of a private round adds up over the rounds; so it is not the sum alone that is bounded but what all sums
-together may do. A trust region (Conn, Gould, Toint, "Trust-Region Methods", 2000) in the space where it
+Where it stands in the flow: after each masked round `rounds` passes the moved encoder here, and goes on with
+the result. Under masks a liar's part cannot be told from the honest ones, and what hides in the noise of a
+private round adds up over the rounds. So it is not enough to bound each sum: this bounds what all sums
+together may do. It is a trust region (Conn, Gould, Toint, "Trust-Region Methods", 2000) in the space that
 matters: what the encoder says of public pictures (`shared.public_pictures`).
 
-Of each of the 64 tastes the logits on these pictures may differ from those of the last release by `REACH` at
-the most, as root mean square. A logit that spreads by s over the pictures then keeps a correlation with the
-release's of sqrt(1 - (REACH / s)²) at the least, whatever a liar sends: .95 for the least spread of release
-0's attributes (6.3), more for the others. Honest private rounds (20 of 900 virtual people) carry release 0's
-attributes by .9 in the middle and 2.2 at the most. What is at the edge stays there until the next release,
+The logits of each of the 64 tastes on these pictures may differ from those of the last release by at most
+`REACH` (root mean square). A logit that spreads by s over the pictures then keeps a correlation of at least
+sqrt(1 - (REACH / s)²) with the release's, whatever a liar sends: .95 for the least spread of release 0's
+attributes (6.3), more for the others. Honest private rounds (20 of 900 virtual people) carry release 0's
+attributes by .9 in the middle and 2.2 at most. What reaches the edge stays there until the next release,
 which is tried before it is signed (`acceptance`).
 """
 
