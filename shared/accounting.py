@@ -1,53 +1,45 @@
 """How much privacy rounds of noisy sums spend: epsilon and delta, counted per person.
 
-Where it stands in the flow: `server.ledger` and `client.privacy.ledger` ask here before a round; experiments
-ask which noise a wanted epsilon takes. Nothing here draws noise or touches data. The counting itself is
-Google's (`dp-accounting`, imported when it is first needed); a second accountant checks it in the tests and
-in `benchmarks/ledger.py`. The device, which must answer at once, uses the closed forms at the end, which need
-the standard library alone.
+Where it stands in the flow: `server.ledger` and `client.privacy.ledger` call this before a round; experiments
+call it to learn which noise a wanted epsilon takes. Nothing here draws noise or touches data. The counting is
+done by Google's `dp-accounting`, imported when it is first needed. A second accountant checks it in the tests
+and in `benchmarks/ledger.py`. A device must answer at once, so it uses the closed forms at the end, which
+need the standard library alone.
 
-**What epsilon and delta mean here.** Two worlds: one in which a person's device contributes, and one in which
+**What epsilon and delta mean here.** Compare two worlds: in one a person's device contributes, in the other
 its contribution is zero in every round ("zero-out": who is there, and how many, is the same in both; Kairouz,
-Liu, Steinke 2021, section 2). Nobody who sees the noised sums of all rounds, and does with them what he
-likes, can tell the worlds apart better than (epsilon, delta) allows. A noise multiplier is the noise's
-standard deviation over the L2 sensitivity, which is the longest contribution of one device.
+Liu, Steinke 2021, section 2). An observer who sees the noised sums of all rounds, and does anything with
+them, cannot tell the worlds apart better than (epsilon, delta) allows. A noise multiplier is the noise's
+standard deviation over the L2 sensitivity, the longest contribution of one device.
 
 **With sampling or without.** A round that draws each device independently and in secret with probability q
-(Poisson) spends less than one that takes everybody who is there; the gain holds against those who do not
-learn who was drawn, so neither against the server itself nor on one's own device. A cohort of fixed size,
-drawn without replacement, does not have it under this relation, so such rounds are counted with
-`sampling=None`.
+(Poisson) spends less than one that takes everybody. The gain holds only against those who do not learn who
+was drawn, so not against the server and not on one's own device. A cohort of fixed size, drawn without
+replacement, has no such gain under this relation, so its rounds are counted with `sampling=None`.
 
 **Why the devices' discrete noise is covered.** Each device adds a discrete Gaussian of deviation sigma to
 whole numbers.
 
- 1. One discrete Gaussian hides a whole-number shift as well as the continuous one does: the Rényi divergence
- of order alpha is
-    at most alpha · shift² / (2 sigma²) (Canonne, Kamath, Steinke 2020, proposition 5). For whole alpha it is
-    equal: the sum over
-    the grid that occurs is the normalising sum at a whole-number offset, which is the same sum. Sampled
-    rounds are counted
-    at whole orders only, so all moments in the formula of Mironov, Talwar and Zhang (2019) are those of the
-    continuous
-    Gaussian, and the mirror image that their theorem 5 needs stays on the grid.
- 2. The sum of n devices' noise is within a factor e^tau, per weight, of one discrete Gaussian of deviation
- sigma · sqrt(n)
-    (Kairouz, Liu, Steinke 2021, theorem 1, for sigma from 1/2). That costs no more than raising 1 /
-    multiplier by
-    tau · sqrt(d), at every order, and `noise_multiplier` computes it in. For 96,640 weights and 50 devices it
-    takes off a
-    seventh at sigma = 1, and less than 10^-12 from sigma = 2 on.
- 3. The Rényi figure is therefore proven for the discrete noise. The PLD figure is the continuous Gaussian's.
- On a grid, delta
-    differs from it by no more than about t² / (12 s²) of itself (a sum against an integral), where s is the
-    deviation of
-    the sum in levels and t, about 5, how many deviations out delta is decided; a test measures it.
+1. One discrete Gaussian hides a whole-number shift as well as the continuous one does: the Rényi divergence
+   of order alpha is at most alpha · shift² / (2 sigma²) (Canonne, Kamath, Steinke 2020, proposition 5). For
+   whole alpha it is equal: the sum over the grid that occurs is the normalising sum at a whole-number offset,
+   which is the same sum. Sampled rounds are counted at whole orders only. So all moments in the formula of
+   Mironov, Talwar and Zhang (2019) are those of the continuous Gaussian, and the mirror image that their
+   theorem 5 needs stays on the grid.
+2. The sum of n devices' noise is within a factor e^tau, per weight, of one discrete Gaussian of deviation
+   sigma · sqrt(n) (Kairouz, Liu, Steinke 2021, theorem 1, for sigma from 1/2). That costs no more than
+   raising 1 / multiplier by tau · sqrt(d), at every order, and `noise_multiplier` counts it. For 96,640
+   weights and 50 devices it takes off a seventh at sigma = 1, and less than 10^-12 from sigma = 2 on.
+3. So the Rényi figure is proven for the discrete noise. The PLD figure is the continuous Gaussian's. On a
+   grid, delta differs from it by at most about t² / (12 s²) of itself (a sum against an integral), where s is
+   the deviation of the sum in levels and t, about 5, how many deviations out delta is decided. A test
+   measures it.
 
 **Who adds it.** If at least `devices` survive, the sum carries at least `devices` shares of noise; every
-survivor more adds noise that is not counted on. Devices that drop out therefore cost no privacy, as long as a
-sum of fewer is never unmasked. Devices that lie and add no noise do: `honest_share` is the part of the shares
-that is counted on, and the person's own share always is. With a share of 0 what is left is the noise of one
-device.
+further survivor adds noise that is not counted. So devices that drop out cost no privacy, as long as a sum of
+fewer is never unmasked. Devices that lie and add no noise do cost it: `honest_share` is the part of the
+shares that is counted on, and the person's own share always is. With a share of 0 the noise of one device is
+left.
 """
 
 from __future__ import annotations

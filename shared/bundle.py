@@ -1,10 +1,10 @@
 """The app bundle that the server submits and the device expects: one small text, no code.
 
-Where it stands in the flow: Flower hands every run's *bundle* (a zip archive) to everybody who takes part,
+Where it stands in the flow: Flower gives every run's *bundle* (a zip archive) to everybody who takes part,
 and its stock node executes what lies in it. Palate's device executes the app that its owner installed,
-whatever a bundle says, and refuses a run whose bundle is not the one made here (`known_hashes`). So the
-bundle names the two apps of the installed package and holds nothing else. Its one setting, `settings`, is
-empty in the bundle and filled per run by the server; devices get what concerns them in the task.
+whatever a bundle says. It refuses a run whose bundle is not the one made here (`known_hashes`). So the bundle
+names two apps and holds nothing else. Its one setting, `settings`, is empty in the bundle, and the server
+fills it for each run. Devices get what they need in the task.
 
 Flower identifies a bundle by the SHA-256 of the archive. `bundle_bytes` writes the archive byte for byte as
 `flwr run` of Flower 1.42 does (stored, not deflated; fixed dates; sorted; a list of contents at the end), so

@@ -1,36 +1,36 @@
 """Few bits both ways: a change as whole levels for a masked sum, an encoder as a short difference.
 
-Where it stands in the flow: `client.federation.privatize` makes levels of a change, noise and masks are added
-to them, the server gets their sum and `from_levels` makes the mean change of it. The other way the server
-sends `encode_model`, each device reads it with `decode_model`, and the encoder that comes out, the same to
-the last bit everywhere, is the one that is trained.
+Where it stands in the flow: `client.federation.privatize` makes levels of a change and adds noise and masks
+to them. The server gets their sum, and `from_levels` makes the mean change of it. The other way, the server
+sends `encode_model` and each device reads it with `decode_model`. That encoder, the same to the last bit
+everywhere, is the one that is trained.
 
-**Levels** (Kairouz, Liu, Steinke, ICML 2021, "The distributed discrete Gaussian mechanism", algorithm 1): the
-change is clipped to an L2 length, a vote is put at its end (below), the whole is rotated (`rotation`),
-divided by the size of a level and rounded up or down at random so that the mean is right. Rounding may
-lengthen a vector; it is done again until the result is no longer than `sensitivity_of` says, which is checked
-on the whole numbers themselves, so that the bound which privacy rests on holds exactly, whatever floats do.
-That bound holds for adding or taking away a device. The randomness of rounding need not be secret.
+**Levels** (Kairouz, Liu, Steinke, ICML 2021, "The distributed discrete Gaussian mechanism", algorithm 1). The
+change is clipped to an L2 length and gets a vote at its end (below). The whole is rotated (`rotation`),
+divided by the size of a level, and rounded up or down at random so that the mean is right. Rounding may
+lengthen a vector, so it is repeated until the result is no longer than `sensitivity_of`. That is checked on
+the whole numbers themselves, so the bound that privacy rests on holds exactly, whatever floats do. It holds
+for adding or removing a device. The randomness of rounding need not be secret.
 
-**The vote** says whether the change was shorter than the clip. It rides as one coordinate of ±`VOTE` clips,
-noised and masked with the rest, and lets the server follow the median length (`server.secure_sum.clipping`)
+**The vote** says whether the change was shorter than the clip. It travels as one coordinate of ±`VOTE` clips,
+noised and masked with the rest. With it the server follows the median length (`server.secure_sum.clipping`)
 at half a percent of the privacy's price.
 
-**The ring**: sums are taken modulo 2^bits and come back right as long as no coordinate reaches half of that.
+**The ring.** Sums are taken modulo 2^bits, and come back right as long as no coordinate reaches half of that.
 `ring_bits_needed` and `finest_step` say how wide a ring must be, or how fine levels may be, with a stated
 chance of failure.
 
-**The encoder** as a difference to a release that both sides have, by rows, each a float32 scale and a whole
-number per weight:
+**The encoder** travels as a difference to a release that both sides have: for each row a float32 scale, and a
+whole number per weight.
 
     bits 1 (8, 6 or 32) | encoder_hash of the release 32 | encoder_hash of the result 32 | a scale per row
     | codes of the rows whose scale is not 0, packed
 
 A code c of b bits stands for c - (2^(b-1) - 1), and a weight is release + scale · code, one float32 product
 and one float32 sum. Rows with the scale 0 are as in the release and have no codes. A row's largest code is
-plus or minus the limit, and no bits are left over, since rows have multiples of four weights. With 32 bits
-the tensors follow in float32 instead. The hash of the result says whether it was read as it was meant;
-anything else is refused. `tests/data/coding_vectors.json` holds test vectors.
+plus or minus the limit. No bits are left over, since rows have multiples of four weights. With 32 bits the
+tensors follow in float32 instead. The hash of the result shows whether it was read as it was meant; anything
+else is refused. `tests/data/coding_vectors.json` holds test vectors.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Signed invitations: the release key lets a round key invite, and the round key signs what is sent.
 
 Where it stands in the flow: `server.releases.round_key` keeps the round key and signs each invitation and
-each task; a device opens what comes (`client.federation.invitations`) before it reads anything in it. The
-release key may be sealed, or lie on another machine, while rounds run day and night; so it signs a short
-statement instead, as certificates of the web do for the servers of a network (RFC 9345).
+each task. A device opens what comes (`client.federation.invitations`) before it reads anything in it. The
+release key may be sealed, or lie on another machine, while rounds run day and night. So it signs a short
+statement instead, like the delegated credentials of TLS (RFC 9345).
 
     delegation  magic "PALATE" | kind 20 | version 1 | release key 32 | round key 32 | up to 4 | expires 8 |
                 signature 64
@@ -11,15 +11,15 @@ statement instead, as certificates of the web do for the servers of a network (R
                 signature 64
 
 Numbers are little endian and unsigned. A delegation holds for releases up to the number `up to` (2^32 - 1:
-any) until `expires`, in seconds since 1970; its signature is the release key's, over everything before it.
-`message` is an invitation or a task as `secure_sum.messages` and `wire` have it, and the last signature is
-the round key's, over everything before it. There are 1 to 4 delegations, of different release keys to one
-round key: while devices follow a change of the release key, the old one and the new one both speak.
+any) until `expires`, in seconds since 1970. Its signature is the release key's, over everything before it.
+`message` is an invitation or a task in the form of `secure_sum.messages` and `wire`. The last signature is
+the round key's, over everything before it. There are 1 to 4 delegations, from different release keys to one
+round key: while devices follow a change of the release key, the old one and the new one both count.
 `tests/data/delegation_vectors.json` holds test vectors.
 
-**What this stops.** Whoever stands in the server's place without its keys (on the network, or with code of
-their own on the port) can ask devices nothing. **What it does not stop.** Whoever has the round key can,
-until the delegation expires; what that is worth to them is bounded by what a device does, no matter who asks
+**What this stops.** An attacker in the server's place without its keys (on the network, or with code of their
+own on the port) gets nothing from devices. **What it does not stop.** A thief of the round key can invite
+until the delegation expires. What a device does at all bounds what that is worth
 (`client.federation.task_limits`).
 """
 

@@ -1,19 +1,19 @@
 """Writes files so that a kill, a power cut or a full disk leaves the old or the new content, never a mixture.
 
-The device's sealed store and the server's folder do all their writing through these few functions. The order
-of things is the argument: data is written to a new file and forced to the disk *before* a rename makes it
-visible, and the folder is forced to the disk *after* it (Pillai et al., "All File Systems Are Not Created
-Equal", OSDI 2014, shows what goes wrong otherwise). The tests record the calls made here and replay every
-crash that they allow.
+Where it stands in the flow: the device's sealed store and the server's folder do all their writing here. The
+order of the steps is the argument: data is written to a new file and forced to the disk *before* a rename
+makes it visible, and the folder is forced to the disk *after* it (Pillai et al., "All File Systems Are Not
+Created Equal", OSDI 2014, shows what goes wrong otherwise). The tests record the calls made here and replay
+every crash that they allow.
 
-**A folder that others may write in.** The new file has a random name, is opened only if nothing of that name
-is there, and no link is followed, neither here nor where a file is read, locked or overwritten; so nobody can
-put a link in our way that leads our bytes, or our zeros, into another file (CWE-59, CWE-377). What a killed
-writer leaves is removed by a later one. `make_private` takes the folder back from others. Windows has neither
-links that anybody may make nor modes: there this is void.
+**A folder that others may write in.** The new file has a random name and is opened only if nothing of that
+name is there. No link is followed, neither here nor where a file is read, locked or overwritten. So nobody
+can place a link that leads our bytes, or our zeros, into another file (CWE-59, CWE-377). A later writer
+removes what a killed one left. `make_private` takes the folder back from others. On Windows this does
+nothing: it has no modes, and only an administrator may make links.
 
-A lock of the operating system (`flock` on POSIX, `msvcrt` on Windows) keeps two writers apart; it is released
-when its holder dies, so there is no stale lock to remove by hand.
+A lock of the operating system (`flock` on POSIX, `msvcrt` on Windows) keeps two writers apart. It ends when
+its holder dies, so there is no stale lock to remove by hand.
 """
 
 # The calls of `os` are spelled out because their order, and each single one, is what is tested.

@@ -1,18 +1,18 @@
 """What a process with secrets does first: no image of its memory, no passphrase in its environment.
 
-Where it stands in the flow: `main` of the command line calls `harden` before all else, and so does whatever
-else holds keys; who needs a passphrase asks `given`. On Linux:
+Where it stands in the flow: `main` of the command line calls `harden` before everything else, and so does
+every other process that holds keys. What needs a passphrase calls `given`. On Linux:
 
-- `PR_SET_DUMPABLE` 0 and a core limit of 0: a crash writes no core file and hands none to a crash reporter,
-  no other process of the same user may attach or read this one's memory, and the files of this process under
-  /proc that show it belong to root.
-- A variable `PALATE_...PASSPHRASE` is taken out of `os.environ`, so that no child gets it, and its bytes,
-  which the kernel shows as /proc/PID/environ for as long as a process lives, are overwritten with zeros.
+- `PR_SET_DUMPABLE` 0 and a core limit of 0: a crash writes no core file and passes none to a crash reporter.
+  No other process of the same user may attach to this one or read its memory. The files under /proc that show
+  it belong to root.
+- A variable `PALATE_...PASSPHRASE` is taken out of `os.environ`, so that no child gets it. Its bytes, which
+  the kernel shows as /proc/PID/environ as long as a process lives, are overwritten with zeros.
 
-**What remains.** Until `harden` has run (a fraction of a second) the variable can be read; the shell or
-service manager that set it still has it; root reads everything; Python's own copies of a string
-are freed, not wiped; and memory may be swapped out. On macOS the core limit and `os.environ` apply; on
-Windows `os.environ` alone, and Windows Error Reporting may keep a dump.
+**What remains.** Until `harden` has run (a fraction of a second) the variable can be read. The shell or
+service manager that set it still has it. Root reads everything. Python's own copies of a string are freed,
+not wiped, and memory may be swapped out. On macOS the core limit and `os.environ` apply. On Windows
+`os.environ` alone applies, and Windows Error Reporting may keep a dump.
 """
 
 from __future__ import annotations

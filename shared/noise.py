@@ -1,23 +1,22 @@
 """Noise that hides one person in a sum: the discrete Gaussian, drawn from a cryptographic source.
 
 Where it stands in the flow: a device clips, rotates and rounds its change to whole levels (`coding`), adds
-its share of noise from here (`client.federation.privatize`), and masks the result; the server never sees a
-sum without noise. Whole numbers, because masks work on a ring, and because floats sampled in the usual way
-give the true value away in their last bits (Mironov, CCS 2012).
+its share of noise from here (`client.federation.privatize`), and masks the result. The server never sees a
+sum without noise. The noise is in whole numbers for two reasons: masks work on a ring, and floats sampled in
+the usual way give the true value away in their last bits (Mironov, CCS 2012).
 
-    P(k) is proportional to exp(-k² / (2 sigma²)) on the whole numbers (Canonne, Kamath, Steinke, NeurIPS
-    2020)
+    P(k) is proportional to exp(-k² / (2 sigma²)) on the whole numbers (Canonne, Kamath, Steinke, NeurIPS 2020)
 
 It hides a sum as well as a Gaussian of the same sigma does. The sum of many devices' shares is not exactly
-one discrete Gaussian, but nearly (Kairouz, Liu, Steinke, ICML 2021); `distance_of_sum` bounds by how much.
+one discrete Gaussian, but nearly (Kairouz, Liu, Steinke, ICML 2021); `distance_of_sum` bounds the difference.
 
-How it is drawn: the distribution function is computed in whole numbers with 256 bits behind the point and
-kept with 128. A draw takes 64 random bits and looks up between which values of the function they lie; in the
-rare case (less than once in 2^47 draws) that 64 bits leave this open it takes 64 more. So each value comes
+**How it is drawn.** The distribution function is computed in whole numbers with 256 bits behind the point and
+kept with 128. A draw takes 64 random bits and finds the values of the function between which they lie. In the
+rare case (less than once in 2^47 draws) that 64 bits do not decide, it takes 64 more. So each value comes
 with its true probability up to 2^-128, and the total variation distance from the true distribution is below
 `DISTANCE` per draw: for 10^5 weights, 10^6 rounds and any sigma allowed, below 2^-70. The time of a look-up
-depends on the machine's caches and so, faintly, on the noise; who can time instructions on the device is not
-kept out by this module.
+depends on the machine's caches and so, faintly, on the noise. This module does not keep out an attacker who
+can time instructions on the device.
 """
 
 from __future__ import annotations

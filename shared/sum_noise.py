@@ -1,17 +1,17 @@
 """How much noise a sum is sure to carry, by how many of the devices in it add their share.
 
-Where it stands in the flow: the server books with this what a round costs (`server.ledger`), and each device
+Where it stands in the flow: with this the server books what a round costs (`server.ledger`), and each device
 for itself (`client.privacy.ledger`). A device sees its own noise and nobody else's. So each round has three
 noise multipliers:
 
     counted   a part of the devices in the smallest sum, `honest_share`, add their noise: this is booked and
               held to a budget
     all_add   all of them do: what the round costs if nobody lies
-    alone     none of the others does, or they are invented: a person's own share, which holds no matter who
-              the others are
+    alone     none of the others does, or they are invented: only the person's own share, which holds no matter
+              who the others are
 
-Noise in shares is that of Kairouz, Liu and Steinke (ICML 2021). That made-up devices void it is known of
-every sum that rests on the noise of others; only somebody who vouches for devices makes a share above 0 worth
+Noise in shares is that of Kairouz, Liu and Steinke (ICML 2021). Invented devices add none, which voids every
+sum that rests on the noise of others. Only somebody who vouches for devices makes a share above 0 worth
 anything.
 """
 

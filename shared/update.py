@@ -1,11 +1,11 @@
 """What may leave a device: the change of the shared encoder in a round, and how it was trained.
 
-Where it stands in the flow: the device trains (`client.federation.local_training`), the result is an
-`EncoderUpdate`, `wire` makes bytes of it, the outbox sends them, the server reads them back into the same
-type and averages. What the type has no field for cannot travel: there is room for the declared tensors, the
+Where it stands in the flow: the device trains (`client.federation.local_training`), and the result is an
+`EncoderUpdate`. `wire` makes bytes of it, the outbox sends them, and the server reads them back into the same
+type and averages. What the type has no field for cannot travel. There is room for the declared tensors, the
 number of the round and one hash, and the hash is checked to be 64 hexadecimal digits. (A device that *wants*
-to smuggle text out can write it into weights; the type protects the person from mistakes of ours, not from a
-program that was put in the place of ours.)
+to smuggle text out can write it into weights. The type protects the person from our mistakes, not from a
+program that was put in place of ours.)
 """
 
 from __future__ import annotations

@@ -1,22 +1,25 @@
 """Check a release before it is used: the log against the pinned key, the encoder against its card.
 
 Where it stands in the flow: a device calls `check_release` with what came from a file or over the wire
-(`release`) and with the `Trust` in its vault; only if everything fits does it get an encoder, and the trust
+(`release`) and with the `Trust` in its vault. Only if everything fits does it get an encoder, and the trust
 to keep from then on. The server reads its own log through the same checks.
 
-**What this stops.** A server, or somebody in its place, that wants to give a device an encoder of its own:
-without the release key nothing passes. One that has the key and shows different devices different histories,
-or takes a device back: what a device accepted once stays at its place in the log (no fork, no rollback), so
-every lie remains in the log of the device that was lied to. One that stole the release key and wants to keep
-it: the recovery key names another. One that exchanges the frozen backbone for a rigged one, from whose
-gradients pictures can be rebuilt (PEFTLeak, Sami et al., CVPR 2025): the backbone ships with Palate, and a
-release trained on any other is refused. One that withholds what is new: the log is not good any more after a
-while (`expired`).
+**What this stops:**
+
+- A server, or somebody in its place, that wants to give a device an encoder of its own: without the release
+  key nothing passes.
+- A server with the key that shows devices different histories, or takes a device back. What a device accepted
+  once stays at its place in the log (no fork, no rollback), so every lie remains in the log of the device
+  that was lied to.
+- A thief of the release key who wants to keep it: the recovery key names another.
+- A frozen backbone that was exchanged for a rigged one, from whose gradients pictures can be rebuilt
+  (PEFTLeak, Sami et al., CVPR 2025). The backbone ships with Palate, and a release trained on any other is
+  refused.
+- A server that withholds what is new: after a while the log is not good any more (`expired`).
 
 **What this does not stop.** Two devices that never accepted anything can be shown two logs signed by the same
-keys; each then holds to its own, and only by comparing (`palate release compare`) do they find out. Whoever
-steals the release key can sign, and renew the log for those to whom it also keeps the change of keys from
-arriving.
+keys. Each then holds to its own, and they find out only by comparing (`palate release compare`). A thief of
+the release key can sign, and renew the log for those who do not get the change of keys.
 """
 
 from __future__ import annotations

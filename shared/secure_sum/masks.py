@@ -1,25 +1,25 @@
 """What hides a device's vector in a masked round: settings, neighbours, and the keys of the masks.
 
 Where it stands in the flow: `client.federation.masked_round` masks and `server.secure_sum.unmasking` unmasks;
-what both must compute alike stands here. It is secure aggregation after Bonawitz et al. (CCS 2017) on the
-sparse graph of Bell et al. (CCS 2020). Each pair of neighbours agrees on a mask that one adds and the other
-takes away; each device adds a mask of its own too. In the sum over all the pairwise masks cancel. A device's
-mask key and the seed of its own mask are shared among its neighbours (`shamir`): of one that stays the seed
-is revealed, of one that drops out the key, never both of one device.
+what both must compute alike is here. It is secure aggregation after Bonawitz et al. (CCS 2017) on the sparse
+graph of Bell et al. (CCS 2020). Each pair of neighbours agrees on a mask that one adds and the other
+subtracts. Each device adds a mask of its own too. In the sum over all, the pairwise masks cancel. A device's
+mask key and the seed of its own mask are shared among its neighbours (`shamir`). Of a device that stays the
+seed is revealed, of one that drops out the key, and never both of one device.
 
-**What holds it together.** `context` is the hash of the invitation, so of release, round, model and settings;
-`roster_hash` that of the signed keys of all; `session` adds who is alive. Every mask key is derived with the
-session as salt: devices that were shown different models, rosters or sets of the living have masks that do
-not cancel, and the sum is noise (against the attack of Pasquini et al., CCS 2022). The keys are new in every
-round.
+**What holds it together.** `context` is the hash of the invitation, so of release, round, model and settings.
+`roster_hash` is that of the signed keys of all. `session` adds who is alive. Every mask key is derived with
+the session as salt. So devices that were shown different models, rosters or sets of the living have masks
+that do not cancel, and the sum is noise (against the attack of Pasquini et al., CCS 2022). The keys are new
+in every round.
 
 **What it withstands.** Fewer than `threshold` of the holders of a secret learn nothing of it, no matter who
-they are. Each honest holder reveals one share of a device, so a server that tells some that a device stayed
+they are. Each honest holder reveals one share of a device. So a server that tells some that a device stayed
 and others that it dropped out needs twice the threshold: with t of h holders it takes at least 2t - h
-colluding ones. `smallest_sum` is the least number of devices whose sum such a server can get at all without
-colluders, by lying about who dropped out and about who is alive. In a sparse graph it is the round's minimum,
-because there devices first make sure that all were told the same (`agreement`, with its argument). A server
-that makes up devices counts as colluding with them: that is what the registrar's certificates are against.
+colluding ones. `smallest_sum` is the least number of devices whose sum such a server can get without
+colluders, by lying about who dropped out and who is alive. In a sparse graph it is the round's minimum,
+because devices first make sure that all were told the same (`agreement`, with its argument). A server that
+invents devices counts as colluding with them; the registrar's certificates stand against that.
 """
 
 from __future__ import annotations

@@ -2,33 +2,31 @@
 
     invitation  start 3 | shapes 32 | fixed 32 | release 4 | round 4 | slot 4 | seed 8
                 | steps 4 | learning rate 8 | proximal 8 | query share 8 | alignment 8
-                | ring bits 4 | least 4 | step 8 | clip 8 | noise 8 | threshold share 8 | subspace 32 | length
-                4 | model
-                | rotation 32, step 4, rest 4, or nothing | checksum 4
-    advert      start 4 | context 32 | identity 32 | mask key 32 | share key 32 | certificate 256 | signature
-                64
+                | ring bits 4 | least 4 | step 8 | clip 8 | noise 8 | threshold share 8 | subspace 32
+                | length 4 | model | rotation 32, step 4, rest 4, or nothing | checksum 4
+    advert      start 4 | context 32 | identity 32 | mask key 32 | share key 32 | certificate 256
+                | signature 64
     roster      start 5 | context 32 | count 2 | certified 1
                 | for each device: identity 32, mask key 32, share key 32, certificate 256 if certified,
                 signature 64 | checksum 4
-    shares      start 6 | roster 32 | identity 32 | commitment 32 | for each neighbour: sealed shares 82 |
-                signature 64
-    delivery    start 7 | roster 32 | identity 32 | alive | for each neighbour that is alive: sealed shares 82
-                | checksum 4
+    shares      start 6 | roster 32 | identity 32 | commitment 32 | for each neighbour: sealed shares 82
+                | signature 64
+    delivery    start 7 | roster 32 | identity 32 | alive
+                | for each neighbour that is alive: sealed shares 82 | checksum 4
     masked      start 8 | session 32 | identity 32 | packed ring vector | signature 64
     unmask      start 9 | session 32 | survivors | drop-outs | checksum 4
     revealed    start 10 | request 32 | identity 32 | owners | for each owner: share 33 | signature 64
 
-`start` is that of `secure_sum.frame`; two more messages, of sparse cohorts only, stand in `agreement`.
-Numbers are little endian: whole ones unsigned, others IEEE 754 of 8 bytes; shares alone are big endian.
-`alive`, `survivors`, `drop-outs` and `owners` are bitmaps over the roster (`masks.bitmap`), which is sorted
-by identity; whatever is there for each of several devices stands in that order. An identity here is a
-pseudonym: a key that a device has for this round alone; its certificate is the registrar's, for it and the
-round's slot (`pseudonym`). `context` is the SHA-256 of the invitation, `roster` and `request` that of the
-roster and of the unmask message. `certified` is 1 if some certificate is not zeros. An invitation goes out
-inside a signed message (`delegation`); `context` is of the invitation itself, so its signer changes nothing
-of the round.
+`start` is that of `secure_sum.frame`. Two more messages, of sparse cohorts only, are in `agreement`. Numbers
+are little endian: whole ones unsigned, others IEEE 754 of 8 bytes; only shares are big endian. `alive`,
+`survivors`, `drop-outs` and `owners` are bitmaps over the roster (`masks.bitmap`), which is sorted by
+identity. What is there for each of several devices has that order. An identity here is a pseudonym: a key
+that a device has for this round alone. Its certificate is the registrar's, for it and the round's slot
+(`pseudonym`). `context` is the SHA-256 of the invitation, `roster` and `request` that of the roster and of
+the unmask message. `certified` is 1 if some certificate is not zeros. An invitation goes out inside a signed
+message (`delegation`). `context` is of the invitation itself, so its signer changes nothing in the round.
 
-Reading is strict: what decodes is encoded to the very same bytes again, all else is refused with a
+Reading is strict: what decodes is encoded to the very same bytes again. Everything else is refused with a
 `MaskError` whose `reason` is one word. `tests/data/mask_vectors.json` holds test vectors.
 """
 

@@ -2,29 +2,29 @@
 
 Where it stands in the flow: `secure_sum.messages` carries pseudonyms and their certificates to all devices of
 a round, `client.federation.pseudonyms` gets them in batches, `server.registrar` signs them. A **slot** is the
-number of a masked round of one federation; it never comes twice, also not for a round that was begun anew.
-The registrar has one signing key for each slot, and signs for each device that it knows one blinded pseudonym
-for each slot (`blind_signature`). So nobody, the registrar included, can tell which device a pseudonym
-belongs to or which pseudonyms are one device's, and still no device can appear twice in a round: with keys of
-slots apart there is nothing that a certificate for another slot could be used for.
+number of a masked round of one federation. It never comes twice, not even for a round that was begun anew.
+The registrar has one signing key for each slot. For each device that it knows it signs one blinded pseudonym
+for each slot (`blind_signature`). So nobody, not even the registrar, can tell which device a pseudonym
+belongs to or which pseudonyms are one device's. And still no device can appear twice in a round: every slot
+has its own key, so a certificate for another slot is useless.
 
-Three files go between registrar and device. All numbers are little endian but the 256 bytes of a modulus or a
-signed value.
+Three files go between registrar and device. All numbers are little endian except the 256 bytes of a modulus
+or a signed value.
 
-    slot keys  start 1 | registrar 32 | first slot 4 | count 2 | for each slot: modulus 256 | signature 64, by
-               the registrar
-    request    start 2 | registrar 32 | identity 32 | slot keys 32 | first slot 4 | count 2 | for each slot:
-               blinded value 256 | signature 64, by the identity
+    slot keys  start 1 | registrar 32 | first slot 4 | count 2 | for each slot: modulus 256
+               | signature 64, by the registrar
+    request    start 2 | registrar 32 | identity 32 | slot keys 32 | first slot 4 | count 2
+               | for each slot: blinded value 256 | signature 64, by the identity
     answer     start 3 | request 32 | count 2 | for each slot: signed value 256
 
 `start` is "PALATEPS", the kind and the version 1. `slot keys` and `request` in a later file are the SHA-256
-of the file. A registrar's key is for one federation alone: slots of two would be taken for each other.
-Reading is strict; what does not fit is a FileFormatError. `tests/data/pseudonym_vectors.json` holds test
-vectors.
+of the file. A registrar's key is for one federation alone: slots of two federations would be taken for each
+other. Reading is strict; what does not fit is a FileFormatError. `tests/data/pseudonym_vectors.json` holds
+test vectors.
 
-**What a lying registrar can do.** Vouch for devices that do not exist, as ever. It could give devices
-different slot keys, to tell them apart by those; but a device takes part only with devices whose certificates
-fit its own slot key, so such devices never meet.
+**What a lying registrar can do.** It can vouch for devices that do not exist. It could give devices different
+slot keys, to tell them apart by those. But a device takes part only with devices whose certificates fit its
+own slot key, so such devices never meet.
 """
 
 from __future__ import annotations
