@@ -5,7 +5,7 @@ its share of noise from here (`client.federation.privatize`), and masks the resu
 sum without noise. The noise is in whole numbers for two reasons: masks work on a ring, and floats sampled in
 the usual way give the true value away in their last bits (Mironov, CCS 2012).
 
-    P(k) is proportional to exp(-k² / (2 sigma²)) on the whole numbers (Canonne, Kamath, Steinke, NeurIPS 2020)
+    P(k) is proportional to exp(-k² / (2 sigma²)), k whole   (Canonne, Kamath, Steinke, NeurIPS 2020)
 
 It hides a sum as well as a Gaussian of the same sigma does. The sum of many devices' shares is not exactly
 one discrete Gaussian, but nearly (Kairouz, Liu, Steinke, ICML 2021); `distance_of_sum` bounds the difference.

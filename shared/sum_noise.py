@@ -7,8 +7,8 @@ noise multipliers:
     counted   a part of the devices in the smallest sum, `honest_share`, add their noise: this is booked and
               held to a budget
     all_add   all of them do: what the round costs if nobody lies
-    alone     none of the others does, or they are invented: only the person's own share, which holds no matter
-              who the others are
+    alone     none of the others does, or they are invented: only the person's own share, which holds
+              no matter who the others are
 
 Noise in shares is that of Kairouz, Liu and Steinke (ICML 2021). Invented devices add none, which voids every
 sum that rests on the noise of others. Only somebody who vouches for devices makes a share above 0 worth
