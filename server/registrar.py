@@ -8,8 +8,7 @@ another machine: its files, and the server's copies of its slot keys, need no co
     registrar.key                signs slot keys; its text is what devices pin
     registrar/FIRST.sealed       the primes of slots from FIRST on, sealed by a key derived from registrar.key
     registrar/devices.json       who is registered, which slots each one's requests were for, and their hashes
-    slots/FIRST.slots            the public slot keys, signed; a server with another's registrar has these
-                                 alone
+    slots/FIRST.slots            the public slot keys, signed; all that a server has of another's registrar
 
 **Once.** A request goes into the books before its answer leaves. Asked the same again, byte for byte, the
 registrar answers the same (a root is a root), so an answer that was lost costs nothing; another request that

@@ -13,11 +13,9 @@ that is wrong ends it:
 
     path and method           no other route exists
     no Content-Encoding       so that what is read is as long as what was sent
-    rate limit                an address that failed to sign too often waits, before its next signature is
-                              checked
+    rate limit                an address that failed to sign too often waits before the next signature
     signature                 Flower's: the time, signed by the node's key; five minutes may pass, either way
-    body                      a limit for each call, counted while it is read; all bodies together have one,
-                              too
+    body                      a limit for each call and one for all together, counted while they are read
     node                      the number in the request is that of the key
 
 A reply is taken only as an answer to this node's own open question. Any call that passes counts as a

@@ -12,8 +12,8 @@ from 0, and `previous`, the SHA-256 of the line before, without its line end; th
 The copy is written first, in one step; the line is added to the file after it. So a kill, even one that
 leaves half a line, loses nothing: the next to open the ledger finds the copy and completes the file, and what
 the line says counts although nobody may have acted on it. A changed, doubled, left-out or reordered line
-breaks the chain, and a last line that was taken away does not fit the copy. Whoever replaces both files by
-older ones that fit together is found out only by a hash that is kept elsewhere: `head` goes into checkpoints
+breaks the chain, and a last line that was taken away does not fit the copy. Two older files
+that fit together are found out only by a hash that is kept elsewhere: `head` goes into checkpoints
 and signed releases, and `includes` looks it up.
 """
 

@@ -11,8 +11,7 @@ privacy depends on the rounds together. (DP-FTRL: Kairouz et al. 2021; as matrix
 Factorization".)
 
     A = B C        A: the prefix sums, ones on and below the diagonal (steps, steps)
-                   C: the square root of A, a Toeplitz matrix with 1, 1/2, 3/8, 5/16, ..., cut to `bands`
-                       bands
+                   C: the square root of A, a Toeplitz matrix with 1, 1/2, 3/8, 5/16, ..., `bands` of them
     released       x + C^-1 z, which is C^-1 (C x + z): a plain Gaussian mechanism on C x, and arithmetic on
                    what it released
 

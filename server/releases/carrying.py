@@ -8,8 +8,7 @@ and signs it; `palate server take FOLDER` on the server checks that and appends 
                           unsigned entry and its encoder
     parent.safetensors    the encoder of the release before, against which the new one is tested (not where
                           that is release 0)
-    signed.palate         the answer, a message of kind 11: the log with its signatures, and the newest
-                          encoder
+    signed.palate         the answer, a message of kind 11: the signed log, and the newest encoder
     to-sign.NAME          what else is asked of the release key, and
     signed.NAME           its answer (see `Errand`)
 

@@ -4,8 +4,7 @@ Where it stands in the flow: rounds move the encoder a little each and live in t
 the person who runs the server makes a release of it (`palate server release`), which devices check and adopt
 (`palate release adopt`).
 
-    releases.log                the log of all releases and changes of keys, as `shared.releases.log` writes
-                                it
+    releases.log                the log of all releases and changes of keys (`shared.releases.log`)
     release-00001.safetensors   the encoder, as `shared.encoder.encoder_to_bytes` writes it
     release-00001.palate        log and encoder as one message: what a device needs, in one file
 

@@ -4,8 +4,7 @@ Where it stands in the flow: `palate server key` calls this, on the server or on
 `sealed_keys` seals the files.
 
     release.key       signs releases and says until when the log is good: needed a few times a year
-    recovery.key      signs changes of keys: needed when the release key was lost or stolen; belongs off this
-                      machine
+    recovery.key      signs changes of keys: needed when the release key was lost or stolen; move it away
     *.key.next        a new key whose entry in the log is being written
 
 The log names both keys in its first entry. Each change is written in the order new key, log, move: killed at

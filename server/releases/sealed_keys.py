@@ -3,8 +3,8 @@
 They are the release key, the recovery key and the registrar's key.
 
 Where it stands in the flow: `palate server key` makes the two keys of the log of releases; `release_keys`,
-`releases` and `carrying` sign with them. Whoever has the private half of the release key can give every
-device that follows its log an encoder of their own, so it is sealed with a passphrase (the environment's
+`releases` and `carrying` sign with them. A thief of the private half of the release key could give every
+device that follows its log another encoder, so it is sealed with a passphrase (the environment's
 PALATE_RELEASE_PASSPHRASE), or lies on another machine, or both.
 
     release.key   magic "PALATESK" | version 1 | sealed 0 or 1 | public half 32 |
