@@ -49,7 +49,7 @@ def start(
     port: Annotated[int, typer.Option(help="The port.")] = 8000,
     tls: Annotated[Path | None, typer.Option(help="Folder with ca.crt, server.pem and server.key.")] = None,
     root_certificates: Annotated[
-        Path | None, typer.Option(help="PEM file of who vouches for the server, instead of ca.crt.")
+        Path | None, typer.Option(help="PEM file of the root certificates, instead of ca.crt.")
     ] = None,
     certificate: Annotated[
         Path | None, typer.Option(help="PEM file of the server's certificate, instead of server.pem.")
@@ -163,10 +163,13 @@ def run(
         int, typer.Option(min=1, help="How many rounds, from where the federation stands.")
     ] = 3,
     devices: Annotated[
-        int | None, typer.Option(help="How many updates a round wants.", show_default="3")
+        int | None, typer.Option(help="How many updates a round collects.", show_default="3")
     ] = None,
     quorum: Annotated[
-        int | None, typer.Option(help="How few it takes to count.", show_default="4 of 5; 2 if unmasked")
+        int | None,
+        typer.Option(
+            help="The least number of updates for a round to count.", show_default="4 of 5; 2 if unmasked"
+        ),
     ] = None,
     deadline: Annotated[
         float | None, typer.Option(help="Seconds a round may take.", show_default="120")

@@ -27,19 +27,20 @@ Days = Annotated[
 ]
 Recovery = Annotated[
     Path | None,
-    typer.Option("--recovery", help="File of the recovery key, where it lies elsewhere.", show_default=False),
+    typer.Option("--recovery", help="File of the recovery key, if it is elsewhere.", show_default=False),
 ]
 
 
 def key(
     rotate: Annotated[
-        bool, typer.Option("--rotate", help="Make another release key; takes the recovery key.")
+        bool, typer.Option("--rotate", help="Make a new release key; needs the recovery key.")
     ] = False,
     rotate_recovery: Annotated[
-        bool, typer.Option("--rotate-recovery", help="Make another recovery key; takes the one before.")
+        bool, typer.Option("--rotate-recovery", help="Make a new recovery key; needs the old one.")
     ] = False,
     renew: Annotated[
-        bool, typer.Option("--renew", help="Say that the log is good for longer; takes the release key.")
+        bool,
+        typer.Option("--renew", help="Extend the time for which the log is good; needs the release key."),
     ] = False,
     days: Days = 90,
     recovery: Recovery = None,

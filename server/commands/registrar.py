@@ -40,7 +40,7 @@ def certify(
         Path | None,
         typer.Option("--output", "-o", help="File for the answer.", show_default="FILE.answer"),
     ] = None,
-    withdraw: Annotated[bool, typer.Option("--withdraw", help="Answer this identity no more.")] = False,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Stop answering this identity.")] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -85,7 +85,12 @@ def slots(
     ] = None,
     registrar: Annotated[
         str | None,
-        typer.Option("--registrar", metavar="KEY", help="Whose slot keys --take takes.", show_default="any"),
+        typer.Option(
+            "--registrar",
+            metavar="KEY",
+            help="The registrar whose slot keys --take reads.",
+            show_default="any",
+        ),
     ] = None,
     home: Home = None,
     json: Json = False,

@@ -6,7 +6,7 @@ the device multiplies the encoded message by the e-th power of a random number, 
 root of the product, the device divides the number away again. What is left is an ordinary RSA-PSS signature
 without salt, so that `cryptography` checks it; the encoding and four modular powers are ours.
 
-**Unforgeable.** Whoever had k values signed has at most k signatures (Lysyanskaya, "Security Analysis of
+**Unforgeable.** Somebody who had k values signed has at most k signatures (Lysyanskaya, "Security Analysis of
 RSA-BSSA", PKC 2023; random oracle, one-more-RSA). A key signs nothing but blinded values of this one purpose.
 
 **Blind, whatever the registrar's key is.** RFC 9474 warns that a registrar with a crooked key may learn
