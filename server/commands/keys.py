@@ -48,9 +48,7 @@ def key(
         bool,
         typer.Option(
             "--unsealed",
-            help="Make keys without a passphrase: anybody who reads their files can sign releases for all "
-            "your "
-            "devices.",
+            help="Make keys without a passphrase: anybody who reads their files can sign releases.",
         ),
     ] = False,
     home: Home = None,
