@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from palate.client.runtime.progress import Progress
 from palate.shared import hardening
 from palate.shared.errors import OptionError, PalateError, StorageError, WrongPassphraseError
+from palate.shared.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -157,7 +158,7 @@ def plain(words: str, style: str = "") -> "Text":
     """Return words as they stand: no markup, no control characters."""
     from rich.text import Text
 
-    return Text("".join(c if c.isprintable() or c == "\n" else "�" for c in words), style=style)
+    return Text(printable(words), style=style)
 
 
 @contextlib.contextmanager

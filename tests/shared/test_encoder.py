@@ -1,4 +1,5 @@
-"""The shared encoder: strict about what it takes, the same bytes for the same weights, and its two projections by hand."""
+"""The shared encoder: strict about what it takes, the same bytes for the same weights, and its two
+projections by hand."""
 
 import numpy as np
 import pytest
