@@ -23,6 +23,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from palate.shared.errors import PictureError
 
+PictureSource = Path | str | bytes
+"""A picture's file, or its bytes."""
+
 FORMATS = (
     "PNG",
     "WEBP",
@@ -45,7 +48,7 @@ _HEIC_BRANDS = frozenset(
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
 
-def read_picture(source: Path | str | bytes, *, least_side: int | None = None) -> Image.Image:
+def read_picture(source: PictureSource, *, least_side: int | None = None) -> Image.Image:
     """Return a picture as RGB, 8 bits, upright.
 
     Args:
@@ -124,12 +127,13 @@ def _open_heic(data: bytes) -> Image.Image:
         ) from None
     try:
         # Not registered with Pillow, which would change what other code of this process reads.
-        return pillow_heif.HeifImageFile(io.BytesIO(data))
+        image: Image.Image = pillow_heif.HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
+        return image
     except Exception:  # noqa: BLE001 - as above
         raise PictureError("is a HEIC picture that is damaged or cut short; give a whole picture") from None
 
 
-def hash_picture(source: Path | str | bytes) -> str:
+def hash_picture(source: PictureSource) -> str:
     """Return a picture's id, the SHA-256 of its bytes in hexadecimal, unread; raises `PictureError` for no file."""
     return hashlib.sha256(_read_bytes(source)[0]).hexdigest()
 
@@ -151,7 +155,12 @@ def shrink_picture(image: Image.Image, longest_side: int = KEPT_SIDE_PIXELS) -> 
     return stream.getvalue()
 
 
-def _read_bytes(source: Path | str | bytes) -> tuple[bytes, str]:
+def copy_picture(source: PictureSource) -> bytes:
+    """Return the small copy of a picture that the vault keeps; raises what `read_picture` raises."""
+    return shrink_picture(read_picture(source, least_side=2 * KEPT_SIDE_PIXELS))
+
+
+def _read_bytes(source: PictureSource) -> tuple[bytes, str]:
     if isinstance(source, bytes):
         name = "the picture"
         if len(source) > MAX_FILE_BYTES:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from palate.client.records import ADAPTER, FEATURES, PICTURE, Taught
 from palate.client.runtime.progress import Notice, Progress
-from palate.client.taste.profile import Profile
+from palate.client.taste.profile import Profile, newest_verdicts
 from palate.client.taste.scoring import look_at, read_directions
 from palate.client.vault.store import ONLY, Store
 from palate.client.vault.vault import Vault
@@ -58,7 +58,7 @@ def fit_evaluator_to_vault(
     """
     from palate.client.taste.evaluator import fit_evaluator
 
-    verdicts = read_verdicts(vault, taught, progress)
+    verdicts = read_verdicts(vault, newest_verdicts(taught), progress)
     tastes = profile.signed()
     encoder = choose_encoder(vault, verdicts.liked, verdicts.disliked, tastes, notice)
     if adapt:
