@@ -1,13 +1,22 @@
-"""The device: one person's comments, profile and pictures behind one object, used by command line, page and Flower app.
+"""One person's device: their comments, profile and pictures behind one object.
 
-    with Device.open(home, passphrase) as device:
-        device.teach("sunset.jpg", "love the warm light, but it is far too busy")
-        print(device.profile().signed())          # {"warm": 0.6, ..., "busy": -0.6}
-        pictures = device.create("a house by the sea", n=4, pick=1)
+The command line, the demo and the Flower app use it. In the example, `home` is a folder that is not there yet, and
+`picture` is a file.
 
-It ties the flow together and keeps nothing to itself: what is personal goes through one transaction of the vault for
-each act, profile and evaluator are computed afresh from the comments that are kept, and so forgetting a comment leaves
-everything as if it had never been given. (The vault's text says what "forgotten" means on a disk.)
+    >>> with Device.init(home, "correct horse") as device:
+    ...     taught = device.teach(picture, "love the warm light, but it is far too busy")
+    ...     print(device.profile().signed())
+    ...     score = device.score([picture])[0]
+    ...     made = device.create("a house by the sea", count=1, steps=1)[0]
+    {'warm': 0.6, 'busy': -0.5...}
+    >>> 0 < score.low <= score.probability <= score.high < 1
+    True
+    >>> made.png.startswith(b"\\x89PNG")
+    True
+
+The device ties the flow together and keeps nothing to itself. What is personal goes through one transaction of the
+vault for each act. Profile and evaluator are computed afresh from the comments that are kept, so forgetting a comment
+leaves everything as if it had never been given. (The vault's docstring says what "forgotten" means on a disk.)
 """
 
 import secrets

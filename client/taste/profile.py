@@ -205,7 +205,8 @@ def evidence_of(taught: Taught) -> Evidence:
 def newest_verdicts(taught: Sequence[Taught]) -> list[Taught]:
     """Return, for each picture that the person gave a verdict on, what was taught with the newest verdict.
 
-    A picture counts once, however often it was taught; who changed their mind is taken at their last word.
+    A picture counts once, however often it was taught; it keeps the place of its first verdict, so that a verdict
+    that is repeated changes nothing at all.
 
     Args:
         taught: the oldest first, as `Device.comments` returns them.
@@ -213,7 +214,6 @@ def newest_verdicts(taught: Sequence[Taught]) -> list[Taught]:
     newest: dict[str, Taught] = {}
     for one in taught:
         if one.comment.liked is not None and one.comment.picture is not None:
-            newest.pop(one.comment.picture, None)
             newest[one.comment.picture] = one
     return list(newest.values())
 
