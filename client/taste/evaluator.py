@@ -75,7 +75,7 @@ DEFAULT = Settings()
 
 
 @dataclass(frozen=True)
-class Reason:
+class Attribution:
     """What one attribute adds to the logit of a picture that shows more or less of it than an average picture."""
 
     attribute: str
@@ -90,7 +90,7 @@ class Score:
     probability: float
     low: float
     high: float
-    because: tuple[Reason, ...]
+    because: tuple[Attribution, ...]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Evaluator:
             for p, lo, hi, reasons in zip(probability, low, high, self._reasons(features), strict=True)
         ]
 
-    def _reasons(self, features: NDArray[np.float32]) -> list[tuple[Reason, ...]]:
+    def _reasons(self, features: NDArray[np.float32]) -> list[tuple[Attribution, ...]]:
         """Split each logit's distance from an average picture's by attribute, strongest first."""
         x = _inputs(self.encoder, features, self.centre, self.scale)
         head = self.share @ self.mean
@@ -159,7 +159,7 @@ class Evaluator:
             strongest = np.argsort(-np.abs(row), kind="stable")[:LARGEST_REASONS]
             found.append(
                 tuple(
-                    Reason(ATTRIBUTE_NAMES[i], float(row[i]), bool(shown[i]))
+                    Attribution(ATTRIBUTE_NAMES[i], float(row[i]), bool(shown[i]))
                     for i in strongest
                     if abs(row[i]) > 0.02
                 )

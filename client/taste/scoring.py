@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from palate.client.taste.evaluator import Evaluator, Reason
+    from palate.client.taste.evaluator import Evaluator, Attribution
     from palate.shared.encoder import EncoderWeights
 
     Features = NDArray[np.float32]
@@ -36,7 +36,7 @@ class PictureScore:
     probability: float
     low: float
     high: float
-    because: "tuple[Reason, ...]"
+    because: "tuple[Attribution, ...]"
 
     def to_json(self) -> dict[str, Any]:
         """Return the score as `palate score --json` prints it.
