@@ -19,9 +19,9 @@ from palate.client.painter.contact_sheet import (
     Block,
     Chips,
     Columns,
-    Picture,
     Row,
     Rule,
+    Tile,
     Words,
     draw_sheet,
     sheet_bytes,
@@ -63,8 +63,8 @@ def draw_showcase(show: Showcase) -> Image.Image:
     rows = []
     for number, prompt in enumerate(show.prompts):
         groups = (
-            tuple(Picture(image, "") for image in show.impersonal[number]),
-            *(tuple(Picture(one.picture.image, "") for one in person.made[number]) for person in show.people),
+            tuple(Tile(image, "") for image in show.impersonal[number]),
+            *(tuple(Tile(one.picture.image, "") for one in person.made[number]) for person in show.people),
         )
         headings = (f"“{prompt.text}”, for nobody", f"for {first.name}", f"for {second.name}")
         rows.append(Row(groups, headings))
@@ -102,7 +102,7 @@ def _draw_talked_about(show: Showcase) -> Block:
         for person in show.people:
             liked = next((one.comment.liked for one in person.taught if one.comment.picture == picture), None)
             verdicts.append(f"{person.name} {'+' if liked else '-'}" if liked is not None else "")
-        pictures.append(Picture(read_picture(data), "  ".join(verdicts)))
+        pictures.append(Tile(read_picture(data), "  ".join(verdicts)))
     return Row((tuple(pictures),), side=126, picture_gap=17, caption_size=15, after=22)
 
 
@@ -117,7 +117,7 @@ def _introduce(person: Shown) -> tuple[Block, ...]:
 
 
 def _draw_best(show: Showcase) -> Block:
-    pictures = tuple(tuple(Picture(one.picture.image) for one in person.best) for person in show.people)
+    pictures = tuple(tuple(Tile(one.picture.image) for one in person.best) for person in show.people)
     headings = tuple(f"{person.name}'s favourite of {BEST_OF}" for person in show.people)
     return Row(pictures, headings, group_gap=90)
 

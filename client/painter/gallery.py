@@ -16,8 +16,8 @@ from palate.client.painter.contact_sheet import (
     FAINT,
     GAP,
     Block,
-    Picture,
     Row,
+    Tile,
     Words,
     draw_sheet,
     sheet_bytes,
@@ -68,7 +68,7 @@ def draw_pictures(prompt: str, made: Sequence[Made], impersonal: Sequence[Image.
     for start in range(0, len(made), IN_A_ROW):
         part = range(start, min(start + IN_A_ROW, len(made)))
         mine = tuple(
-            Picture(
+            Tile(
                 made[i].picture.image, f"seed {made[i].picture.seed} · {made[i].probability:.0%} likely liked"
             )
             for i in part
@@ -77,7 +77,7 @@ def draw_pictures(prompt: str, made: Sequence[Made], impersonal: Sequence[Image.
         without = [(made[i].impersonal_probability, impersonal[i]) for i in part]
         if any(image is not None for _, image in without):
             plain = tuple(
-                Picture(image, f"{chance or 0:.0%} likely liked") for chance, image in without if image
+                Tile(image, f"{chance or 0:.0%} likely liked") for chance, image in without if image
             )
             rows.append(Row((plain,), ("The same seeds without your profile",)))
     width = max(max((row.wide() for row in rows), default=0), 2 * 256 + GAP)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from palate.client.taste.evaluator import Evaluator, Attribution
+    from palate.client.taste.evaluator import Attribution, Evaluator
     from palate.shared.encoder import EncoderWeights
 
     Features = NDArray[np.float32]

@@ -11,7 +11,7 @@ from PIL import Image
 from palate.client.eye.tower import FEATURES, SUBJECTS, Look
 from palate.client.painter import gallery
 from palate.client.painter.create import Made, worth
-from palate.client.painter.generator import Picture
+from palate.client.painter.generator import DrawnPicture
 from palate.client.taste.evaluator import Evaluator, fit_evaluator
 from palate.shared.encoder import ATTRIBUTE_NAMES, load_encoder
 
@@ -58,6 +58,6 @@ def test_a_sheet_says_when_no_taste_had_a_part_in_it(monkeypatch: pytest.MonkeyP
     png = io.BytesIO()
     image.save(png, "PNG")
     for personal in (True, False):
-        made = Made(Picture(image, 1, 0.4, 0.4), 0.5, png.getvalue(), personal=personal)
+        made = Made(DrawnPicture(image, 1, 0.4, 0.4), 0.5, png.getvalue(), personal=personal)
         gallery.draw_pictures("a house", [made], [None])
     assert said == ["In your taste", "Without a taste"]
