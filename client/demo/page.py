@@ -35,16 +35,16 @@ TITLE = "One prompt, two palates"
 
 
 @dataclass(frozen=True)
-class Files:
+class DemoFiles:
     """Where the demo was written."""
 
     sheet: Path
     page: Path
 
 
-def write_showcase(show: Showcase, folder: Path) -> Files:
+def write_showcase(show: Showcase, folder: Path) -> DemoFiles:
     """Write sheet and page into the folder, over those of an earlier demo; raises `StorageError`."""
-    files = Files(folder / "sheet.png", folder / "index.html")
+    files = DemoFiles(folder / "sheet.png", folder / "index.html")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         durable.write_atomically(files.sheet, sheet_bytes(draw_showcase(show)))
@@ -129,12 +129,12 @@ def judged_lines(show: Showcase) -> list[str]:
     pictures = sum(len(row) for row in show.impersonal)
     lines = []
     for person, other in zip(show.people, reversed(show.people), strict=True):
-        if person.verdict is not None:
+        if person.judgement is not None:
             lines.append(
                 f"{person.name}: the independent judge finds the picture made for {person.name} closer to {person.name}'s "
-                f"taste than the impersonal one in {person.verdict.own_better} of {person.verdict.pairs} pairs "
-                f"(the one made for {other.name}: {person.verdict.other_better} of {person.verdict.pairs}); "
-                f"the subject is as asked in {person.verdict.shows_subject} of {pictures}."
+                f"taste than the impersonal one in {person.judgement.own_better} of {person.judgement.pairs} pairs "
+                f"(the one made for {other.name}: {person.judgement.other_better} of {person.judgement.pairs}); "
+                f"the subject is as asked in {person.judgement.shows_subject} of {pictures}."
             )
     lines.append(
         f"Impersonal pictures show the subject as asked in {show.impersonal_shows_subject} of {pictures}."
