@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from palate.client.eye import colours as looks
+from palate.client.eye.colours import colours_shown
 from palate.client.eye.statistics import STATISTICS, measure_statistics
 from palate.shared.encoder import ATTRIBUTE_NAMES, CATEGORIES, TOWER_FEATURES
 from palate.shared.errors import ModelError, OptionError
@@ -140,7 +140,7 @@ def what_is_shown(picture: Image.Image) -> dict[str, float]:
     only; technique, mood and the like are the tower's alone.
     """
     shown = dict(zip(ATTRIBUTE_NAMES, load_tower().look([picture]).attributes[0].tolist(), strict=True))
-    for name, probability in looks.what_is_shown(picture).items():
+    for name, probability in colours_shown(picture).items():
         shown[name] = 0.5 * (shown[name] + probability) if name in shown else probability
     return {name: round(float(probability), 4) for name, probability in shown.items()}
 
