@@ -40,7 +40,7 @@ SUBJECTS: tuple[str, ...] = (
     "city", "cat", "bird", "lighthouse", "balloon", "mushroom",
 )  # fmt: skip
 
-FEATURES: tuple[str, ...] = (*(f"tower_{i}" for i in range(TOWER_FEATURES)), *STATISTICS)
+FEATURE_NAMES: tuple[str, ...] = (*(f"tower_{i}" for i in range(TOWER_FEATURES)), *STATISTICS)
 """The names of the picture features, in order."""
 
 
@@ -61,7 +61,7 @@ LOGITS = max(place.stop for place in LOGITS_OF.values())
 class Look:
     """What the tower makes of n pictures.
 
-    features (n, len(FEATURES)); subjects (n, 12) and attributes (n, 55) are probabilities in the order of `SUBJECTS` and
+    features (n, len(FEATURE_NAMES)); subjects (n, 12) and attributes (n, 55) are probabilities in the order of `SUBJECTS` and
     `ATTRIBUTE_NAMES`. Within a category the attributes' probabilities and that of "none of them" sum to one.
     """
 
@@ -129,7 +129,7 @@ def load_tower(path: Path = SHIPPED) -> PictureTower:
 
 
 def picture_features(pictures: Sequence[Image.Image]) -> Floats:
-    """Return the features of pictures, (n, len(FEATURES)), by the shipped tower."""
+    """Return the features of pictures, (n, len(FEATURE_NAMES)), by the shipped tower."""
     return load_tower().look(pictures).features
 
 

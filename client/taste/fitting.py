@@ -74,7 +74,7 @@ def fit_evaluator_to_vault(
 
 def read_verdicts(vault: Vault, taught: Sequence[Taught], progress: Progress) -> Verdicts:
     """Return the features of all pictures with a verdict; those not looked at before are, and the vault keeps them."""
-    from palate.client.eye.tower import FEATURES as NAMES
+    from palate.client.eye.tower import FEATURE_NAMES
 
     judged = [
         one.comment for one in taught if one.comment.liked is not None and one.comment.picture is not None
@@ -85,7 +85,7 @@ def read_verdicts(vault: Vault, taught: Sequence[Taught], progress: Progress) ->
     for number, picture in enumerate(dict.fromkeys(str(comment.picture) for comment in judged)):
         row = None
         if vault.has(FEATURES, picture):
-            row = _decode_features(vault.get(FEATURES, picture), mark, len(NAMES))
+            row = _decode_features(vault.get(FEATURES, picture), mark, len(FEATURE_NAMES))
         if row is None:
             from palate.client.eye.pictures import read_picture
 
@@ -99,7 +99,9 @@ def read_verdicts(vault: Vault, taught: Sequence[Taught], progress: Progress) ->
                 if change.has(PICTURE, picture):
                     change.put(FEATURES, picture, data)
     kinds = [[rows[str(c.picture)] for c in judged if c.liked is kind] for kind in (True, False)]
-    liked, disliked = (np.stack(kind) if kind else np.zeros((0, len(NAMES)), np.float32) for kind in kinds)
+    liked, disliked = (
+        np.stack(kind) if kind else np.zeros((0, len(FEATURE_NAMES)), np.float32) for kind in kinds
+    )
     return Verdicts(liked, disliked)
 
 

@@ -105,9 +105,9 @@ def look_at_copies(copies: Sequence[bytes], progress: Progress = no_progress) ->
     """Return the features (n, F) of pictures from their small copies (`pictures.copy_picture`)."""
     import numpy as np
 
-    from palate.client.eye.tower import FEATURES, picture_features
+    from palate.client.eye.tower import FEATURE_NAMES, picture_features
 
-    rows = [np.zeros((0, len(FEATURES)), dtype=np.float32)]
+    rows = [np.zeros((0, len(FEATURE_NAMES)), dtype=np.float32)]
     for start in range(0, len(copies), BATCH):
         rows.append(picture_features([read_picture(copy) for copy in copies[start : start + BATCH]]))
         progress("looking at pictures", min(start + BATCH, len(copies)), len(copies))
