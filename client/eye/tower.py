@@ -30,7 +30,8 @@ from palate.shared.shipped import check_shipped
 if TYPE_CHECKING:
     from palate.client.eye.tower_network import PictureNetwork
 
-Floats = NDArray[np.float32]
+Features = NDArray[np.float32]
+"""The features of n pictures, (n, len(FEATURE_NAMES)), or what else the tower says of each picture, a row for each."""
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "picture_tower.safetensors"
 SIDE = 128
@@ -65,9 +66,9 @@ class Look:
     `ATTRIBUTE_NAMES`. Within a category the attributes' probabilities and that of "none of them" sum to one.
     """
 
-    features: Floats
-    subjects: Floats
-    attributes: Floats
+    features: Features
+    subjects: Features
+    attributes: Features
 
 
 class PictureTower:
@@ -76,7 +77,7 @@ class PictureTower:
     def __init__(self, network: PictureNetwork) -> None:
         self._network = network
 
-    def look(self, pictures: Sequence[Image.Image], statistics: Floats | None = None) -> Look:
+    def look(self, pictures: Sequence[Image.Image], statistics: Features | None = None) -> Look:
         """Look at any number of pictures of any size, at about 10 ms each on one core. Changes nothing.
 
         statistics (n, len(STATISTICS)): their `measure_statistics`, where they are known already.
@@ -99,7 +100,7 @@ class PictureTower:
         return Look(np.concatenate([np.concatenate(features), statistics], 1), shares["subject"], attributes)
 
 
-def measure_all(pictures: Sequence[Image.Image]) -> Floats:
+def measure_all(pictures: Sequence[Image.Image]) -> Features:
     """Return the statistics of pictures, (n, len(STATISTICS)), on as many threads as there are processors."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -128,7 +129,7 @@ def load_tower(path: Path = SHIPPED) -> PictureTower:
         ) from None
 
 
-def picture_features(pictures: Sequence[Image.Image]) -> Floats:
+def picture_features(pictures: Sequence[Image.Image]) -> Features:
     """Return the features of pictures, (n, len(FEATURE_NAMES)), by the shipped tower."""
     return load_tower().look(pictures).features
 
@@ -170,7 +171,7 @@ def subject_of_prompt(prompt: str) -> str | None:
     return None
 
 
-def subject_probability(pictures: Sequence[Image.Image], subject: str) -> Floats:
+def subject_probability(pictures: Sequence[Image.Image], subject: str) -> Features:
     """Return the probability that each picture shows a subject, (n,); raises OptionError for one the tower cannot know."""
     if subject not in SUBJECTS:
         raise OptionError(f"subject={subject!r}: the tower knows {', '.join(SUBJECTS)}")
@@ -189,6 +190,6 @@ def _square(picture: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(rgb)
 
 
-def _softmax(logits: Floats) -> Floats:
+def _softmax(logits: Features) -> Features:
     shifted = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf)) if len(logits) else logits
     return np.asarray(shifted / shifted.sum(1, keepdims=True), dtype=np.float32)

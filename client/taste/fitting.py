@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from palate.client.eye.tower import FEATURE_NAMES, SHIPPED, Features
 from palate.client.records import ADAPTER, FEATURES, PICTURE, Taught
 from palate.client.runtime.progress import Notice, Progress
 from palate.client.taste.profile import Profile, newest_verdicts
@@ -26,7 +26,6 @@ from palate.shared.encoder import EncoderWeights, encoder_hash
 if TYPE_CHECKING:
     from palate.client.taste.evaluator import Evaluator
 
-Features = NDArray[np.float32]
 ChooseEncoder = Callable[[Store, Features, Features, Mapping[str, float], Notice], EncoderWeights]
 """From what a person keeps, and the features and attributes that they like and dislike, to the encoder that they use."""
 
@@ -74,8 +73,6 @@ def fit_evaluator_to_vault(
 
 def read_verdicts(vault: Vault, taught: Sequence[Taught], progress: Progress) -> Verdicts:
     """Return the features of all pictures with a verdict; those not looked at before are, and the vault keeps them."""
-    from palate.client.eye.tower import FEATURE_NAMES
-
     judged = [
         one.comment for one in taught if one.comment.liked is not None and one.comment.picture is not None
     ]
@@ -163,8 +160,6 @@ def _fingerprint(encoder: EncoderWeights, verdicts: Verdicts, profile: Profile) 
 
 def _tower_mark() -> bytes:
     """Return 16 bytes that name the tower whose features these are, so that another tower's are not mixed in."""
-    from palate.client.eye.tower import SHIPPED
-
     return hashlib.sha256(SHIPPED.read_bytes()).digest()[:16]
 
 

@@ -16,14 +16,11 @@ from palate.client.runtime.progress import Progress, no_progress
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from PIL import Image
 
+    from palate.client.eye.tower import Features
     from palate.client.taste.evaluator import Attribution, Evaluator
     from palate.shared.encoder import EncoderWeights
-
-    Features = NDArray[np.float32]
 
 BATCH = 32  # pictures that the tower looks at together
 
