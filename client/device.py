@@ -26,9 +26,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from palate.client import records
-from palate.client.reader.comment import Comment, Lesson, new_comment, read_lessons
+from palate.client.reader import Comment, Lesson, new_comment, read_lessons
 from palate.client.records import COMMENT, EDITS, KEY, PICTURE, Taught
-from palate.client.runtime.progress import Notice, Progress, no_notice, no_progress
+from palate.client.runtime import Notice, Progress, no_notice, no_progress
 from palate.client.taste import profile as profiles
 from palate.client.taste.profile import Edit, Preference, Profile, build_profile
 from palate.client.vault import folder as vault_folder
@@ -39,10 +39,9 @@ from palate.shared.attributes import load_vocabulary
 from palate.shared.errors import OptionError, PictureError
 
 if TYPE_CHECKING:
-    from palate.client.eye.folders import OnUnreadable
-    from palate.client.eye.pictures import PictureSource
+    from palate.client.eye import OnUnreadable, PictureSource
+    from palate.client.painter import Generator
     from palate.client.painter.create import Made
-    from palate.client.painter.generator import Generator
     from palate.client.reader.extractor import Extractor
     from palate.client.taste.evaluator import Evaluator
     from palate.client.taste.scoring import PictureScore
@@ -149,7 +148,7 @@ class Device:
             CommentError: the comment cannot be read, or there are neither words nor a verdict. Nothing was changed.
             PictureError: the picture cannot be read. Nothing was changed.
         """
-        from palate.client.eye.pictures import copy_picture, hash_picture
+        from palate.client.eye import copy_picture, hash_picture
 
         new = new_comment(comment or "", liked, hash_picture(picture))
         known = _find_same(new, _by_picture(self.comments()).get(new.picture, ()))
@@ -189,8 +188,7 @@ class Device:
             PictureError: a picture that cannot be read, or a folder without pictures.
             OptionError: more than 10,000 pictures.
         """
-        from palate.client.eye.folders import find_pictures, read_each
-        from palate.client.eye.pictures import PictureSource, copy_picture, hash_picture
+        from palate.client.eye import PictureSource, copy_picture, find_pictures, hash_picture, read_each
 
         before = _by_picture(self.comments())
 
@@ -358,8 +356,7 @@ class Device:
             PictureError: a picture that cannot be read, or a folder without pictures.
             OptionError: more than 10,000 pictures.
         """
-        from palate.client.eye.folders import find_pictures, read_each
-        from palate.client.eye.pictures import copy_picture
+        from palate.client.eye import copy_picture, find_pictures, read_each
         from palate.client.taste import scoring
 
         found = read_each(
@@ -436,8 +433,7 @@ class Device:
         """Return the comment with the attributes in it, read from the kept copy, so that reading it again gives the same."""
         if not comment.text:
             return Taught(comment, ())
-        from palate.client.eye.pictures import read_picture
-        from palate.client.eye.tower import what_is_shown
+        from palate.client.eye import read_picture, what_is_shown
         from palate.client.reader.extractor import extract_attributes
 
         mentions = extract_attributes(

@@ -15,7 +15,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from palate.client.runtime.progress import Progress, no_progress
+from palate.client.runtime import Progress, no_progress
 from palate.shared.errors import ModelError, PalateError
 
 PACKAGES = (
@@ -171,7 +171,7 @@ def _best(processor: dict[str, Any]) -> str:
 
 
 def _measure(progress: Progress) -> Speed:
-    from palate.client.painter.generator import Request, load_generator
+    from palate.client.painter import Request, load_generator
 
     start = time.perf_counter()
     generator = load_generator(progress=progress)

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from palate.client.demo.showcase import BEST_OF, Showcase, Shown, demo_pictures
-from palate.client.eye.pictures import read_picture
+from palate.client.eye import read_picture
 from palate.client.painter.contact_sheet import (
     FAINT,
     Block,
@@ -27,7 +27,7 @@ from palate.client.painter.contact_sheet import (
     sheet_bytes,
 )
 from palate.client.records import Taught
-from palate.client.taste.profile import Preference, Profile
+from palate.client.taste import Preference, Profile
 from palate.shared import durable
 
 CHIPS = 8  # of each kind, the strongest

@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from PIL import Image
 
 from palate.client.device import Device
-from palate.client.eye.pictures import hash_picture
+from palate.client.eye import hash_picture
 from palate.client.painter.create import Made
 from palate.client.records import Taught
-from palate.client.runtime.progress import Progress
-from palate.client.taste.profile import Profile
+from palate.client.runtime import Progress
+from palate.client.taste import Profile
 from palate.client.taste.scoring import look_at
 from palate.shared.errors import PalateError
 
 if TYPE_CHECKING:
-    from palate.client.painter.generator import Generator
+    from palate.client.painter import Generator
 
 COUNT = 2  # pictures for each prompt and person
 STEPS = 20
@@ -129,7 +129,7 @@ def run_showcase(
     *, progress: Progress, count: int = COUNT, steps: int = STEPS, best_of: int = BEST_OF
 ) -> Showcase:
     """Run the demo and return what came of it; leaves nothing behind, however it ends."""
-    from palate.client.painter.generator import load_generator
+    from palate.client.painter import load_generator
 
     start = time.perf_counter()
     script = tomllib.loads(demo_folder().joinpath("people.toml").read_text(encoding="utf-8"))

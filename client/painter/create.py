@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.client.runtime.progress import Progress
+from palate.client.runtime import Progress
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from palate.client.eye.tower import Look
+    from palate.client.eye import Look
     from palate.client.painter.generator import DrawnPicture, Generator, Request
     from palate.client.taste.evaluator import Evaluator
 
@@ -60,7 +60,7 @@ def create_pictures(
     progress: Progress,
 ) -> list[Made]:
     """Make what is asked for, the best first when several candidates are drawn for each picture."""
-    from palate.client.eye.tower import subject_of_prompt
+    from palate.client.eye import subject_of_prompt
     from palate.client.painter.provenance import png_bytes, provenance_of
 
     eye = _Eye(evaluator)
@@ -95,7 +95,7 @@ def worth(evaluator: "Evaluator", look: "Look", subject: str | None) -> NDArray[
 
     Whoever likes mist likes the picture best in which nothing else is left; the doubts keep it from being picked.
     """
-    from palate.client.eye.tower import SUBJECTS
+    from palate.client.eye import SUBJECTS
 
     utilities = evaluator.utilities(look.features)
     if subject is None:
@@ -122,12 +122,12 @@ class _Eye:
 
     def shows(self, image: "Image.Image", subject: str) -> bool:
         """Say whether the picture still shows the subject."""
-        from palate.client.eye.tower import SUBJECTS
+        from palate.client.eye import SUBJECTS
 
         return float(self._look(image).subjects[0, SUBJECTS.index(subject)]) >= LEAST_SHOWN
 
     def _look(self, image: "Image.Image") -> "Look":
-        from palate.client.eye.tower import load_tower
+        from palate.client.eye import load_tower
 
         if id(image) not in self._seen:
             self._seen[id(image)] = image, load_tower().look([image])

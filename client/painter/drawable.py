@@ -10,7 +10,7 @@ nothing and all go in.
 
 from collections.abc import Mapping
 
-from palate.client.taste.profile import Profile
+from palate.client.taste import Profile
 from palate.shared.attributes import Vocabulary, load_vocabulary
 
 Weighted = tuple[tuple[str, float], ...]  # (attribute, weight above 0), the strongest first

@@ -39,7 +39,7 @@ class PictureFiles:
 
 def write_pictures(folder: Path, prompt: str, made: Sequence[Made]) -> PictureFiles:
     """Write pictures and their sheet into the folder, made if it is missing; raises `StorageError`."""
-    from palate.client.eye.pictures import read_picture
+    from palate.client.eye import read_picture
 
     pairs: list[tuple[Path, Path | None]] = []
     try:

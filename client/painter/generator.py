@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from palate.client.painter.conditioning import MODES as _MODES
 from palate.client.painter.conditioning import Conditioning, TextStates, Weighted, condition
 from palate.client.painter.pipelines import LoadedPipeline, load_pipeline
-from palate.client.runtime.progress import Progress, no_progress
-from palate.client.runtime.threads import side_by_side
+from palate.client.runtime import Progress, no_progress, side_by_side
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:

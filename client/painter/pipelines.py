@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palate.client.runtime.hub_cache import find_model, refuse_reference
+from palate.client.runtime import find_model, refuse_reference
 from palate.shared.errors import ModelError
 from palate.shared.shipped import check_shipped
 

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from palate.client.eye.colours import WhatIsShown, colours_shown
+from palate.client.eye import WhatIsShown, colours_shown
 from palate.client.reader.clauses import Clause, cut_clauses
 from palate.client.reader.comment import check_comment
 from palate.client.reader.mentions import Likeness, Span, find_spans

@@ -23,7 +23,7 @@ from typing import Any
 from PIL import Image
 
 from palate.client.reader.comment import check_comment
-from palate.client.runtime.hub_cache import find_model, refuse_reference
+from palate.client.runtime import find_model, refuse_reference
 from palate.shared.attributes import Mention, load_vocabulary
 from palate.shared.errors import ExtractionError, ModelError
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.client.eye.tower import Features
+from palate.client.eye import Features
 from palate.client.taste.evaluator import Evaluator, fit_evaluator
 from palate.shared.encoder import EncoderWeights, standardize
 from palate.shared.errors import ModelError, OptionError

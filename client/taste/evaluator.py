@@ -31,7 +31,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.client.eye.tower import Features
+from palate.client.eye import Features
 from palate.shared.attributes import load_vocabulary
 from palate.shared.encoder import (
     ATTRIBUTE_NAMES,

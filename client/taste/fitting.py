@@ -16,7 +16,7 @@ import numpy as np
 
 from palate.client.eye.tower import FEATURE_NAMES, SHIPPED, Features
 from palate.client.records import ADAPTER, FEATURES, PICTURE, Taught
-from palate.client.runtime.progress import Notice, Progress
+from palate.client.runtime import Notice, Progress
 from palate.client.taste.profile import Profile, newest_verdicts
 from palate.client.taste.scoring import look_at, read_directions
 from palate.client.vault.store import ONLY, Store
@@ -84,7 +84,7 @@ def read_verdicts(vault: Vault, taught: Sequence[Taught], progress: Progress) ->
         if vault.has(FEATURES, picture):
             row = _decode_features(vault.get(FEATURES, picture), mark, len(FEATURE_NAMES))
         if row is None:
-            from palate.client.eye.pictures import read_picture
+            from palate.client.eye import read_picture
 
             row = look_at(read_picture(vault.get(PICTURE, picture)))
             fresh[picture] = mark + row.astype("<f4").tobytes()

@@ -10,15 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from palate.client.eye.folders import OnUnreadable, find_pictures, read_each
-from palate.client.eye.pictures import PictureSource, copy_picture, read_picture
-from palate.client.runtime.progress import Progress, no_progress
+from palate.client.eye import (
+    OnUnreadable,
+    PictureSource,
+    copy_picture,
+    find_pictures,
+    read_each,
+    read_picture,
+)
+from palate.client.runtime import Progress, no_progress
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from palate.client.eye.tower import Features
+    from palate.client.eye import Features
     from palate.client.taste.evaluator import Attribution, Evaluator
     from palate.shared.encoder import EncoderWeights
 
@@ -102,7 +108,7 @@ def look_at_copies(copies: Sequence[bytes], progress: Progress = no_progress) ->
     """Return the features (n, F) of pictures from their small copies (`pictures.copy_picture`)."""
     import numpy as np
 
-    from palate.client.eye.tower import FEATURE_NAMES, picture_features
+    from palate.client.eye import FEATURE_NAMES, picture_features
 
     rows = [np.zeros((0, len(FEATURE_NAMES)), dtype=np.float32)]
     for start in range(0, len(copies), BATCH):
@@ -113,7 +119,7 @@ def look_at_copies(copies: Sequence[bytes], progress: Progress = no_progress) ->
 
 def look_at(picture: "Image.Image") -> "Features":
     """Return one picture's features (F,), looked at alone: to the last bit the same whatever else is looked at."""
-    from palate.client.eye.tower import picture_features
+    from palate.client.eye import picture_features
 
     row: Features = picture_features([picture])[0]
     return row
