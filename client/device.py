@@ -1,7 +1,7 @@
 """One person's device: their comments, profile and pictures behind one object.
 
-The command line, the demo and the Flower app use it. In the example, `home` is a folder that is not there yet, and
-`picture` is a file.
+The command line, the demo and the Flower app use it. In the example, `home` is a folder that is not there
+yet, and `picture` is a file.
 
     >>> with Device.init(home, "correct horse") as device:
     ...     taught = device.teach(picture, "love the warm light, but it is far too busy")
@@ -14,9 +14,10 @@ The command line, the demo and the Flower app use it. In the example, `home` is 
     >>> made.png.startswith(b"\\x89PNG")
     True
 
-The device ties the flow together and keeps nothing to itself. What is personal goes through one transaction of the
-vault for each act. Profile and evaluator are computed afresh from the comments that are kept, so forgetting a comment
-leaves everything as if it had never been given. (The vault's docstring says what "forgotten" means on a disk.)
+The device ties the flow together and keeps nothing to itself. What is personal goes through one transaction
+of the vault for each act. Profile and evaluator are computed afresh from the comments that are kept, so
+forgetting a comment leaves everything as if it had never been given. (The vault's docstring says what
+"forgotten" means on a disk.)
 """
 
 import secrets
@@ -132,9 +133,9 @@ class Device:
     ) -> Taught:
         """Learn from a comment on a picture, from a verdict on it, or from both.
 
-        The same comment on the same picture counts once, however often it is taught, and so does the same verdict
-        without words. Of several verdicts on one picture the newest counts. A verdict alone moves the evaluator and
-        says nothing to the profile.
+        The same comment on the same picture counts once, however often it is taught, and so does the same
+        verdict without words. Of several verdicts on one picture the newest counts. A verdict alone moves the
+        evaluator and says nothing to the profile.
 
         Args:
             picture: a file, or the bytes of a picture.
@@ -214,8 +215,8 @@ class Device:
     def teach_file(self, path: Path | str, progress: Progress = no_progress) -> list[Taught]:
         """Learn from a file of comments (see `comment.read_lessons`); all of it is checked before any of it is taught.
 
-        Each comment is one change of the vault: stopped half-way, what was taught is kept, and teaching the file again
-        goes on where it stopped.
+        Each comment is one change of the vault: stopped half-way, what was taught is kept, and teaching the
+        file again goes on where it stopped.
 
         Raises:
             FileFormatError: the file does not have the documented form.
@@ -238,8 +239,8 @@ class Device:
     def forget(self, comment: str) -> None:
         """Forget the comment of this id, and its picture unless another comment is about it.
 
-        Profile, evaluator and adapter are then what they would be had it never been taught; what was set, locked or
-        vetoed by hand stays. Raises `OptionError` for an id that there is not.
+        Profile, evaluator and adapter are then what they would be had it never been taught; what was set,
+        locked or vetoed by hand stays. Raises `OptionError` for an id that there is not.
         """
         with self.vault.transaction() as change:
             if not change.has(COMMENT, comment):
@@ -278,8 +279,8 @@ class Device:
     def set(self, attribute: str, strength: float) -> Preference | None:
         """Give an attribute a strength from -1 (dislike) to 1 (like) by hand, 0 for neither.
 
-        Any words name an attribute; those of the vocabulary get its name and category. Raises `OptionError` for a
-        strength out of range or a locked attribute.
+        Any words name an attribute; those of the vocabulary get its name and category. Raises `OptionError`
+        for a strength out of range or a locked attribute.
         """
         name, category = self._name_attribute(attribute)
         self._edit(lambda edits: profiles.set_preference(edits, name, category, strength))
@@ -316,7 +317,8 @@ class Device:
     ) -> "Evaluator":
         """Return the person's evaluator, fitted now to the comments that are kept.
 
-        With `adapt` the person's adapter is used if it helps; it is trained first (seconds) if comments have changed.
+        With `adapt` the person's adapter is used if it helps; it is trained first (seconds) if comments have
+        changed.
         """
         from palate.client.releases.own_encoder import settle_encoder
         from palate.client.taste.fitting import fit_evaluator_to_vault
@@ -385,9 +387,10 @@ class Device:
     ) -> "list[Made]":
         """Make `count` pictures of what the prompt says, in the person's taste.
 
-        None stands for the measured default. `pick` candidates are drawn for each picture and the evaluator keeps the
-        best; `beside` makes the same seeds without the profile too; `model` is another generator, by folder, hub id with commit, or
-        loaded. Raises `OptionError` for an option out of range, `ModelError` for a model that cannot be loaded.
+        None stands for the measured default. `pick` candidates are drawn for each picture and the evaluator
+        keeps the best; `beside` makes the same seeds without the profile too; `model` is another generator,
+        by folder, hub id with commit, or loaded. Raises `OptionError` for an option out of range,
+        `ModelError` for a model that cannot be loaded.
         """
         from palate.client.painter import create as creating
         from palate.client.painter.drawable import likes_and_dislikes

@@ -1,7 +1,7 @@
 """Looks at this machine: what is installed, which weights are here, what would make pictures, how fast, how much memory.
 
-`palate doctor` prints what `examine` returns. Nothing personal is read: of the vault only whether there is one, and
-with `look_at_releases` until when the server's log of releases is good.
+`palate doctor` prints what `examine` returns. Nothing personal is read: of the vault only whether there is
+one, and with `look_at_releases` until when the server's log of releases is good.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """Writes what the demo showed: a contact sheet (PNG) and a page (HTML) that needs nothing but itself.
 
-The page holds its pictures inside, runs no script and asks no network. Everything said by a person is escaped.
+The page holds its pictures inside, runs no script and asks no network. Everything said by a person is
+escaped.
 """
 
 import base64

@@ -1,13 +1,14 @@
 """The demo: two people with different tastes, what was understood of each, and the same prompts drawn for both.
 
-`palate demo` runs the main job through the façade, just as a person would: each of the two gets a vault of their own in
-a temporary folder, is taught a dozen free-form comments on the same pictures (client/demo, drawn by the recipe
-`simulations/recipes/demo`), and gets pictures for the same prompts and seeds, beside the impersonal ones. At the end the
-vaults are erased.
+`palate demo` runs the main job through the façade, just as a person would: each of the two gets a vault of
+their own in a temporary folder, is taught a dozen free-form comments on the same pictures (client/demo, drawn
+by the recipe `simulations/recipes/demo`), and gets pictures for the same prompts and seeds, beside the
+impersonal ones. At the end the vaults are erased.
 
-How well it went is not for the evaluator to say, which belongs to the machinery. An independent judge may be plugged in
-through the entry point group "palate.judges"; the simulations bring one, and the device knows nothing of them. It rates
-the pictures by the taste from which the comments were written, which the device never sees.
+How well it went is not for the evaluator to say, which belongs to the machinery. An independent judge may be
+plugged in through the entry point group "palate.judges"; the simulations bring one, and the device knows
+nothing of them. It rates the pictures by the taste from which the comments were written, which the device
+never sees.
 """
 
 import secrets

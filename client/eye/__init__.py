@@ -1,7 +1,7 @@
 """The eye: from a picture to what it shows.
 
-A picture file comes in. A small checked copy, statistics, the tower's features and the probability of each attribute
-go out. Reader, taste, painter and device call it; it knows none of them.
+A picture file comes in. A small checked copy, statistics, the tower's features and the probability of each
+attribute go out. Reader, taste, painter and device call it; it knows none of them.
 """
 
 from palate.client.eye.colours import WhatIsShown, colours_shown

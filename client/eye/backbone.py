@@ -1,7 +1,8 @@
 """What of Palate's shared weights is installed here: release 0 of the encoder, and the frozen backbone that every release rests on.
 
-Where it stands in the flow: `releases` checks each release against these hashes, `own_encoder` begins with release 0, `joining`
-checks the backbone when a device joins. Nothing else in `client/` loads an encoder; a test holds the source to that.
+Where it stands in the flow: `releases` checks each release against these hashes, `own_encoder` begins with
+release 0, `joining` checks the backbone when a device joins. Nothing else in `client/` loads an encoder; a
+test holds the source to that.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def installed() -> Pinned:
 def installed_backbone() -> str:
     """Return the `backbone_hash` of the towers and statistics that are installed, from the files themselves.
 
-    The first call reads 34 MB; later ones look at sizes and times only. Raises `ModelError` if a file is missing.
+    The first call reads 34 MB; later ones look at sizes and times only. Raises `ModelError` if a file is
+    missing.
     """
     from palate.client.eye.statistics import STATISTICS
 
@@ -55,8 +57,9 @@ def installed_backbone() -> str:
 def check_backbone() -> None:
     """Raise `ModelError` unless the towers installed here are the pinned ones; the first call reads 34 MB.
 
-    An adopted release is checked against the same hash, but a device that adopted none would train on whatever tower lies here,
-    and a rigged one makes pictures readable from what a round learns of them (PEFTLeak, Sami et al., CVPR 2025).
+    An adopted release is checked against the same hash, but a device that adopted none would train on
+    whatever tower lies here, and a rigged one makes pictures readable from what a round learns of them
+    (PEFTLeak, Sami et al., CVPR 2025).
     """
     if installed_backbone() != BACKBONE_HASH:
         raise ModelError(

@@ -1,7 +1,8 @@
 """What a picture's colours and values show, by arithmetic alone: what "these colours" and "the light" of a comment refer to.
 
-No training and no model: shares of hues, brightness, saturation and contrast in a small copy of the picture. It names only what
-such statistics can see (palette, colour, temperature, lighting, contrast, detail); technique and mood are for the picture side.
+No training and no model: shares of hues, brightness, saturation and contrast in a small copy of the picture.
+It names only what such statistics can see (palette, colour, temperature, lighting, contrast, detail);
+technique and mood are for the picture side.
 """
 
 from __future__ import annotations

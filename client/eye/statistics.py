@@ -1,11 +1,13 @@
 """What arithmetic alone says of a picture: colour, light, edges, texture and arrangement, as about ninety numbers.
 
-These statistics stand beside the picture tower (`picture_tower`), whose eye was trained on drawn worlds only: they mean the
-same on a photograph or a painting. Both together are the picture features that the shared encoder projects to the taste
-space. Sources: colourfulness after Hasler and Süsstrunk, "Measuring colourfulness in natural images", SPIE 2003; structure
-tensor after Bigün and Granlund, ICCV 1987; CIE L*a*b* for distances of colour that are even to the eye.
+These statistics stand beside the picture tower (`picture_tower`), whose eye was trained on drawn worlds only:
+they mean the same on a photograph or a painting. Both together are the picture features that the shared
+encoder projects to the taste space. Sources: colourfulness after Hasler and Süsstrunk, "Measuring
+colourfulness in natural images", SPIE 2003; structure tensor after Bigün and Granlund, ICCV 1987; CIE L*a*b*
+for distances of colour that are even to the eye.
 
-A picture is first brought to the area of 128 × 128 pixels at its own proportions, so nothing depends on its size.
+A picture is first brought to the area of 128 × 128 pixels at its own proportions, so nothing depends on its
+size.
 """
 
 from __future__ import annotations
@@ -94,7 +96,8 @@ def _colour(pixels: Plane, lab: Plane) -> Mapping[str, float]:
     }
     rg, yb = pixels[..., 0] - pixels[..., 1], (pixels[..., 0] + pixels[..., 1]) / 2 - pixels[..., 2]
     found["colourfulness"] = math.hypot(rg.std(), yb.std()) + 0.3 * math.hypot(rg.mean(), yb.mean())
-    # Each pixel's chroma is shared between the two nearest hue bins, so that a hue never jumps from one to the next.
+    # Each pixel's chroma is shared between the two nearest hue bins, so that a hue never jumps from one to
+    # the next.
     place = angle / np.float32(360.0 / _HUE_BINS)
     lower = place.astype(np.int32)
     share = place - lower
@@ -170,7 +173,8 @@ def _edges(light: Plane) -> Mapping[str, float]:
     found["peaked"] = math.log(
         float((laplace**4).mean() + 1e-9) / float((laplace**2).mean() + 1e-5) ** 2 + 1e-3
     )
-    # A regular weave, tiling or pixel grid repeats along the axes: the highest peak of the lines' autocorrelation.
+    # A regular weave, tiling or pixel grid repeats along the axes: the highest peak of the lines'
+    # autocorrelation.
     found["grid"] = max(_repeats(light, 0), _repeats(light, 1))
     reach, wide = _closed(light, 2), _closed(light, 4)
     found["outline_fine"] = float((reach - light).mean())

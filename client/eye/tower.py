@@ -1,10 +1,11 @@
 """The eye: a small network that says what a picture shows, and the picture features that taste is learned from.
 
-A step of the flow that everything visual shares: a picture comes in, and out come features (the network's own 128 beside
-the `statistics`), probabilities of the subject, and probabilities of 55 attributes in 13 categories. The evaluator and the
-encoder take the features; the extractor asks `what_is_shown` when a comment says "these colours"; generation asks whether
-the subject is still the one that was asked for. The network (picture_network, about a million weights) was trained by
-`simulations/recipes/picture_tower.py` on drawn pictures, in part softened as generated ones are.
+A step of the flow that everything visual shares: a picture comes in, and out come features (the network's own
+128 beside the `statistics`), probabilities of the subject, and probabilities of 55 attributes in 13
+categories. The evaluator and the encoder take the features; the extractor asks `what_is_shown` when a comment
+says "these colours"; generation asks whether the subject is still the one that was asked for. The network
+(picture_network, about a million weights) was trained by `simulations/recipes/picture_tower.py` on drawn
+pictures, in part softened as generated ones are.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ LOGITS = max(place.stop for place in LOGITS_OF.values())
 class Look:
     """What the tower makes of n pictures.
 
-    features (n, len(FEATURE_NAMES)); subjects (n, 12) and attributes (n, 55) are probabilities in the order of `SUBJECTS` and
-    `ATTRIBUTE_NAMES`. Within a category the attributes' probabilities and that of "none of them" sum to one.
+    features (n, len(FEATURE_NAMES)); subjects (n, 12) and attributes (n, 55) are probabilities in the order
+    of `SUBJECTS` and `ATTRIBUTE_NAMES`. Within a category the attributes' probabilities and that of "none of
+    them" sum to one.
     """
 
     features: Features
@@ -137,8 +139,8 @@ def picture_features(pictures: Sequence[Image.Image]) -> Features:
 def what_is_shown(picture: Image.Image) -> dict[str, float]:
     """Return the probability that a picture shows each attribute, from the tower and from arithmetic on its colours.
 
-    Where arithmetic can see an attribute (colours, light, contrast) both have a say, since the tower knows drawn pictures
-    only; technique, mood and the like are the tower's alone.
+    Where arithmetic can see an attribute (colours, light, contrast) both have a say, since the tower knows
+    drawn pictures only; technique, mood and the like are the tower's alone.
     """
     shown = dict(zip(ATTRIBUTE_NAMES, load_tower().look([picture]).attributes[0].tolist(), strict=True))
     for name, probability in colours_shown(picture).items():

@@ -1,8 +1,9 @@
 """The convolutions of the picture tower, apart from `picture_tower` so that torch is loaded only where a picture is looked at.
 
-Plain convolutions with residual pairs (He et al., "Deep residual learning", CVPR 2016). What is pooled comes from three
-depths, since grain and weave are seen early and shapes late. In training each convolution is followed by a batch
-normalisation; in the shipped weights it is folded into the convolution, so the network that runs has none.
+Plain convolutions with residual pairs (He et al., "Deep residual learning", CVPR 2016). What is pooled comes
+from three depths, since grain and weave are seen early and shapes late. In training each convolution is
+followed by a batch normalisation; in the shipped weights it is folded into the convolution, so the network
+that runs has none.
 """
 
 from __future__ import annotations

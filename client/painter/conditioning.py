@@ -3,14 +3,18 @@
 Where it stands: profile ──▶ **conditioning** ──▶ generator. A mode is a plain function from the words, the liked and
 disliked attributes and two strengths to a `Conditioning`; nothing of the pipeline is copied or patched.
 
-- `tokens`: each attribute is encoded alone and the states of its words follow the prompt's along the sequence, scaled by
+- `tokens`: each attribute is encoded alone and the states of its words follow the prompt's along the
+  sequence, scaled by
   its weight; the disliked ones follow the negative prompt. Cross-attention takes any length. The shipped generator was
   trained with 24 such slots, and what is free in them holds the padding state of the empty prompt.
-- `embedding`: p = E(p) + β₊ (E(VP⁺) − E(∅)) − β₋ (E(VP⁻) − E(∅)), which for equal strengths is the formula of ViPer,
+- `embedding`: p = E(p) + β₊ (E(VP⁺) − E(∅)) − β₋ (E(VP⁻) − E(∅)), which for equal strengths is the formula of
+  ViPer,
   E(p) + β (E(VP⁺) − E(VP⁻)) (Salehi, Shafiei, Yeo, Bachmann, Zamir, ECCV 2024). No cost per step.
-- `guidance`: ViPer's released second term, ε_∅ + w (ε_p + d₊ (ε_VP⁺ − ε_∅) − d₋ (ε_VP⁻ − ε_∅) − ε_∅). With equal strengths
+- `guidance`: ViPer's released second term, ε_∅ + w (ε_p + d₊ (ε_VP⁺ − ε_∅) − d₋ (ε_VP⁻ − ε_∅) − ε_∅). With
+  equal strengths
   it is theirs; with unequal ones theirs would change the amount of noise itself. Twice the cost per step.
-- `prompt`: the attributes as words after the prompt's words, the disliked ones in the negative prompt. The baseline.
+- `prompt`: the attributes as words after the prompt's words, the disliked ones in the negative prompt. The
+  baseline.
 
 Attributes are encoded one by one, so a list is never cut at the text encoder's length. At strength 0, or with
 nothing liked or disliked, every mode returns the very states of the impersonal picture.
@@ -38,8 +42,8 @@ _KEPT_TEXTS = 512  # encodings kept in memory: prompts, and every attribute of s
 class Conditioning:
     """What the pipeline is given: states of both branches, (1, length, width), and further terms of the guidance.
 
-    A term (d, states) adds d · (ε_states − ε_negative) to the prediction for the prompt, at the cost of one more
-    prediction per step.
+    A term (d, states) adds d · (ε_states − ε_negative) to the prediction for the prompt, at the cost of one
+    more prediction per step.
     """
 
     prompt_embeds: Tensor
@@ -50,8 +54,9 @@ class Conditioning:
 class TextStates:
     """A pipeline's frozen text encoder: texts become states exactly as `StableDiffusionPipeline` makes them.
 
-    Encodings are kept in memory, the least used are dropped first. Works with any encoder whose first output is
-    (1, length, width); the attention mask is used where the encoder's configuration asks for it, as in the pipeline.
+    Encodings are kept in memory, the least used are dropped first. Works with any encoder whose first output
+    is (1, length, width); the attention mask is used where the encoder's configuration asks for it, as in the
+    pipeline.
     """
 
     def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
@@ -125,8 +130,8 @@ def condition(
 ) -> Conditioning:
     """Return what the pipeline is given for this prompt and this taste, in one of `MODES`.
 
-    Weights count in proportion to the largest of their list, of which the strongest 100 are taken; the strengths say how
-    much the lists count.
+    Weights count in proportion to the largest of their list, of which the strongest 100 are taken; the
+    strengths say how much the lists count.
     """
     likes = _strongest_first(likes) if strength > 0 else []
     dislikes = _strongest_first(dislikes) if dislike_strength > 0 else []
@@ -164,7 +169,8 @@ def _tokens(
 def _states(text: TextStates, attributes: Sequence[Weighted], strength: float) -> Tensor:
     """States of the attributes' words, each scaled by its weight and the strength: (words, width).
 
-    Where the number of slots is fixed, an attribute that no longer fits is left out whole, and a shorter one tried.
+    Where the number of slots is fixed, an attribute that no longer fits is left out whole, and a shorter one
+    tried.
     """
     import torch
 

@@ -1,8 +1,8 @@
 """Draws contact sheets: pictures in rows, with headings, lines of words and chips, on warm paper.
 
-The last step of the flow that a person sees, after `creating`. Only Pillow, and the typeface that comes with it. A sheet
-is a column of blocks (heading, words, chips, row of pictures); each block knows its height for a given width, so that
-nothing overlaps whatever is said.
+The last step of the flow that a person sees, after `creating`. Only Pillow, and the typeface that comes with
+it. A sheet is a column of blocks (heading, words, chips, row of pictures); each block knows its height for a
+given width, so that nothing overlaps whatever is said.
 """
 
 import io

@@ -1,7 +1,7 @@
 """Makes personal pictures: the profile goes in as conditioning, the evaluator picks, the fidelity guard watches.
 
-Stands between `device` and `generator`. What comes out are finished PNG files as bytes, with their provenance inside
-and nothing personal: no prompt, no attribute, only a keyed name of the profile's version.
+Stands between `device` and `generator`. What comes out are finished PNG files as bytes, with their provenance
+inside and nothing personal: no prompt, no attribute, only a keyed name of the profile's version.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,8 @@ def create_pictures(
     from palate.client.painter.provenance import png_bytes, provenance_of
 
     eye = _Eye(evaluator)
-    # Only the shipped generator draws the world that the tower has learned, so only its pictures are asked about.
+    # Only the shipped generator draws the world that the tower has learned, so only its pictures are asked
+    # about.
     subject = subject_of_prompt(request.prompt) if generator.shipped else None
     pictures = generator.generate(
         request,
@@ -93,7 +94,8 @@ def create_pictures(
 def worth(evaluator: "Evaluator", look: "Look", subject: str | None) -> NDArray[np.float32]:
     """Return what ranks candidates, (n,): expected logits of liking, for probabilities crowd at 1, less doubts about the subject.
 
-    Whoever likes mist likes the picture best in which nothing else is left; the doubts keep it from being picked.
+    Whoever likes mist likes the picture best in which nothing else is left; the doubts keep it from being
+    picked.
     """
     from palate.client.eye import SUBJECTS
 

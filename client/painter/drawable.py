@@ -1,11 +1,11 @@
 """Which attributes of a profile the shipped generator is asked for: those that it can draw, and that one picture can bear.
 
-A profile is in open words; the shipped generator learned the attributes of its drawn world. Each preference is translated
-into those by what it shows (`shared/vocabulary.toml`: "gloomy" shows dark and melancholic), signed, and summed. A picture
-cannot be a watercolour and a mosaic at once, so of the likes only the strongest of each kind is asked for, and only as
-many as the generator met together while it learned. Likes that veil a picture (mist, rain, night, a wash of watercolour)
-share the room that two of them would have, or a person who likes five would see the subject no more. Dislikes exclude
-nothing and all go in.
+A profile is in open words; the shipped generator learned the attributes of its drawn world. Each preference
+is translated into those by what it shows (`shared/vocabulary.toml`: "gloomy" shows dark and melancholic),
+signed, and summed. A picture cannot be a watercolour and a mosaic at once, so of the likes only the strongest
+of each kind is asked for, and only as many as the generator met together while it learned. Likes that veil a
+picture (mist, rain, night, a wash of watercolour) share the room that two of them would have, or a person who
+likes five would see the subject no more. Dislikes exclude nothing and all go in.
 """
 
 from collections.abc import Mapping
@@ -75,7 +75,8 @@ def _thin_veils(likes: list[tuple[str, float]]) -> list[tuple[str, float]]:
 def likes_and_dislikes(profile: Profile, *, drawn: bool = True) -> tuple[Weighted, Weighted]:
     """Return what a `generator.Request` takes as likes and dislikes.
 
-    With `drawn` it is for the shipped generator, in what that can draw; another one gets the person's own attributes.
+    With `drawn` it is for the shipped generator, in what that can draw; another one gets the person's own
+    attributes.
     """
     if drawn:
         return drawable_attributes(profile)

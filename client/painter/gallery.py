@@ -1,8 +1,8 @@
 """Writes the pictures that a person asked for into a folder, with a contact sheet beside them.
 
-The last step of `palate create`. PictureFiles are numbered on from what lies in the folder, so nothing is ever overwritten, and
-each is written whole or not at all. The sheet shows the prompt, which is the person's own; the single pictures say
-nothing but how they were made.
+The last step of `palate create`. PictureFiles are numbered on from what lies in the folder, so nothing is
+ever overwritten, and each is written whole or not at all. The sheet shows the prompt, which is the person's
+own; the single pictures say nothing but how they were made.
 """
 
 import re

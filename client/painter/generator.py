@@ -3,9 +3,10 @@
 Where it stands: profile ──▶ conditioning ──▶ **generator** ──▶ pictures, ranked by the private evaluator. What is personal
 reaches the pipeline as states in place of words (`conditioning`); the pipeline itself is the stock class of diffusers.
 
-Every picture is drawn by itself and from a seed of its own, so picture i of a request is the same whether two pictures
-are asked for or ten, and the impersonal picture beside it differs in the taste alone. (In a batch the last bits of each
-would depend on its neighbours.) A small model draws several side by side, each on one thread (`threads`).
+Every picture is drawn by itself and from a seed of its own, so picture i of a request is the same whether two
+pictures are asked for or ten, and the impersonal picture beside it differs in the taste alone. (In a batch
+the last bits of each would depend on its neighbours.) A small model draws several side by side, each on one
+thread (`threads`).
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ _Item = TypeVar("_Item")
 class Request:
     """What is asked of a generator; validated when built (`OptionError`).
 
-    `likes` and `dislikes` are attributes in words with a weight above 0, which counts in proportion to its list. Both
-    strengths reach from 0, the impersonal picture, to 2; `dislike_strength` None means the same as `strength`, and
-    `guidance_scale` None the model's own default. `pick` draws so many candidates for each picture that is kept.
+    `likes` and `dislikes` are attributes in words with a weight above 0, which counts in proportion to its
+    list. Both strengths reach from 0, the impersonal picture, to 2; `dislike_strength` None means the same as
+    `strength`, and `guidance_scale` None the model's own default. `pick` draws so many candidates for each
+    picture that is kept.
     """
 
     prompt: str
@@ -173,10 +175,11 @@ class Generator:
     ) -> list[DrawnPicture]:
         """Draw the pictures of a request; picture i has the seed `request.seed` + i.
 
-        With `pick` = K, count · K candidates are drawn from as many seeds, and the `count` that `score` puts highest are
-        kept, best first. When `faithful` says that a picture does not show what was asked, it is drawn again at half the
-        strengths, at most twice. `progress` hears of the steps done and of all steps to do (which grow when a picture is
-        drawn again). The three may be called from several threads, `progress` from one at a time. Raises `OptionError`.
+        With `pick` = K, count · K candidates are drawn from as many seeds, and the `count` that `score` puts
+        highest are kept, best first. When `faithful` says that a picture does not show what was asked, it is
+        drawn again at half the strengths, at most twice. `progress` hears of the steps done and of all steps
+        to do (which grow when a picture is drawn again). The three may be called from several threads,
+        `progress` from one at a time. Raises `OptionError`.
         """
         if request.pick > 1 and score is None:
             raise OptionError(
@@ -196,7 +199,8 @@ class Generator:
             return replace(picture, impersonal=self._draw(plain, picture.seed, plain.strengths, counter))
 
         with warnings.catch_warnings():
-            # The schedulers of diffusers use numpy in a way that it is about to drop; nobody here can change that.
+            # The schedulers of diffusers use numpy in a way that it is about to drop; nobody here can change
+            # that.
             warnings.simplefilter("ignore", DeprecationWarning)
             drawn = self._for_each(draw, range(request.seed, request.seed + candidates), request)
             if request.pick > 1:
@@ -308,8 +312,8 @@ def _score_of(picture: DrawnPicture) -> float:
 def _further_terms(unet: Any, told: Conditioning) -> Iterator[None]:
     """Let the U-Net predict the further terms of the guidance beside the pipeline's two, and add them to the second.
 
-    The stock pipeline then computes ε_∅ + w (ε_p + Σ d (ε_term − ε_∅) − ε_∅) by itself. Two hooks of torch do it, for one
-    picture only; they are gone afterwards, however it ends.
+    The stock pipeline then computes ε_∅ + w (ε_p + Σ d (ε_term − ε_∅) − ε_∅) by itself. Two hooks of torch do
+    it, for one picture only; they are gone afterwards, however it ends.
     """
     if not told.terms:
         yield

@@ -45,8 +45,8 @@ def load_pipeline(model: str | Path | None = None, *, device: str | None = None)
         from diffusers import StableDiffusionPipeline
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        # On a CPU fp32: at batch 1 bf16 gains little where the processor has it, and is slow where it has not; and the
-        # same seed should make the same picture on either.
+        # On a CPU fp32: at batch 1 bf16 gains little where the processor has it, and is slow where it has
+        # not; and the same seed should make the same picture on either.
         dtype = torch.float16 if device.startswith("cuda") else torch.float32
         try:
             kind = StableDiffusionPipeline.load_config(folder).get("_class_name")

@@ -147,7 +147,8 @@ def _read_chunk(source: Path | str | bytes) -> str | None:
     try:
         data = source if isinstance(source, bytes) else _read_file(Path(source))
         with PngImageFile(io.BytesIO(data)) as image:
-            # Chunks may stand behind the pixels; `text` reads on to the end, within the library's own size limits.
+            # Chunks may stand behind the pixels; `text` reads on to the end, within the library's own size
+            # limits.
             text = image.text.get(KEYWORD)
     except OSError as error:
         raise PictureError(

@@ -3,11 +3,13 @@
     comment ── words ── spans (client/reader/mentions.py) ── clauses ── polarity ── sentiment ── mentions
                                                                                  picture ──┘  (only for "these colours", "the light")
 
-Whether a look is liked, rules say (client/reader/polarity.py) and a network that has read many comments (client/reader/sentiment.py); they are weighed.
+Whether a look is liked, rules say (client/reader/polarity.py) and a network that has read many comments
+(client/reader/sentiment.py); they are weighed.
 
-The task is that of ViPer's preference extractor (Salehi et al., ECCV 2024): liked and disliked *looks*, never subject matter.
-Three back ends stand behind one function: the shipped one (offline, milliseconds), any vision-language model
-(client/reader/vision_language.py), and `Given`, which asks nobody and returns what it was told.
+The task is that of ViPer's preference extractor (Salehi et al., ECCV 2024): liked and disliked *looks*, never
+subject matter. Three back ends stand behind one function: the shipped one (offline, milliseconds), any
+vision-language model (client/reader/vision_language.py), and `Given`, which asks nobody and returns what it
+was told.
 """
 
 from __future__ import annotations
@@ -59,9 +61,10 @@ def extract_attributes(
 ) -> list[Mention]:
     """Return what a comment likes and dislikes about a picture's looks, each attribute once.
 
-    liked is the person's verdict on the picture; it decides clauses that show no feeling of their own. shown says what the
-    picture shows, for vague mentions ("these colours"); it is called at most once, and only for them.
-    Raises CommentError when the comment is empty, too long or not English, OptionError for an unknown backend name.
+    liked is the person's verdict on the picture; it decides clauses that show no feeling of their own. shown
+    says what the picture shows, for vague mentions ("these colours"); it is called at most once, and only for
+    them. Raises CommentError when the comment is empty, too long or not English, OptionError for an unknown
+    backend name.
     """
     if isinstance(backend, str):
         if backend != "shipped":
@@ -82,7 +85,8 @@ def _shipped_words() -> OpenWords:
 class ShippedExtractor:
     """The default back end: lists, a small grammar of feeling, a network of feeling, and the sentence tower for words that no list knows.
 
-    likeness None leaves unknown describing words unread, sentiment None leaves feeling to the rules; without both there is no torch.
+    likeness None leaves unknown describing words unread, sentiment None leaves feeling to the rules; without
+    both there is no torch.
     """
 
     shown: WhatIsShown = colours_shown

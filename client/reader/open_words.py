@@ -1,7 +1,8 @@
 """Gives a describing word that no list knows the term that it is most like in meaning, or knows it for mere praise or blame.
 
-"Syrupy brushstrokes" is no entry of any list. The sentence tower places it among the vocabulary's terms of the noun's kind; only
-a likeness above a threshold counts, since a wrong attribute costs more than a missed one.
+"Syrupy brushstrokes" is no entry of any list. The sentence tower places it among the vocabulary's terms of
+the noun's kind; only a likeness above a threshold counts, since a wrong attribute costs more than a missed
+one.
 """
 
 from __future__ import annotations

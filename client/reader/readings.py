@@ -2,8 +2,8 @@
 
     clause with its spans (client/reader/clauses.py) ── cues, one after the other (client/reader/cue_senses.py) ── reading
 
-A reading knows one clause only. What the clauses around it add is in client/reader/references.py, and what all of it makes of each
-mention in client/reader/polarity.py.
+A reading knows one clause only. What the clauses around it add is in client/reader/references.py, and what
+all of it makes of each mention in client/reader/polarity.py.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ class _Reader:
         span = self.clause.spans[place]
         match span.cue.kind if span.cue is not None else "":
             case "negators":
-                # A second one lifts the first: "it is not that I don't like it", "nothing about it that isn't lovely".
+                # A second one lifts the first: "it is not that I don't like it", "nothing about it that isn't
+                # lovely".
                 self.negated_at = span.end - 1 if self.negated_at is None else None
             case "untaken":
                 self.reading.untaken = span.start

@@ -1,8 +1,8 @@
 """The network of the sentence tower: BERT's layers out of torch's own parts, over the weights of a stock BertModel.
 
-The generator's pipeline loads the same folder through transformers. That takes ten seconds of importing where a comment takes
-hundredths to read, so the sentence side builds the same network (Devlin et al., NAACL 2019) from `torch.nn.TransformerEncoder`; a
-test holds it against transformers'.
+The generator's pipeline loads the same folder through transformers. That takes ten seconds of importing where
+a comment takes hundredths to read, so the sentence side builds the same network (Devlin et al., NAACL 2019)
+from `torch.nn.TransformerEncoder`; a test holds it against transformers'.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The sentence tower: texts to directions in a space of meaning.
 
-One BERT serves the generator (which reads its last hidden state) and the sentence side (which reads the mean over words):
-all-MiniLM-L6-v2 (Reimers and Gurevych, "Sentence-BERT", EMNLP 2019) with a cut vocabulary, made by
-simulations/recipes/sentence_tower.py. Loading takes a moment, so it happens only when a text is embedded.
+One BERT serves the generator (which reads its last hidden state) and the sentence side (which reads the mean
+over words): all-MiniLM-L6-v2 (Reimers and Gurevych, "Sentence-BERT", EMNLP 2019) with a cut vocabulary, made
+by simulations/recipes/sentence_tower.py. Loading takes a moment, so it happens only when a text is embedded.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class SentenceTower:
     def embed(self, texts: Sequence[str]) -> Directions:
         """Return one direction per text: the mean over its words' hidden states at unit length, (n, 384) float32.
 
-        Texts are cut at 128 tokens. An empty list gives an array of shape (0, 384). Raises ModelError when there is no tower.
+        Texts are cut at 128 tokens. An empty list gives an array of shape (0, 384). Raises ModelError when
+        there is no tower.
         """
         if not texts:
             return np.zeros((0, WIDTH), dtype=np.float32)
@@ -118,8 +119,8 @@ def term_texts(vocabulary: Vocabulary) -> tuple[tuple[str, ...], tuple[str, ...]
 def load_term_embeddings(tower: SentenceTower) -> tuple[Directions, tuple[str, ...]]:
     """Return the directions of `term_texts`, (n, 384) float32, and the term of each row.
 
-    The shipped file holds them, made with the shipped tower by its recipe. Another tower, or a vocabulary that was edited since,
-    embeds them anew, which takes seconds. Raises ModelError when there is no tower.
+    The shipped file holds them, made with the shipped tower by its recipe. Another tower, or a vocabulary
+    that was edited since, embeds them anew, which takes seconds. Raises ModelError when there is no tower.
     """
     texts, names = term_texts(load_vocabulary())
     if tower.folder == SHIPPED and TERMS.is_file():

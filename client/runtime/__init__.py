@@ -1,7 +1,7 @@
 """What reader, eye and painter compute with: threads, models on this machine, and how a longer job reports its progress.
 
-Work, the name of a model, or a function that shows progress comes in; results and folders go out. Every room of the
-device may call it; it knows none of them.
+Work, the name of a model, or a function that shows progress comes in; results and folders go out. Every room
+of the device may call it; it knows none of them.
 """
 
 from palate.client.runtime.hub_cache import find_model, refuse_reference

@@ -54,7 +54,8 @@ def find_model(model: str | Path, argument: str = "model") -> tuple[Path, str]:
 def refuse_reference(folder: Path, name: str) -> None:
     """Raise `ModelError` for a model that sends the loader elsewhere.
 
-    Where an `adapter_config.json` lies beside weights, transformers loads the model that is named in it instead, be it on the hub.
+    Where an `adapter_config.json` lies beside weights, transformers loads the model that is named in it
+    instead, be it on the hub.
     """
     for pattern in ("adapter_config.json", "*/adapter_config.json"):
         for found in folder.glob(pattern):

@@ -1,8 +1,9 @@
 """How small work is spread over the cores: whole pieces side by side, each computed by torch on one thread.
 
-Where it stands: the generator draws pictures so, simulations train people so, and a device trains on one thread of its own. By default torch's
-threads share each operation and wait for each other after it, spinning. For models as small as ours that gains little, it
-loses much where another program keeps a core busy, and sums come out otherwise on another number of threads.
+Where it stands: the generator draws pictures so, simulations train people so, and a device trains on one
+thread of its own. By default torch's threads share each operation and wait for each other after it, spinning.
+For models as small as ours that gains little, it loses much where another program keeps a core busy, and sums
+come out otherwise on another number of threads.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """The preference adapter: a small private change of the encoder's projector, for what the shared one cannot tell apart.
 
-Where it stands in the flow: beside the evaluator. A LoRA (Hu et al., "LoRA: Low-rank adaptation", ICLR 2022; by peft) on the two
-picture layers is trained for a second or two so that the person's liked pictures come out above the disliked ones, pair by
-pair (the loss of Bradley and Terry, as in direct preference optimisation), held near what the shared encoder says.
+Where it stands in the flow: beside the evaluator. A LoRA (Hu et al., "LoRA: Low-rank adaptation", ICLR 2022;
+by peft) on the two picture layers is trained for a second or two so that the person's liked pictures come out
+above the disliked ones, pair by pair (the loss of Bradley and Terry, as in direct preference optimisation),
+held near what the shared encoder says.
 
-It has to earn its place: the person's own labels are split into folds; each fold is ranked by an evaluator with and by one
-without an adapter, neither of which saw it; and the adapter is kept only if pairs across all folds come out better by more
-than chance would often give. With few labels that is rare, and then the person is told so. It is sealed in the vault.
+It has to earn its place: the person's own labels are split into folds; each fold is ranked by an evaluator
+with and by one without an adapter, neither of which saw it; and the adapter is kept only if pairs across all
+folds come out better by more than chance would often give. With few labels that is rare, and then the person
+is told so. It is sealed in the vault.
 """
 
 from __future__ import annotations
@@ -58,8 +60,8 @@ def train_adapter(
 ) -> AdapterResult:
     """Trains an adapter on the features of liked (n, features) and disliked (m, features) pictures, and judges it.
 
-    Takes seconds; the same labels and seed give the same bytes. With fewer than three of either kind nothing is trained.
-    Raises OptionError for features of another shape.
+    Takes seconds; the same labels and seed give the same bytes. With fewer than three of either kind nothing
+    is trained. Raises OptionError for features of another shape.
     """
     if min(len(liked), len(disliked)) < LEAST_EACH:
         message = f"no adapter: it needs {LEAST_EACH} liked and {LEAST_EACH} disliked pictures, and there are {len(liked)} and {len(disliked)}"

@@ -1,24 +1,29 @@
 """The proxy evaluator: will this person like this picture? A private Bayesian head on the shared encoder's taste space.
 
-Where it stands in the flow: after the profile. It is fitted afresh, in milliseconds, from the pictures that a person liked and
-disliked and from the profile's attributes; it ranks candidates in generation and answers `palate score`. Nothing of it ever
-leaves the device, and since nothing is carried over from one fit to the next, forgetting a comment is exact.
+Where it stands in the flow: after the profile. It is fitted afresh, in milliseconds, from the pictures that a
+person liked and disliked and from the profile's attributes; it ranks candidates in generation and answers
+`palate score`. Nothing of it ever leaves the device, and since nothing is carried over from one fit to the
+next, forgetting a comment is exact.
 
 **The model.** A picture has a place z in the taste space, statistics s (in standard deviations of the person's own pictures),
 and the person likes it with the logit  w · z + v · s + b.
 
-- *Prior.* People come in kinds: a mixture of Gaussians over (w, b), fitted to training people by the encoder's recipe; and,
+- *Prior.* People come in kinds: a mixture of Gaussians over (w, b), fitted to training people by the
+  encoder's recipe; and,
   beside the kinds, an *outsider* of whom nothing is known and whose taste may lie in the statistics: somebody who judges
   photographs and paintings, say. The evidence of the verdicts decides between them. The kinds were learned on drawn pictures:
   where statistics do not bear out what the encoder says of a person's pictures, these are others, and the kinds count less.
-- *Profile.* "Likes misty at 0.8" is an observation: a picture that shows misty has a logit higher by about 0.8 · `gain`, with
+- *Profile.* "Likes misty at 0.8" is an observation: a picture that shows misty has a logit higher by about
+  0.8 · `gain`, with
   noise `doubt`. What a picture gains by showing an attribute is a step in z and in s, which the release knows. On pictures of
   which the encoder is not borne out the step is less sure, and a word is worth `strange_gain` instead.
-- *Verdicts.* Logistic likelihood, each side weighing the same in sum, since which pictures were shown is no taste. A picture of
+- *Verdicts.* Logistic likelihood, each side weighing the same in sum, since which pictures were shown is no
+  taste. A picture of
   which the encoder is unsure what it shows says less.
 
-Each kind is fitted by Newton's method with Laplace's approximation; kinds are weighed by their evidence; probabilities
-take the uncertainty into account after MacKay, "The evidence framework applied to classification networks", Neural Computation 1992.
+Each kind is fitted by Newton's method with Laplace's approximation; kinds are weighed by their evidence;
+probabilities take the uncertainty into account after MacKay, "The evidence framework applied to
+classification networks", Neural Computation 1992.
 """
 
 from __future__ import annotations
@@ -147,7 +152,8 @@ class Evaluator:
         head = self.share @ self.mean
         n = len(ATTRIBUTE_NAMES)
         seen = x[:, :n] - self.encoder.tensors["taste.usual"][:n]
-        # Statistics speak through the attributes that they make up: s is nearly a sum of attributes' typical steps.
+        # Statistics speak through the attributes that they make up: s is nearly a sum of attributes' typical
+        # steps.
         steps = (
             self.encoder.tensors["attribute.statistics"].astype(np.float64) / self.scale
         )  # (55, statistics)
@@ -179,11 +185,13 @@ def fit_evaluator(
 ) -> Evaluator:
     """Fits a person's head to the features of liked (n, features) and disliked (m, features) pictures; either may be empty.
 
-    tastes: attributes and signed strengths in [-1, 1], as `Profile.signed()` gives them; a term of the vocabulary counts as
-    the anchors it shows. directions: for attributes in nobody's vocabulary, their direction in the taste space
-    (`project_sentences` of the phrase). Without pictures and tastes it is the crowd's opinion: the non-personal scorer.
+    tastes: attributes and signed strengths in [-1, 1], as `Profile.signed()` gives them; a term of the
+    vocabulary counts as the anchors it shows. directions: for attributes in nobody's vocabulary, their
+    direction in the taste space (`project_sentences` of the phrase). Without pictures and tastes it is the
+    crowd's opinion: the non-personal scorer.
 
-    Raises OptionError for features of another shape, values that are not finite, or a strength outside [-1, 1].
+    Raises OptionError for features of another shape, values that are not finite, or a strength outside [-1,
+    1].
     """
     both = np.concatenate([_rows(liked), _rows(disliked)])
     n_liked, n_disliked = len(_rows(liked)), len(_rows(disliked))
@@ -289,8 +297,8 @@ def _trust(encoder: EncoderWeights, features: Features) -> float:
 def _agreement(encoder: EncoderWeights, features: Features) -> Doubles:
     """Return how well each picture's statistics bear out what the encoder says that it shows, (n,) in [-1, 1].
 
-    Every attribute has its typical step in the statistics. The steps of all that a picture is said to show, summed, are what its
-    statistics ought to be; the agreement is the cosine between that and what they are.
+    Every attribute has its typical step in the statistics. The steps of all that a picture is said to show,
+    summed, are what its statistics ought to be; the agreement is the cosine between that and what they are.
     """
     n = len(ATTRIBUTE_NAMES)
     said = project_pictures(encoder, features).astype(np.float64)[:, :n]
@@ -328,8 +336,9 @@ def _prior(
 def _clearness(x: Doubles, mean: Doubles, covariance: Doubles) -> Doubles:
     """Return by how much each picture's logit is drawn to zero because the encoder is unsure what it shows, (n,) in (0, 1].
 
-    An anchor of 0.5 is a picture that shows the attribute or does not: the logit's variance from that is about E[w²] z (1 − z),
-    and the expected answer that of a logit divided by √(1 + π/8 · variance) (MacKay, 1992). The weights are the prior's.
+    An anchor of 0.5 is a picture that shows the attribute or does not: the logit's variance from that is
+    about E[w²] z (1 − z), and the expected answer that of a logit divided by √(1 + π/8 · variance) (MacKay,
+    1992). The weights are the prior's.
     """
     n = len(ATTRIBUTE_NAMES)
     squares = (mean**2 + np.diag(covariance))[:n]

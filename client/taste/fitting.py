@@ -1,9 +1,10 @@
 """Fits the private models, evaluator and adapter, to what one vault holds.
 
-Stands between `device` and `evaluator` and `adapter`. The evaluator is fitted afresh from the comments each time it is
-needed (milliseconds). The adapter takes seconds, so it is kept in the vault with a fingerprint of everything that it was
-trained on, and trained anew when that has changed. Both are functions of the kept comments alone, in the order of
-time, so forgetting one comment gives exactly the models that would be there had it never been taught.
+Stands between `device` and `evaluator` and `adapter`. The evaluator is fitted afresh from the comments each
+time it is needed (milliseconds). The adapter takes seconds, so it is kept in the vault with a fingerprint of
+everything that it was trained on, and trained anew when that has changed. Both are functions of the kept
+comments alone, in the order of time, so forgetting one comment gives exactly the models that would be there
+had it never been taught.
 """
 
 import hashlib
@@ -112,8 +113,8 @@ def adapt_encoder(
 ) -> EncoderWeights:
     """Return the encoder with the person's adapter, trained now if what it rests on has changed; else the encoder.
 
-    An adapter is used only if it beat no adapter on held-out verdicts of this person; `notice` gets one line on that
-    whenever one was trained.
+    An adapter is used only if it beat no adapter on held-out verdicts of this person; `notice` gets one line
+    on that whenever one was trained.
     """
     if len(verdicts.liked) + len(verdicts.disliked) < LEAST_VERDICTS or not (
         len(verdicts.liked) and len(verdicts.disliked)

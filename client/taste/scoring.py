@@ -1,9 +1,9 @@
 """Will this person like these pictures? With a vault's comments, or on any liked and disliked pictures without a vault.
 
-Stands between `device` (or the command line) and `evaluator`: reads pictures, lets the picture tower look at them, fits
-the evaluator, scores. A picture is looked at through the same small copy that the vault keeps, so that a picture gets
-the same features whether it was taught or is asked about. Nothing is changed by asking: any number of questions gives
-the same answers.
+Stands between `device` (or the command line) and `evaluator`: reads pictures, lets the picture tower look at
+them, fits the evaluator, scores. A picture is looked at through the same small copy that the vault keeps, so
+that a picture gets the same features whether it was taught or is asked about. Nothing is changed by asking:
+any number of questions gives the same answers.
 """
 
 from collections.abc import Mapping, Sequence
