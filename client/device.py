@@ -92,7 +92,10 @@ class Device:
 
     @staticmethod
     def is_locked_by_passphrase(home: Path | str) -> bool:
-        """Say whether the vault in `home` needs a passphrase; raises `VaultMissingError` or `VaultDamagedError`."""
+        """Say whether the vault in `home` needs a passphrase.
+
+        Raises `VaultMissingError` or `VaultDamagedError`.
+        """
         return vault_folder.read_lock(home).lock == vault_format.LOCKED_BY_PASSPHRASE
 
     def close(self) -> None:
@@ -110,13 +113,19 @@ class Device:
         self.close()
 
     def export(self, path: Path | str, passphrase: str) -> int:
-        """Write everything into one sealed file and return how many records; raises what `export_vault` raises."""
+        """Write everything into one sealed file and return how many records.
+
+        Raises what `export_vault` raises.
+        """
         from palate.client.backup import export_vault
 
         return export_vault(self.vault, path, passphrase)
 
     def import_(self, path: Path | str, passphrase: str, *, spent: float | None = None) -> int:
-        """Take over an exported file into this empty vault, which counts as restored; raises what `import_vault` raises."""
+        """Take over an exported file into this empty vault, which counts as restored.
+
+        Raises what `import_vault` raises.
+        """
         from palate.client.backup import import_vault
 
         return import_vault(self.vault, path, passphrase, spent=spent)
@@ -213,7 +222,9 @@ class Device:
         return [taught[one.comment.picture] for _, (one, _) in found]
 
     def teach_file(self, path: Path | str, progress: Progress = no_progress) -> list[Taught]:
-        """Learn from a file of comments (see `comment.read_lessons`); all of it is checked before any of it is taught.
+        """Learn from a file of comments (see `comment.read_lessons`).
+
+        All of it is checked before any of it is taught.
 
         Each comment is one change of the vault: stopped half-way, what was taught is kept, and teaching the
         file again goes on where it stopped.
@@ -299,7 +310,10 @@ class Device:
         return self._find(name)
 
     def veto(self, attribute: str) -> str:
-        """Keep an attribute out of the profile for good and return its name; raises `OptionError` if it is locked."""
+        """Keep an attribute out of the profile for good and return its name.
+
+        Raises `OptionError` if it is locked.
+        """
         name, category = self._name_attribute(attribute)
         self._edit(lambda edits: profiles.veto_preference(edits, name, category))
         return name

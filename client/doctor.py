@@ -111,7 +111,9 @@ def examine(home: Path, *, measure: bool = True, progress: Progress = no_progres
 
 
 def look_at_releases(home: Path, passphrase: str | None, now: datetime) -> str:
-    """Return what is wrong with the accepted log of releases, in one line, or empty; nobody is asked for a passphrase.
+    """Return what is wrong with the accepted log of releases, in one line, or empty.
+
+    Nobody is asked for a passphrase.
 
     A vault that does not open with what is given (or with the keyring) says nothing.
     """

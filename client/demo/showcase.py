@@ -49,7 +49,10 @@ class DemoJudge(Protocol):
     """One line on how far the judge can be trusted."""
 
     def rate(self, pictures: Sequence[Image.Image], tastes: Mapping[str, float]) -> list[float]:
-        """Return how much each picture has of what is liked (1) and disliked (-1); only comparisons mean something."""
+        """Return how much each picture has of what is liked (1) and disliked (-1).
+
+        Only comparisons mean something.
+        """
 
     def name_subjects(self, pictures: Sequence[Image.Image]) -> list[str]:
         """Return what each picture shows."""

@@ -32,7 +32,10 @@ STATISTICS_VERSION: Final = 1
 
 
 def installed() -> Pinned:
-    """Return the hashes that a release must have in common with what is installed here; raises `ModelError`."""
+    """Return the hashes that a release must have in common with what is installed here.
+
+    Raises `ModelError`.
+    """
     return Pinned.by(shipped(), installed_backbone())
 
 

@@ -93,7 +93,10 @@ def _hue(
 
 
 def _shares(hue: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Return each colour's share of all colour in the picture, weighted by how strong it is; they sum to 1 (or all are 0)."""
+    """Return each colour's share of all colour in the picture, weighted by how strong it is.
+
+    They sum to 1 (or all are 0).
+    """
     shares: dict[str, float] = {}
     total = max(float(weight.sum()), 1e-9)
     start = 0.0

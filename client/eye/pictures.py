@@ -38,7 +38,9 @@ FORMATS = (
 MAX_FILE_BYTES = 200 * 1024 * 1024
 MAX_PIXELS = 120_000_000
 MAX_DRAFT_PIXELS = 2 * MAX_PIXELS
-"""Of a JPEG, which is decoded at half its size then. That needs memory for the smaller picture only, unless it is
+"""Of a JPEG, which is decoded at half its size then.
+
+That needs memory for the smaller picture only, unless it is.
 progressive; one that hides its many scans needs no more than the largest picture of another format."""
 KEPT_SIDE_PIXELS = 256
 
@@ -135,7 +137,10 @@ def _open_heic(data: bytes) -> Image.Image:
 
 
 def hash_picture(source: PictureSource) -> str:
-    """Return a picture's id, the SHA-256 of its bytes in hexadecimal, unread; raises `PictureError` for no file."""
+    """Return a picture's id, the SHA-256 of its bytes in hexadecimal, unread.
+
+    Raises `PictureError` for no file.
+    """
     return hashlib.sha256(_read_bytes(source)[0]).hexdigest()
 
 

@@ -113,7 +113,10 @@ def measure_all(pictures: Sequence[Image.Image]) -> Features:
 
 @lru_cache(maxsize=2)
 def load_tower(path: Path = SHIPPED) -> PictureTower:
-    """Return the tower of a weights file, loaded once; raises ModelError when it is missing, damaged, exchanged or not a tower."""
+    """Return the tower of a weights file, loaded once.
+
+    Raises ModelError when it is missing, damaged, exchanged or not a tower.
+    """
     from palate.client.eye.tower_network import from_tensors
 
     check_shipped(path)
@@ -174,7 +177,10 @@ def subject_of_prompt(prompt: str) -> str | None:
 
 
 def subject_probability(pictures: Sequence[Image.Image], subject: str) -> Features:
-    """Return the probability that each picture shows a subject, (n,); raises OptionError for one the tower cannot know."""
+    """Return the probability that each picture shows a subject, (n,).
+
+    Raises OptionError for one the tower cannot know.
+    """
     if subject not in SUBJECTS:
         raise OptionError(f"subject={subject!r}: the tower knows {', '.join(SUBJECTS)}")
     return load_tower().look(pictures).subjects[:, SUBJECTS.index(subject)]

@@ -74,7 +74,10 @@ class TextStates:
         return self._encode(text, padded=True)[0]
 
     def words(self, text: str) -> Tensor:
-        """States of the words alone, without beginning, end and padding: (words, width); a long text is cut."""
+        """States of the words alone, without beginning, end and padding: (words, width).
+
+        A long text is cut.
+        """
         # With an attention mask the words do not see the padding, which then is not worth computing.
         states, at = self._encode(text, padded=not self._masked)
         return states[0, at]
@@ -141,7 +144,10 @@ def condition(
 
 
 def _strongest_first(attributes: Sequence[Weighted]) -> list[Weighted]:
-    """Sort by weight, scaled so that the strongest counts 1; equal weights keep the order in which they came."""
+    """Sort by weight, scaled so that the strongest counts 1.
+
+    Equal weights keep the order in which they came.
+    """
     largest = max((weight for _, weight in attributes), default=1.0)
     scaled = sorted(((words, weight / largest) for words, weight in attributes), key=lambda a: -a[1])
     return scaled[:MAX_ATTRIBUTES]

@@ -106,7 +106,10 @@ def worth(evaluator: "Evaluator", look: "Look", subject: str | None) -> NDArray[
 
 
 class _Eye:
-    """Looks at each picture once and remembers it, however often it is asked about; a look takes some 30 ms."""
+    """Looks at each picture once and remembers it, however often it is asked about.
+
+    A look takes some 30 ms.
+    """
 
     def __init__(self, evaluator: "Evaluator") -> None:
         self._evaluator = evaluator

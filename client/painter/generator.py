@@ -162,7 +162,10 @@ class Generator:
         return DEFAULT_GUIDANCE if self.text.slots is not None else FOREIGN_GUIDANCE
 
     def reads_whole(self, text: str) -> bool:
-        """Whether the model reads a prompt to its end; what is beyond its length has no effect on the picture."""
+        """Whether the model reads a prompt to its end.
+
+        What is beyond its length has no effect on the picture.
+        """
         return self.text.fits(text)
 
     def generate(
@@ -276,7 +279,9 @@ def load_generator(
     device: str | None = None,
     progress: Progress = no_progress,
 ) -> Generator:
-    """Load the shipped generator (None), a folder in the format of diffusers, or a hub id with its commit; `ModelError`.
+    """Load the shipped generator (None), a folder in the format of diffusers, or a hub id with its commit.
+
+    `ModelError`.
 
     `progress` hears of the beginning and of the end: the libraries alone take seconds.
     """

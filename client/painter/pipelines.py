@@ -97,7 +97,10 @@ def _hash_of_unet(folder: Path) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the progress bars and remarks of diffusers and transformers off the terminal; errors still raise."""
+    """Keep the progress bars and remarks of diffusers and transformers off the terminal.
+
+    Errors still raise.
+    """
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 

@@ -37,7 +37,10 @@ _HEX = re.compile(r"[0-9a-f]{0,64}")
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a picture was made; validated when built (`FileFormatError`). `weights` and `profile` are hexadecimal."""
+    """How a picture was made; validated when built (`FileFormatError`).
+
+    `weights` and `profile` are hexadecimal.
+    """
 
     model: str
     weights: str
@@ -79,7 +82,10 @@ def provenance_of(
     *,
     impersonal: bool = False,
 ) -> Provenance:
-    """Say how a picture, or (`impersonal`) its sibling without a taste, was made. `profile` is the profile's version."""
+    """Say how a picture, or (`impersonal`) its sibling without a taste, was made.
+
+    `profile` is the profile's version.
+    """
     impersonal = impersonal or not request.personal
     return Provenance(
         model=re.sub(r"[^\w./+-]", "-", generator.name)[:200] or "model",

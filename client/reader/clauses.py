@@ -34,7 +34,10 @@ class Clause:
 _SUBJECTS = frozenset({"i", "it", "there", "this", "everything", "nothing", "we"})
 """With these the main clause begins, comma or not: "apart from the texture there is nothing I like"."""
 _SIGHS = frozenset({"shame", "pity", "too bad", "alas", "unfortunately", "sadly"})
-"""At the end they sigh over what was said before ("no depth, pity"); else they set what follows against it."""
+"""At the end they sigh over what was said before ("no depth, pity").
+
+Else they set what follows against it.
+"""
 _EITHER = frozenset({"or", "nor"})
 _LIST = frozenset(
     {

@@ -71,7 +71,10 @@ def new_comment(text: str, liked: bool | None, picture: str | None, now: datetim
 
 
 def check_words(text: str, liked: bool | None) -> str:
-    """Return what `check_comment` returns, or the empty text where a verdict says enough; raises `CommentError`."""
+    """Return what `check_comment` returns, or the empty text where a verdict says enough.
+
+    Raises `CommentError`.
+    """
     return "" if liked is not None and not text.strip() else check_comment(text)
 
 

@@ -48,7 +48,10 @@ class Extractor(Protocol):
     """A back end: reads a comment about a picture (None when there is none) with the person's verdict (None when not given)."""
 
     def extract(self, comment: str, picture: Image.Image | None, liked: bool | None) -> list[Mention]:
-        """Return the comment's mentions. Raises CommentError for an unreadable comment, ExtractionError for an unusable answer."""
+        """Return the comment's mentions.
+
+        Raises CommentError for an unreadable comment, ExtractionError for an unusable answer.
+        """
 
 
 def extract_attributes(

@@ -57,7 +57,10 @@ class Judged:
 
 @dataclass
 class _Course:
-    """What the clauses of a sentence so far leave to the next one; feeling is the last that any of them showed."""
+    """What the clauses of a sentence so far leave to the next one.
+
+    Feeling is the last that any of them showed.
+    """
 
     feeling: float = 0.0
     missing: bool = False
@@ -81,7 +84,10 @@ class _Mood:
 def judge_comment(
     parsed: Sequence[tuple[Sequence[Word], Sequence[Clause]]], liked: bool | None
 ) -> list[list[Judged]]:
-    """Return, sentence by sentence, every term or noun of a comment with its polarity; liked is the verdict when given."""
+    """Return, sentence by sentence, every term or noun of a comment with its polarity.
+
+    Liked is the verdict when given.
+    """
     sentences = [[view_clause(sentence, clause) for clause in clauses] for sentence, clauses in parsed]
     views = [view for sentence in sentences for view in sentence]
     settle_denials(views)

@@ -111,7 +111,10 @@ def read_clause(sentence: Sequence[Word], clause: Clause) -> Reading:
 
 @dataclass
 class _Reader:
-    """Takes the spans of one clause in order, with a method for each kind of cue; negated_at is a negation not yet used up."""
+    """Takes the spans of one clause in order, with a method for each kind of cue.
+
+    Negated_at is a negation not yet used up.
+    """
 
     sentence: Sequence[Word]
     clause: Clause
@@ -222,7 +225,10 @@ class _Reader:
             self.reading.redeems = True
 
     def _excess(self, place: int) -> None:
-        """Complains of what follows as too much; "not too dark" says that it is absent, and that this is well."""
+        """Complains of what follows as too much.
+
+        "not too dark" says that it is absent, and that this is well.
+        """
         span, spans = self.clause.spans[place], self.clause.spans
         if self.sentence[span.start].text == "over" and not is_too_much(
             self.sentence, self.clause, spans, place

@@ -49,7 +49,10 @@ class SentenceNetwork(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, ids: Tensor, mask: Tensor, types: Tensor | None = None) -> Tensor:
-        """Return the last hidden states (batch, tokens, width) of ids (batch, tokens); mask is 0 at padding, types 0 where not given."""
+        """Return the last hidden states (batch, tokens, width) of ids (batch, tokens).
+
+        Mask is 0 at padding, types 0 where not given.
+        """
         places = torch.arange(ids.shape[1], device=ids.device)
         kinds = torch.zeros_like(ids) if types is None else types
         found = self.words(ids) + self.positions(places) + self.types(kinds)
@@ -57,7 +60,10 @@ class SentenceNetwork(nn.Module):
         return states
 
     def linear(self, layer: int, name: str) -> Tensor:
-        """Return the weight (out, in) of the linear map that BERT calls so; what is written into it counts."""
+        """Return the weight (out, in) of the linear map that BERT calls so.
+
+        What is written into it counts.
+        """
         return _part(self.encoder.layers[layer], name, "weight")
 
 
@@ -89,7 +95,10 @@ def load_network(folder: Path) -> SentenceNetwork:
 
 @torch.no_grad()
 def _fill(network: SentenceNetwork, tensors: dict[str, Tensor]) -> None:
-    """Put a BertModel's tensors into the network; raises KeyError or RuntimeError where one is missing or of another shape."""
+    """Put a BertModel's tensors into the network.
+
+    Raises KeyError or RuntimeError where one is missing or of another shape.
+    """
     for name, module in (
         ("word", network.words),
         ("position", network.positions),

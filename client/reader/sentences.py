@@ -37,7 +37,10 @@ _BATCH = 64
 
 @lru_cache(maxsize=2)
 def known_words(folder: Path = SHIPPED) -> frozenset[str]:
-    """Return the English words that the tower knows whole. Empty when the tower is not there; reads one text file, no torch."""
+    """Return the English words that the tower knows whole.
+
+    Empty when the tower is not there; reads one text file, no torch.
+    """
     file = folder / "tokenizer" / "vocab.txt"
     if not file.is_file():
         return frozenset()

@@ -165,7 +165,9 @@ class Sentiment:
         return members
 
     def read(self, comment: str, liked: bool | None, places: Sequence[Place]) -> list[Odds | None]:
-        """Return for each place what the networks say of the look that it names; None where the tower reads nothing.
+        """Return for each place what the networks say of the look that it names.
+
+        None where the tower reads nothing.
 
         liked is the verdict on the picture, None when not given. Raises ModelError when there are no weights.
         """

@@ -107,7 +107,10 @@ class VisionLanguageExtractor:
 
 
 def _find_adapter(adapter: str) -> Path:
-    """Return an adapter's folder; raises ModelError for one without safetensors, for which peft would read pickle."""
+    """Return an adapter's folder.
+
+    Raises ModelError for one without safetensors, for which peft would read pickle.
+    """
     folder, _ = find_model(adapter, "adapter")
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(

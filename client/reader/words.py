@@ -14,7 +14,10 @@ from palate.shared.attributes import spelling_key
 from palate.shared.errors import CommentError
 
 MAX_COMMENT = 10_000
-"""Characters in the longest comment that is read; longer ones are refused, since reading takes time in proportion."""
+"""Characters in the longest comment that is read.
+
+Longer ones are refused, since reading takes time in proportion.
+"""
 
 _PIECE = re.compile(r"[^\W_]+(?:'[^\W_]+)?|&|[.!?;:\n,()\[\]…/]|(?<=\s)-+(?=\s)|[—–]|--+")
 _ENDS = frozenset(".!?;\n…")

@@ -31,7 +31,9 @@ def one_thread() -> Iterator[None]:
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
-    """Do the work for each item, up to `workers` at a time and each on one thread of torch; returns the results in order.
+    """Do the work for each item, up to `workers` at a time and each on one thread of torch.
+
+    Returns the results in order.
 
     Raises what the work raises for the first item for which it does, and begins no further one then.
     """

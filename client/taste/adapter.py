@@ -93,7 +93,10 @@ def train_adapter(
 
 
 def apply_adapter(encoder: EncoderWeights, weights: bytes) -> EncoderWeights:
-    """Return the encoder with the adapter merged in; raises ModelError when the bytes are no adapter for it."""
+    """Return the encoder with the adapter merged in.
+
+    Raises ModelError when the bytes are no adapter for it.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -139,7 +142,10 @@ def _projector(encoder: EncoderWeights) -> torch.nn.Module:
 
 
 def _train(encoder: EncoderWeights, head: Evaluator, liked: Features, disliked: Features, seed: int) -> bytes:
-    """Return a trained adapter. The head stays as it was fitted; only where pictures lie in the taste space moves."""
+    """Return a trained adapter. The head stays as it was fitted.
+
+    Only where pictures lie in the taste space moves.
+    """
     import torch
     from peft import LoraConfig, inject_adapter_in_model
     from safetensors.numpy import save

@@ -183,7 +183,9 @@ def fit_evaluator(
     directions: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
     settings: Settings = DEFAULT,
 ) -> Evaluator:
-    """Fits a person's head to the features of liked (n, features) and disliked (m, features) pictures; either may be empty.
+    """Fits a person's head to the features of liked (n, features) and disliked (m, features) pictures.
+
+    Either may be empty.
 
     tastes: attributes and signed strengths in [-1, 1], as `Profile.signed()` gives them; a term of the
     vocabulary counts as the anchors it shows. directions: for attributes in nobody's vocabulary, their
@@ -287,7 +289,10 @@ def _observations(
 
 
 def _trust(encoder: EncoderWeights, features: Features) -> float:
-    """Return how far a person's pictures are such as the crowd was learned on, from 0 to 1; 1 without pictures."""
+    """Return how far a person's pictures are such as the crowd was learned on, from 0 to 1.
+
+    1 without pictures.
+    """
     agreement = _agreement(encoder, features)
     usual = 2.0  # pictures that speak for the drawn world before any is seen
     mean = (agreement.sum() + usual * BORNE_OUT) / (len(agreement) + usual)

@@ -73,7 +73,10 @@ def fit_evaluator_to_vault(
 
 
 def read_verdicts(vault: Vault, taught: Sequence[Taught], progress: Progress) -> Verdicts:
-    """Return the features of all pictures with a verdict; those not looked at before are, and the vault keeps them."""
+    """Return the features of all pictures with a verdict.
+
+    Those not looked at before are, and the vault keeps them.
+    """
     judged = [
         one.comment for one in taught if one.comment.liked is not None and one.comment.picture is not None
     ]
@@ -111,7 +114,9 @@ def adapt_encoder(
     progress: Progress,
     notice: Notice,
 ) -> EncoderWeights:
-    """Return the encoder with the person's adapter, trained now if what it rests on has changed; else the encoder.
+    """Return the encoder with the person's adapter, trained now if what it rests on has changed.
+
+    Else the encoder.
 
     An adapter is used only if it beat no adapter on held-out verdicts of this person; `notice` gets one line
     on that whenever one was trained.

@@ -132,7 +132,10 @@ class Profile:
 
 
 def build_profile(evidence: Sequence[Evidence], edits: Edits | Iterable[Edit] = ()) -> Profile:
-    """Merge the mentions of all comments, then let the person's edits have the last word; see the module's text."""
+    """Merge the mentions of all comments, then let the person's edits have the last word.
+
+    See the module's text.
+    """
     by_attribute = edits if isinstance(edits, Mapping) else {edit.attribute: edit for edit in edits}
     sides: dict[str, _Sides] = {}
     for one in sorted(evidence, key=lambda item: (item.created, item.comment)):
@@ -160,13 +163,19 @@ def build_profile(evidence: Sequence[Evidence], edits: Edits | Iterable[Edit] = 
 
 
 def set_preference(edits: Edits, attribute: str, category: str, strength: float) -> dict[str, Edit]:
-    """Give an attribute a strength from -1 to 1 by hand (0: neither); raises `OptionError` if it is locked."""
+    """Give an attribute a strength from -1 to 1 by hand (0: neither).
+
+    Raises `OptionError` if it is locked.
+    """
     _refuse_locked(edits, attribute)
     return {**edits, attribute: Edit(attribute, category, float(strength))}
 
 
 def lock_preference(edits: Edits, profile: Profile, attribute: str) -> dict[str, Edit]:
-    """Keep an attribute at the strength it has in `profile`; raises `OptionError` if it is in neither list."""
+    """Keep an attribute at the strength it has in `profile`.
+
+    Raises `OptionError` if it is in neither list.
+    """
     for sign, preferences in ((1, profile.likes), (-1, profile.dislikes)):
         for one in preferences:
             if one.attribute == attribute:
@@ -181,7 +190,10 @@ def veto_preference(edits: Edits, attribute: str, category: str) -> dict[str, Ed
 
 
 def unlock_preference(edits: Edits, attribute: str) -> dict[str, Edit]:
-    """Open a locked attribute to edits again, at the same strength; raises `OptionError` if it is not locked."""
+    """Open a locked attribute to edits again, at the same strength.
+
+    Raises `OptionError` if it is not locked.
+    """
     edit = edits.get(attribute)
     if edit is None or not edit.locked:
         raise OptionError(f"{attribute!r} is not locked")
