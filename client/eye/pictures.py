@@ -38,7 +38,7 @@ FORMATS = (
 MAX_FILE_BYTES = 200 * 1024 * 1024
 MAX_PIXELS = 120_000_000
 MAX_DRAFT_PIXELS = 2 * MAX_PIXELS
-"""Of a JPEG, which is decoded at half its size then.
+"""For a JPEG, which is then decoded at half its size or less.
 
 That needs memory for the smaller picture only, unless it is.
 progressive; one that hides its many scans needs no more than the largest picture of another format."""
@@ -55,11 +55,11 @@ def read_picture(source: PictureSource, *, least_side: int | None = None) -> Ima
 
     Args:
         source: a file, or its bytes.
-        least_side: where only a small copy is needed, the least number of pixels on the shorter side. A JPEG may then
-            be decoded at a half, a quarter or an eighth of its size, which is several times faster.
+        least_side: where a small copy is enough, its least number of pixels on the shorter side. A JPEG may
+            then be decoded at a half, a quarter or an eighth of its size, which is several times faster.
 
     Raises:
-        PictureError: no picture, a damaged one, one of too many pixels, or a format that needs another library.
+        PictureError: no picture, a damaged or too large one, or a format that needs another library.
     """
     data, name = _read_bytes(source)
     try:
@@ -113,7 +113,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _is_heic(data: bytes) -> bool:
-    """Return whether the bytes begin as those of a HEIC, by the brands that its first box names (ISO 14496-12)."""
+    """Return whether the bytes begin as those of a HEIC: its first box names brands (ISO 14496-12)."""
     if data[4:8] != b"ftyp":
         return False
     box = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
@@ -137,18 +137,16 @@ def _open_heic(data: bytes) -> Image.Image:
 
 
 def hash_picture(source: PictureSource) -> str:
-    """Return a picture's id, the SHA-256 of its bytes in hexadecimal, unread.
-
-    Raises `PictureError` for no file.
-    """
+    """Return a picture's id: the SHA-256 of its bytes in hexadecimal. Raises `PictureError` for no file."""
     return hashlib.sha256(_read_bytes(source)[0]).hexdigest()
 
 
 def shrink_picture(image: Image.Image, longest_side: int = KEPT_SIDE_PIXELS) -> bytes:
     """Return a copy of at most `longest_side` pixels a side as JPEG bytes without any metadata (10 to 60 kB).
 
-    This is what the vault keeps: enough for every feature, and nothing of place, time or camera. JPEG without
-    chroma subsampling rather than WebP, which halves the resolution of colour, and colour is much of taste.
+    This is what the vault keeps: enough for every feature, and nothing of place, time or camera. It is a JPEG
+    without chroma subsampling rather than a WebP, which halves the resolution of colour, and colour is much
+    of taste.
     """
     small = image.convert("RGB")
     if max(small.size) > longest_side:
