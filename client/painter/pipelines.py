@@ -1,7 +1,7 @@
-"""Loads text-to-image pipelines: the shipped one, a folder, or a commit of the Hugging Face hub that lies on this machine.
+"""Loads text-to-image pipelines: the shipped one, a folder's, or a commit's of the hub's local cache.
 
-Where it stands: hub_cache ──▶ **pipelines** ──▶ generator. Weights are read from safetensors files only, those that ship are checked
-against their hashes, no code that comes with a model is run, and nothing is fetched.
+Where it stands: hub_cache, **pipelines**, generator. Weights are read from safetensors files only, those that
+ship are checked against their hashes, no code that comes with a model is run, and nothing is fetched.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CLASS = "StableDiffusionPipeline"
 
 @dataclass(frozen=True)
 class LoadedPipeline:
-    """A stock pipeline, and what its pictures say about it: a name without a path, and the hash of its U-Net's files."""
+    """A stock pipeline, a name for it without a path, and the hash of its U-Net's files."""
 
     pipeline: Any
     name: str
@@ -34,7 +34,7 @@ class LoadedPipeline:
 
 
 def load_pipeline(model: str | Path | None = None, *, device: str | None = None) -> LoadedPipeline:
-    """Load a `StableDiffusionPipeline`: the shipped one (None), a folder's, or that of a hub id with its commit (`hub_cache`).
+    """Load a `StableDiffusionPipeline`: the shipped one (None), a folder's, or a hub id's with its commit.
 
     `device` is torch's name for it; None takes a GPU where there is one. Raises `ModelError`.
     """
@@ -86,7 +86,7 @@ def _explain(name: str, model: str | Path | None, error: Exception) -> str:
 
 
 def _hash_of_unet(folder: Path) -> str:
-    """SHA-256 of the U-Net's files."""
+    """Return the SHA-256 of the U-Net's files."""
     digest = hashlib.sha256()
     for file in sorted((folder / "unet").glob("*.safetensors")):
         with file.open("rb") as stream:
@@ -97,10 +97,7 @@ def _hash_of_unet(folder: Path) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the progress bars and remarks of diffusers and transformers off the terminal.
-
-    Errors still raise.
-    """
+    """Keep the progress bars and remarks of diffusers and transformers off the terminal; errors raise."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 

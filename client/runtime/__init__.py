@@ -1,4 +1,4 @@
-"""What reader, eye and painter compute with: threads, models on this machine, and how a longer job reports its progress.
+"""What reader, eye and painter compute with: threads, models on this machine, and progress reports.
 
 Work, the name of a model, or a function that shows progress comes in; results and folders go out. Every room
 of the device may call it; it knows none of them.

@@ -1,4 +1,4 @@
-"""How a longer job says how far it is, and what else the person should hear, to whoever called it.
+"""How a longer job reports its progress, and what else the person should see.
 
 Where it stands: `Device` and the work behind it take a `Progress` and a `Notice`; the command line makes bars
 and lines of them.
