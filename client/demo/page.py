@@ -1,7 +1,6 @@
 """Writes what the demo showed: a contact sheet (PNG) and a page (HTML) that needs nothing but itself.
 
-The page holds its pictures inside, runs no script and asks no network. Everything said by a person is
-escaped.
+The page holds its pictures inside, runs no script and loads nothing. Everything said by a person is escaped.
 """
 
 import base64
@@ -55,7 +54,7 @@ def write_showcase(show: Showcase, folder: Path) -> DemoFiles:
     return files
 
 
-# --- the sheet --------------------------------------------------------------------------------------------------
+# --- the sheet ----------------------------------------------------------------------------------------------
 
 
 def draw_showcase(show: Showcase) -> Image.Image:
@@ -132,9 +131,10 @@ def judged_lines(show: Showcase) -> list[str]:
     for person, other in zip(show.people, reversed(show.people), strict=True):
         if person.judgement is not None:
             lines.append(
-                f"{person.name}: the independent judge finds the picture made for {person.name} closer to {person.name}'s "
-                f"taste than the impersonal one in {person.judgement.own_better} of {person.judgement.pairs} pairs "
-                f"(the one made for {other.name}: {person.judgement.other_better} of {person.judgement.pairs}); "
+                f"{person.name}: the independent judge finds the picture made for {person.name} closer to "
+                f"{person.name}'s taste than the impersonal one in {person.judgement.own_better} of "
+                f"{person.judgement.pairs} pairs (the one made for {other.name}: "
+                f"{person.judgement.other_better} of {person.judgement.pairs}); "
                 f"the subject is as asked in {person.judgement.shows_subject} of {pictures}."
             )
     lines.append(
@@ -144,7 +144,7 @@ def judged_lines(show: Showcase) -> list[str]:
     return lines
 
 
-# --- the page ---------------------------------------------------------------------------------------------------
+# --- the page -----------------------------------------------------------------------------------------------
 
 
 def page_of(show: Showcase) -> str:
@@ -175,7 +175,8 @@ def _preferences(profile: Profile) -> str:
         width = round(100 * one.strength)
         return (
             f"<li class={kind}><span class=name>{name}</span>"
-            f"<span class=bar><i style='width:{width}%'></i></span><span class=value>{one.strength:.2f}</span></li>"
+            f"<span class=bar><i style='width:{width}%'></i></span>"
+            f"<span class=value>{one.strength:.2f}</span></li>"
         )
 
     likes = "".join(bar(one, "like") for one in profile.likes[: CHIPS + 2])
@@ -190,7 +191,8 @@ def _prompt(show: Showcase, number: int) -> str:
         pictures = [
             (
                 one.picture.image,
-                f"{person.name}'s own evaluator: {one.probability:.0%} likely liked (the impersonal one {chance:.0%})",
+                f"{person.name}'s own evaluator: {one.probability:.0%} likely liked "
+                f"(the impersonal one {chance:.0%})",
             )
             for one, chance in zip(person.made[number], chances, strict=True)
         ]
@@ -266,4 +268,5 @@ def _picture(image: Image.Image, note: str = "") -> str:
 
 def _image(kind: str, data: bytes, note: str) -> str:
     title = f' title="{html.escape(note)}"' if note else ""
-    return f'<img alt="{html.escape(note)}"{title} src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<img alt="{html.escape(note)}"{title} src="{source}">'

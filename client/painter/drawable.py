@@ -27,7 +27,8 @@ VEILS: Mapping[str, float] = {
     **dict.fromkeys(
         (
             "misty", "rainy", "snowy", "dark", "moonlit", "spotlit", "smooth", "calm", "melancholic",
-            "dramatic", "dreamy", "joyful", "muted", "pastel", "pointillism", "mosaic", "stained glass", "crosshatching",
+            "dramatic", "dreamy", "joyful", "muted", "pastel", "pointillism", "mosaic", "stained glass",
+            "crosshatching",
             "watercolour", "grainy", "canvas", "tilted", "busy", "flowing lines", "angular lines", "impasto",
             "swirling brushstrokes", "minimalist",
         ),

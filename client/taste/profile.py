@@ -1,8 +1,8 @@
 """What a person likes and dislikes, merged over all comments and edited by hand.
 
-The third step of the flow: `extractor` finds mentions in each comment, `build_profile` merges them, and
-conditioning, evaluator and adapter start from the result. The profile is a pure function of the comments that
-are kept and of the person's edits, computed afresh each time, and does not depend on their order. So
+The third step of the flow: the reader finds mentions in each comment, `build_profile` merges them, and
+painter, evaluator and adapter start from the result. The profile is a pure function of the comments that are
+kept and of the person's edits. It is computed anew each time, and does not depend on their order. So
 forgetting a comment is exact: without it, the profile is what it would be had the comment never been given.
 
 **How mentions become a strength.** Per attribute, each comment counts once per side, with its strongest
@@ -10,14 +10,14 @@ mention s in (0, 1]. With L and D the sums over comments that like and dislike i
 
     strength = (1 − 0.4^(L + D)) · |L − D| / (L + D)        liked if L > D, disliked if L < D
 
-The first factor says how much has been said (one full mention gives 0.6, two 0.84, three 0.94: each closes 60
-% of what is missing to 1), the second how much of it agrees. If both sides are equally strong, the newer
+The first factor says how much has been said: one full mention gives 0.6, two 0.84, three 0.94, as each closes
+60 % of the gap to 1. The second says how much of it agrees. If both sides are equally strong, the newer
 comment's side wins at a tenth of the strength. An attribute with mentions on both sides is listed as a
 conflict, with both sides' comments.
 
-**The person has the last word.** `set` gives an attribute a strength whatever the comments say; `lock` keeps
-the value it has now, and refuses further edits until it is unlocked; `veto` keeps it out of the profile
-altogether. An edit is the person's own act and stays when comments are forgotten.
+**The person has the last word.** `set` gives an attribute a strength whatever the comments say. `lock` keeps
+the value it has now, and refuses further edits until it is unlocked. `veto` keeps it out of the profile. An
+edit is the person's own act and stays when comments are forgotten.
 """
 
 import hashlib
@@ -134,7 +134,11 @@ class Profile:
 def build_profile(evidence: Sequence[Evidence], edits: Edits | Iterable[Edit] = ()) -> Profile:
     """Merge the mentions of all comments, then let the person's edits have the last word.
 
-    See the module's text.
+    The module's docstring has the formula.
+
+    Args:
+        evidence: in any order.
+        edits: by attribute, or one for each attribute.
     """
     by_attribute = edits if isinstance(edits, Mapping) else {edit.attribute: edit for edit in edits}
     sides: dict[str, _Sides] = {}
@@ -216,10 +220,10 @@ def evidence_of(taught: Taught) -> Evidence:
 
 
 def newest_verdicts(taught: Sequence[Taught]) -> list[Taught]:
-    """Return, for each picture that the person gave a verdict on, what was taught with the newest verdict.
+    """Return, for each picture with a verdict, what was taught with the newest one.
 
-    A picture counts once, however often it was taught; it keeps the place of its first verdict, so that a
-    verdict that is repeated changes nothing at all.
+    A picture counts once, however often it was taught. It keeps the place of its first verdict, so that a
+    repeated verdict changes nothing at all.
 
     Args:
         taught: the oldest first, as `Device.comments` returns them.
@@ -257,8 +261,8 @@ def name_version(profile: Profile, key: bytes) -> str:
     """Return 12 hexadecimal digits that name this state of the profile, for the pictures made with it.
 
     The same profile has the same name, a changed one another. The name is a keyed hash (HMAC-SHA256) under a
-    random key of 32 bytes that stays in the vault: a plain hash could be guessed, for there are few
-    attributes, and pictures with their metadata travel. Without the key it says nothing but that two pictures
+    random key of 32 bytes that stays in the vault. A plain hash could be guessed, since there are few
+    attributes, and pictures travel with their metadata. Without the key the name says only that two pictures
     were made with the same profile.
     """
     if len(key) < 16:
@@ -273,7 +277,7 @@ def name_version(profile: Profile, key: bytes) -> str:
 
 
 class _Sides:
-    """What comments said about one attribute so far: comment -> strongest mention, for and against, oldest first."""
+    """What comments said about one attribute so far: comment to strongest mention, for and against."""
 
     def __init__(self) -> None:
         self.liked: dict[str, float] = {}
