@@ -1,4 +1,4 @@
-"""What is installed of the shared weights: the frozen backbone by its hash, and release 0, which nobody has exchanged."""
+"""The installed shared weights: the frozen backbone by its hash, and release 0, which was not exchanged."""
 
 import ast
 import json

@@ -9,7 +9,11 @@ from palate.client.eye.statistics import STATISTIC_NAMES, measure_statistics, sh
 
 def measured(pixels: np.ndarray) -> dict[str, float]:
     return dict(
-        zip(STATISTIC_NAMES, measure_statistics(Image.fromarray(pixels.astype(np.uint8))).tolist(), strict=True)
+        zip(
+            STATISTIC_NAMES,
+            measure_statistics(Image.fromarray(pixels.astype(np.uint8))).tolist(),
+            strict=True,
+        )
     )
 
 

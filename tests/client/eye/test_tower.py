@@ -1,4 +1,4 @@
-"""The eye: the shipped weights, pictures of any kind, and what it says of drawn pictures that it never met."""
+"""The tower: the shipped weights, pictures of any kind, and drawn pictures that it never met."""
 
 import random
 from pathlib import Path
