@@ -15,7 +15,7 @@ yet, and `picture` is a file.
     b'PNG'
 
 The device ties the flow together and keeps nothing to itself. What is personal goes through one transaction
-of the vault for each act. Profile and evaluator are computed afresh from the comments that are kept, so
+of the vault for each act. Profile and evaluator are computed each time from the comments that are kept, so
 forgetting a comment leaves everything as if it had never been given. (The vault's docstring says what
 "forgotten" means on a disk.)
 """
