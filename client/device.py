@@ -292,6 +292,7 @@ class Device:
         pick: int = 1,
         beside: bool = False,
         model: "str | Path | Generator | None" = None,
+        size: tuple[int, int] | None = None,
         progress: Progress = no_progress,
         notice: Notice = no_notice,
     ) -> "list[Made]":
@@ -299,7 +300,7 @@ class Device:
 
         None stands for the measured default. `pick` candidates are drawn for each picture and the evaluator keeps the
         best; `beside` makes the same seeds without the profile too; `model` is another generator, by folder, hub id with commit, or
-        loaded. Raises `OptionError` for an option out of range, `ModelError` for a model that cannot be loaded.
+        loaded; `size` is width and height in pixels. Raises `OptionError` for an option out of range, `ModelError` for a model that cannot be loaded.
         """
         from palate.client.painter import create as creating
         from palate.client.painter.drawable import likes_and_dislikes
@@ -328,6 +329,8 @@ class Device:
             mode=DEFAULT_MODE if mode is None else mode,
             likes=likes,
             dislikes=dislikes,
+            width=size and size[0],
+            height=size and size[1],
         )
         if not (profile.likes or profile.dislikes):
             notice("your profile is empty, so these pictures are not personal yet; teach some comments first")

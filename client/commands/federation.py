@@ -210,9 +210,9 @@ def leave(home: Home = None, json: Json = False) -> None:
     if json:
         shell.print_json({"left": process is not None})
     elif process is None:
-        shell.out().print(shell.plain(f"the device in {place} has joined no federation"), soft_wrap=True)
+        shell.tell(f"the device in {place} has joined no federation")
     else:
-        shell.out().print(shell.plain(f"the device in {place} has left the federation"), soft_wrap=True)
+        shell.tell(f"the device in {place} has left the federation")
 
 
 def outbox(
@@ -262,7 +262,7 @@ def _show_notes(device: "Device", json: bool) -> None:
         shell.say("nothing was sent so far")
     else:
         shell.out().print(view_outbox(notes, earlier))
-        shell.out().print(shell.plain(spent_line(read_spent(device.vault))), soft_wrap=True)
+        shell.tell(spent_line(read_spent(device.vault)))
 
 
 def _show_preview(device: "Device", json: bool) -> None:
@@ -274,7 +274,7 @@ def _show_preview(device: "Device", json: bool) -> None:
     if json:
         shell.print_json(seen.to_json())
     else:
-        shell.out().print(view_preview(seen), soft_wrap=True)
+        shell.show(view_preview(seen))
 
 
 def _show_terms(device: "Device", json: bool) -> None:
@@ -309,7 +309,7 @@ def _show_terms(device: "Device", json: bool) -> None:
             }
         )
     else:
-        shell.out().print(view_terms(held, events, dropped, spent, identities, left), soft_wrap=True)
+        shell.show(view_terms(held, events, dropped, spent, identities, left))
 
 
 def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, ask: bool, yes: bool) -> None:

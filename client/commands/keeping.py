@@ -35,8 +35,8 @@ def init(home: Home = None, keyring: Keyring = False, json: Json = False) -> Non
     if json:
         shell.print_json({"home": str(place)})
     else:
-        shell.out().print(shell.plain(f"the vault is in {place}"), soft_wrap=True)
-        shell.out().print("now say something about a picture: palate teach PICTURE --comment TEXT")
+        shell.tell(f"the vault is in {place}")
+        shell.tell("now say something about a picture: palate teach PICTURE --comment TEXT")
 
 
 def export(
@@ -75,7 +75,7 @@ def export(
     if json:
         shell.print_json({"file": str(file), "records": count})
     else:
-        shell.out().print(shell.plain(f"{count} records are in {file}"), soft_wrap=True)
+        shell.tell(f"{count} records are in {file}")
 
 
 def import_(
@@ -141,7 +141,7 @@ def import_(
         counted = None if restored is None else restored.epsilon
         shell.print_json({"home": str(place), "records": count, "epsilon_counted": counted})
     else:
-        shell.out().print(shell.plain(f"{count} records are now in the vault in {place}"), soft_wrap=True)
+        shell.tell(f"{count} records are now in the vault in {place}")
 
 
 def erase(
@@ -166,9 +166,7 @@ def erase(
     if json:
         shell.print_json({"erased": str(place)})
     else:
-        shell.out().print(
-            shell.plain(f"the vault in {place} is gone, and nobody can bring it back"), soft_wrap=True
-        )
+        shell.tell(f"the vault in {place} is gone, and nobody can bring it back")
 
 
 def _make(home: Path | None, keyring: bool) -> Path:

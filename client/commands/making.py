@@ -37,6 +37,15 @@ def create(
     ] = None,
     steps: Annotated[int, typer.Option("--steps", help="Steps of denoising.")] = 20,
     seed: Annotated[int, typer.Option("--seed", help="The first picture's seed; the others count up.")] = 0,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size",
+            metavar="WxH",
+            help="Width and height in pixels, or one number for both.",
+            show_default="the model's own",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -84,6 +93,7 @@ def create(
             steps=steps,
             seed=seed,
             model=model,
+            size=read_size(size),
             negative=negative,
             pick=pick,
             beside=beside,
@@ -101,6 +111,17 @@ def create(
 
     console = shell.out()
     console.print(views.view_made(made, files))
+
+
+def read_size(text: str | None) -> tuple[int, int] | None:
+    """Return width and height in pixels from "512x768", or from "512" for a square; raises `OptionError`."""
+    if text is None:
+        return None
+    width, mark, height = text.lower().partition("x")
+    height = height if mark else width
+    if not all(side.isascii() and side.isdecimal() and len(side) < 6 for side in (width, height)):
+        raise OptionError(f"--size is {text!r}; give width and height in pixels, as 512x768, or one number")
+    return int(width), int(height)
 
 
 def score(

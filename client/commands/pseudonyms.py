@@ -65,7 +65,7 @@ def show(server: Server, registrar: Registrar = None, home: Home = None, json: J
     if waiting is not None:
         lines.append(f"a request for slots {waiting[0]} to {waiting[-1]} waits for the registrar's answer")
     for line in lines:
-        shell.out().print(shell.plain(line), soft_wrap=True)
+        shell.tell(line)
 
 
 @pseudonyms_app.command()
@@ -120,8 +120,8 @@ def request(
     if json:
         shell.print_json({"first": named[0], "last": named[-1], "file": str(place), "slot_keys": keys})
         return
-    shell.out().print(shell.plain(f"asked for slots {named[0]} to {named[-1]}, in {place}"), soft_wrap=True)
-    shell.out().print(shell.plain(f"hash of the slot keys, for comparing: {keys}"), soft_wrap=True)
+    shell.tell(f"asked for slots {named[0]} to {named[-1]}, in {place}")
+    shell.tell(f"hash of the slot keys, for comparing: {keys}")
 
 
 @pseudonyms_app.command()
@@ -146,7 +146,7 @@ def take(
         shell.print_json({"first": taken[0], "last": taken[-1]})
         return
     line = f"pseudonyms for {len(taken):,} rounds, slots {taken[0]} to {taken[-1]}"
-    shell.out().print(shell.plain(line), soft_wrap=True)
+    shell.tell(line)
 
 
 def _terms(vault: "Vault", server: str, registrar: str | None) -> "Terms":

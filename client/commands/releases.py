@@ -104,14 +104,13 @@ def adopt(
             {"release": standing.release, "hash": standing.hash, "new": new, "used": standing.used}
         )
         return
-    out = shell.out()
     if adopted is not None and not adopted.release:
-        out.print("the server's log is accepted; it holds no release yet")
+        shell.tell("the server's log is accepted; it holds no release yet")
     elif adopted is not None:
         now = "is accepted" if adopted.new else "was accepted already"
-        out.print(f"release {adopted.release} {now} (encoder {adopted.hash[:12]})")
+        shell.tell(f"release {adopted.release} {now} (encoder {adopted.hash[:12]})")
     if standing.choice is not None:
-        out.print(describe_choice(standing.choice, standing.release), soft_wrap=True)
+        shell.tell(describe_choice(standing.choice, standing.release))
 
 
 @release_app.command()
@@ -131,7 +130,7 @@ def back(home: Home = None, json: Json = False) -> None:
     if json:
         shell.print_json({"release": newest, "used": choice.before})
     else:
-        shell.out().print(describe_choice(choice, newest))
+        shell.tell(describe_choice(choice, newest))
 
 
 @release_app.command()
@@ -161,9 +160,8 @@ def witness(
     if json:
         shell.print_json({"file": str(file), "entries": len(seen.entries), "head": seen.head})
     else:
-        shell.out().print(
-            f"{len(seen.entries)} entries, {seen.releases} of them releases, head {seen.head[:16]}: written to {file}",
-            soft_wrap=True,
+        shell.tell(
+            f"{len(seen.entries)} entries, {seen.releases} of them releases, head {seen.head[:16]}: written to {file}"
         )
 
 
@@ -201,7 +199,7 @@ def compare(
     if json:
         shell.print_json({"verdict": found.verdict, "entry": found.entry, "words": found.words})
     else:
-        shell.out().print(shell.plain(found.words), soft_wrap=True)
+        shell.tell(found.words)
     if found.verdict in ("fork", "other"):
         raise typer.Exit(1)
 
@@ -231,9 +229,7 @@ def reset(
     if json:
         shell.print_json({"release": 0, "before": before})
     else:
-        shell.out().print(
-            f"release 0 is in use, the encoder that ships with Palate (before: release {before})"
-        )
+        shell.tell(f"release 0 is in use, the encoder that ships with Palate (before: release {before})")
 
 
 def _view(standing: "Standing") -> "RenderableType":

@@ -1,8 +1,8 @@
-"""What every command shares: the two consoles, where the vault lies, its passphrase, JSON, progress and polite ends.
+"""What every command shares: the two consoles, where the vault lies, its passphrase, JSON, progress, how commands end.
 
-Results go to stdout; everything else (questions, progress, errors) goes to stderr, so that `--json` output can be piped
+Results go to stdout. Everything else (questions, progress, errors) goes to stderr, so that `--json` output can be piped
 into another program as it stands. A person's own words may hold anything, terminal control codes included, so they
-are shown through `plain`, never as markup.
+are shown through `plain`, never as markup. Lines are wrapped at words on a terminal, and left whole in a file or a pipe.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ class PoliteGroup(TyperGroup):
             complain("stopped; everything that was finished before is kept")
             raise typer.Exit(STOPPED) from None
         except BrokenPipeError:
-            raise  # the reader of our output went away; nobody is left to tell
+            raise  # the reader of our output is gone; nobody is left to tell
         except OSError as error:
             message = str(_storage_error(error))
         complain(message)
@@ -140,17 +140,26 @@ def err() -> "Console":
     return Console(file=sys.stderr, highlight=False)
 
 
+def tell(line: str) -> None:
+    """Print one line of the result."""
+    _print(out(), plain(line))
+
+
+def show(page: Any) -> None:
+    """Print a page of the result: text and tables."""
+    _print(out(), page)
+
+
+def say(line: str) -> None:
+    """Print one line that is not the result, on stderr."""
+    _print(err(), plain(line))
+
+
 def complain(message: str) -> None:
-    """Say in one line on stderr what went wrong."""
+    """Print in one line on stderr what went wrong."""
     from rich.text import Text
 
-    line = " ".join(plain(message).plain.split())
-    err().print(Text("palate: ", style="bold red") + Text(line), soft_wrap=True)
-
-
-def say(message: str) -> None:
-    """Say something that is not the result, on stderr."""
-    err().print(plain(message), soft_wrap=True)
+    _print(err(), Text("palate: ", style="bold red") + Text(" ".join(plain(message).plain.split())))
 
 
 def plain(words: str, style: str = "") -> "Text":
@@ -158,6 +167,11 @@ def plain(words: str, style: str = "") -> "Text":
     from rich.text import Text
 
     return Text("".join(c if c.isprintable() or c == "\n" else "�" for c in words), style=style)
+
+
+def _print(console: "Console", what: Any) -> None:
+    # A terminal would break a long line inside a word; in a file or a pipe one message stays one line.
+    console.print(what, soft_wrap=not console.is_terminal)
 
 
 @contextlib.contextmanager

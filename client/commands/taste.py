@@ -115,7 +115,7 @@ def set_(
 
         palate profile set busy -0.5
     """
-    with shell.open_device(home or context.obj) as device:
+    with shell.open_device(_home(context, home)) as device:
         device.set(attribute, strength)
         _show_after(device.profile().to_json(), f"{attribute} is set to {strength:g}", json)
 
@@ -133,7 +133,7 @@ def lock(
 
         palate profile lock misty
     """
-    with shell.open_device(home or context.obj) as device:
+    with shell.open_device(_home(context, home)) as device:
         device.lock(attribute)
         _show_after(device.profile().to_json(), f"{attribute} is locked", json)
 
@@ -151,7 +151,7 @@ def unlock(
 
         palate profile unlock misty
     """
-    with shell.open_device(home or context.obj) as device:
+    with shell.open_device(_home(context, home)) as device:
         device.unlock(attribute)
         _show_after(device.profile().to_json(), f"{attribute} is unlocked", json)
 
@@ -169,7 +169,7 @@ def veto(
 
         palate profile veto neon
     """
-    with shell.open_device(home or context.obj) as device:
+    with shell.open_device(_home(context, home)) as device:
         device.veto(attribute)
         _show_after(device.profile().to_json(), f"{attribute} stays out of the profile", json)
 
@@ -187,7 +187,7 @@ def unset(
 
         palate profile unset neon
     """
-    with shell.open_device(home or context.obj) as device:
+    with shell.open_device(_home(context, home)) as device:
         device.unset(attribute)
         _show_after(device.profile().to_json(), f"{attribute} is as the comments say", json)
 
@@ -231,11 +231,17 @@ def forget(
     if json:
         shell.print_json({"forgotten": comment})
     else:
-        shell.out().print(shell.plain(f"comment {comment} is forgotten, and all that was learned from it"))
+        shell.tell(f"comment {comment} is forgotten, and all that was learned from it")
+
+
+def _home(context: typer.Context, home: Path | None) -> Path | None:
+    """Return the folder of the vault: what stands behind the last word, else what stands before it."""
+    named = context.get_parameter_source("home")
+    return home if named is not None and named.name == "COMMANDLINE" else context.obj
 
 
 def _show_after(profile_json: dict[str, Any], message: str, json: bool) -> None:
     if json:
         shell.print_json(profile_json)
     else:
-        shell.out().print(shell.plain(message))
+        shell.tell(message)
