@@ -11,6 +11,7 @@ the choice that would have been made without it. What the owner decided by hand 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from palate.client.releases.records import BEFORE, Choice, read_choice, read_rel
 from palate.client.runtime.progress import Notice
 from palate.client.vault.store import ONLY, Records, Store
 from palate.shared.encoder import EncoderWeights, encoder_hash
-from palate.shared.errors import OptionError, ReleaseError, VaultDamagedError
+from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultDamagedError
 from palate.shared.releases.check import read_encoder
 
 Floats = NDArray[np.float32]
@@ -88,7 +89,8 @@ def settle_encoder(
         )
         if tried.uses != choice.uses:
             notice(describe_choice(tried, new.release))
-        with log.transaction() as change:
+        # On a disk that cannot be written it is tried again each time.
+        with contextlib.suppress(StorageError), log.transaction() as change:
             if read_choice(change) == choice:  # no newer release came meanwhile
                 write_choice(change, tried)
         choice = tried

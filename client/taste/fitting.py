@@ -6,6 +6,7 @@ trained on, and trained anew when that has changed. Both are functions of the ke
 time, so forgetting one comment gives exactly the models that would be there had it never been taught.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from palate.client.taste.scoring import look_at, read_directions
 from palate.client.vault.store import ONLY, Store
 from palate.client.vault.vault import Vault
 from palate.shared.encoder import EncoderWeights, encoder_hash
+from palate.shared.errors import StorageError
 
 if TYPE_CHECKING:
     from palate.client.taste.evaluator import Evaluator
@@ -94,7 +96,8 @@ def read_verdicts(vault: Vault, taught: Sequence[Taught], progress: Progress) ->
         rows[picture] = row
         progress("looking at your pictures", number + 1, len(judged))
     if fresh:
-        with vault.transaction() as change:
+        # What cannot be kept, on a full disk or one that only lets itself be read, is looked at again the next time.
+        with contextlib.suppress(StorageError), vault.transaction() as change:
             for picture, data in fresh.items():
                 if change.has(PICTURE, picture):
                     change.put(FEATURES, picture, data)
@@ -132,7 +135,7 @@ def adapt_encoder(
         progress("training your adapter", 1, 1)
         notice(result.message)
         kept = result.weights if result.kept and result.weights is not None else b""
-        with vault.transaction() as change:
+        with contextlib.suppress(StorageError), vault.transaction() as change:
             change.put(ADAPTER, ONLY, fingerprint + kept)
     if not kept:
         return encoder

@@ -69,7 +69,7 @@ def export_records(
     if path.exists():
         raise OptionError(f"{path} exists already; name a new file for the export")
     try:
-        with vault.transaction() as snapshot:  # holds the lock, so that the copy is of one moment
+        with vault.snapshot() as snapshot:  # so that the copy is of one moment
             names = [(type_, id_) for type_ in vault.types() for id_ in snapshot.list(type_)]
             extra = {name: content for name, content in extra.items() if not snapshot.has(*name)}
             try:

@@ -173,6 +173,23 @@ def witness_name(store: bytes) -> str:
 
 
 @contextlib.contextmanager
+def holding_lock(home: Path, wait_seconds: float, *, needed: bool) -> Iterator[bool]:
+    """Hold the vault's lock and give True; where the disk does not let us write and the lock is not needed, give False.
+
+    Raises `VaultBusyError` or `OSError`.
+    """
+    with contextlib.ExitStack() as held:
+        locked = True
+        try:
+            held.enter_context(durable.locked(home / LOCK, wait_seconds, f"the vault in {home}"))
+        except OSError as error:
+            if needed or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            locked = False
+        yield locked
+
+
+@contextlib.contextmanager
 def naming(home: Path, what: str = f"its list of records ({HEAD})") -> Iterator[None]:
     """Complete the bare reasons of `vault_format` to a line that says where and what to do."""
     try:

@@ -48,6 +48,7 @@ from palate.client.vault.folder import HEAD, LOCK, NEXT_STEP, RECORDS, WAIT_SECO
 from palate.client.vault.format import Entry, Head, Keys, Name, Witness
 from palate.client.vault.keyrings import KeyStore, SystemKeyring
 from palate.client.vault.sealing import SALT_BYTES, SealBrokenError, derive_key, new_key
+from palate.client.vault.store import Records
 from palate.client.vault.transaction import Transaction
 from palate.client.vault.witness import LastChange
 from palate.shared import durable
@@ -130,11 +131,15 @@ class Vault:
         home: Path | str,
         passphrase: str | None = None,
         *,
+        key: bytes | None = None,
         keyring: KeyStore | None = None,
         wait_seconds: float = WAIT_SECONDS,
         unsafe_accept_loss: "Callable[[Vault], None] | None" = None,
     ) -> "Vault":
         """Open the vault in `home`; a vault locked by the keyring finds its key there by itself.
+
+        In place of the passphrase, `key` may be what `derive_key` made of it earlier (`agent`). From a disk that cannot
+        be written the vault opens too, and can be read.
 
         `unsafe_accept_loss` opens a vault that was rolled back or that lacks record files (those stay unreadable): a
         last resort for a person who restored an incomplete backup and knows it. It is called with the opened vault and
@@ -144,7 +149,6 @@ class Vault:
         """
         home = Path(home)
         clear = vault_folder.read_lock(home)
-        key: bytes | None
         if clear.lock == vault_format.LOCKED_BY_KEYRING:
             keyring = SystemKeyring() if keyring is None else keyring
             key = keyring.get(vault_folder.key_name(clear.store))
@@ -154,27 +158,30 @@ class Vault:
                 )
         else:
             keyring = None
-            if not passphrase:
-                raise WrongPassphraseError(f"the vault in {home} needs its passphrase, and none was given")
-            key = derive_key(passphrase, clear.salt)
+            if key is None:
+                if not passphrase:
+                    raise WrongPassphraseError(
+                        f"the vault in {home} needs its passphrase, and none was given"
+                    )
+                key = derive_key(passphrase, clear.salt)
         vault = cls(home, Keys.derive(key, clear.lock, clear.store, clear.salt), keyring)
         try:
             vault.mended = vault_folder.close_to_others(home)
-            with durable.locked(home / LOCK, wait_seconds, f"the vault in {home}"):
+            with vault_folder.holding_lock(home, wait_seconds, needed=False) as locked:
                 vault._load_head()
                 seen: Witness | None = None
                 lost = False
                 try:
-                    seen = vault._note.check(vault._head, vault._head_hash)
-                    vault._check_files()
+                    seen = vault._check()
                 except VaultDamagedError:
                     if unsafe_accept_loss is None:
                         raise
                     lost = True
-                # A full disk must not keep a person from reading; the next change will ask again.
-                with contextlib.suppress(OSError, StorageError):
-                    vault._note_head(seen)
-                vault._clear_leftovers()
+                if locked:
+                    # A full disk must not keep a person from reading; the next change will ask again.
+                    with contextlib.suppress(OSError, StorageError):
+                        vault._note_head(seen)
+                    vault._clear_leftovers()
         except OSError as error:
             raise durable.storage_error(error, home, "the vault was not opened") from error
         if lost and unsafe_accept_loss is not None:
@@ -211,7 +218,7 @@ class Vault:
                     return self._read_record(entry)
                 except VaultDamagedError:
                     # Another process may have replaced the record since its place was looked up: then look again.
-                    if not self._load_head():
+                    if self._changing or not self._load_head():
                         raise
 
     def has(self, type_: str, id_: str) -> bool:
@@ -241,6 +248,23 @@ class Vault:
                 self.get(*name)
             return len(names)
 
+    @contextlib.contextmanager
+    def snapshot(self, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[Records]:
+        """Give the records of one moment: what others change while the block runs is not seen in it.
+
+        Holds the vault's lock, or, on a disk that cannot be written, does without. Raises what reading raises, and
+        `VaultBusyError` if another process changes the vault.
+        """
+        with self._held(wait_seconds, to_read=True) as locked:
+            try:
+                yield self
+            except VaultDamagedError:
+                if not locked and self._load_head():
+                    raise VaultBusyError(
+                        f"the vault in {self.home} was changed while it was read; try again"
+                    ) from None
+                raise
+
     # --- changing -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -251,7 +275,7 @@ class Vault:
         `VaultBusyError` if another process changes the vault for longer than `wait_seconds`, `StorageError` if the disk
         is full or refuses (then nothing is changed), `VaultDamagedError` if the vault was tampered with meanwhile.
         """
-        with self._writing(wait_seconds):
+        with self._held(wait_seconds):
             change = Transaction(self)
             try:
                 yield change
@@ -277,7 +301,7 @@ class Vault:
             )
         salt = secrets.token_bytes(SALT_BYTES)
         new = Keys.derive(derive_key(new_passphrase, salt), old.clear.lock, old.clear.store, salt)
-        with self._writing(WAIT_SECONDS):
+        with self._held(WAIT_SECONDS):
             entries = {}
             for name, entry in self._head.entries.items():
                 data_key = self._data_key(entry)
@@ -306,8 +330,8 @@ class Vault:
         return self._keys
 
     @contextlib.contextmanager
-    def _writing(self, wait_seconds: float) -> Iterator[None]:
-        """Hold the lock and start from the newest head."""
+    def _held(self, wait_seconds: float, *, to_read: bool = False) -> Iterator[bool]:
+        """Hold the lock and start from the newest head; give whether the lock is held, which only a reader does without."""
         if not self._guard.acquire(timeout=wait_seconds):
             raise VaultBusyError(
                 f"another part of this program is changing the vault in {self.home}; try again"
@@ -319,14 +343,14 @@ class Vault:
             vault_folder.refuse_missing(self.home)
             with contextlib.ExitStack() as held:
                 with self._storage("nothing was changed"):
-                    held.enter_context(
-                        durable.locked(self.home / LOCK, wait_seconds, f"the vault in {self.home}")
-                    )
+                    lock = vault_folder.holding_lock(self.home, wait_seconds, needed=not to_read)
+                    locked = held.enter_context(lock)
                     self._load_head()
-                    self._note_head(self._note.check(self._head, self._head_hash))
+                    if not to_read:
+                        self._note_head(self._note.check(self._head, self._head_hash))
                 self._changing = True
                 try:
-                    yield
+                    yield locked
                 finally:
                     self._changing = False
         finally:
@@ -475,6 +499,20 @@ class Vault:
         now = Witness(self._head.counter, self._head_hash)
         if seen != now:
             self._note.write(now, self._head.witness_key)
+
+    def _check(self) -> Witness:
+        """Check head, note and files against each other; return the note.
+
+        Without the lock, on a disk that only others can write, they may be changed in between: then look again.
+        """
+        while True:
+            try:
+                seen = self._note.check(self._head, self._head_hash)
+                self._check_files()
+                return seen
+            except VaultDamagedError:
+                if not self._load_head():
+                    raise
 
     def _check_files(self) -> None:
         """Check that every record's file is there and of the right length."""
