@@ -11,7 +11,17 @@ from typing import Annotated
 
 import typer
 
-from palate.client.commands import about, config, federation, keeping, making, pseudonyms, releases, taste
+from palate.client.commands import (
+    about,
+    config,
+    federation,
+    keeping,
+    locking,
+    making,
+    pseudonyms,
+    releases,
+    taste,
+)
 from palate.client.commands.guests import HospitableGroup
 from palate.shared.hardening import harden
 
@@ -74,6 +84,9 @@ app.command("comments", rich_help_panel=TASTE)(taste.comments)
 app.command("forget", rich_help_panel=TASTE)(taste.forget)
 app.command("create", rich_help_panel=PICTURES)(making.create)
 app.command("score", rich_help_panel=PICTURES)(making.score)
+app.command("unlock", rich_help_panel=KEEPING)(locking.unlock)
+app.command("lock", rich_help_panel=KEEPING)(locking.lock)
+app.command("passphrase", rich_help_panel=KEEPING)(locking.passphrase)
 app.command("export", rich_help_panel=KEEPING)(keeping.export)
 app.command("import", rich_help_panel=KEEPING)(keeping.import_)
 app.command("erase", rich_help_panel=KEEPING)(keeping.erase)

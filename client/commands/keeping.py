@@ -1,13 +1,15 @@
 """`palate init`, `export`, `import`, `erase`: the vault as a whole."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from palate.client.commands import shell
+from palate.client.commands.locking import new_passphrase, refuse_line_ends
 from palate.client.commands.shell import Home, Json
-from palate.shared.errors import VaultError
+from palate.shared.errors import PalateError, VaultError
 from palate.shared.hardening import given
 
 EXPORT_VARIABLE = "PALATE_EXPORT_PASSPHRASE"
@@ -62,15 +64,14 @@ def export(
     from palate.client.device import Device
 
     place = shell.home_of(home)
-    if Device.is_locked_by_passphrase(place):
-        passphrase = shell.ask_passphrase(f"Passphrase of the vault in {place}")
-        device = Device.open(place, passphrase)
+    if other_passphrase or not Device.is_locked_by_passphrase(place):
+        device = shell.open_device(home)
+        passphrase = new_passphrase("Passphrase for the file", variable=EXPORT_VARIABLE)
     else:
-        passphrase, other_passphrase = "", True
-        device = Device.open(place)
-    with shell.with_notices(device):
-        if other_passphrase:
-            passphrase = shell.ask_passphrase("Passphrase for the file", twice=True, variable=EXPORT_VARIABLE)
+        passphrase = shell.ask_passphrase(f"Passphrase of the vault in {place}")
+        with shell.hinting(passphrase):
+            device = shell.with_notices(Device.open(place, passphrase))
+    with device:
         count = device.export(file, passphrase)
     if json:
         shell.print_json({"file": str(file), "records": count})
@@ -120,14 +121,17 @@ def import_(
         device = shell.open_device(home)
         made = False
     except VaultMissingError:
-        for _ in read_export(file, passphrase):  # so that a bad file makes no vault
-            pass
+        with shell.hinting(passphrase, variable):
+            for _ in read_export(file, passphrase):  # so that a bad file makes no vault
+                pass
         if keyring:
             from palate.client.vault.keyrings import SystemKeyring
 
             device = Device.init(place, keyring=SystemKeyring())
         else:
-            device = Device.init(place, given(shell.PASSPHRASE_VARIABLE) or passphrase)
+            chosen = given(shell.PASSPHRASE_VARIABLE) or passphrase
+            refuse_line_ends(chosen, shell.PASSPHRASE_VARIABLE)
+            device = Device.init(place, chosen)
         shell.with_notices(device)
         made = True
     with device:
@@ -158,10 +162,14 @@ def erase(
         palate erase --home ~/taste
     """
     from palate.client.device import Device
+    from palate.client.vault.agent import end_agent
+    from palate.client.vault.folder import read_lock
 
     place = shell.home_of(home)
     if Device.exists(place):
         shell.confirm(f"Erase the vault in {place} and everything in it, for good?", yes)
+    with contextlib.suppress(PalateError):  # a vault that cannot be read is erased too
+        end_agent(read_lock(place))
     Device.erase(place)
     if json:
         shell.print_json({"erased": str(place)})
@@ -180,6 +188,6 @@ def _make(home: Path | None, keyring: bool) -> Path:
         return place
     if Device.exists(place):  # said before a passphrase is thought up
         raise VaultError(f"there is a vault in {place} already; use it, or remove it with `palate erase`")
-    passphrase = shell.ask_passphrase(f"A passphrase for the new vault in {place}", twice=True)
+    passphrase = new_passphrase(f"A passphrase for the new vault in {place}")
     shell.with_notices(Device.init(place, passphrase)).close()
     return place

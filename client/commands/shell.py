@@ -69,16 +69,32 @@ def home_of(home: Path | None) -> Path:
 
 
 def open_device(home: Path | None) -> "Device":
-    """Open the person's device, asking for the passphrase if the vault has one."""
+    """Open the person's device; a vault with a passphrase asks for it, unless `palate unlock` keeps its key."""
     from palate.client.device import Device
+    from palate.client.vault.agent import ask_key
+    from palate.client.vault.folder import read_lock
+    from palate.client.vault.vault import Vault
 
     place = home_of(home)
-    passphrase = (
-        ask_passphrase(f"Passphrase of the vault in {place}")
-        if Device.is_locked_by_passphrase(place)
-        else None
-    )
-    return with_notices(Device.open(place, passphrase))
+    if not Device.is_locked_by_passphrase(place):
+        return with_notices(Device.open(place))
+    if hardening.given(PASSPHRASE_VARIABLE) is None and (key := ask_key(read_lock(place))) is not None:
+        with contextlib.suppress(WrongPassphraseError):  # a key that does not fit is no key
+            return with_notices(Device(Vault.open(place, key=key)))
+    passphrase = ask_passphrase(f"Passphrase of the vault in {place}")
+    with hinting(passphrase):
+        return with_notices(Device.open(place, passphrase))
+
+
+@contextlib.contextmanager
+def hinting(passphrase: str, variable: str = PASSPHRASE_VARIABLE) -> Iterator[None]:
+    """Say of a wrong passphrase that it holds a line end, if it does."""
+    try:
+        yield
+    except WrongPassphraseError as error:
+        if "\n" not in passphrase and "\r" not in passphrase:
+            raise
+        raise WrongPassphraseError(f"{error} (what is in {variable} holds a line end; take it out)") from None
 
 
 def with_notices(device: "Device") -> "Device":
