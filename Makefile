@@ -82,7 +82,7 @@ requirements: $(UV) ## pin anew what pyproject.toml asks for
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		requirements/tools.in --output-file requirements/tools.txt
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
-		--extra device --extra federate --extra simulate --extra recipes --extra dev \
+		--extra device --extra heic --extra federate --extra simulate --extra recipes --extra dev \
 		--constraints requirements/constraints.txt pyproject.toml --output-file requirements/all.txt
 
 clean: ## remove what make made

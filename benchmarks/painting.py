@@ -111,13 +111,13 @@ class Painter:
         self, pictures: Pictures, prompt: str, profile: Profile, encoder: EncoderWeights | None = None
     ) -> NDArray[np.float32]:
         """What the device ranks candidates by, from the profile alone: no verdict was ever given, (n,)."""
-        from palate.client.eye.tower import FEATURES, load_tower, subject_of_prompt
+        from palate.client.eye.tower import FEATURE_NAMES, load_tower, subject_of_prompt
         from palate.client.taste.evaluator import fit_evaluator
         from palate.client.taste.scoring import read_directions
         from palate.shared.encoder import load_encoder
 
         encoder = load_encoder() if encoder is None else encoder
-        nothing = np.zeros((0, len(FEATURES)), np.float32)
+        nothing = np.zeros((0, len(FEATURE_NAMES)), np.float32)
         tastes = profile.signed()
         directions = read_directions(encoder, tastes)
         evaluator = fit_evaluator(encoder, nothing, nothing, tastes=tastes, directions=directions)

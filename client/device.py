@@ -1,13 +1,22 @@
-"""The device: one person's comments, profile and pictures behind one object, used by command line, page and Flower app.
+"""One person's device: their comments, profile and pictures behind one object.
 
-    with Device.open(home, passphrase) as device:
-        device.teach("sunset.jpg", "love the warm light, but it is far too busy")
-        print(device.profile().signed())          # {"warm": 0.6, ..., "busy": -0.6}
-        pictures = device.create("a house by the sea", n=4, pick=1)
+The command line, the demo and the Flower app use it. In the example, `home` is a folder that is not there yet, and
+`picture` is a file.
 
-It ties the flow together and keeps nothing to itself: what is personal goes through one transaction of the vault for
-each act, profile and evaluator are computed afresh from the comments that are kept, and so forgetting a comment leaves
-everything as if it had never been given. (The vault's text says what "forgotten" means on a disk.)
+    >>> with Device.init(home, "correct horse") as device:
+    ...     taught = device.teach(picture, "love the warm light, but it is far too busy")
+    ...     print(device.profile().signed())
+    ...     score = device.score([picture])[0]
+    ...     made = device.create("a house by the sea", count=1, steps=1)[0]
+    {'warm': 0.6, 'busy': -0.5...}
+    >>> 0 < score.low <= score.probability <= score.high < 1
+    True
+    >>> made.png.startswith(b"\\x89PNG")
+    True
+
+The device ties the flow together and keeps nothing to itself. What is personal goes through one transaction of the
+vault for each act. Profile and evaluator are computed afresh from the comments that are kept, so forgetting a comment
+leaves everything as if it had never been given. (The vault's docstring says what "forgotten" means on a disk.)
 """
 
 import secrets
@@ -17,7 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from palate.client import records
-from palate.client.reader.comment import Lesson, new_comment, read_lessons
+from palate.client.reader.comment import Comment, Lesson, new_comment, read_lessons
 from palate.client.records import COMMENT, EDITS, KEY, PICTURE, Taught
 from palate.client.runtime.progress import Notice, Progress, no_notice, no_progress
 from palate.client.taste import profile as profiles
@@ -30,6 +39,8 @@ from palate.shared.attributes import load_vocabulary
 from palate.shared.errors import OptionError, PictureError
 
 if TYPE_CHECKING:
+    from palate.client.eye.folders import OnUnreadable
+    from palate.client.eye.pictures import PictureSource
     from palate.client.painter.create import Made
     from palate.client.painter.generator import Generator
     from palate.client.reader.extractor import Extractor
@@ -39,6 +50,9 @@ if TYPE_CHECKING:
 
 ENOUGH_LIKED, ENOUGH_DISLIKED = 8, 8
 """After so many verdicts of each kind more of them help little; ViPer (ECCV 2024) asks for as many."""
+
+GROUP = 100
+"""How many pictures `teach_all` keeps in one change of the vault: each change writes the vault's head anew."""
 
 
 class Device:
@@ -114,39 +128,100 @@ class Device:
 
     # --- comments -----------------------------------------------------------------------------------------------
 
-    def teach(self, picture: Path | str | bytes, comment: str, liked: bool | None = None) -> Taught:
-        """Learn from a comment on a picture (a file, or its bytes) and the person's verdict on it, if there is one.
+    def teach(
+        self, picture: "PictureSource", comment: str | None = None, liked: bool | None = None
+    ) -> Taught:
+        """Learn from a comment on a picture, from a verdict on it, or from both.
 
-        The same comment on the same picture counts once, however often it is taught. Raises `CommentError` or
-        `PictureError`, and then nothing was changed.
+        The same comment on the same picture counts once, however often it is taught, and so does the same verdict
+        without words. Of several verdicts on one picture the newest counts. A verdict alone moves the evaluator and
+        says nothing to the profile.
+
+        Args:
+            picture: a file, or the bytes of a picture.
+            comment: the person's own words; None or empty for a verdict alone.
+            liked: the verdict on the whole picture, None for none.
+
+        Returns:
+            What was taught; if it was taught before, the kept one.
+
+        Raises:
+            CommentError: the comment cannot be read, or there are neither words nor a verdict. Nothing was changed.
+            PictureError: the picture cannot be read. Nothing was changed.
         """
-        from palate.client.eye.pictures import KEPT_SIDE_PIXELS, hash_picture, read_picture, shrink_picture
-        from palate.client.eye.tower import what_is_shown
-        from palate.client.reader.extractor import extract_attributes
+        from palate.client.eye.pictures import copy_picture, hash_picture
 
-        hashed = hash_picture(picture)
-        new = new_comment(comment, liked, hashed)
-        for one in self.comments():
-            if (one.comment.picture, one.comment.text, one.comment.liked) == (hashed, new.text, liked):
-                return one
-        kept = shrink_picture(read_picture(picture, least_side=2 * KEPT_SIDE_PIXELS))
-        # Everything is computed from the kept copy, so that computing it again gives the same.
-        image = read_picture(kept)
-        mentions = extract_attributes(
-            new.text, image, liked=liked, backend=self._extractor, shown=what_is_shown
-        )
-        taught = Taught(new, tuple(mentions))
-        with self.vault.transaction() as change:
-            change.put(COMMENT, new.id, records.encode_taught(taught))
-            if not change.has(PICTURE, hashed):
-                change.put(PICTURE, hashed, kept)
+        new = new_comment(comment or "", liked, hash_picture(picture))
+        known = _find_same(new, _by_picture(self.comments()).get(new.picture, ()))
+        if known is not None:
+            return known
+        kept = copy_picture(picture)
+        taught = self._understand(new, kept)
+        self._keep([(taught, kept)])
         return taught
 
+    def teach_all(
+        self,
+        pictures: "Sequence[PictureSource]",
+        liked: bool,
+        *,
+        comment: str | None = None,
+        progress: Progress = no_progress,
+        on_unreadable: "OnUnreadable | None" = None,
+    ) -> list[Taught]:
+        """Learn the same verdict on many pictures, for example on a folder of favourites.
+
+        All pictures are read before the first is kept.
+
+        Args:
+            pictures: files, folders (which stand for the pictures in them) or bytes.
+            liked: the verdict on each of them.
+            comment: words that hold for each of them, if there are any.
+            progress: is told how far the work is.
+            on_unreadable: is told of each picture that cannot be read, which is then left out. Without it the first
+                such picture is raised, and nothing was changed.
+
+        Returns:
+            What was taught, in the order of the pictures; what was taught before is the kept one.
+
+        Raises:
+            CommentError: the comment cannot be read.
+            PictureError: a picture that cannot be read, or a folder without pictures.
+            OptionError: more than 10,000 pictures.
+        """
+        from palate.client.eye.folders import find_pictures, read_each
+        from palate.client.eye.pictures import PictureSource, copy_picture, hash_picture
+
+        before = _by_picture(self.comments())
+
+        def read(picture: PictureSource) -> tuple[Taught, bytes | None]:
+            new = new_comment(comment or "", liked, hash_picture(picture))
+            known = _find_same(new, before.get(new.picture, ()))
+            if known is not None:
+                return known, None
+            kept = copy_picture(picture)
+            return self._understand(new, kept), kept
+
+        found = read_each(find_pictures(pictures), read, progress=progress, on_unreadable=on_unreadable)
+        taught: dict[str | None, Taught] = {}  # by picture, since a folder may hold one twice
+        fresh: list[tuple[Taught, bytes]] = []
+        for _, (one, kept) in found:
+            if taught.setdefault(one.comment.picture, one) is one and kept is not None:
+                fresh.append((one, kept))
+        for start in range(0, len(fresh), GROUP):
+            self._keep(fresh[start : start + GROUP])
+            progress("keeping pictures", min(start + GROUP, len(fresh)), len(fresh))
+        return [taught[one.comment.picture] for _, (one, _) in found]
+
     def teach_file(self, path: Path | str, progress: Progress = no_progress) -> list[Taught]:
-        """Learn from a file of comments (see `comments.read_lessons`); all of it is checked before any of it is taught.
+        """Learn from a file of comments (see `comment.read_lessons`); all of it is checked before any of it is taught.
 
         Each comment is one change of the vault: stopped half-way, what was taught is kept, and teaching the file again
-        goes on where it stopped. Raises `FileFormatError` or `PictureError`.
+        goes on where it stopped.
+
+        Raises:
+            FileFormatError: the file does not have the documented form.
+            PictureError: a picture of the file cannot be read.
         """
         lessons = read_lessons(path)
         _check_pictures(path, lessons, progress)
@@ -199,7 +274,7 @@ class Device:
 
     def still_needed(self) -> tuple[int, int]:
         """Return how many liked and how many disliked pictures are missing until more of them would help little."""
-        verdicts = [one.comment.liked for one in self.comments()]
+        verdicts = [one.comment.liked for one in profiles.newest_verdicts(self.comments())]
         return max(0, ENOUGH_LIKED - verdicts.count(True)), max(0, ENOUGH_DISLIKED - verdicts.count(False))
 
     def set(self, attribute: str, strength: float) -> Preference | None:
@@ -260,23 +335,39 @@ class Device:
 
     def score(
         self,
-        pictures: Sequence[Path | str | bytes],
+        pictures: "Sequence[PictureSource]",
         *,
         adapt: bool = True,
         progress: Progress = no_progress,
         notice: Notice = no_notice,
+        on_unreadable: "OnUnreadable | None" = None,
     ) -> "list[PictureScore]":
-        """Say for each picture (files, folders of them, or bytes) how likely the person likes it, and why.
+        """Return for each picture how likely the person likes it, and why.
 
-        Raises `PictureError` for the first that cannot be read. For scores without a vault see
-        `scoring.score_pictures`.
+        For scores without a vault see `scoring.score_pictures`.
+
+        Args:
+            pictures: files, folders (which stand for the pictures in them) or bytes.
+            adapt: whether to use the person's adapter, where it helps.
+            progress: is told how far the work is.
+            notice: gets lines that the person should see.
+            on_unreadable: is told of each picture that cannot be read, which is then left out. Without it the first
+                such picture is raised.
+
+        Raises:
+            PictureError: a picture that cannot be read, or a folder without pictures.
+            OptionError: more than 10,000 pictures.
         """
+        from palate.client.eye.folders import find_pictures, read_each
+        from palate.client.eye.pictures import copy_picture
         from palate.client.taste import scoring
 
-        asked = scoring.find_pictures(pictures)
-        features = scoring.look_at_files(asked, progress)
+        found = read_each(
+            find_pictures(pictures), copy_picture, progress=progress, on_unreadable=on_unreadable
+        )
+        features = scoring.look_at_copies([copy for _, copy in found], progress)
         evaluator = self.evaluator(adapt=adapt, progress=progress, notice=notice)
-        return scoring.name_scores(asked, evaluator, features)
+        return scoring.name_scores([name for name, _ in found], evaluator, features)
 
     def create(
         self,
@@ -344,6 +435,31 @@ class Device:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
+    def _understand(self, comment: Comment, kept: bytes) -> Taught:
+        """Return the comment with the attributes in it, read from the kept copy, so that reading it again gives the same."""
+        if not comment.text:
+            return Taught(comment, ())
+        from palate.client.eye.pictures import read_picture
+        from palate.client.eye.tower import what_is_shown
+        from palate.client.reader.extractor import extract_attributes
+
+        mentions = extract_attributes(
+            comment.text,
+            read_picture(kept),
+            liked=comment.liked,
+            backend=self._extractor,
+            shown=what_is_shown,
+        )
+        return Taught(comment, tuple(mentions))
+
+    def _keep(self, fresh: Sequence[tuple[Taught, bytes]]) -> None:
+        """Put what was taught into the vault, each with the copy of its picture, in one change."""
+        with self.vault.transaction() as change:
+            for taught, kept in fresh:
+                change.put(COMMENT, taught.comment.id, records.encode_taught(taught))
+                if taught.comment.picture is not None and not change.has(PICTURE, taught.comment.picture):
+                    change.put(PICTURE, taught.comment.picture, kept)
+
     def _edit(self, change_edits: "Callable[[dict[str, Edit]], dict[str, Edit]]") -> None:
         with self.vault.transaction() as change:
             change.put(EDITS, ONLY, profiles.encode_edits(change_edits(profiles.read_edits(change))))
@@ -367,6 +483,22 @@ class Device:
                 if mention.attribute == words:
                     return words, mention.category
         return words, "other"
+
+
+def _by_picture(taught: Sequence[Taught]) -> dict[str | None, list[Taught]]:
+    found: dict[str | None, list[Taught]] = {}
+    for one in taught:
+        found.setdefault(one.comment.picture, []).append(one)
+    return found
+
+
+def _find_same(new: Comment, about: Sequence[Taught]) -> Taught | None:
+    """Return what was taught `about` the same picture, the oldest first, that says the same as this comment, or None."""
+    if new.text:
+        said = (one for one in about if (one.comment.text, one.comment.liked) == (new.text, new.liked))
+        return next(said, None)
+    verdicts = [one for one in about if one.comment.liked is not None]
+    return verdicts[-1] if verdicts and verdicts[-1].comment.liked is new.liked else None
 
 
 def _check_pictures(path: Path | str, lessons: Sequence[Lesson], progress: Progress) -> None:

@@ -12,11 +12,11 @@ from rich.text import Text
 from palate.client.commands.shell import plain
 
 if TYPE_CHECKING:
-    from palate.client.demo.page import Files as DemoFiles
+    from palate.client.demo.page import DemoFiles
     from palate.client.demo.showcase import Showcase
     from palate.client.doctor import Health
     from palate.client.painter.create import Made
-    from palate.client.painter.gallery import Files as PictureFiles
+    from palate.client.painter.gallery import PictureFiles
     from palate.client.records import Taught
     from palate.client.taste.profile import Preference, Profile
     from palate.client.taste.scoring import PictureScore

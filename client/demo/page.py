@@ -19,9 +19,9 @@ from palate.client.painter.contact_sheet import (
     Block,
     Chips,
     Columns,
-    Picture,
     Row,
     Rule,
+    Tile,
     Words,
     draw_sheet,
     sheet_bytes,
@@ -35,16 +35,16 @@ TITLE = "One prompt, two palates"
 
 
 @dataclass(frozen=True)
-class Files:
+class DemoFiles:
     """Where the demo was written."""
 
     sheet: Path
     page: Path
 
 
-def write_showcase(show: Showcase, folder: Path) -> Files:
+def write_showcase(show: Showcase, folder: Path) -> DemoFiles:
     """Write sheet and page into the folder, over those of an earlier demo; raises `StorageError`."""
-    files = Files(folder / "sheet.png", folder / "index.html")
+    files = DemoFiles(folder / "sheet.png", folder / "index.html")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         durable.write_atomically(files.sheet, sheet_bytes(draw_showcase(show)))
@@ -63,8 +63,8 @@ def draw_showcase(show: Showcase) -> Image.Image:
     rows = []
     for number, prompt in enumerate(show.prompts):
         groups = (
-            tuple(Picture(image, "") for image in show.impersonal[number]),
-            *(tuple(Picture(one.picture.image, "") for one in person.made[number]) for person in show.people),
+            tuple(Tile(image, "") for image in show.impersonal[number]),
+            *(tuple(Tile(one.picture.image, "") for one in person.made[number]) for person in show.people),
         )
         headings = (f"“{prompt.text}”, for nobody", f"for {first.name}", f"for {second.name}")
         rows.append(Row(groups, headings))
@@ -102,7 +102,7 @@ def _draw_talked_about(show: Showcase) -> Block:
         for person in show.people:
             liked = next((one.comment.liked for one in person.taught if one.comment.picture == picture), None)
             verdicts.append(f"{person.name} {'+' if liked else '-'}" if liked is not None else "")
-        pictures.append(Picture(read_picture(data), "  ".join(verdicts)))
+        pictures.append(Tile(read_picture(data), "  ".join(verdicts)))
     return Row((tuple(pictures),), side=126, picture_gap=17, caption_size=15, after=22)
 
 
@@ -117,7 +117,7 @@ def _introduce(person: Shown) -> tuple[Block, ...]:
 
 
 def _draw_best(show: Showcase) -> Block:
-    pictures = tuple(tuple(Picture(one.picture.image) for one in person.best) for person in show.people)
+    pictures = tuple(tuple(Tile(one.picture.image) for one in person.best) for person in show.people)
     headings = tuple(f"{person.name}'s favourite of {BEST_OF}" for person in show.people)
     return Row(pictures, headings, group_gap=90)
 
@@ -129,12 +129,12 @@ def judged_lines(show: Showcase) -> list[str]:
     pictures = sum(len(row) for row in show.impersonal)
     lines = []
     for person, other in zip(show.people, reversed(show.people), strict=True):
-        if person.verdict is not None:
+        if person.judgement is not None:
             lines.append(
                 f"{person.name}: the independent judge finds the picture made for {person.name} closer to {person.name}'s "
-                f"taste than the impersonal one in {person.verdict.own_better} of {person.verdict.pairs} pairs "
-                f"(the one made for {other.name}: {person.verdict.other_better} of {person.verdict.pairs}); "
-                f"the subject is as asked in {person.verdict.shows_subject} of {pictures}."
+                f"taste than the impersonal one in {person.judgement.own_better} of {person.judgement.pairs} pairs "
+                f"(the one made for {other.name}: {person.judgement.other_better} of {person.judgement.pairs}); "
+                f"the subject is as asked in {person.judgement.shows_subject} of {pictures}."
             )
     lines.append(
         f"Impersonal pictures show the subject as asked in {show.impersonal_shows_subject} of {pictures}."

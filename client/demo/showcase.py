@@ -41,7 +41,7 @@ BEST_OF = 6
 JUDGES = "palate.judges"
 
 
-class Judge(Protocol):
+class DemoJudge(Protocol):
     """Somebody independent who rates pictures."""
 
     accuracy: str
@@ -63,7 +63,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What the judge says about one person's pictures, over all prompts and seeds."""
 
     pairs: int
@@ -82,7 +82,7 @@ class Shown:
     made: tuple[tuple[Made, ...], ...]  # by prompt, then seed
     best: tuple[Made, ...]  # the favourites among several candidates for the first prompt
     chance_of_impersonal: tuple[tuple[float, ...], ...]  # the person's evaluator on the impersonal pictures
-    verdict: Verdict | None
+    judgement: Judgement | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Showcase:
                     "name": one.name,
                     "profile": one.profile.to_json(),
                     "comments": [taught.to_json() for taught in one.taught],
-                    "verdict": asdict(one.verdict) if one.verdict else None,
+                    "verdict": asdict(one.judgement) if one.judgement else None,
                 }
                 for one in self.people
             ],
@@ -226,8 +226,8 @@ class _Drawer:
         return tuple(made)
 
 
-def _judge(show: Showcase, judge: Judge, tastes: Sequence[Mapping[str, float]]) -> Showcase:
-    """Return the showcase with the judge's verdict on each person's pictures, by that person's true taste."""
+def _judge(show: Showcase, judge: DemoJudge, tastes: Sequence[Mapping[str, float]]) -> Showcase:
+    """Return the showcase with the judgement on each person's pictures, by that person's true taste."""
     plain = [picture for row in show.impersonal for picture in row]
     asked = [prompt.subject for prompt, row in zip(show.prompts, show.impersonal, strict=True) for _ in row]
     own = [[one.picture.image for row in person.made for one in row] for person in show.people]
@@ -236,13 +236,13 @@ def _judge(show: Showcase, judge: Judge, tastes: Sequence[Mapping[str, float]]) 
         base, mine, others = (
             judge.rate(pictures, tastes[number]) for pictures in (plain, own[number], own[1 - number])
         )
-        verdict = Verdict(
+        judgement = Judgement(
             pairs=len(base),
             own_better=_count_better(mine, base),
             other_better=_count_better(others, base),
             shows_subject=_count_equal(judge.name_subjects(own[number]), asked),
         )
-        people.append(replace(person, verdict=verdict))
+        people.append(replace(person, judgement=judgement))
     return replace(
         show,
         people=(people[0], people[1]),
@@ -251,11 +251,11 @@ def _judge(show: Showcase, judge: Judge, tastes: Sequence[Mapping[str, float]]) 
     )
 
 
-def find_judge() -> Judge | None:
+def find_judge() -> DemoJudge | None:
     """Return the judge that is plugged in, or None if there is none or it lacks its weights."""
     for entry in metadata.entry_points(group=JUDGES):
         try:
-            judge: Judge = entry.load()()
+            judge: DemoJudge = entry.load()()
         except (ImportError, OSError, PalateError):
             continue
         return judge

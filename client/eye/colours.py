@@ -29,7 +29,7 @@ _HUES = (
 )
 
 
-def what_is_shown(picture: Image.Image) -> dict[str, float]:
+def colours_shown(picture: Image.Image) -> dict[str, float]:
     """Return probabilities of the vocabulary's colour, light and contrast attributes for a picture of any size."""
     small = (
         np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from palate.client.eye import colours as looks
+from palate.client.eye.colours import colours_shown
 from palate.client.eye.statistics import STATISTICS, measure_statistics
 from palate.shared.encoder import ATTRIBUTE_NAMES, CATEGORIES, TOWER_FEATURES
 from palate.shared.errors import ModelError, OptionError
@@ -30,7 +30,8 @@ from palate.shared.shipped import check_shipped
 if TYPE_CHECKING:
     from palate.client.eye.tower_network import PictureNetwork
 
-Floats = NDArray[np.float32]
+Features = NDArray[np.float32]
+"""The features of n pictures, (n, len(FEATURE_NAMES)), or what else the tower says of each picture, a row for each."""
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "picture_tower.safetensors"
 SIDE = 128
@@ -40,7 +41,7 @@ SUBJECTS: tuple[str, ...] = (
     "city", "cat", "bird", "lighthouse", "balloon", "mushroom",
 )  # fmt: skip
 
-FEATURES: tuple[str, ...] = (*(f"tower_{i}" for i in range(TOWER_FEATURES)), *STATISTICS)
+FEATURE_NAMES: tuple[str, ...] = (*(f"tower_{i}" for i in range(TOWER_FEATURES)), *STATISTICS)
 """The names of the picture features, in order."""
 
 
@@ -61,13 +62,13 @@ LOGITS = max(place.stop for place in LOGITS_OF.values())
 class Look:
     """What the tower makes of n pictures.
 
-    features (n, len(FEATURES)); subjects (n, 12) and attributes (n, 55) are probabilities in the order of `SUBJECTS` and
+    features (n, len(FEATURE_NAMES)); subjects (n, 12) and attributes (n, 55) are probabilities in the order of `SUBJECTS` and
     `ATTRIBUTE_NAMES`. Within a category the attributes' probabilities and that of "none of them" sum to one.
     """
 
-    features: Floats
-    subjects: Floats
-    attributes: Floats
+    features: Features
+    subjects: Features
+    attributes: Features
 
 
 class PictureTower:
@@ -76,7 +77,7 @@ class PictureTower:
     def __init__(self, network: PictureNetwork) -> None:
         self._network = network
 
-    def look(self, pictures: Sequence[Image.Image], statistics: Floats | None = None) -> Look:
+    def look(self, pictures: Sequence[Image.Image], statistics: Features | None = None) -> Look:
         """Look at any number of pictures of any size, at about 10 ms each on one core. Changes nothing.
 
         statistics (n, len(STATISTICS)): their `measure_statistics`, where they are known already.
@@ -99,7 +100,7 @@ class PictureTower:
         return Look(np.concatenate([np.concatenate(features), statistics], 1), shares["subject"], attributes)
 
 
-def measure_all(pictures: Sequence[Image.Image]) -> Floats:
+def measure_all(pictures: Sequence[Image.Image]) -> Features:
     """Return the statistics of pictures, (n, len(STATISTICS)), on as many threads as there are processors."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -128,8 +129,8 @@ def load_tower(path: Path = SHIPPED) -> PictureTower:
         ) from None
 
 
-def picture_features(pictures: Sequence[Image.Image]) -> Floats:
-    """Return the features of pictures, (n, len(FEATURES)), by the shipped tower."""
+def picture_features(pictures: Sequence[Image.Image]) -> Features:
+    """Return the features of pictures, (n, len(FEATURE_NAMES)), by the shipped tower."""
     return load_tower().look(pictures).features
 
 
@@ -140,7 +141,7 @@ def what_is_shown(picture: Image.Image) -> dict[str, float]:
     only; technique, mood and the like are the tower's alone.
     """
     shown = dict(zip(ATTRIBUTE_NAMES, load_tower().look([picture]).attributes[0].tolist(), strict=True))
-    for name, probability in looks.what_is_shown(picture).items():
+    for name, probability in colours_shown(picture).items():
         shown[name] = 0.5 * (shown[name] + probability) if name in shown else probability
     return {name: round(float(probability), 4) for name, probability in shown.items()}
 
@@ -170,7 +171,7 @@ def subject_of_prompt(prompt: str) -> str | None:
     return None
 
 
-def subject_probability(pictures: Sequence[Image.Image], subject: str) -> Floats:
+def subject_probability(pictures: Sequence[Image.Image], subject: str) -> Features:
     """Return the probability that each picture shows a subject, (n,); raises OptionError for one the tower cannot know."""
     if subject not in SUBJECTS:
         raise OptionError(f"subject={subject!r}: the tower knows {', '.join(SUBJECTS)}")
@@ -189,6 +190,6 @@ def _square(picture: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(rgb)
 
 
-def _softmax(logits: Floats) -> Floats:
+def _softmax(logits: Features) -> Features:
     shifted = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf)) if len(logits) else logits
     return np.asarray(shifted / shifted.sum(1, keepdims=True), dtype=np.float32)

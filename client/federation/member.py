@@ -317,7 +317,7 @@ class Member:
         Phrases are the attributes that the comment names, liked or not, but for those that the person has vetoed. Raises
         what the vault raises.
         """
-        from palate.client.eye.tower import FEATURES
+        from palate.client.eye.tower import FEATURE_NAMES
         from palate.client.federation.local_training import Labels
         from palate.client.taste.fitting import read_verdicts
 
@@ -328,7 +328,7 @@ class Member:
         ]
         verdicts = read_verdicts(self._device.vault, taught, no_progress)
         liked = np.array([one.comment.liked is True for one in taught], dtype=np.bool_)
-        features = np.zeros((len(taught), len(FEATURES)), np.float32)
+        features = np.zeros((len(taught), len(FEATURE_NAMES)), np.float32)
         features[liked], features[~liked] = verdicts.liked, verdicts.disliked
         vetoed = {name for name, edit in read_edits(self._device.vault).items() if edit.vetoed}
         named = [

@@ -152,7 +152,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Tile:
     """One picture on a sheet with a line under it."""
 
     image: Image.Image
@@ -163,7 +163,7 @@ class Picture:
 class Row:
     """Pictures beside each other, in groups with a wider gap and a heading each."""
 
-    groups: tuple[tuple[Picture, ...], ...]
+    groups: tuple[tuple[Tile, ...], ...]
     headings: tuple[str, ...] = ()
     side: int = 256
     after: int = 26

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from palate.client.eye.tower import Look
-    from palate.client.painter.generator import Generator, Picture, Request
+    from palate.client.painter.generator import DrawnPicture, Generator, Request
     from palate.client.taste.evaluator import Evaluator
 
 LEAST_SHOWN = 0.5
@@ -30,7 +30,7 @@ DOUBT = 100.0
 class Made:
     """One picture that was made, how, and how likely the person likes it."""
 
-    picture: "Picture"
+    picture: "DrawnPicture"
     probability: float
     png: bytes
     impersonal_probability: float | None = None

@@ -123,7 +123,7 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DrawnPicture:
     """A drawn picture: its seed, the strengths it was drawn with in the end, its score, and its impersonal sibling."""
 
     image: Image
@@ -171,7 +171,7 @@ class Generator:
         score: Callable[[Image], float] | None = None,
         faithful: Callable[[Image], bool] | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Picture]:
+    ) -> list[DrawnPicture]:
         """Draw the pictures of a request; picture i has the seed `request.seed` + i.
 
         With `pick` = K, count · K candidates are drawn from as many seeds, and the `count` that `score` puts highest are
@@ -189,11 +189,11 @@ class Generator:
         counter = _Counter((candidates + request.count * request.beside) * request.steps, progress)
         plain = replace(request, likes=(), dislikes=())
 
-        def draw(seed: int) -> Picture:
+        def draw(seed: int) -> DrawnPicture:
             picture = self._draw_faithfully(request, seed, faithful, counter)
             return picture if score is None else replace(picture, score=float(score(picture.image)))
 
-        def draw_beside(picture: Picture) -> Picture:
+        def draw_beside(picture: DrawnPicture) -> DrawnPicture:
             return replace(picture, impersonal=self._draw(plain, picture.seed, plain.strengths, counter))
 
         with warnings.catch_warnings():
@@ -205,8 +205,8 @@ class Generator:
             return self._for_each(draw_beside, drawn, plain) if request.beside else drawn
 
     def _for_each(
-        self, draw: Callable[[_Item], Picture], items: Sequence[_Item], request: Request
-    ) -> list[Picture]:
+        self, draw: Callable[[_Item], DrawnPicture], items: Sequence[_Item], request: Request
+    ) -> list[DrawnPicture]:
         """Draw for each item: one after the other, or, with a small model, side by side."""
         import torch
 
@@ -217,7 +217,7 @@ class Generator:
 
     def _draw_faithfully(
         self, request: Request, seed: int, faithful: Callable[[Image], bool] | None, counter: _Counter
-    ) -> Picture:
+    ) -> DrawnPicture:
         strengths = request.strengths
         image = self._draw(request, seed, strengths, counter)
         for _ in range(MAX_HALVINGS if faithful is not None and request.personal else 0):
@@ -226,7 +226,7 @@ class Generator:
             strengths = strengths[0] / 2, strengths[1] / 2
             counter.expect(request.steps)
             image = self._draw(request, seed, strengths, counter)
-        return Picture(image, seed, *strengths)
+        return DrawnPicture(image, seed, *strengths)
 
     def _draw(self, request: Request, seed: int, strengths: tuple[float, float], counter: _Counter) -> Image:
         import torch
@@ -301,7 +301,7 @@ class _Counter:
             self.total += steps
 
 
-def _score_of(picture: Picture) -> float:
+def _score_of(picture: DrawnPicture) -> float:
     return -math.inf if picture.score is None or math.isnan(picture.score) else picture.score
 
 

@@ -25,7 +25,7 @@ from palate.shared.errors import FileFormatError, PictureError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from palate.client.painter.generator import Generator, Picture, Request
+    from palate.client.painter.generator import DrawnPicture, Generator, Request
 
 KEYWORD = "palate"
 IMPERSONAL = "none"  # the mode of a picture that no taste took part in
@@ -72,7 +72,12 @@ class Provenance:
 
 
 def provenance_of(
-    generator: Generator, request: Request, picture: Picture, profile: str = "", *, impersonal: bool = False
+    generator: Generator,
+    request: Request,
+    picture: DrawnPicture,
+    profile: str = "",
+    *,
+    impersonal: bool = False,
 ) -> Provenance:
     """Say how a picture, or (`impersonal`) its sibling without a taste, was made. `profile` is the profile's version."""
     impersonal = impersonal or not request.personal

@@ -1,8 +1,8 @@
 """What a person says about a picture: the value, the check that it can be understood, and the file that holds many.
 
-The second step of the flow: `teach` takes a picture and a comment, the comment passes `check_comment`, and
-`extractor` reads the attributes out of it. Everything is checked before anything is taught, so a file with one bad
-entry teaches nothing.
+The second step of the flow: `teach` takes a picture and a comment, the comment passes `check_comment`, and `extractor`
+reads the attributes out of it. Where there is a verdict the comment may be empty. Everything is checked before anything
+is taught, so a file with one bad entry teaches nothing.
 """
 
 import json
@@ -11,7 +11,7 @@ import secrets
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from palate.shared.errors import CommentError, FileFormatError
@@ -48,7 +48,7 @@ class Comment:
     """One comment of one person on one picture (or on none)."""
 
     id: str  # random, hexadecimal
-    text: str
+    text: str  # empty if the person gave a verdict and no words
     liked: bool | None  # the person's own verdict on the picture, if there is one
     picture: str | None  # SHA-256 of the picture's bytes, hexadecimal
     created: str  # ISO 8601, UTC
@@ -59,16 +59,19 @@ class Lesson:
     """One entry of a file for `teach --from`, checked."""
 
     image: Path
-    comment: str
+    comment: str  # empty only with a verdict
     liked: bool | None
 
 
 def new_comment(text: str, liked: bool | None, picture: str | None, now: datetime | None = None) -> Comment:
-    """Check `text` and make it a comment with a fresh id; raises `CommentError`."""
-    created = (now or datetime.now(UTC)).astimezone(UTC)
-    return Comment(
-        secrets.token_hex(4), check_comment(text), liked, picture, created.isoformat(timespec="microseconds")
-    )
+    """Return a comment with a fresh id, its text checked; raises what `check_words` raises."""
+    created = (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds")
+    return Comment(secrets.token_hex(4), check_words(text, liked), liked, picture, created)
+
+
+def check_words(text: str, liked: bool | None) -> str:
+    """Return what `check_comment` returns, or the empty text where a verdict says enough; raises `CommentError`."""
+    return "" if liked is not None and not text.strip() else check_comment(text)
 
 
 def check_comment(text: str) -> str:
@@ -103,10 +106,14 @@ def check_comment(text: str) -> str:
 
 
 def read_lessons(path: Path | str) -> list[Lesson]:
-    """Read a file for `teach --from`: a JSON list of {"image", "comment", "liked" (optional: true, false or null)}.
+    """Read a file for `teach --from`: a JSON list of {"image", "comment", "liked"}.
 
-    Image paths are relative to the file and stay inside its folder. Raises `FileFormatError` naming the entry (from 0)
-    and the key. That an image is a readable picture is for `pictures.read_picture` to say.
+    An image is an absolute path or one relative to the file; a name may be written in any form of Unicode, as it comes
+    from a Mac or not. "liked" is true, false or null, which is also what it is without the key. With true or false the
+    comment may be missing. That an image is a readable picture is checked later, by `pictures.read_picture`.
+
+    Raises:
+        FileFormatError: names the entry (from 0) and the key.
     """
     path = Path(path)
     entries = _read_json(path)
@@ -178,16 +185,17 @@ def _read_entry(path: Path, index: int, entry: Any) -> Lesson:
             raise FileFormatError(
                 f"{where}: unknown key {_shorten(key)}; known are 'image', 'comment' and 'liked'"
             )
-    for key in ("image", "comment"):
-        if key not in entry:
-            raise FileFormatError(f"{where}: the key {key!r} is missing")
-        if not isinstance(entry[key], str):
-            raise FileFormatError(f"{where}: {key!r} is {_kind(entry[key])}; it must be text")
     liked = entry.get("liked")
     if liked is not None and not isinstance(liked, bool):
         raise FileFormatError(f"{where}: 'liked' is {_kind(liked)}; it must be true, false or null")
+    needed = ("image", "comment") if liked is None else ("image",)
+    for key in ("image", "comment"):
+        if key in needed and key not in entry:
+            raise FileFormatError(f"{where}: the key {key!r} is missing")
+        if not isinstance(entry.get(key, ""), str):
+            raise FileFormatError(f"{where}: {key!r} is {_kind(entry[key])}; it must be text")
     try:
-        comment = check_comment(entry["comment"])
+        comment = check_words(entry.get("comment", ""), liked)
     except CommentError as error:
         raise FileFormatError(f"{where}, 'comment': {error}") from None
     return Lesson(_resolve_image(path, where, entry["image"]), comment, liked)
@@ -195,25 +203,27 @@ def _read_entry(path: Path, index: int, entry: Any) -> Lesson:
 
 def _resolve_image(path: Path, where: str, image: str) -> Path:
     named = f"{where}, 'image': {_shorten(image)}"
-    windows, posix = PureWindowsPath(image), PurePosixPath(image)
-    if posix.is_absolute() or windows.drive or windows.root:
-        raise FileFormatError(f"{named} is an absolute path; image paths are relative to the file")
-    if ".." in windows.parts:  # a Windows path splits at both kinds of slash
-        raise FileFormatError(
-            f"{named} leads outside the file's folder; keep images beside or below the file"
-        )
     try:
         folder = path.parent.resolve()
-        full = (folder / image).resolve()
-        if not full.is_relative_to(folder):
-            raise FileFormatError(
-                f"{named} leads outside the file's folder through a link; keep images inside it"
-            )
+        full = _find_file(folder / Path(image).expanduser())
         if not full.is_file():
-            raise FileFormatError(f"{named} does not exist in {folder}; check the path")
-    except (OSError, ValueError, RuntimeError):  # a null character, a loop of links, a name too long
+            raise FileFormatError(f"{named} does not exist; relative paths start at {folder}")
+        return full.resolve()
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ):  # a null character, a loop of links, a name too long, no such home
         raise FileFormatError(f"{named} is not a usable path") from None
-    return full
+
+
+def _find_file(path: Path) -> Path:
+    """Return the path that has this one's names, in whatever form of Unicode they lie on the disk (compared in NFC)."""
+    if path.exists() or path.parent == path:
+        return path
+    folder, name = _find_file(path.parent), unicodedata.normalize("NFC", path.name)
+    alike = (one for one in folder.iterdir() if unicodedata.normalize("NFC", one.name) == name)
+    return next(alike, folder / path.name) if folder.is_dir() else path
 
 
 def _kind(value: Any) -> str:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from palate.client.eye.colours import WhatIsShown, what_is_shown
+from palate.client.eye.colours import WhatIsShown, colours_shown
 from palate.client.reader.clauses import Clause, cut_clauses
 from palate.client.reader.comment import check_comment
 from palate.client.reader.mentions import Likeness, Span, find_spans
@@ -55,7 +55,7 @@ def extract_attributes(
     *,
     liked: bool | None = None,
     backend: str | Extractor = "shipped",
-    shown: WhatIsShown = what_is_shown,
+    shown: WhatIsShown = colours_shown,
 ) -> list[Mention]:
     """Return what a comment likes and dislikes about a picture's looks, each attribute once.
 
@@ -85,7 +85,7 @@ class ShippedExtractor:
     likeness None leaves unknown describing words unread, sentiment None leaves feeling to the rules; without both there is no torch.
     """
 
-    shown: WhatIsShown = what_is_shown
+    shown: WhatIsShown = colours_shown
     likeness: Likeness | None = field(default_factory=_shipped_words)
     sentiment: Sentiment | None = field(default_factory=shipped_sentiment)
 

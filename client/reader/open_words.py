@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from palate.client.reader.cues import load_cues
-from palate.client.reader.sentences import Floats, SentenceTower, load_term_embeddings
+from palate.client.reader.sentences import Directions, SentenceTower, load_term_embeddings
 from palate.shared.attributes import Attribute, load_vocabulary
 
 BESIDE_NOUN = 0.72
@@ -30,12 +30,12 @@ class OpenWords:
     tower: SentenceTower
 
     @cached_property
-    def _terms(self) -> tuple[Floats, tuple[str, ...]]:
+    def _terms(self) -> tuple[Directions, tuple[str, ...]]:
         """The directions of the vocabulary's names and aliases, (n, 384), and the term of each."""
         return load_term_embeddings(self.tower)
 
     @cached_property
-    def _opinions(self) -> tuple[Floats, list[float]]:
+    def _opinions(self) -> tuple[Directions, list[float]]:
         """The single-word opinions' directions, (n, 384), and their signed weights."""
         words = {
             word: weight

@@ -24,7 +24,8 @@ from palate.shared.shipped import check_shipped
 if TYPE_CHECKING:
     from palate.client.reader.sentence_network import SentenceNetwork
 
-Floats = npt.NDArray[np.float32]
+Directions = npt.NDArray[np.float32]
+"""Directions of texts in the space of meaning, (n, 384), each of unit length."""
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "generator"
 """The shipped generator's folder, whose text_encoder/ and tokenizer/ are the tower."""
@@ -78,7 +79,7 @@ class SentenceTower:
     def _tokenizer_file(self) -> Path:
         return self.folder / "tokenizer" / "tokenizer.json"
 
-    def embed(self, texts: Sequence[str]) -> Floats:
+    def embed(self, texts: Sequence[str]) -> Directions:
         """Return one direction per text: the mean over its words' hidden states at unit length, (n, 384) float32.
 
         Texts are cut at 128 tokens. An empty list gives an array of shape (0, 384). Raises ModelError when there is no tower.
@@ -88,7 +89,7 @@ class SentenceTower:
         import torch
 
         network = self.network
-        rows: list[Floats] = []
+        rows: list[Directions] = []
         for start in range(0, len(texts), _BATCH):
             read = [one.ids for one in self.tokenizer.encode_batch(list(texts[start : start + _BATCH]))]
             cut = [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]] for ids in read]
@@ -114,7 +115,7 @@ def term_texts(vocabulary: Vocabulary) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(text for text, _ in pairs), tuple(name for _, name in pairs)
 
 
-def load_term_embeddings(tower: SentenceTower) -> tuple[Floats, tuple[str, ...]]:
+def load_term_embeddings(tower: SentenceTower) -> tuple[Directions, tuple[str, ...]]:
     """Return the directions of `term_texts`, (n, 384) float32, and the term of each row.
 
     The shipped file holds them, made with the shipped tower by its recipe. Another tower, or a vocabulary that was edited since,

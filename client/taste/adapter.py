@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.client.eye.tower import Features
 from palate.client.taste.evaluator import Evaluator, fit_evaluator
 from palate.shared.encoder import EncoderWeights, standardize
 from palate.shared.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
     import torch
-
-Floats = NDArray[np.float32]
 
 LEAST_EACH = 3
 RANK = 4
@@ -51,8 +50,8 @@ class AdapterResult:
 
 def train_adapter(
     encoder: EncoderWeights,
-    liked: Floats,
-    disliked: Floats,
+    liked: Features,
+    disliked: Features,
     *,
     tastes: Mapping[str, float] = MappingProxyType({}),
     seed: int,
@@ -115,7 +114,7 @@ def _folds(n: int, folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.asarray(rng.permutation(np.arange(n) % folds))
 
 
-def _right(evaluator: Evaluator, liked: Floats, disliked: Floats) -> NDArray[np.float64]:
+def _right(evaluator: Evaluator, liked: Features, disliked: Features) -> NDArray[np.float64]:
     """Return 1, 0.5 or 0 for each pair of a liked and a disliked picture."""
     gap = evaluator.utilities(liked)[:, None] - evaluator.utilities(disliked)[None]
     return np.asarray((gap > 0) + 0.5 * (gap == 0), dtype=np.float64).ravel()
@@ -137,7 +136,7 @@ def _projector(encoder: EncoderWeights) -> torch.nn.Module:
     return nn.Sequential(OrderedDict(hidden=linear("hidden"), rectify=nn.ReLU(), taste=linear("taste")))
 
 
-def _train(encoder: EncoderWeights, head: Evaluator, liked: Floats, disliked: Floats, seed: int) -> bytes:
+def _train(encoder: EncoderWeights, head: Evaluator, liked: Features, disliked: Features, seed: int) -> bytes:
     """Return a trained adapter. The head stays as it was fitted; only where pictures lie in the taste space moves."""
     import torch
     from peft import LoraConfig, inject_adapter_in_model

@@ -31,6 +31,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.client.eye.tower import Features
 from palate.shared.attributes import load_vocabulary
 from palate.shared.encoder import (
     ATTRIBUTE_NAMES,
@@ -75,7 +76,7 @@ DEFAULT = Settings()
 
 
 @dataclass(frozen=True)
-class Reason:
+class Attribution:
     """What one attribute adds to the logit of a picture that shows more or less of it than an average picture."""
 
     attribute: str
@@ -90,7 +91,7 @@ class Score:
     probability: float
     low: float
     high: float
-    because: tuple[Reason, ...]
+    because: tuple[Attribution, ...]
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Evaluator:
     unread: tuple[str, ...] = ()
     """Attributes of the profile that have no place in the taste space and were left aside."""
 
-    def logits(self, features: NDArray[np.float32]) -> tuple[Doubles, Doubles]:
+    def logits(self, features: Features) -> tuple[Doubles, Doubles]:
         """Return mean and variance of the logits of pictures, each (n,), over everything that is uncertain."""
         x = _inputs(self.encoder, features, self.centre, self.scale)
         means = x @ self.mean.T  # (n, k)
@@ -121,15 +122,15 @@ class Evaluator:
         mean = means @ self.share
         return mean, (variances + (means - mean[:, None]) ** 2) @ self.share
 
-    def utilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def utilities(self, features: Features) -> NDArray[np.float32]:
         """Return expected logits, (n,): what to rank by."""
         return self.logits(features)[0].astype(np.float32)
 
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def probabilities(self, features: Features) -> NDArray[np.float32]:
         """Return the probability that the person likes each picture, (n,)."""
         return _likely(*self.logits(features)).astype(np.float32)
 
-    def score(self, features: NDArray[np.float32]) -> list[Score]:
+    def score(self, features: Features) -> list[Score]:
         """Return a score for each picture's features, (n, features); raises OptionError for another shape."""
         mean, variance = self.logits(features)
         probability = _likely(mean, variance)
@@ -140,7 +141,7 @@ class Evaluator:
             for p, lo, hi, reasons in zip(probability, low, high, self._reasons(features), strict=True)
         ]
 
-    def _reasons(self, features: NDArray[np.float32]) -> list[tuple[Reason, ...]]:
+    def _reasons(self, features: Features) -> list[tuple[Attribution, ...]]:
         """Split each logit's distance from an average picture's by attribute, strongest first."""
         x = _inputs(self.encoder, features, self.centre, self.scale)
         head = self.share @ self.mean
@@ -159,7 +160,7 @@ class Evaluator:
             strongest = np.argsort(-np.abs(row), kind="stable")[:LARGEST_REASONS]
             found.append(
                 tuple(
-                    Reason(ATTRIBUTE_NAMES[i], float(row[i]), bool(shown[i]))
+                    Attribution(ATTRIBUTE_NAMES[i], float(row[i]), bool(shown[i]))
                     for i in strongest
                     if abs(row[i]) > 0.02
                 )
@@ -169,8 +170,8 @@ class Evaluator:
 
 def fit_evaluator(
     encoder: EncoderWeights,
-    liked: NDArray[np.float32],
-    disliked: NDArray[np.float32],
+    liked: Features,
+    disliked: Features,
     *,
     tastes: Mapping[str, float] = MappingProxyType({}),
     directions: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
@@ -215,7 +216,7 @@ def fit_evaluator(
     return Evaluator(encoder, share, mean, covariance, centre, scale, known, trust, unread)
 
 
-def _rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def _rows(features: Features) -> Features:
     given = np.asarray(features, dtype=np.float32)
     if given.size == 0:
         return np.zeros((0, TOWER_FEATURES + STATISTICS), np.float32)
@@ -224,7 +225,7 @@ def _rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return given
 
 
-def _own_scale(encoder: EncoderWeights, features: NDArray[np.float32]) -> tuple[Doubles, Doubles]:
+def _own_scale(encoder: EncoderWeights, features: Features) -> tuple[Doubles, Doubles]:
     """Return centre and scale of the statistics over a person's pictures, drawn to the release's own where they are few."""
     s = standardize(encoder, features)[:, TOWER_FEATURES:].astype(np.float64)
     n, prior = len(s), 4.0
@@ -233,9 +234,7 @@ def _own_scale(encoder: EncoderWeights, features: NDArray[np.float32]) -> tuple[
     return centre, np.maximum(spread, 0.2)
 
 
-def _inputs(
-    encoder: EncoderWeights, features: NDArray[np.float32], centre: Doubles, scale: Doubles
-) -> Doubles:
+def _inputs(encoder: EncoderWeights, features: Features, centre: Doubles, scale: Doubles) -> Doubles:
     """Return what the head weighs: (n, WIDTH) of taste space, one, and statistics cut at ±3."""
     rows = _rows(features)
     z = project_pictures(encoder, rows).astype(np.float64)
@@ -279,7 +278,7 @@ def _observations(
     return np.array(rows).reshape(-1, WIDTH), np.array(values), tuple(unread)
 
 
-def _trust(encoder: EncoderWeights, features: NDArray[np.float32]) -> float:
+def _trust(encoder: EncoderWeights, features: Features) -> float:
     """Return how far a person's pictures are such as the crowd was learned on, from 0 to 1; 1 without pictures."""
     agreement = _agreement(encoder, features)
     usual = 2.0  # pictures that speak for the drawn world before any is seen
@@ -287,7 +286,7 @@ def _trust(encoder: EncoderWeights, features: NDArray[np.float32]) -> float:
     return float(np.clip((mean - NOT_BORNE_OUT) / (BORNE_OUT - NOT_BORNE_OUT), 0, 1))
 
 
-def _agreement(encoder: EncoderWeights, features: NDArray[np.float32]) -> Doubles:
+def _agreement(encoder: EncoderWeights, features: Features) -> Doubles:
     """Return how well each picture's statistics bear out what the encoder says that it shows, (n,) in [-1, 1].
 
     Every attribute has its typical step in the statistics. The steps of all that a picture is said to show, summed, are what its

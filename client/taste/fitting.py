@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from palate.client.eye.tower import FEATURE_NAMES, SHIPPED, Features
 from palate.client.records import ADAPTER, FEATURES, PICTURE, Taught
 from palate.client.runtime.progress import Notice, Progress
-from palate.client.taste.profile import Profile
+from palate.client.taste.profile import Profile, newest_verdicts
 from palate.client.taste.scoring import look_at, read_directions
 from palate.client.vault.store import ONLY, Store
 from palate.client.vault.vault import Vault
@@ -28,7 +28,6 @@ from palate.shared.errors import StorageError
 if TYPE_CHECKING:
     from palate.client.taste.evaluator import Evaluator
 
-Features = NDArray[np.float32]
 ChooseEncoder = Callable[[Store, Features, Features, Mapping[str, float], Notice], EncoderWeights]
 """From what a person keeps, and the features and attributes that they like and dislike, to the encoder that they use."""
 
@@ -60,7 +59,7 @@ def fit_evaluator_to_vault(
     """
     from palate.client.taste.evaluator import fit_evaluator
 
-    verdicts = read_verdicts(vault, taught, progress)
+    verdicts = read_verdicts(vault, newest_verdicts(taught), progress)
     tastes = profile.signed()
     encoder = choose_encoder(vault, verdicts.liked, verdicts.disliked, tastes, notice)
     if adapt:
@@ -76,8 +75,6 @@ def fit_evaluator_to_vault(
 
 def read_verdicts(vault: Vault, taught: Sequence[Taught], progress: Progress) -> Verdicts:
     """Return the features of all pictures with a verdict; those not looked at before are, and the vault keeps them."""
-    from palate.client.eye.tower import FEATURES as NAMES
-
     judged = [
         one.comment for one in taught if one.comment.liked is not None and one.comment.picture is not None
     ]
@@ -87,7 +84,7 @@ def read_verdicts(vault: Vault, taught: Sequence[Taught], progress: Progress) ->
     for number, picture in enumerate(dict.fromkeys(str(comment.picture) for comment in judged)):
         row = None
         if vault.has(FEATURES, picture):
-            row = _decode_features(vault.get(FEATURES, picture), mark, len(NAMES))
+            row = _decode_features(vault.get(FEATURES, picture), mark, len(FEATURE_NAMES))
         if row is None:
             from palate.client.eye.pictures import read_picture
 
@@ -102,7 +99,9 @@ def read_verdicts(vault: Vault, taught: Sequence[Taught], progress: Progress) ->
                 if change.has(PICTURE, picture):
                     change.put(FEATURES, picture, data)
     kinds = [[rows[str(c.picture)] for c in judged if c.liked is kind] for kind in (True, False)]
-    liked, disliked = (np.stack(kind) if kind else np.zeros((0, len(NAMES)), np.float32) for kind in kinds)
+    liked, disliked = (
+        np.stack(kind) if kind else np.zeros((0, len(FEATURE_NAMES)), np.float32) for kind in kinds
+    )
     return Verdicts(liked, disliked)
 
 
@@ -164,8 +163,6 @@ def _fingerprint(encoder: EncoderWeights, verdicts: Verdicts, profile: Profile) 
 
 def _tower_mark() -> bytes:
     """Return 16 bytes that name the tower whose features these are, so that another tower's are not mixed in."""
-    from palate.client.eye.tower import SHIPPED
-
     return hashlib.sha256(SHIPPED.read_bytes()).digest()[:16]
 
 

@@ -202,6 +202,22 @@ def evidence_of(taught: Taught) -> Evidence:
     return Evidence(taught.comment.id, taught.comment.created, taught.mentions)
 
 
+def newest_verdicts(taught: Sequence[Taught]) -> list[Taught]:
+    """Return, for each picture that the person gave a verdict on, what was taught with the newest verdict.
+
+    A picture counts once, however often it was taught; it keeps the place of its first verdict, so that a verdict
+    that is repeated changes nothing at all.
+
+    Args:
+        taught: the oldest first, as `Device.comments` returns them.
+    """
+    newest: dict[str, Taught] = {}
+    for one in taught:
+        if one.comment.liked is not None and one.comment.picture is not None:
+            newest[one.comment.picture] = one
+    return list(newest.values())
+
+
 def read_edits(records: Records) -> dict[str, Edit]:
     """Return what the person decided by hand; nothing if nothing was. Raises `VaultDamagedError`."""
     return decode_edits(records.get(EDITS, ONLY)) if records.has(EDITS, ONLY) else {}

@@ -5,11 +5,12 @@ nothing personal is on the disk anywhere else, not even for a moment (records ar
 is written). The envelope design follows DESIGN.md: passphrase -> key -> one data key per record (`sealing` has the
 primitives, `vault_format` the bytes, `durable` the order of writing).
 
-    with Vault.create(home, "correct horse") as vault:
-        with vault.transaction() as change:
-            change.put("comment", "a1", b"...")
-            change.put("picture", "9f", b"...")
-        vault.get("comment", "a1")
+    >>> with Vault.create(home, "correct horse") as vault:
+    ...     with vault.transaction() as change:
+    ...         change.put("comment", "a1", b"lovely mist")
+    ...         change.put("picture", "9f", b"...")
+    ...     vault.get("comment", "a1")
+    b'lovely mist'
 
 **All or nothing.** New records go into new files; then one rename puts a new head in place, and that rename is the
 change. Killed before it, the old state opens and the new files are cleared away; killed after it, the new state opens.
