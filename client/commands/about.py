@@ -36,7 +36,7 @@ def demo(
         return
     from palate.client.commands import views
 
-    shell.out().print(views.view_showcase(show, files))
+    shell.show(views.view_showcase(show, files))
 
 
 def doctor(

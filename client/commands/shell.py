@@ -10,7 +10,7 @@ import errno
 import getpass
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,7 +112,7 @@ def ask_passphrase(question: str, *, twice: bool = False, variable: str = PASSPH
     given = hardening.given(variable)
     if given is not None:
         return given
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         raise WrongPassphraseError(
             f"the vault needs its passphrase, and there is no terminal to ask on; set {variable}"
         )
@@ -129,10 +129,18 @@ def confirm(question: str, yes: bool) -> None:
     """Ask before what cannot be undone; raises `OptionError` where nobody can be asked, ends politely at a no."""
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         raise OptionError(f"{question} There is no terminal to ask on; add --yes if you mean it")
     if not typer.confirm(question, err=True):
         complain("nothing was done")
+        raise typer.Exit(1)
+
+
+def name_unreadable(reasons: Sequence[str]) -> None:
+    """Name on stderr the pictures that were left out, if there are any, and end the command with 1."""
+    for reason in reasons:
+        complain(reason)
+    if reasons:
         raise typer.Exit(1)
 
 
@@ -175,7 +183,7 @@ def complain(message: str) -> None:
     """Print in one line on stderr what went wrong."""
     from rich.text import Text
 
-    _print(err(), Text("palate: ", style="bold red") + Text(" ".join(plain(message).plain.split())))
+    _print(err(), Text.assemble(("palate: ", "bold red"), " ".join(plain(message).plain.split())))
 
 
 def plain(words: str, style: str = "") -> "Text":
@@ -216,6 +224,10 @@ def progress_bar() -> Iterator[Progress]:
 
     with bars:
         yield report
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _storage_error(error: OSError) -> StorageError:

@@ -123,8 +123,8 @@ def describe_choice(choice: Choice, newest: int) -> str:
     if not choice.loss_before:
         return f"release {used} is in use for you: {choice.labels} verdicts are too few to try it on"
     said = (
-        f"on your {choice.labels} verdicts, each foreseen without itself, it costs {choice.loss_new:.3f} and release {choice.before} "
-        f"{choice.loss_before:.3f}"
+        f"on your {choice.labels} verdicts its error is {choice.loss_new:.3f} and that of release "
+        f"{choice.before} is {choice.loss_before:.3f}"
     )
     if choice.uses == "before":
         return (

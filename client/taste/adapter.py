@@ -62,7 +62,10 @@ def train_adapter(
     Raises OptionError for features of another shape.
     """
     if min(len(liked), len(disliked)) < LEAST_EACH:
-        message = f"no adapter: it needs {LEAST_EACH} liked and {LEAST_EACH} disliked pictures, and there are {len(liked)} and {len(disliked)}"
+        message = (
+            f"too few pictures to learn more than your words say: {len(liked)} liked and {len(disliked)} disliked, and "
+            f"{LEAST_EACH} of each are needed"
+        )
         return AdapterResult(False, None, 0.5, 0.5, message)
     (
         standardize(encoder, liked),
@@ -81,12 +84,24 @@ def train_adapter(
         without.append(_right(plain, ask_liked, ask_disliked))
         with_it.append(_right(own_head, ask_liked, ask_disliked))
     before, after = float(np.mean(np.concatenate(without))), float(np.mean(np.concatenate(with_it)))
-    said = f"{after:.0%} of held-out pairs right with it, {before:.0%} without"
+    said = (
+        f"a picture you like before one you dislike: right in {after:.0%} of cases, {before:.0%} without it"
+    )
     if after <= 0.5 or after < before + LEAST_GAIN / (len(liked) + len(disliked)) ** 0.5:
-        return AdapterResult(False, None, before, after, f"no adapter kept: {said}")
+        return AdapterResult(
+            False,
+            None,
+            before,
+            after,
+            f"learning from your pictures does not make scores better yet, so it is left out ({said})",
+        )
     head = fit_evaluator(encoder, liked, disliked, tastes=tastes)
     return AdapterResult(
-        True, _train(encoder, head, liked, disliked, seed), before, after, f"adapter kept: {said}"
+        True,
+        _train(encoder, head, liked, disliked, seed),
+        before,
+        after,
+        f"learning from your pictures makes scores better ({said})",
     )
 
 

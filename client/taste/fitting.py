@@ -127,11 +127,11 @@ def adapt_encoder(
     if kept is None:
         from palate.client.taste.adapter import train_adapter
 
-        progress("training your adapter", 0, 1)
+        progress("learning from your pictures", 0, 1)
         result = train_adapter(
             encoder, verdicts.liked, verdicts.disliked, tastes=profile.signed(), seed=ADAPTER_SEED
         )
-        progress("training your adapter", 1, 1)
+        progress("learning from your pictures", 1, 1)
         notice(result.message)
         kept = result.weights if result.kept and result.weights is not None else b""
         with contextlib.suppress(StorageError), vault.transaction() as change:
