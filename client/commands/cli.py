@@ -1,7 +1,7 @@
 """The command line `palate`: puts the commands together; `main` is what the installed command calls.
 
-Only typer is loaded to read the arguments. Each command loads what it needs when it runs, so a question about the profile
-does not wait for the libraries that make pictures.
+Only typer is loaded to read the arguments. Each command loads what it needs when it runs, so a question about
+the profile does not wait for the libraries that make pictures.
 """
 
 import os
@@ -59,7 +59,7 @@ def palate(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Learns your visual taste from what you say about pictures, on this device, and makes pictures that fit it.
+    """Learn your visual taste from what you say about pictures, here on this device, and make pictures that fit.
 
     Start with: palate init, then palate teach PICTURE --comment TEXT, then palate create PROMPT.
     To see it at work at once: palate demo.
@@ -101,7 +101,7 @@ app.command("doctor", rich_help_panel=ABOUT)(about.doctor)
 
 
 def main() -> None:
-    """Run the command line; ends the process with 0, 1 (it could not be done), 2 (misused) or 130 (Ctrl-C)."""
+    """Run the command line; end with 0, 1 (it could not be done), 2 (misused) or 130 (Ctrl-C)."""
     harden()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -6,9 +6,9 @@
     size = "512x768"
     server = "palate.example.org"          # for palate join and palate pseudonyms
 
-An option beats the environment, the environment beats this file, and the file beats the default. The file lies in the
-platform's folder for such files (`~/.config/palate/config.toml` on Linux); `palate --config FILE` or PALATE_CONFIG names
-another. It holds nothing personal and is not sealed.
+An option beats the environment, the environment beats this file, and the file beats the default. The file
+lies in the platform's folder for such files (`~/.config/palate/config.toml` on Linux); `palate --config FILE`
+or PALATE_CONFIG names another. It holds nothing personal and is not sealed.
 """
 
 import json as jsonlib
@@ -94,7 +94,7 @@ def default_place() -> Path:
 
 
 def read_config(place: Path, *, missing_ok: bool) -> dict[str, Any]:
-    """Return the values of a config file; an unknown key or a value of another kind raises `FileFormatError`."""
+    """Return the values of a config file; raises `FileFormatError`, also for an unknown key."""
     import tomllib
 
     try:
@@ -114,7 +114,7 @@ def read_config(place: Path, *, missing_ok: bool) -> dict[str, Any]:
 
 
 def defaults_for(command: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values as click's `default_map` for a group: by command, then by parameter, groups in groups."""
+    """Return the values as click's `default_map` for a group: by command, then by parameter."""
     return {
         name: {
             **{one.name: values[one.name] for one in below.params if one.name in values},

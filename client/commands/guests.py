@@ -1,11 +1,11 @@
 """The command tree: our own commands, those of other parts of Palate, and what holds for every path in it.
 
-Other parts bring groups of their own, such as `palate server`. The device's side must not import the server's, so a part
-that has commands names them in the entry points `palate.commands`. They are looked up when one of them is called or help is
-asked for: the device's own commands do not wait for it.
+Other parts bring groups of their own, such as `palate server`. The device's side must not import the
+server's, so a part that has commands names them in the entry points `palate.commands`. They are looked up
+when one of them is called or help is asked for: the device's own commands do not wait for it.
 
-Every option and argument that takes a path expands `~`, whether the path comes from the command line, the environment or the
-config file: a shell leaves `--home=~/taste` and a quoted `'~/taste'` as they are.
+Every option and argument that takes a path expands `~`, whether the path comes from the command line, the
+environment or the config file: a shell leaves `--home=~/taste` and a quoted `'~/taste'` as they are.
 """
 
 import os

@@ -86,7 +86,7 @@ def import_(
         typer.Option(
             "--spent",
             metavar="EPSILON",
-            help="Privacy that was spent in all, as palate outbox --terms showed it on the lost device, if you know it.",
+            help="Privacy spent in all, if you know it; palate outbox --terms showed it on the lost device.",
             show_default="the whole budget",
         ),
     ] = None,
@@ -96,11 +96,12 @@ def import_(
 ) -> None:
     """Take over an exported file into an empty vault; makes the vault if there is none.
 
-    The file's passphrase is asked for, or read from PALATE_EXPORT_PASSPHRASE, else from PALATE_PASSPHRASE. A vault that
-    is made here gets the passphrase in PALATE_PASSPHRASE, else the file's.
+    The file's passphrase is asked for, or read from PALATE_EXPORT_PASSPHRASE, else from PALATE_PASSPHRASE. A
+    vault that is made here gets the passphrase in PALATE_PASSPHRASE, else the file's.
 
-    What the exported vault did after it was exported is not known, so its whole privacy budget counts as spent, unless the system's
-    keyring here remembers better or you say with --spent what it was. A larger budget: palate join --epsilon.
+    What the exported vault did after it was exported is not known, so its whole privacy budget counts as
+    spent, unless the system's keyring here remembers better or you say with --spent what it was. A larger
+    budget: palate join --epsilon.
 
     Examples:
 
@@ -155,7 +156,8 @@ def erase(
 ) -> None:
     """Destroy the vault and everything in it, for good; needs no passphrase.
 
-    What was spent of your privacy stays noted in the system's keyring, if there is one: what was sent stays sent.
+    What was spent of your privacy stays noted in the system's keyring, if there is one: what was sent stays
+    sent.
 
     Example:
 

@@ -1,8 +1,9 @@
 """`palate unlock`, `lock`, `passphrase`: who opens the vault, for how long, and by which words.
 
-A new passphrase is chosen here too, for `palate init`, `import` and `export`: line ends are refused, since a file or a
-program puts them there and nobody can type them, and a weak passphrase is named. It is not refused: whose vault it is
-decides. How weak is judged by zxcvbn (Wheeler, "zxcvbn: Low-Budget Password Strength Estimation", USENIX Security 2016).
+A new passphrase is chosen here too, for `palate init`, `import` and `export`: line ends are refused, since a
+file or a program puts them there and nobody can type them, and a weak passphrase is named. It is not refused:
+whose vault it is decides. How weak is judged by zxcvbn (Wheeler, "zxcvbn: Low-Budget Password Strength
+Estimation", USENIX Security 2016).
 """
 
 import re
@@ -30,8 +31,8 @@ def unlock(
 ) -> None:
     """Give the passphrase once: for some time the other commands do not ask for it.
 
-    A process of its own keeps the key in memory, never on the disk, and gives it to your programs only. It ends after the
-    time, at palate lock, and when the vault is erased or its passphrase changed.
+    A process of its own keeps the key in memory, never on the disk, and gives it to your programs only. It
+    ends after the time, at palate lock, and when the vault is erased or its passphrase changed.
 
     Examples:
 
@@ -86,8 +87,9 @@ def lock(home: Home = None, json: Json = False) -> None:
 def passphrase(home: Home = None, json: Json = False) -> None:
     """Change the passphrase of the vault.
 
-    Asks for the present one (or reads PALATE_PASSPHRASE) and for the new one (or reads PALATE_NEW_PASSPHRASE). Copies of
-    the vault and files of palate export that were made before still open with the old one.
+    Asks for the present one (or reads PALATE_PASSPHRASE) and for the new one (or reads
+    PALATE_NEW_PASSPHRASE). Copies of the vault and files of palate export that were made before still open
+    with the old one.
 
     Example:
 
@@ -139,7 +141,7 @@ def refuse_line_ends(chosen: str, variable: str) -> None:
 
 
 def describe_weakness(chosen: str) -> str:
-    """Return in a line how soon a weak passphrase is guessed and what a better one is; empty for a good one."""
+    """Return how soon a weak passphrase is guessed, and what a better one is; empty for a good one."""
     from zxcvbn import zxcvbn
 
     if not chosen:
@@ -150,8 +152,9 @@ def describe_weakness(chosen: str) -> str:
     reason = found["feedback"]["warning"].rstrip(".")
     seconds = found["crack_times_display"]["offline_slow_hashing_1e4_per_second"]
     return (
-        f"this passphrase is weak{f' ({reason[0].lower()}{reason[1:]})' if reason else ''}: a program that has "
-        f"your files would guess it in {seconds}. Better: four or more words picked at random, by dice or from a book"
+        f"this passphrase is weak{f' ({reason[0].lower()}{reason[1:]})' if reason else ''}: "
+        f"a program that has your files would guess it in {seconds}. "
+        "Better: four or more words picked at random, by dice or from a book"
     )
 
 

@@ -76,8 +76,8 @@ def create(
 ) -> None:
     """Make pictures of something, in your taste.
 
-    Writes PNG files, and a contact sheet of all of them, into the folder --out. Each PNG says in its metadata how it was
-    made (model, seed, strength, version of the profile) and nothing about you.
+    Writes PNG files, and a contact sheet of all of them, into the folder --out. Each PNG says in its metadata
+    how it was made (model, seed, strength, version of the profile) and nothing about you.
 
     Examples:
 

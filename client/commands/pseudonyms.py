@@ -39,7 +39,7 @@ Registrar = Annotated[
 
 @pseudonyms_app.command()
 def show(server: Server, registrar: Registrar = None, home: Home = None, json: Json = False) -> None:
-    """Show the identity by which a server's registrar knows this device, and for how many rounds there are pseudonyms.
+    """Show by which identity a server's registrar knows this device, and how many pseudonyms are left.
 
     Each server and registrar gets another identity, which nobody but the registrar sees.
 
@@ -90,10 +90,13 @@ def request(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Write a request for pseudonyms into a file, for the registrar. As long as it waits for its answer, it is the same one.
+    """Write a request for pseudonyms into a file, for the registrar.
 
-    The registrar signs with palate server certify FILE, and does not see what it signs: it learns which device asked, and can
-    tell of no pseudonym whose it is. Compare the hash of its slot keys with others: devices with other slot keys never meet.
+    Until its answer comes the request stays the same.
+
+    The registrar signs with palate server certify FILE, and does not see what it signs: it learns which
+    device asked, and can tell of no pseudonym whose it is. Compare the hash of its slot keys with others:
+    devices with other slot keys never meet.
 
     Example:
 
@@ -150,7 +153,7 @@ def take(
 
 
 def _terms(vault: "Vault", server: str, registrar: str | None) -> "Terms":
-    """Return what was agreed to with a server, with the registrar that is named here, if one is; before joining just that."""
+    """Return the terms with a server, or new ones before joining, with the registrar that is named here."""
     from dataclasses import replace
 
     from palate.client.federation.consent import Terms, read_pinned_key, read_terms
@@ -191,7 +194,7 @@ def _progress() -> Iterator[Callable[[int], None]]:
 
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield lambda made: None
+        yield lambda _made: None
         return
     with console.status("blinding") as status:
         yield lambda made: status.update(f"blinding: {made:,}")

@@ -1,8 +1,9 @@
-"""What every command shares: the two consoles, where the vault lies, its passphrase, JSON, progress, how commands end.
+"""What every command shares: consoles, the vault's place, its passphrase, JSON, progress, how commands end.
 
-Results go to stdout. Everything else (questions, progress, errors) goes to stderr, so that `--json` output can be piped
-into another program as it stands. A person's own words may hold anything, terminal control codes included, so they
-are shown through `plain`, never as markup. Lines are wrapped at words on a terminal, and left whole in a file or a pipe.
+Results go to stdout. Everything else (questions, progress, errors) goes to stderr, so that `--json` output
+can be piped into another program as it stands. A person's own words may hold anything, terminal control codes
+included, so they are shown through `plain`, never as markup. Lines are wrapped at words on a terminal, and
+left whole in a file or a pipe.
 """
 
 import contextlib
@@ -40,10 +41,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and no
 
 
 class PoliteGroup(TyperGroup):
-    """A group of commands whose failures are one line and an exit status, never a traceback for a person's mistake."""
+    """A group of commands in which a person's mistake is one line and an exit status, never a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a `PalateError` ends with status 1, Ctrl-C with 130, a full disk with one line too."""
+        """Run the command; a `PalateError` or a full disk ends with a line and status 1, Ctrl-C with 130."""
         try:
             return super().invoke(ctx)
         except PalateError as error:
@@ -69,7 +70,7 @@ def home_of(home: Path | None) -> Path:
 
 
 def open_device(home: Path | None) -> "Device":
-    """Open the person's device; a vault with a passphrase asks for it, unless `palate unlock` keeps its key."""
+    """Open the person's device; ask for the passphrase, unless `palate unlock` keeps the key."""
     from palate.client.device import Device
     from palate.client.vault.agent import ask_key
     from palate.client.vault.folder import read_lock
@@ -126,7 +127,7 @@ def ask_passphrase(question: str, *, twice: bool = False, variable: str = PASSPH
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask before what cannot be undone; raises `OptionError` where nobody can be asked, ends politely at a no."""
+    """Ask before what cannot be undone; raises `OptionError` where nobody can be asked, ends at a no."""
     if yes:
         return
     if not _is_terminal():

@@ -50,8 +50,8 @@ def teach(
 ) -> None:
     """Learn from what you say about a picture, from whether you like it, or from both.
 
-    Your words fill the profile. Whether you like a picture teaches the scores, with or without words. A picture that
-    cannot be read is named and left out, and the command ends with 1.
+    Your words fill the profile. Whether you like a picture teaches the scores, with or without words. A
+    picture that cannot be read is named and left out, and the command ends with 1.
 
     Examples:
 
@@ -102,8 +102,8 @@ def _check_lesson(
         )
     if comment is None and liked is None and from_file is None:
         raise OptionError(
-            "--comment is missing; say in your own words what you like or dislike about the picture, or give --like "
-            "or --dislike"
+            "--comment is missing; say in your own words what you like or dislike about the picture, or give "
+            "--like or --dislike"
         )
     if liked is None and pictures and (len(pictures) > 1 or pictures[0].is_dir()):
         raise OptionError("several pictures are taught by --like or --dislike; give one of them")

@@ -1,4 +1,4 @@
-"""How results look on a terminal: profile, comments, scores. Only shapes and colours here; all values come from the device."""
+"""How profile, comments and scores look on a terminal: shapes and colours; values are the device's."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -76,7 +76,8 @@ def view_profile(
         for conflict in profile.conflicts:
             outcome = "counts as neither"
             if conflict.outcome:
-                outcome = f"counts as {'liked' if conflict.outcome > 0 else 'disliked'}, {abs(conflict.outcome):.2f}"
+                kind = "liked" if conflict.outcome > 0 else "disliked"
+                outcome = f"counts as {kind}, {abs(conflict.outcome):.2f}"
             parts.append(
                 plain(
                     f"  {conflict.attribute}: liked in {', '.join(conflict.liked_by)}; "
@@ -98,7 +99,8 @@ def view_needed(liked: int, disliked: int) -> Text:
         )
     wanted = [f"{count} {kind}" for count, kind in ((liked, "liked"), (disliked, "disliked")) if count]
     return Text(
-        f"Still worth giving: {' and '.join(wanted)} (palate teach PICTURE --like, or --dislike); 8 of each make scores good.",
+        f"Still worth giving: {' and '.join(wanted)} (palate teach PICTURE --like, or --dislike); "
+        "8 of each make scores good.",
         style=FAINT,
     )
 
@@ -130,7 +132,7 @@ def view_taught(taught: "Taught", *, new: bool = True) -> RenderableType:
 def view_lessons(
     taught: Sequence["Taught"], before: Collection[str], missing: tuple[int, int]
 ) -> RenderableType:
-    """Return what was learned: comment by comment, or of very many their number, and what is still worth giving."""
+    """Return what was learned, comment by comment or as a number, and what is still worth giving."""
     said = [one for one in taught if one.comment.text or len(taught) == 1]
     parts: list[RenderableType] = [
         view_taught(one, new=one.comment.id not in before) for one in said[:LISTED]
@@ -145,12 +147,12 @@ def view_lessons(
 class NamedRows:
     """A table of files that keeps their names whole.
 
-    The names are the first column where there is room for them. Where there is not, each stands on a line of its own
-    above its row, so that it can be copied and no column gets too narrow to read.
+    The names are the first column where there is room for them. Where there is not, each stands on a line of
+    its own above its row, so that it can be copied and no column gets too narrow to read.
     """
 
     def __init__(self, name: str, columns: Sequence[tuple[str, int]], *, last: str = "") -> None:
-        """Take the heading of the names, headings and widths of the columns, and the heading of a wide last one."""
+        """Take the headings of names and columns, the columns' widths, and the heading of a wide last one."""
         self._name, self._columns, self._last = name, columns, last
         self._rows: list[tuple[str, list[Text]]] = []
 
@@ -218,7 +220,7 @@ def view_made(made: Sequence["Made"], files: "PictureFiles") -> RenderableType:
 
 
 def view_showcase(show: "Showcase", files: "DemoFiles") -> RenderableType:
-    """Return what the demo found: what was understood from which comment, and how the judge rates the pictures."""
+    """Return what was understood from which comment, and how the judge rates the pictures."""
     from palate.client.demo.page import judged_lines
 
     parts: list[RenderableType] = []

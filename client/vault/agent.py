@@ -1,20 +1,22 @@
-"""Keeps a vault's key in the memory of one process for a while, so that not every command asks for the passphrase.
+"""Keeps a vault's key in memory for a while, so that not every command asks for the passphrase.
 
-`palate unlock --for 15m` starts it (`start_agent`), every command asks it (`ask_key`), `palate lock` ends it (`end_agent`).
-It is a process of its own, with a Unix socket in a folder that only its owner can enter:
+`palate unlock --for 15m` starts it (`start_agent`), every command asks it (`ask_key`), `palate lock` ends it
+(`end_agent`). It is a process of its own, with a Unix socket in a folder that only its owner can enter:
 
-    request   magic "PALATEAG" | version 1 | "k" (the key) or "e" (end) | store 16 | salt 16
-    answer    the key, 32 bytes, or "e"; nothing to a request for another vault or another passphrase, or by another user
+    request   magic "PALATEAG" | version 1 | "k" (the key) or "e" (end) | store 16 | salt 16 answer    the
+    key, 32 bytes, or "e"; nothing to a request for another vault or another passphrase, or by another user
 
-**When the key is gone.** After its time, by the clock on the wall and by the one that runs while the machine sleeps,
-whichever is first; at `palate lock`; within a second when the vault is erased, moved or locked by another passphrase;
-when another agent takes the socket's place; when the process is killed. The key never touches the disk: it comes through
-a pipe and lies in one page of memory that is kept out of the swap where the system lets us, and is overwritten at the end.
+**When the key is gone.** After its time, by the clock on the wall and by the one that runs while the machine
+sleeps, whichever is first; at `palate lock`; within a second when the vault is erased, moved or locked by
+another passphrase; when another agent takes the socket's place; when the process is killed. The key never
+touches the disk: it comes through a pipe and lies in one page of memory that is kept out of the swap where
+the system lets us, and is overwritten at the end.
 
-**Who gets it.** Every process of the same user, which is what "unlocked" means; nobody else: the folder (0700) and the
-socket (0600) must belong to the user, links are not followed, and on Linux each side checks the other's user
-(SO_PEERCRED). The process is closed to debuggers and core dumps (`shared.hardening`). A socket that somebody else managed
-to put there learns two random numbers from us, and a key that it sends must open the vault. Root can read all of this.
+**Who gets it.** Every process of the same user, which is what "unlocked" means; nobody else: the folder
+(0700) and the socket (0600) must belong to the user, links are not followed, and on Linux each side checks
+the other's user (SO_PEERCRED). The process is closed to debuggers and core dumps (`shared.hardening`). A
+socket that somebody else managed to put there learns two random numbers from us, and a key that it sends must
+open the vault. Root can read all of this.
 
 Windows has no such sockets in Python; there `palate init --keyring` does the same job.
 """
@@ -166,7 +168,7 @@ def _receive(peer: socket.socket, length: int) -> bytes:
     return received
 
 
-# --- the process that keeps the key --------------------------------------------------------------------------------
+# --- the process that keeps the key -------------------------------------------------------------------------
 
 
 class _Agent:
@@ -235,7 +237,7 @@ class _Agent:
         return False
 
     def _is_wanted(self) -> bool:
-        """Say whether the time is not over, the socket in its place, and the vault still locked by this key."""
+        """Say whether there is time left, the socket is in its place, and the vault locked by this key."""
         if any(time.clock_gettime(clock) >= end for clock, end in self._ends):
             return False
         try:
@@ -276,7 +278,7 @@ def _read_header(source: int) -> dict[str, str]:
 def main() -> None:
     """Be the agent: read what to keep from stdin, say "ready" on stdout, and go on in the background."""
     hardening.harden()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     header = _read_header(0)
     agent = _Agent(
         Path(header["home"]),

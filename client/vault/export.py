@@ -8,8 +8,9 @@ The file has a passphrase of its own (the vault's, or another one) and depends o
       frame        length 4 | sealed: JSON [type, id] | content, one record each
       last frame   length 4 | sealed: the number of records
 
-Each frame is bound to the file's beginning, its number, and whether it is the last (after the STREAM construction of
-Hoang, Reyhanitabar, Rogaway and Vizár, CRYPTO 2015), so frames cannot be changed, left out, moved or cut off unnoticed.
+Each frame is bound to the file's beginning, its number, and whether it is the last (after the STREAM
+construction of Hoang, Reyhanitabar, Rogaway and Vizár, CRYPTO 2015), so frames cannot be changed, left out,
+moved or cut off unnoticed.
 """
 
 import hmac
@@ -57,8 +58,9 @@ def export_records(
 
     Records of `extra` are written too, where the vault has none of that name.
 
-    The file appears whole or not at all, and never in place of another one. Raises `OptionError` if `path` exists or
-    the passphrase is empty, `StorageError` if it cannot be written, `VaultDamagedError` for a damaged record.
+    The file appears whole or not at all, and never in place of another one. Raises `OptionError` if `path`
+    exists or the passphrase is empty, `StorageError` if it cannot be written, `VaultDamagedError` for a
+    damaged record.
     """
     path = Path(path)
     salt, file_id = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(16)
@@ -98,7 +100,8 @@ def read_export(path: Path | str, passphrase: str) -> Iterator[tuple[str, str, b
     """Yield (type, id, content) of every record in an exported file, each checked before it is yielded.
 
     Only when the iterator has ended is it known that none is missing: take over nothing before that. Raises
-    `OptionError` if there is no such file, `WrongPassphraseError`, or `VaultDamagedError` (changed or cut short).
+    `OptionError` if there is no such file, `WrongPassphraseError`, or `VaultDamagedError` (changed or cut
+    short).
     """
     path = Path(path)
     try:
@@ -114,8 +117,8 @@ def import_records(
 ) -> tuple[Name, ...]:
     """Take over all records of an exported file into an empty vault, in one step; return their names.
 
-    `settle` is called at the end of that step. Raises what it, `read_export` and `Vault.transaction` raise, and `VaultError` if the
-    vault holds records already.
+    `settle` is called at the end of that step. Raises what it, `read_export` and `Vault.transaction` raise,
+    and `VaultError` if the vault holds records already.
     """
     records = list(read_export(path, passphrase))
     with vault.transaction() as change:

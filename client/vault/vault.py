@@ -1,9 +1,9 @@
 """The sealed store: everything personal on this device, as records that only the person's passphrase opens.
 
-It stands under all of the device: comments, pictures, mentions, edits, evaluator and adapter are records here, and
-nothing personal is on the disk anywhere else, not even for a moment (records are sealed in memory before the first byte
-is written). The envelope design follows DESIGN.md: passphrase -> key -> one data key per record (`sealing` has the
-primitives, `vault_format` the bytes, `durable` the order of writing).
+It stands under all of the device: comments, pictures, mentions, edits, evaluator and adapter are records
+here, and nothing personal is on the disk anywhere else, not even for a moment (records are sealed in memory
+before the first byte is written). The envelope design follows DESIGN.md: passphrase -> key -> one data key
+per record (`sealing` has the primitives, `vault_format` the bytes, `durable` the order of writing).
 
     >>> with Vault.create(home, "correct horse") as vault:
     ...     with vault.transaction() as change:
@@ -12,26 +12,30 @@ primitives, `vault_format` the bytes, `durable` the order of writing).
     ...     vault.get("comment", "a1")
     b'lovely mist'
 
-**All or nothing.** New records go into new files; then one rename puts a new head in place, and that rename is the
-change. Killed before it, the old state opens and the new files are cleared away; killed after it, the new state opens.
+**All or nothing.** New records go into new files; then one rename puts a new head in place, and that rename
+is the change. Killed before it, the old state opens and the new files are cleared away; killed after it, the
+new state opens.
 
-**Two processes** may have one vault open. A transaction holds a lock of the operating system and starts from the
-newest state; whoever comes second waits a few seconds and then gets `VaultBusyError`. Reading takes no lock.
+**Two processes** may have one vault open. A transaction holds a lock of the operating system and starts from
+the newest state; whoever comes second waits a few seconds and then gets `VaultBusyError`. Reading takes no
+lock.
 
-**Forgetting** removes the record's data key: it existed only in the head, and the old head is overwritten with zeros,
-as far as the disk lets itself be overwritten. Flash, snapshots and backups may keep an old head, and whoever has that
-*and* the passphrase (or key) of its time can open what it names, if the record's old file survived too.
+**Forgetting** removes the record's data key: it existed only in the head, and the old head is overwritten
+with zeros, as far as the disk lets itself be overwritten. Flash, snapshots and backups may keep an old head,
+and whoever has that *and* the passphrase (or key) of its time can open what it names, if the record's old
+file survived too.
 
-**What is noticed.** Every changed, swapped or shortened byte; a record's older file; a missing file; an older head put
-back alone. With a passphrase, the note of the last head lies in the same folder (`vault.witness`), so **a whole older
-folder put back in place of the newer one is not noticed**: nothing outside the folder remembers that there was a newer
-one. With the key in the system's keyring the note lies in the keyring, and a whole older folder is noticed too (unless
-the keyring was put back as well). Not noticed in either case is that the very last change was undone, if the power
-failed between that change and its note. Damage to a record's content shows when it is read, or at `verify`.
-What rounds of training spent is remembered apart from all this, with any lock, where there is a keyring (`spent_note`).
+**What is noticed.** Every changed, swapped or shortened byte; a record's older file; a missing file; an older
+head put back alone. With a passphrase, the note of the last head lies in the same folder (`vault.witness`),
+so **a whole older folder put back in place of the newer one is not noticed**: nothing outside the folder
+remembers that there was a newer one. With the key in the system's keyring the note lies in the keyring, and a
+whole older folder is noticed too (unless the keyring was put back as well). Not noticed in either case is
+that the very last change was undone, if the power failed between that change and its note. Damage to a
+record's content shows when it is read, or at `verify`. What rounds of training spent is remembered apart from
+all this, with any lock, where there is a keyring (`spent_note`).
 
-**What is not protected.** Whoever can read this process's memory has the keys while it runs (`close` drops them, but
-Python may have left copies). The number, the rounded sizes and the times of records are visible.
+**What is not protected.** Whoever can read this process's memory has the keys while it runs (`close` drops
+them, but Python may have left copies). The number, the rounded sizes and the times of records are visible.
 """
 
 import contextlib
@@ -80,18 +84,18 @@ class Vault:
         self.store = keys.clear.store  # the random id that the vault got when it was made
         self._watched: dict[Name, Callable[[bytes], None]] = {}
         self.mended: tuple[str, ...] = ()
-        """What was put right about the folder when the vault was made or opened, a line each, to be told to the person."""
+        """What was put right about the folder when the vault was made or opened, in lines for the person."""
 
-    # --- making, opening, closing -------------------------------------------------------------------------------
+    # --- making, opening, closing ---------------------------------------------------------------------------
 
     @classmethod
     def create(
         cls, home: Path | str, passphrase: str | None = None, *, keyring: KeyStore | None = None
     ) -> "Vault":
-        """Make an empty vault in the folder `home` and open it, locked by a passphrase or by a key in `keyring`.
+        """Make an empty vault in `home` and open it, locked by a passphrase or by a key in `keyring`.
 
-        Raises `OptionError` unless exactly one of the two is given, `VaultError` if there is a vault already, and
-        `StorageError` if the folder cannot be written.
+        Raises `OptionError` unless exactly one of the two is given, `VaultError` if there is a vault already,
+        and `StorageError` if the folder cannot be written.
         """
         home = Path(home)
         if (passphrase is None) == (keyring is None):
@@ -118,7 +122,8 @@ class Vault:
                     keyring.set(vault_folder.key_name(store), key)
                 head = Head(0, bytes(32), new_key())
                 data = vault_format.encode_head(head, vault._keys_now())
-                # The note comes first here: a vault without its note is a damaged one, so there must be no such moment.
+                # The note comes first here: a vault without its note is a damaged one, so there must be no
+                # such moment.
                 vault._note.write(Witness(0, vault_format.hash_head(data)), head.witness_key)
                 durable.write_atomically(home / HEAD, data)
                 vault._load_head()
@@ -139,14 +144,16 @@ class Vault:
     ) -> "Vault":
         """Open the vault in `home`; a vault locked by the keyring finds its key there by itself.
 
-        In place of the passphrase, `key` may be what `derive_key` made of it earlier (`agent`). From a disk that cannot
-        be written the vault opens too, and can be read.
+        In place of the passphrase, `key` may be what `derive_key` made of it earlier (`agent`). From a disk
+        that cannot be written the vault opens too, and can be read.
 
-        `unsafe_accept_loss` opens a vault that was rolled back or that lacks record files (those stay unreadable): a
-        last resort for a person who restored an incomplete backup and knows it. It is called with the opened vault and
-        settles what the loss means (`privacy.spent_note.settle_loss`: the privacy budget counts as spent).
+        `unsafe_accept_loss` opens a vault that was rolled back or that lacks record files (those stay
+        unreadable): a last resort for a person who restored an incomplete backup and knows it. It is called
+        with the opened vault and settles what the loss means (`privacy.spent_note.settle_loss`: the privacy
+        budget counts as spent).
 
-        Raises `VaultMissingError`, `WrongPassphraseError`, `VaultDamagedError`, `VaultBusyError` or `StorageError`.
+        Raises `VaultMissingError`, `WrongPassphraseError`, `VaultDamagedError`, `VaultBusyError` or
+        `StorageError`.
         """
         home = Path(home)
         clear = vault_folder.read_lock(home)
@@ -155,7 +162,8 @@ class Vault:
             key = keyring.get(vault_folder.key_name(clear.store))
             if key is None:
                 raise WrongPassphraseError(
-                    f"the system's keyring holds no key for the vault in {home}; open it as the person who made it"
+                    f"the system's keyring holds no key for the vault in {home}; "
+                    "open it as the person who made it"
                 )
         else:
             keyring = None
@@ -205,10 +213,10 @@ class Vault:
         """Close the vault."""
         self.close()
 
-    # --- reading ------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def get(self, type_: str, id_: str) -> bytes:
-        """Return a record's content; raises `KeyError` if there is none, `VaultDamagedError` if it was changed."""
+        """Return a record's content; raises `KeyError`, or `VaultDamagedError` if it was changed."""
         with self._guard, self._reading():
             self._refresh()
             while True:
@@ -218,7 +226,8 @@ class Vault:
                 try:
                     return self._read_record(entry)
                 except VaultDamagedError:
-                    # Another process may have replaced the record since its place was looked up: then look again.
+                    # Another process may have replaced the record since its place was looked up: then look
+                    # again.
                     if self._changing or not self._load_head():
                         raise
 
@@ -241,7 +250,7 @@ class Vault:
             return tuple(sorted({kind for kind, _ in self._head.entries}))
 
     def verify(self) -> int:
-        """Read every record and return how many there are; raises `VaultDamagedError` at the first that was changed."""
+        """Read every record and return how many there are; raises `VaultDamagedError` at a changed one."""
         with self._guard:
             self._refresh()
             names = sorted(self._head.entries)
@@ -253,8 +262,8 @@ class Vault:
     def snapshot(self, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[Records]:
         """Give the records of one moment: what others change while the block runs is not seen in it.
 
-        Holds the vault's lock, or, on a disk that cannot be written, does without. Raises what reading raises, and
-        `VaultBusyError` if another process changes the vault.
+        Holds the vault's lock, or, on a disk that cannot be written, does without. Raises what reading
+        raises, and `VaultBusyError` if another process changes the vault.
         """
         with self._held(wait_seconds, to_read=True) as locked:
             try:
@@ -266,15 +275,16 @@ class Vault:
                     ) from None
                 raise
 
-    # --- changing -----------------------------------------------------------------------------------------------
+    # --- changing -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def transaction(self, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[Transaction]:
         """Collect changes in the block and make all of them at its end, in one step; an exception makes none.
 
         Holds the vault's lock for as long as the block runs, so long computations belong before it. Raises
-        `VaultBusyError` if another process changes the vault for longer than `wait_seconds`, `StorageError` if the disk
-        is full or refuses (then nothing is changed), `VaultDamagedError` if the vault was tampered with meanwhile.
+        `VaultBusyError` if another process changes the vault for longer than `wait_seconds`, `StorageError`
+        if the disk is full or refuses (then nothing is changed), `VaultDamagedError` if the vault was
+        tampered with meanwhile.
         """
         with self._held(wait_seconds):
             change = Transaction(self)
@@ -286,14 +296,15 @@ class Vault:
                 self._commit(change.puts, change.deletes)
 
     def watch(self, type_: str, id_: str, tell: Callable[[bytes], None]) -> None:
-        """Call `tell` with each new content of a record before the change is made; what it raises keeps the change from being made."""
+        """Call `tell` with each new content of a record before the change; if it raises, nothing changes."""
         self._watched[type_, id_] = tell
 
     def change_passphrase(self, new_passphrase: str) -> None:
         """Lock the vault by another passphrase from now on: wraps all data keys anew, in one step.
 
-        Record files stay as they are. Whoever copied the old head earlier and knows the old passphrase can still open
-        the records that were in it. Raises `OptionError` for a vault that the system's keyring locks.
+        Record files stay as they are. Whoever copied the old head earlier and knows the old passphrase can
+        still open the records that were in it. Raises `OptionError` for a vault that the system's keyring
+        locks.
         """
         old = self._keys_now()
         if old.clear.lock != vault_format.LOCKED_BY_PASSPHRASE:
@@ -316,14 +327,14 @@ class Vault:
     def erase(home: Path | str, *, keyring: KeyStore | None = None) -> None:
         """Destroy the vault in `home` for good: first its keys, then its files; needs no passphrase.
 
-        One rename decides: before it the vault is whole, after it the vault is gone, and what a kill leaves behind is
-        unreadable and cleared away by the next `erase` or `create`. Files that are not the vault's are left alone.
-        (A key in the keyring is forgotten even before the rename.) Raises `VaultMissingError` if there is nothing of a
-        vault, `VaultBusyError` or `StorageError`.
+        One rename decides: before it the vault is whole, after it the vault is gone, and what a kill leaves
+        behind is unreadable and cleared away by the next `erase` or `create`. Files that are not the vault's
+        are left alone. (A key in the keyring is forgotten even before the rename.) Raises `VaultMissingError`
+        if there is nothing of a vault, `VaultBusyError` or `StorageError`.
         """
         vault_folder.erase_vault(Path(home), keyring)
 
-    # --- inside -------------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------------
 
     def _keys_now(self) -> Keys:
         if self._keys is None:
@@ -332,7 +343,7 @@ class Vault:
 
     @contextlib.contextmanager
     def _held(self, wait_seconds: float, *, to_read: bool = False) -> Iterator[bool]:
-        """Hold the lock and start from the newest head; give whether the lock is held, which only a reader does without."""
+        """Hold the lock and start from the newest head; give whether it is held (a reader may do without)."""
         if not self._guard.acquire(timeout=wait_seconds):
             raise VaultBusyError(
                 f"another part of this program is changing the vault in {self.home}; try again"
@@ -398,8 +409,8 @@ class Vault:
     def _put_in_place(self, head: Head, data: bytes, beside: Path, keys: Keys) -> None:
         """Put the prepared head in place of the present one: the one point at which a change happens.
 
-        If the disk fails here, it alone knows which head is in place: new files stay until the next opening, which
-        clears away those that the head in place does not name.
+        If the disk fails here, it alone knows which head is in place: new files stay until the next opening,
+        which clears away those that the head in place does not name.
         """
         old = self._head
         with self._storage("open the vault again to see whether the change was kept"):
@@ -411,8 +422,9 @@ class Vault:
                 with contextlib.suppress(OSError):
                     scrub_old_head()
             self._remember(data, head)
-        # The change is made. What follows is caught up with at the next opening, so a failure here is not the person's
-        # business: the note of the last head may be one behind, and files that no key opens may lie about.
+        # The change is made. What follows is caught up with at the next opening, so a failure here is not the
+        # person's business: the note of the last head may be one behind, and files that no key opens may lie
+        # about.
         with contextlib.suppress(OSError, StorageError):
             self._note_head(None)
         kept = {entry.file for entry in head.entries.values()}
@@ -439,7 +451,7 @@ class Vault:
             raise StorageError(f"the vault in {self.home} cannot be read ({reason})") from error
 
     def _load_head(self) -> bool:
-        """Read and check the head from the disk; returns whether it is another one than before. Raises `OSError`."""
+        """Read and check the head; return whether it is another one than before. Raises `OSError`."""
         while True:
             vault_folder.refuse_missing(self.home)
             found = vault_folder.stat_head(self.home)
@@ -457,7 +469,8 @@ class Vault:
                     continue
                 if isinstance(error, WrongPassphraseError) and self._head.counter >= 0:
                     raise WrongPassphraseError(
-                        f"the passphrase of the vault in {self.home} was changed meanwhile; open it with the new one"
+                        f"the passphrase of the vault in {self.home} was changed meanwhile; "
+                        "open it with the new one"
                     ) from None
                 raise
         if head.counter <= self._head.counter:
@@ -496,7 +509,7 @@ class Vault:
             ) from None
 
     def _note_head(self, seen: Witness | None) -> None:
-        """Bring the note of the last head up to date; before a change begins, for it must not fall two behind."""
+        """Bring the note of the last head up to date; before a change, so that it is never two behind."""
         now = Witness(self._head.counter, self._head_hash)
         if seen != now:
             self._note.write(now, self._head.witness_key)
@@ -504,7 +517,8 @@ class Vault:
     def _check(self) -> Witness:
         """Check head, note and files against each other; return the note.
 
-        Without the lock, on a disk that only others can write, they may be changed in between: then look again.
+        Without the lock, on a disk that only others can write, they may be changed in between: then look
+        again.
         """
         while True:
             try:
@@ -522,7 +536,8 @@ class Vault:
         lost = sum(there.get(entry.file) != entry.size_bytes for entry in entries)
         if lost:
             raise VaultDamagedError(
-                f"the vault in {self.home}: {lost} of its {len(entries)} records are missing or cut short; {NEXT_STEP}"
+                f"the vault in {self.home}: {lost} of its {len(entries)} records are missing or cut short; "
+                f"{NEXT_STEP}"
             )
 
     def _clear_leftovers(self) -> None:

@@ -372,7 +372,7 @@ def test_without_a_terminal_the_passphrase_must_come_from_the_environment(
     assert "PALATE_PASSPHRASE" in palate("init", status=1).stderr
 
 
-# --- as a program of its own ------------------------------------------------------------------------------------
+# --- as a program of its own --------------------------------------------------------------------------------
 
 
 def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -440,7 +440,8 @@ def test_the_profile_is_asked_for_without_loading_anything_heavy(vault: Path) ->
         "import sys; from palate.client.commands.cli import app\n"
         "try: app(['profile', '--json'])\n"
         "except SystemExit as end: assert not end.code, end\n"
-        "print([name for name in ('torch', 'numpy', 'PIL', 'transformers', 'diffusers', 'peft') if name in sys.modules],"
+        "names = 'torch', 'numpy', 'PIL', 'transformers', 'diffusers', 'peft'\n"
+        "print([name for name in names if name in sys.modules],"
         " file=sys.stderr)"
     )
     done = subprocess.run(

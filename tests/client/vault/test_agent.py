@@ -1,4 +1,4 @@
-"""The process that keeps a vault's key: who gets it, when it ends, and what an attacker finds in its place."""
+"""The process that keeps a vault's key: who gets it, when it ends, what an attacker finds."""
 
 import contextlib
 import os

@@ -1,8 +1,9 @@
 """A crash at any moment leaves the vault in the old or in the new state.
 
-The calls that `durable` makes are recorded, and a model of a file system replays every prefix of them, in three kinds
-of crash: everything had reached the disk (a kill), nothing that was not forced had (a power cut), and a random mixture,
-in which each unforced change of a name or content arrived, did not, or arrived torn. Real kills follow.
+The calls that `durable` makes are recorded, and a model of a file system replays every prefix of them, in
+three kinds of crash: everything had reached the disk (a kill), nothing that was not forced had (a power cut),
+and a random mixture, in which each unforced change of a name or content arrived, did not, or arrived torn.
+Real kills follow.
 """
 
 import os
@@ -254,7 +255,7 @@ def check_all(
     old: Any,
     new: Any,
 ) -> int:
-    """Open every crash state; it must be old or new, and new for good once the change was reported as made."""
+    """Open every crash state; it must be old or new, and new once the change was reported as made."""
     seen = {"old": 0, "new": 0}
     scene = root.parent / "scene"
     for length, disk in crashes(start, steps, mixtures, seed=len(steps)):
