@@ -59,7 +59,7 @@ def palate(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Learn your visual taste from what you say about pictures, here on this device, and make pictures that fit.
+    """Learn your taste from what you say about pictures, on your own device, and make pictures that fit it.
 
     Start with: palate init, then palate teach PICTURE --comment TEXT, then palate create PROMPT.
     To see it at work at once: palate demo.

@@ -126,7 +126,7 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
 
 
 def clear_beside(home: Path) -> None:
-    """Remove what killed processes left beside the head and the note; only for who holds the vault's lock."""
+    """Remove what killed processes left next to the head and the note; only while the lock is held."""
     for name in (HEAD, WITNESS):
         durable.clear_beside(home / name)
 
@@ -195,7 +195,7 @@ def holding_lock(home: Path, wait_seconds: float, *, needed: bool) -> Iterator[b
 
 @contextlib.contextmanager
 def naming(home: Path, what: str = f"its list of records ({HEAD})") -> Iterator[None]:
-    """Complete the bare reasons of `vault_format` to a line that says where and what to do."""
+    """Complete the bare reasons of `format` to a line that says where and what to do."""
     try:
         yield
     except VaultDamagedError as error:

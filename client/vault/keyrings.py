@@ -1,7 +1,7 @@
 """Keeps the vault's key in the system's keyring, for a person who does not want to type a passphrase.
 
 Used by `vault` through the `KeyStore` interface. The `keyring` package *fails open*: on a machine without a
-desktop it may choose a back end that keeps nothing, or one that writes passwords into a plain file beside the
+desktop it may choose a back end that keeps nothing, or one that writes passwords into a plain file by the
 vault, and a key next to its lock protects nothing. So only the back ends of the operating systems themselves
 are accepted, by name.
 """

@@ -1,12 +1,11 @@
 """Seals bytes so that only the holder of a key can read them, and any change to them is noticed.
 
-This is the lowest stone of the sealed store: `vault_format` says what is sealed, `vault` when it is written.
+This is the lowest part of the vault: `format` says what is sealed, `vault` when it is written.
 The primitives come from the `cryptography` package and have no settings, so there is none to get wrong:
 
-- a passphrase becomes a key through Argon2id (RFC 9106, second recommended choice: 64 MiB, 3 passes, 4
-lanes); - a key becomes keys for separate purposes through HKDF-SHA256 (RFC 5869), so that no key serves two
-ends; - bytes are sealed with AES-256-GCM (NIST SP 800-38D) under a random 96-bit nonce: `nonce | ciphertext |
-tag`.
+- a passphrase becomes a key through Argon2id (RFC 9106, second recommended choice: 64 MiB, 3 passes, 4 lanes);
+- a key becomes keys for separate purposes through HKDF-SHA256 (RFC 5869), so that no key serves two ends;
+- bytes are sealed with AES-256-GCM (NIST SP 800-38D) under a random 96-bit nonce: `nonce | ciphertext | tag`.
 
 What is sealed is *bound* to where it belongs (store, type, id, version) as associated data: moved elsewhere,
 it does not open. Plaintexts are padded to whole blocks of 256 bytes, so that the length of a file does not
@@ -42,7 +41,7 @@ PADDING_BLOCK_BYTES = 256
 class SealBrokenError(Exception):
     """The bytes were changed, cut short, moved, or sealed under another key.
 
-    Not a `PalateError`: whoever unseals knows what it means (a wrong passphrase, a damaged vault) and says
+    Not a `PalateError`: the caller knows what it means (a wrong passphrase, a damaged vault) and says
     so.
     """
 

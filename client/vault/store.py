@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 ONLY = "only"
-"""The id of a record of which there is one."""
+"""The id of a record that is the only one of its type."""
 
 
 class Records(Protocol):

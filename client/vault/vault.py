@@ -1,9 +1,9 @@
 """The sealed store: everything personal on this device, as records that only the person's passphrase opens.
 
-It stands under all of the device: comments, pictures, mentions, edits, evaluator and adapter are records
-here, and nothing personal is on the disk anywhere else, not even for a moment (records are sealed in memory
-before the first byte is written). The envelope design follows DESIGN.md: passphrase -> key -> one data key
-per record (`sealing` has the primitives, `vault_format` the bytes, `durable` the order of writing).
+All of the device stands on it: comments, pictures, mentions, edits and adapter are records here, and nothing
+personal is on the disk anywhere else, not even for a moment (records are sealed in memory before the first
+byte is written). The passphrase gives a key, and the key wraps one data key per record (`sealing` has the
+primitives, `format` the bytes, `shared.durable` the order of writing).
 
     >>> with Vault.create(home, "correct horse") as vault:
     ...     with vault.transaction() as change:
@@ -17,13 +17,12 @@ is the change. Killed before it, the old state opens and the new files are clear
 new state opens.
 
 **Two processes** may have one vault open. A transaction holds a lock of the operating system and starts from
-the newest state; whoever comes second waits a few seconds and then gets `VaultBusyError`. Reading takes no
-lock.
+the newest state. The second one waits a few seconds, then gets `VaultBusyError`. Reading takes no lock, so a
+vault on a disk that cannot be written opens too.
 
 **Forgetting** removes the record's data key: it existed only in the head, and the old head is overwritten
-with zeros, as far as the disk lets itself be overwritten. Flash, snapshots and backups may keep an old head,
-and whoever has that *and* the passphrase (or key) of its time can open what it names, if the record's old
-file survived too.
+with zeros, as far as the disk allows. Flash, snapshots and backups may keep an old head. With that head *and*
+the passphrase (or key) of its time, what it names can be opened, if the record's old file survived too.
 
 **What is noticed.** Every changed, swapped or shortened byte; a record's older file; a missing file; an older
 head put back alone. With a passphrase, the note of the last head lies in the same folder (`vault.witness`),
@@ -92,10 +91,17 @@ class Vault:
     def create(
         cls, home: Path | str, passphrase: str | None = None, *, keyring: KeyStore | None = None
     ) -> "Vault":
-        """Make an empty vault in `home` and open it, locked by a passphrase or by a key in `keyring`.
+        """Make an empty vault in `home` and open it.
 
-        Raises `OptionError` unless exactly one of the two is given, `VaultError` if there is a vault already,
-        and `StorageError` if the folder cannot be written.
+        Args:
+            home: a folder, made if it is not there.
+            passphrase: locks the vault; or
+            keyring: keeps a random key that locks it.
+
+        Raises:
+            OptionError: not exactly one of the two, or an empty passphrase.
+            VaultError: there is a vault already.
+            StorageError: the folder cannot be written.
         """
         home = Path(home)
         if (passphrase is None) == (keyring is None):
@@ -142,18 +148,25 @@ class Vault:
         wait_seconds: float = WAIT_SECONDS,
         unsafe_accept_loss: "Callable[[Vault], None] | None" = None,
     ) -> "Vault":
-        """Open the vault in `home`; a vault locked by the keyring finds its key there by itself.
+        """Open the vault in `home`; from a disk that cannot be written too, to read it.
 
-        In place of the passphrase, `key` may be what `derive_key` made of it earlier (`agent`). From a disk
-        that cannot be written the vault opens too, and can be read.
+        Args:
+            home: folder of the vault.
+            passphrase: opens a vault that was made with one.
+            key: what `derive_key` made of the passphrase earlier, in place of it (`agent`).
+            keyring: where the key of a vault without a passphrase lies; None for the system's keyring.
+            wait_seconds: how long to wait for another process that changes the vault.
+            unsafe_accept_loss: opens a vault that was rolled back or that lacks record files (those stay
+                unreadable), for a person who restored an incomplete backup and knows it. It is called with
+                the opened vault and settles what the loss means (`privacy.spent_note.settle_loss`: the privacy
+                budget counts as spent).
 
-        `unsafe_accept_loss` opens a vault that was rolled back or that lacks record files (those stay
-        unreadable): a last resort for a person who restored an incomplete backup and knows it. It is called
-        with the opened vault and settles what the loss means (`privacy.spent_note.settle_loss`: the privacy
-        budget counts as spent).
-
-        Raises `VaultMissingError`, `WrongPassphraseError`, `VaultDamagedError`, `VaultBusyError` or
-        `StorageError`.
+        Raises:
+            VaultMissingError: there is none.
+            WrongPassphraseError: neither passphrase nor key opens it.
+            VaultDamagedError: it was changed, cut short or rolled back.
+            VaultBusyError: another process changes it for longer than `wait_seconds`.
+            StorageError: it cannot be read.
         """
         home = Path(home)
         clear = vault_folder.read_lock(home)
@@ -262,8 +275,11 @@ class Vault:
     def snapshot(self, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[Records]:
         """Give the records of one moment: what others change while the block runs is not seen in it.
 
-        Holds the vault's lock, or, on a disk that cannot be written, does without. Raises what reading
-        raises, and `VaultBusyError` if another process changes the vault.
+        Holds the vault's lock; on a disk that cannot be written it does without.
+
+        Raises:
+            VaultBusyError: another process changes the vault.
+            VaultDamagedError: the vault was changed from outside.
         """
         with self._held(wait_seconds, to_read=True) as locked:
             try:
@@ -281,10 +297,12 @@ class Vault:
     def transaction(self, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[Transaction]:
         """Collect changes in the block and make all of them at its end, in one step; an exception makes none.
 
-        Holds the vault's lock for as long as the block runs, so long computations belong before it. Raises
-        `VaultBusyError` if another process changes the vault for longer than `wait_seconds`, `StorageError`
-        if the disk is full or refuses (then nothing is changed), `VaultDamagedError` if the vault was
-        tampered with meanwhile.
+        Holds the vault's lock for as long as the block runs, so long computations belong before it.
+
+        Raises:
+            VaultBusyError: another process changes the vault for longer than `wait_seconds`.
+            StorageError: the disk is full or refuses; nothing is changed.
+            VaultDamagedError: the vault was changed from outside meanwhile.
         """
         with self._held(wait_seconds):
             change = Transaction(self)
@@ -300,11 +318,13 @@ class Vault:
         self._watched[type_, id_] = tell
 
     def change_passphrase(self, new_passphrase: str) -> None:
-        """Lock the vault by another passphrase from now on: wraps all data keys anew, in one step.
+        """Lock the vault by another passphrase from now on: wrap all data keys anew, in one step.
 
-        Record files stay as they are. Whoever copied the old head earlier and knows the old passphrase can
-        still open the records that were in it. Raises `OptionError` for a vault that the system's keyring
-        locks.
+        Record files and data keys stay as they are. A copy of the old head still opens with the old
+        passphrase, and with it the records that it names.
+
+        Raises:
+            OptionError: the system's keyring locks the vault, or the passphrase is empty.
         """
         old = self._keys_now()
         if old.clear.lock != vault_format.LOCKED_BY_PASSPHRASE:
@@ -329,8 +349,12 @@ class Vault:
 
         One rename decides: before it the vault is whole, after it the vault is gone, and what a kill leaves
         behind is unreadable and cleared away by the next `erase` or `create`. Files that are not the vault's
-        are left alone. (A key in the keyring is forgotten even before the rename.) Raises `VaultMissingError`
-        if there is nothing of a vault, `VaultBusyError` or `StorageError`.
+        are left alone. (A key in the keyring is forgotten even before the rename.)
+
+        Raises:
+            VaultMissingError: there is nothing of a vault.
+            VaultBusyError: another process changes it.
+            StorageError: the disk refuses.
         """
         vault_folder.erase_vault(Path(home), keyring)
 
@@ -401,7 +425,7 @@ class Vault:
         self._put_in_place(head, head_data, beside, keys)
 
     def _prepare_head(self, entries: Mapping[Name, Entry], keys: Keys) -> tuple[Head, bytes, Path]:
-        """Write the next head beside the present one, and return it with its bytes and where it lies."""
+        """Write the next head into a file of its own; return it with its bytes and where it lies."""
         head = Head(self._head.counter + 1, self._head_hash, self._head.witness_key, entries)
         data = vault_format.encode_head(head, keys)
         return head, data, durable.write_beside(self.home / HEAD, data)

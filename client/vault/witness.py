@@ -1,6 +1,6 @@
 """The note of the vault's last change, against which an older head that was put back is noticed.
 
-Kept apart from the head: in the keyring if the keyring holds the vault's key, else in `vault.witness` beside
+Kept apart from the head: in the keyring if the keyring holds the vault's key, else in `vault.witness` next to
 the head (what that means for rolling back stands in `vault`). Written just after each change, so after a
 crash it may be one behind; every head holds the hash of the one before, which is how "one behind" is told
 from "rolled back".
