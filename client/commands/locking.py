@@ -32,7 +32,8 @@ def unlock(
     """Give the passphrase once: for some time the other commands do not ask for it.
 
     A process of its own keeps the key in memory, never on the disk, and gives it to your programs only. It
-    ends after the time, at palate lock, and when the vault is erased or its passphrase changed.
+    ends after the time, at palate lock, and when the vault is erased or its passphrase changed. The commands
+    export and passphrase ask all the same.
 
     Examples:
 

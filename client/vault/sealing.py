@@ -3,7 +3,8 @@
 This is the lowest part of the vault: `format` says what is sealed, `vault` when it is written.
 The primitives come from the `cryptography` package and have no settings, so there is none to get wrong:
 
-- a passphrase becomes a key through Argon2id (RFC 9106, second recommended choice: 64 MiB, 3 passes, 4 lanes);
+- a passphrase becomes a key through Argon2id (RFC 9106, second recommended choice: 64 MiB, 3 passes, 4
+  lanes);
 - a key becomes keys for separate purposes through HKDF-SHA256 (RFC 5869), so that no key serves two ends;
 - bytes are sealed with AES-256-GCM (NIST SP 800-38D) under a random 96-bit nonce: `nonce | ciphertext | tag`.
 

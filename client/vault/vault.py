@@ -158,8 +158,8 @@ class Vault:
             wait_seconds: how long to wait for another process that changes the vault.
             unsafe_accept_loss: opens a vault that was rolled back or that lacks record files (those stay
                 unreadable), for a person who restored an incomplete backup and knows it. It is called with
-                the opened vault and settles what the loss means (`privacy.spent_note.settle_loss`: the privacy
-                budget counts as spent).
+                the opened vault and settles what the loss means (`privacy.spent_note.settle_loss`: the
+                privacy budget counts as spent).
 
         Raises:
             VaultMissingError: there is none.
