@@ -1,10 +1,11 @@
 """What the vault holds, record by record: the personal things of the flow as bytes, and back.
 
-Between `device` (which decides what is kept) and `vault` (which seals it). One record of type "comment" holds a comment,
-the verdict and the mentions that were found in it; "picture" holds the small copy of a picture and "features" what the
-picture tower saw in it, both by the hash of the picture's bytes, so that two comments on one picture share them. What
-can be computed from these (profile, evaluator) is not kept; the adapter, which takes seconds to train, is kept with a
-fingerprint of everything it was trained on, and is dropped with every change.
+Between `device` (which decides what is kept) and `vault` (which seals it). One record of type "comment" holds
+a comment, the verdict and the mentions that were found in it. "picture" holds the small copy of a picture and
+"features" what the picture tower saw in it, both by the hash of the picture's bytes, so that two comments on
+one picture share them. Profile and evaluator can be computed from these and are not kept. The adapter takes
+seconds to train, so it is kept with a fingerprint of everything it was trained on, and is dropped with every
+change.
 """
 
 import json
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from palate.client.reader.comment import Comment
+from palate.client.reader import Comment
 from palate.client.vault.store import Records
 from palate.shared.attributes import Mention
 from palate.shared.errors import OptionError, VaultDamagedError

@@ -1,6 +1,6 @@
 """Writes what the demo showed: a contact sheet (PNG) and a page (HTML) that needs nothing but itself.
 
-The page holds its pictures inside, runs no script and asks no network. Everything said by a person is escaped.
+The page holds its pictures inside, runs no script and loads nothing. Everything said by a person is escaped.
 """
 
 import base64
@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from palate.client.demo.showcase import BEST_OF, Showcase, Shown, demo_pictures
-from palate.client.eye.pictures import read_picture
+from palate.client.eye import read_picture
 from palate.client.painter.contact_sheet import (
     FAINT,
     Block,
@@ -27,7 +27,7 @@ from palate.client.painter.contact_sheet import (
     sheet_bytes,
 )
 from palate.client.records import Taught
-from palate.client.taste.profile import Preference, Profile
+from palate.client.taste import Preference, Profile
 from palate.shared import durable
 
 CHIPS = 8  # of each kind, the strongest
@@ -54,7 +54,7 @@ def write_showcase(show: Showcase, folder: Path) -> DemoFiles:
     return files
 
 
-# --- the sheet --------------------------------------------------------------------------------------------------
+# --- the sheet ----------------------------------------------------------------------------------------------
 
 
 def draw_showcase(show: Showcase) -> Image.Image:
@@ -131,9 +131,10 @@ def judged_lines(show: Showcase) -> list[str]:
     for person, other in zip(show.people, reversed(show.people), strict=True):
         if person.judgement is not None:
             lines.append(
-                f"{person.name}: the independent judge finds the picture made for {person.name} closer to {person.name}'s "
-                f"taste than the impersonal one in {person.judgement.own_better} of {person.judgement.pairs} pairs "
-                f"(the one made for {other.name}: {person.judgement.other_better} of {person.judgement.pairs}); "
+                f"{person.name}: the independent judge finds the picture made for {person.name} closer to "
+                f"{person.name}'s taste than the impersonal one in {person.judgement.own_better} of "
+                f"{person.judgement.pairs} pairs (the one made for {other.name}: "
+                f"{person.judgement.other_better} of {person.judgement.pairs}); "
                 f"the subject is as asked in {person.judgement.shows_subject} of {pictures}."
             )
     lines.append(
@@ -143,7 +144,7 @@ def judged_lines(show: Showcase) -> list[str]:
     return lines
 
 
-# --- the page ---------------------------------------------------------------------------------------------------
+# --- the page -----------------------------------------------------------------------------------------------
 
 
 def page_of(show: Showcase) -> str:
@@ -174,7 +175,8 @@ def _preferences(profile: Profile) -> str:
         width = round(100 * one.strength)
         return (
             f"<li class={kind}><span class=name>{name}</span>"
-            f"<span class=bar><i style='width:{width}%'></i></span><span class=value>{one.strength:.2f}</span></li>"
+            f"<span class=bar><i style='width:{width}%'></i></span>"
+            f"<span class=value>{one.strength:.2f}</span></li>"
         )
 
     likes = "".join(bar(one, "like") for one in profile.likes[: CHIPS + 2])
@@ -189,7 +191,8 @@ def _prompt(show: Showcase, number: int) -> str:
         pictures = [
             (
                 one.picture.image,
-                f"{person.name}'s own evaluator: {one.probability:.0%} likely liked (the impersonal one {chance:.0%})",
+                f"{person.name}'s own evaluator: {one.probability:.0%} likely liked "
+                f"(the impersonal one {chance:.0%})",
             )
             for one, chance in zip(person.made[number], chances, strict=True)
         ]
@@ -265,4 +268,5 @@ def _picture(image: Image.Image, note: str = "") -> str:
 
 def _image(kind: str, data: bytes, note: str) -> str:
     title = f' title="{html.escape(note)}"' if note else ""
-    return f'<img alt="{html.escape(note)}"{title} src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<img alt="{html.escape(note)}"{title} src="{source}">'

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from palate.client.eye.pictures import PictureSource
-from palate.client.runtime.progress import Progress
+from palate.client.runtime import Progress
 from palate.shared.errors import OptionError, PictureError
 
 SUFFIXES = frozenset(

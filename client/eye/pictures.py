@@ -1,14 +1,14 @@
 """Read pictures strictly, whatever they come as, and make the small copies that the vault keeps.
 
-The first step of the flow: a picture that a person comments on, or wants a score for, becomes plain 8-bit RGB pixels
-here, or one clear `PictureError`. Files from anywhere are hostile input. Only well-known raster formats are tried
-(nothing that runs a program, such as PostScript). Sizes are checked from the header before a pixel is decoded. A
-picture that ends early is refused rather than filled up.
+The first step of the flow: a picture that a person comments on, or wants a score for, becomes plain 8-bit RGB
+pixels here, or one clear `PictureError`. Files from anywhere are hostile input. Only well-known raster
+formats are tried (nothing that runs a program, such as PostScript). Sizes are checked from the header before
+a pixel is decoded. A picture that ends early is refused rather than filled up.
 
-What is read correctly: CMYK and wide-gamut pictures (through their colour profile where there is one), 16 bits per
-channel (scaled, not clipped), palettes, grey, transparency (laid on white), animations (their first frame), pictures
-that a camera marked as rotated, and files with something behind the picture's end (a phone's motion photos). HEIC,
-the format of many phones, is read where `pillow-heif` is installed.
+What is read correctly: CMYK and wide-gamut pictures (through their colour profile where there is one), 16
+bits per channel (scaled, not clipped), palettes, grey, transparency (laid on white), animations (their first
+frame), pictures that a camera marked as rotated, and files with something behind the picture's end (a phone's
+motion photos). HEIC, the format of many phones, is read where `pillow-heif` is installed.
 """
 
 import hashlib
@@ -38,7 +38,9 @@ FORMATS = (
 MAX_FILE_BYTES = 200 * 1024 * 1024
 MAX_PIXELS = 120_000_000
 MAX_DRAFT_PIXELS = 2 * MAX_PIXELS
-"""Of a JPEG, which is decoded at half its size then. That needs memory for the smaller picture only, unless it is
+"""For a JPEG, which is then decoded at half its size or less.
+
+That needs memory for the smaller picture only, unless it is.
 progressive; one that hides its many scans needs no more than the largest picture of another format."""
 KEPT_SIDE_PIXELS = 256
 
@@ -53,11 +55,11 @@ def read_picture(source: PictureSource, *, least_side: int | None = None) -> Ima
 
     Args:
         source: a file, or its bytes.
-        least_side: where only a small copy is needed, the least number of pixels on the shorter side. A JPEG may then
-            be decoded at a half, a quarter or an eighth of its size, which is several times faster.
+        least_side: where a small copy is enough, its least number of pixels on the shorter side. A JPEG may
+            then be decoded at a half, a quarter or an eighth of its size, which is several times faster.
 
     Raises:
-        PictureError: no picture, a damaged one, one of too many pixels, or a format that needs another library.
+        PictureError: no picture, a damaged or too large one, or a format that needs another library.
     """
     data, name = _read_bytes(source)
     try:
@@ -82,7 +84,8 @@ def read_picture(source: PictureSource, *, least_side: int | None = None) -> Ima
                 f"{name} is too large ({width:,} × {height:,}); a picture has at most {MAX_PIXELS:,} pixels, "
                 "so give a smaller copy"
             )
-        # Anything may follow the end, but the end must be there: a picture may be cut short after its last pixel.
+        # Anything may follow the end, but the end must be there: a picture may be cut short after its last
+        # pixel.
         if image.format == "PNG" and b"\0\0\0\0IEND" not in data:
             raise PictureError(f"{name} is damaged or cut short; give a whole picture")
         try:
@@ -100,8 +103,8 @@ def read_picture(source: PictureSource, *, least_side: int | None = None) -> Ima
 def _open(data: bytes) -> Image.Image:
     """Return the picture with its header read and no pixel decoded."""
     if data.startswith(b"\xff\xd8\xff"):
-        # Directly, because `Image.open` refuses the size that a draft makes harmless, and reads all pictures of a file
-        # that holds several (MPO), of which we want the first.
+        # Directly, because `Image.open` refuses the size that a draft makes harmless, and reads all pictures
+        # of a file that holds several (MPO), of which we want the first.
         return JpegImageFile(io.BytesIO(data))
     if _is_heic(data):
         return _open_heic(data)
@@ -110,7 +113,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _is_heic(data: bytes) -> bool:
-    """Return whether the bytes begin as those of a HEIC, by the brands that its first box names (ISO 14496-12)."""
+    """Return whether the bytes begin as those of a HEIC: its first box names brands (ISO 14496-12)."""
     if data[4:8] != b"ftyp":
         return False
     box = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
@@ -134,15 +137,16 @@ def _open_heic(data: bytes) -> Image.Image:
 
 
 def hash_picture(source: PictureSource) -> str:
-    """Return a picture's id, the SHA-256 of its bytes in hexadecimal, unread; raises `PictureError` for no file."""
+    """Return a picture's id: the SHA-256 of its bytes in hexadecimal. Raises `PictureError` for no file."""
     return hashlib.sha256(_read_bytes(source)[0]).hexdigest()
 
 
 def shrink_picture(image: Image.Image, longest_side: int = KEPT_SIDE_PIXELS) -> bytes:
     """Return a copy of at most `longest_side` pixels a side as JPEG bytes without any metadata (10 to 60 kB).
 
-    This is what the vault keeps: enough for every feature, and nothing of place, time or camera. JPEG without chroma
-    subsampling rather than WebP, which halves the resolution of colour, and colour is much of taste.
+    This is what the vault keeps: enough for every feature, and nothing of place, time or camera. It is a JPEG
+    without chroma subsampling rather than a WebP, which halves the resolution of colour, and colour is much
+    of taste.
     """
     small = image.convert("RGB")
     if max(small.size) > longest_side:
@@ -214,7 +218,8 @@ def _scale_deep_grey(image: Image.Image) -> Image.Image:
     transparent = image.info.get("transparency")
     if not np.isfinite(values).all() or values.min() < 0:
         raise PictureError("holds values that are no brightness (negative or not finite)")
-    # 16-bit pictures may arrive as 32-bit integers; floating-point ones run from 0 to 1 unless they show otherwise.
+    # 16-bit pictures may arrive as 32-bit integers; floating-point ones run from 0 to 1 unless they show
+    # otherwise.
     largest = float(values.max())
     steps = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0, 4294967295.0)
     white = next((step for step in steps if largest <= step), None)

@@ -1,8 +1,8 @@
-"""Writes the pictures that a person asked for into a folder, with a contact sheet beside them.
+"""Writes the pictures of `palate create` into a folder, with a contact sheet.
 
-The last step of `palate create`. PictureFiles are numbered on from what lies in the folder, so nothing is ever overwritten, and
-each is written whole or not at all. The sheet shows the prompt, which is the person's own; the single pictures say
-nothing but how they were made.
+Files are numbered on from those in the folder, so nothing is ever overwritten, and each is written whole or
+not at all. The sheet shows the prompt, which is the person's own; the single pictures say nothing but how
+they were made.
 """
 
 import re
@@ -38,8 +38,17 @@ class PictureFiles:
 
 
 def write_pictures(folder: Path, prompt: str, made: Sequence[Made]) -> PictureFiles:
-    """Write pictures and their sheet into the folder, made if it is missing; raises `StorageError`."""
-    from palate.client.eye.pictures import read_picture
+    """Write pictures and their sheet into a folder.
+
+    Args:
+        folder: made if it is missing.
+        prompt: stands on the sheet.
+        made: the pictures.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    from palate.client.eye import read_picture
 
     pairs: list[tuple[Path, Path | None]] = []
     try:

@@ -1,7 +1,8 @@
-"""Gives a describing word that no list knows the term that it is most like in meaning, or knows it for mere praise or blame.
+"""Finds the known term that a new describing word is most like in meaning, or that it is mere praise.
 
-"Syrupy brushstrokes" is no entry of any list. The sentence tower places it among the vocabulary's terms of the noun's kind; only
-a likeness above a threshold counts, since a wrong attribute costs more than a missed one.
+"Syrupy brushstrokes" is no entry of any list. The sentence tower places it among the vocabulary's terms of
+the noun's kind. Only a likeness above a threshold counts, since a wrong attribute costs more than a missed
+one.
 """
 
 from __future__ import annotations
@@ -45,7 +46,12 @@ class OpenWords:
         return self.tower.embed(list(words)), list(words.values())
 
     def __call__(self, word: str, category: str | None) -> Attribute | float | None:
-        """Return the term that the word means beside a noun of the category (None: alone), its signed weight as praise, or None."""
+        """Return the term that the word means, its signed weight as praise, or None.
+
+        Args:
+            word: the describing word.
+            category: the kind of the noun that it describes; None if it stands alone.
+        """
         vocabulary = load_vocabulary()
         rows, names = self._terms
         near = (rows @ self.tower.embed([word])[0]).copy()  # (terms,)

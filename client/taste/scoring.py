@@ -1,24 +1,30 @@
-"""Will this person like these pictures? With a vault's comments, or on any liked and disliked pictures without a vault.
+"""Will this person like these pictures? With a vault's comments, or on any liked and disliked pictures.
 
-Stands between `device` (or the command line) and `evaluator`: reads pictures, lets the picture tower look at them, fits
-the evaluator, scores. A picture is looked at through the same small copy that the vault keeps, so that a picture gets
-the same features whether it was taught or is asked about. Nothing is changed by asking: any number of questions gives
-the same answers.
+Stands between `device` (or the command line) and `evaluator`: reads pictures, lets the picture tower look at
+them, fits the evaluator, scores. A picture is looked at through the same small copy that the vault keeps, so
+it has the same features whether it was taught or is scored. Scoring changes nothing: any number of calls
+gives the same answers.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from palate.client.eye.folders import OnUnreadable, find_pictures, read_each
-from palate.client.eye.pictures import PictureSource, copy_picture, read_picture
-from palate.client.runtime.progress import Progress, no_progress
+from palate.client.eye import (
+    OnUnreadable,
+    PictureSource,
+    copy_picture,
+    find_pictures,
+    read_each,
+    read_picture,
+)
+from palate.client.runtime import Progress, no_progress
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from palate.client.eye.tower import Features
+    from palate.client.eye import Features
     from palate.client.taste.evaluator import Attribution, Evaluator
     from palate.shared.encoder import EncoderWeights
 
@@ -27,7 +33,7 @@ BATCH = 32  # pictures that the tower looks at together
 
 @dataclass(frozen=True)
 class PictureScore:
-    """How likely the person likes one picture: a probability, its 90 % interval, and the strongest reasons."""
+    """How likely the person likes one picture: a probability, its 90 % interval, the strongest reasons."""
 
     image: str
     probability: float
@@ -38,7 +44,8 @@ class PictureScore:
     def to_json(self) -> dict[str, Any]:
         """Return the score as `palate score --json` prints it.
 
-        A reason's weight is in logits; more: the picture shows more of the attribute than an average one.
+        A reason's weight is in logits. With `more` the picture shows more of the attribute than an average
+        one.
         """
         return {
             "image": self.image,
@@ -67,8 +74,8 @@ def score_pictures(
         liked: about 8 make good scores. Without any verdict the answer is what people like on the whole.
         disliked: about as many.
         progress: is told how far the work is.
-        on_unreadable: is told of each picture that cannot be read, which is then left out. Without it the first
-            such picture is raised.
+        on_unreadable: is told of each picture that cannot be read, which is then left out. Without it the
+            first such picture is raised.
 
     Raises:
         PictureError: a picture that cannot be read, or a folder without pictures.
@@ -102,7 +109,7 @@ def look_at_copies(copies: Sequence[bytes], progress: Progress = no_progress) ->
     """Return the features (n, F) of pictures from their small copies (`pictures.copy_picture`)."""
     import numpy as np
 
-    from palate.client.eye.tower import FEATURE_NAMES, picture_features
+    from palate.client.eye import FEATURE_NAMES, picture_features
 
     rows = [np.zeros((0, len(FEATURE_NAMES)), dtype=np.float32)]
     for start in range(0, len(copies), BATCH):
@@ -112,15 +119,15 @@ def look_at_copies(copies: Sequence[bytes], progress: Progress = no_progress) ->
 
 
 def look_at(picture: "Image.Image") -> "Features":
-    """Return one picture's features (F,), looked at alone: to the last bit the same whatever else is looked at."""
-    from palate.client.eye.tower import picture_features
+    """Return one picture's features (F,), alone, so that no bit depends on what else is looked at."""
+    from palate.client.eye import picture_features
 
     row: Features = picture_features([picture])[0]
     return row
 
 
 def read_directions(encoder: "EncoderWeights", attributes: Mapping[str, float]) -> "dict[str, Features]":
-    """Return, for attributes that the vocabulary does not have, their directions (64,) in the taste space."""
+    """Return the directions (64,) in the taste space of attributes that the vocabulary does not have."""
     from palate.shared.attributes import load_vocabulary
 
     vocabulary = load_vocabulary()

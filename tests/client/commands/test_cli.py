@@ -229,7 +229,7 @@ def test_what_is_learned_from_pictures_is_said_without_the_words_of_the_field(
     for name in ("balloon", "mountain", "mushroom"):
         palate("teach", str(DEMO / f"{name}.jpg"), "--dislike")
     said = palate("score", BOAT).stderr
-    assert "learning from your pictures" in said
+    assert "of your pairs of a liked and a disliked picture" in said
     assert not re.search("adapter|held-out|encoder|evaluator|logit", said)
 
 

@@ -20,7 +20,8 @@ CLIENT = Path(__file__).resolve().parents[3] / "client"
 
 
 def test_the_installed_backbone_is_the_one_that_is_written_in_the_code() -> None:
-    # New towers or statistics need a new BACKBONE_HASH (and, the encoder being trained on them, a new release 0).
+    # New towers or statistics need a new BACKBONE_HASH (and, the encoder being trained on them, a new release
+    # 0).
     assert installed_backbone() == BACKBONE_HASH
 
 

@@ -29,7 +29,7 @@ def pictures(encoder: EncoderWeights, n: int, seed: int, shift: float = 0.0) -> 
 def test_too_few_labels_train_nothing_and_say_so(encoder: EncoderWeights) -> None:
     result = train_adapter(encoder, pictures(encoder, 2, 0), pictures(encoder, 9, 1), seed=0)
     assert (result.kept, result.weights) == (False, None)
-    assert "2 liked and 9 disliked, and 3 of each are needed" in result.message
+    assert "needs 3 liked and 3 disliked" in result.message
 
 
 def test_features_of_another_shape_are_refused(encoder: EncoderWeights) -> None:
