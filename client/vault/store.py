@@ -1,7 +1,7 @@
-"""What other rooms see of the vault: records by type and id, read, and changed together in one step.
+"""What the rest of the device sees of the vault: records by type and id, read, and changed together in one step.
 
-Rooms that keep something take a `Store` and never a `Vault`, so that virtual people and trials, who have no
-vault, give a `MemoryStore` in its place.
+Rooms that keep something take a `Store` and never a `Vault`, so that virtual people and trials, who have no vault, give a
+`MemoryStore` in its place.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 ONLY = "only"
-"""The id of a record that is the only one of its type."""
+"""The id of a record of which there is one."""
 
 
 class Records(Protocol):
@@ -44,7 +44,7 @@ class Store(Records, Protocol):
 
 
 class MemoryStore:
-    """Records in memory that end with the process: for virtual people and trials, which keep no vault."""
+    """Records that lie in memory and end with the process: for virtual people and trials, which keep no vault."""
 
     def __init__(self) -> None:
         """Begin empty."""
