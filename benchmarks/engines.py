@@ -328,7 +328,7 @@ def time_training(runs: int) -> Row:
     times = []
     for _ in range(runs):
         began = time.perf_counter()
-        answer_task(task, lambda: labels, sent.append, log=MemoryStore(), server="nobody", pause=no_class)
+        answer_task(task, lambda: labels, sent.append, store=MemoryStore(), server="nobody", pause=no_class)
         times.append(time.perf_counter() - began)
     middle = statistics.median(times)
     row = "local training on 40 labels, one round, one core, seconds"

@@ -30,7 +30,7 @@ from pfl.model.pytorch import PyTorchModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from palate.client.federation import local_training as reconstruction
+from palate.client.federation import local_training
 from palate.server.rounds.loop import derive_seed
 from palate.server.settings import RunSettings
 from palate.shared.encoder import HIDDEN, PICTURE_FEATURES, SENTENCE_FEATURES, TASTE, EncoderWeights
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
         self.sentence = nn.Linear(SENTENCE_FEATURES, TASTE)
         self.load_state_dict({name: torch.tensor(encoder.tensors[ours]) for name, ours in NAMES.items()})
         self.alignment = alignment
-        self.mean, self.covariance = reconstruction._head_prior(encoder)
+        self.mean, self.covariance = local_training._head_prior(encoder)
 
     def loss(self, support: Tensor, x: Tensor, liked: Tensor, phrases: Tensor, spoken: Tensor) -> Tensor:
         """One step's loss; each argument comes as a batch of one."""
@@ -67,8 +67,8 @@ class Encoder(nn.Module):
         fitted = support == 1
         known, usual = inputs[fitted], inputs @ self.mean
         spread = known @ self.covariance
-        kernel = spread @ known.T + reconstruction.HEAD_NOISE * torch.eye(len(known), dtype=known.dtype)
-        target = reconstruction.VERDICT * (2 * liked[fitted] - 1) - usual[fitted]
+        kernel = spread @ known.T + local_training.HEAD_NOISE * torch.eye(len(known), dtype=known.dtype)
+        target = local_training.VERDICT * (2 * liked[fitted] - 1) - usual[fitted]
         logits = usual + inputs @ (spread.T @ torch.linalg.solve(kernel, target))
         loss = F.binary_cross_entropy_with_logits(logits[~fitted], liked[~fitted]).float()
         said = self.sentence(phrases)
@@ -110,7 +110,7 @@ def main(population: Path, settings: RunSettings, out: Path) -> None:
     def labels_of(turn: int) -> Dataset:
         number, round_ = turn % count, turn // count + 1
         seed = derive_seed(settings.seed, round_)
-        batch = reconstruction._prepare(release, [people[number].labels], settings.local, [seed])
+        batch = local_training._prepare(release, [people[number].labels], settings.local, [seed])
         steps = settings.local.steps  # a row of the data set is a step: its own support, and the same labels
         rest = (
             batch[name].expand(steps, *batch[name].shape[1:]) for name in ("x", "liked", "phrases", "spoken")

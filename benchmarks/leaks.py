@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from benchmarks.rows import Row, print_rows
 from palate.client.federation.local_training import Labels, train_locally, train_together
-from palate.client.federation.privatize import shield
+from palate.client.federation.privatize import privatize
 from palate.client.runtime.threads import one_thread
 from palate.shared.coding import finest_step, from_levels
 from palate.shared.encoder import (
@@ -80,7 +80,9 @@ def shield_all(encoder: EncoderWeights, changes: Floats, settings: Any) -> NDArr
     bar = tqdm(changes, desc="shielding", unit="device", mininterval=5, disable=None)
     return np.stack(
         [
-            shield(EncoderUpdate(base, 1, unflatten(one)), settings, CONTEXT, stream_of(_key("noise", place)))
+            privatize(
+                EncoderUpdate(base, 1, unflatten(one)), settings, CONTEXT, stream_of(_key("noise", place))
+            )
             for place, one in enumerate(bar)
         ]
     )

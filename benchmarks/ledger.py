@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.rows import Row, print_rows
-from palate.client.privacy.ledger import OwnBudget, check_round, write_budget
+from palate.client.privacy.budget import OwnBudget, check_round, write_budget
 from palate.client.vault.store import MemoryStore
 from palate.server.ledger.ledger import Ledger
 from palate.server.noise_plan.correlated import NoisePlan, best_bands, prefix_error
@@ -180,9 +180,9 @@ def checks(quick: bool) -> list[Row]:
                     max(check_ms, book_ms) < 50, COMMAND, extra,
                 )
             )  # fmt: skip
-    log = MemoryStore()
-    write_budget(log, OwnBudget())
-    device_ms = timed(lambda: check_round(log, 5.0), times)
+    store = MemoryStore()
+    write_budget(store, OwnBudget())
+    device_ms = timed(lambda: check_round(store, 5.0), times)
     rows.append(
         Row("privacy: a device's ledger check (ms)", round(device_ms, 3), "under 50", device_ms < 50, COMMAND)
     )

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from benchmarks.rows import Row, print_rows
 from palate.client.federation.local_training import Labels, train_locally
 from palate.client.federation.masked_round import MaskedRound
-from palate.client.federation.privatize import shield
+from palate.client.federation.privatize import privatize
 from palate.server.secure_sum.masking import MaskedSum
 from palate.shared.encoder import (
     PICTURE_FEATURES,
@@ -167,10 +167,10 @@ def shielding() -> float:
     }
     update = EncoderUpdate("00" * 32, 1, change)
     settings = MaskSettings(ring_bits=RING_BITS, step=0.01, clip=1.0, noise=NOISE)
-    shield(update, settings, bytes(32))
+    privatize(update, settings, bytes(32))
     began = time.process_time()
     for _ in range(5):
-        shield(update, settings, bytes(32))
+        privatize(update, settings, bytes(32))
     return (time.process_time() - began) / 5
 
 

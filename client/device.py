@@ -363,7 +363,7 @@ class Device:
             progress: is told how far the work is.
             notice: gets lines that the person should see.
         """
-        from palate.client.releases.own_encoder import settle_encoder
+        from palate.client.releases import settle_encoder
         from palate.client.taste.fitting import fit_evaluator_to_vault
 
         return fit_evaluator_to_vault(

@@ -31,7 +31,7 @@ remembers that there was a newer one. With the key in the system's keyring the n
 whole older folder is noticed too (unless the keyring was put back as well). Not noticed in either case is
 that the very last change was undone, if the power failed between that change and its note. Damage to a
 record's content shows when it is read, or at `verify`. What rounds of training spent is remembered apart from
-all this, with any lock, where there is a keyring (`spent_note`).
+all this, with any lock, where there is a keyring (`privacy.rollback`).
 
 **What is not protected.** Whoever can read this process's memory has the keys while it runs (`close` drops
 them, but Python may have left copies). The number, the rounded sizes and the times of records are visible.
@@ -158,7 +158,7 @@ class Vault:
             wait_seconds: how long to wait for another process that changes the vault.
             unsafe_accept_loss: opens a vault that was rolled back or that lacks record files (those stay
                 unreadable), for a person who restored an incomplete backup and knows it. It is called with
-                the opened vault and settles what the loss means (`privacy.spent_note.settle_loss`: the
+                the opened vault and settles what the loss means (`privacy.rollback.settle_loss`: the
                 privacy budget counts as spent).
 
         Raises:

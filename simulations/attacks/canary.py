@@ -1,6 +1,6 @@
 """A canary's audit of privacy figures: how well does the best guess tell whether one device's change is in a sum?
 
-Where it stands in the flow: nowhere; it attacks what `server.ledger` and `client.ledger` promise. One device, the canary, sends the longest
+Where it stands in the flow: nowhere; it attacks what `server.ledger` and `client.privacy.budget` promise. One device, the canary, sends the longest
 change that it may. Whoever guesses knows everything else: its change, the rotation, the changes of all others, and in rounds that
 were sampled who took part. What is left is noise, made by the device's own code (`to_levels`, `discrete_gaussian`) at what a server's
 settings make of it (`mask_settings` with fewer numbers, so that thousands of sums take seconds). Masks cancel exactly and are left out. Devices
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.client.federation.masked_answers import guaranteed
-from palate.client.privacy.ledger import OwnBudget, OwnSpent, book_round, write_budget
+from palate.client.privacy.budget import OwnBudget, OwnSpent, book_round, write_budget
 from palate.client.vault.store import MemoryStore
 from palate.server.secure_sum.privacy import Privacy, more_noise
 from palate.shared.coding import finest_step, to_levels
@@ -66,11 +66,11 @@ def noise_of(case: Case) -> SumNoise:
 
 def booked(case: Case) -> OwnSpent:
     """Return what a device books for the rounds of a case, and shows its owner."""
-    log = MemoryStore()
-    write_budget(log, OwnBudget(1e6, DELTA))
+    store = MemoryStore()
+    write_budget(store, OwnBudget(1e6, DELTA))
     sure, spent = noise_of(case), OwnSpent(OwnBudget(1e6, DELTA))
     for _ in range(case.rounds):
-        spent = book_round(log, sure, now=datetime(2026, 11, 30, tzinfo=UTC))
+        spent = book_round(store, sure, now=datetime(2026, 11, 30, tzinfo=UTC))
     return spent
 
 

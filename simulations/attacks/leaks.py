@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from palate.client.federation import local_training as reconstruction
+from palate.client.federation import local_training
 from palate.client.federation.local_training import Labels
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, EncoderWeights, unflatten
 from palate.shared.update import LocalSettings
@@ -79,7 +79,7 @@ def match_gradient(
     one = LocalSettings(**{**vars(settings), "steps": 1})
     batch, kept, noise = _known(encoder, len(spoken), one, seed)
     batch["spoken"] = torch.from_numpy(spoken[None].astype(np.float32))
-    head = reconstruction._head_prior(encoder)
+    head = local_training._head_prior(encoder)
     start = {name: torch.from_numpy(tensor) for name, tensor in encoder.shared().items()}
     observed = {name: -torch.from_numpy(t.copy()) for name, t in unflatten(change).items()}
     g = torch.Generator().manual_seed(seed ^ 1)
@@ -140,7 +140,7 @@ def _known(
     for value in (0.0, 1.0):
         features = np.repeat((mean + np.float32(value) * scale)[None], count, 0)
         labels = Labels(features, np.zeros(count, bool), nothing)
-        batches.append(reconstruction._prepare(encoder, [labels], settings, [seed]))
+        batches.append(local_training._prepare(encoder, [labels], settings, [seed]))
     noise = batches[0]["x"]
     return batches[0], ((batches[1]["x"] - noise) > 0.5).float(), noise
 
@@ -171,7 +171,7 @@ def _losses(
     support: Tensor,
     alignment: float,
 ) -> Tensor:
-    """What a device descends, as a loss: `reconstruction` has its slopes by hand, which cannot be searched through.
+    """What a device descends, as a loss: `local_training` has its slopes by hand, which cannot be searched through.
 
     How badly each device's head, fitted on the supported labels, predicts the others, plus how badly words and pictures meet.
     `now` holds the outputs of the first layers, (devices, n, 256) and (devices, n, 64), and the last layer's weights.
@@ -196,9 +196,9 @@ def _verdict_losses(
     inputs = F.pad(z, (0, 1), value=1.0)  # (devices, n, 65)
     usual = inputs @ mean
     known = inputs * support[..., None]
-    target = (reconstruction.VERDICT * (2 * liked - 1) - usual) * support
+    target = (local_training.VERDICT * (2 * liked - 1) - usual) * support
     spread = known @ covariance  # (devices, n, 65)
-    kernel = spread @ known.mT + reconstruction.HEAD_NOISE * torch.eye(z.shape[1], dtype=z.dtype)
+    kernel = spread @ known.mT + local_training.HEAD_NOISE * torch.eye(z.shape[1], dtype=z.dtype)
     learned = spread.mT @ torch.linalg.solve(kernel, target[..., None])  # (devices, 65, 1)
     wrong = F.binary_cross_entropy_with_logits(usual + (inputs @ learned)[..., 0], liked, reduction="none")
     asked = valid * (1 - support)

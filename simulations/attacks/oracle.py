@@ -29,7 +29,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.client.federation import local_training as reconstruction
+from palate.client.federation import local_training
 from palate.client.federation.contribution import no_class
 from palate.client.federation.declined import Declined
 from palate.client.federation.local_training import LEAST_LABELS, Labels
@@ -37,7 +37,7 @@ from palate.client.federation.masked_answers import MaskedAnswers
 from palate.client.federation.masked_round import MaskRules
 from palate.client.federation.outbox import read_outbox
 from palate.client.federation.task_limits import FARTHEST, TRAINING
-from palate.client.privacy.ledger import PRIVACY_SPENT
+from palate.client.privacy.budget import PRIVACY_SPENT
 from palate.client.runtime.progress import no_notice
 from palate.client.vault.store import ONLY, MemoryStore
 from palate.server.secure_sum.masking import MaskedSum
@@ -125,12 +125,12 @@ def watch(own: EncoderWeights, question: Question, *, taken: bool = False) -> En
 @contextmanager
 def unbounded() -> Iterator[None]:
     """Trains in this block without the bound on values, as devices did before."""
-    before = reconstruction.BOUND
-    reconstruction.BOUND = math.inf
+    before = local_training.BOUND
+    local_training.BOUND = math.inf
     try:
         yield
     finally:
-        reconstruction.BOUND = before
+        local_training.BOUND = before
 
 
 def answer_openly(encoder: EncoderWeights, labels: Labels, settings: LocalSettings, seed: int) -> str:
@@ -139,7 +139,7 @@ def answer_openly(encoder: EncoderWeights, labels: Labels, settings: LocalSettin
         return "empty"
     with unbounded():
         try:
-            reconstruction.train_locally(encoder, labels, settings, round=1, seed=seed)
+            local_training.train_locally(encoder, labels, settings, round=1, seed=seed)
         except Exception:  # noqa: BLE001 - whatever it was, it was told as this one word
             return "failed"
     return "vector"
@@ -169,8 +169,8 @@ def answer_now(
     wire = encode_invitation(
         Invitation(1, own.release, fixed_hash(own), seed, settings, masks, model, subspace_hash(within))
     )
-    logs = [MemoryStore() for _ in range(1 + len(others))]
-    devices = [_device(own, one, log) for one, log in zip((labels, *others), logs, strict=True)]
+    stores = [MemoryStore() for _ in range(1 + len(others))]
+    devices = [_device(own, one, store) for one, store in zip((labels, *others), stores, strict=True)]
     total = MaskedSum(wire, masks, within.count + 1)
     seen: list[tuple[int, int] | str] = []
 
@@ -197,31 +197,31 @@ def answer_now(
         if len(vectors) == len(devices):
             unmask, _ = total.masked(vectors)
             total.revealed(ask(UNMASK, dict.fromkeys(vectors, unmask)))
-    return Seen(tuple(seen), _without_time(logs[0]), _notes(logs[0]))
+    return Seen(tuple(seen), _without_time(stores[0]), _notes(stores[0]))
 
 
-def _device(own: EncoderWeights, labels: Labels, log: MemoryStore) -> MaskedAnswers:
+def _device(own: EncoderWeights, labels: Labels, store: MemoryStore) -> MaskedAnswers:
     return MaskedAnswers(
         own=lambda: own,
         labels=lambda: labels if len(labels) >= LEAST_LABELS else None,
         rules=MaskRules,
-        log=log,
+        store=store,
         server="oracle",
         tell=no_notice,
         pause=no_class,
     )
 
 
-def _without_time(log: MemoryStore) -> str:
-    if not log.has(PRIVACY_SPENT, ONLY):
+def _without_time(store: MemoryStore) -> str:
+    if not store.has(PRIVACY_SPENT, ONLY):
         return ""
-    spent: dict[str, Any] = json.loads(log.get(PRIVACY_SPENT, ONLY))
+    spent: dict[str, Any] = json.loads(store.get(PRIVACY_SPENT, ONLY))
     return json.dumps({name: value for name, value in spent.items() if name != "last"}, sort_keys=True)
 
 
-def _notes(log: MemoryStore) -> tuple[str, ...]:
+def _notes(store: MemoryStore) -> tuple[str, ...]:
     """The outbox, without times and without the hash of bytes that are random."""
-    notes = [note.to_json() for note in read_outbox(log)]
+    notes = [note.to_json() for note in read_outbox(store)]
     for note in notes:
         note |= {"id": "", "when": "", "sha256": bool(note["sha256"])}
     return tuple(json.dumps(note, sort_keys=True) for note in notes)

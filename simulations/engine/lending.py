@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from palate.client.federation.contribution import no_class
-from palate.client.federation.declined import Declined, Send
+from palate.client.federation.declined import Declined
 from palate.client.federation.invitations import Invitations
 from palate.client.federation.local_training import LEAST_LABELS, Labels
 from palate.client.federation.masked_answers import KINDS, MaskedAnswers
 from palate.client.federation.masked_round import MaskRules
 from palate.client.federation.member import Participant, answer_task
+from palate.client.federation.outbox import Send
 from palate.client.runtime.progress import no_notice
 from palate.client.vault.store import MemoryStore
 from palate.shared.delegation import ANY_RELEASE, SIGNED, Opened
@@ -35,7 +36,7 @@ from palate.shared.encoder import (
     load_encoder,
 )
 from palate.shared.errors import FileFormatError, OptionError, StorageError
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 from palate.shared.secure_sum.frame import INVITATION
 from palate.shared.wire import TASK, kind_of
 
@@ -66,13 +67,13 @@ class VirtualPerson:
             opened = open_by_anybody(task)
             kind, task, up_to = kind_of(opened.message), opened.message, opened.up_to
         elif kind in (TASK, INVITATION):
-            raise Declined(Reason.UNSIGNED)
+            raise Declined(DeclineReason.UNSIGNED)
         if kind not in KINDS:
             answer_task(
                 task,
                 self._mine,
                 send,
-                log=MemoryStore(),
+                store=MemoryStore(),
                 server=SERVER,
                 own=self.own,
                 pause=no_class,
@@ -84,7 +85,7 @@ class VirtualPerson:
                 own=lambda: self.own,
                 labels=self._mine,
                 rules=MaskRules,
-                log=MemoryStore(),
+                store=MemoryStore(),
                 server=SERVER,
                 tell=no_notice,
                 budgeted=False,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.client.federation.local_training import Labels, train_together
-from palate.client.federation.privatize import shield
+from palate.client.federation.privatize import privatize
 from palate.server.aggregation import moved
 from palate.server.noise_plan.correlated import NoiseState, add_noise
 from palate.server.rounds.loop import choose_cohort, derive_seed
@@ -161,7 +161,7 @@ def learn(
             total = np.zeros(coded.count + 1, np.int64)
             for _, change in changes:
                 update = EncoderUpdate(base, number, change)
-                total += shield(update, masks, context, source, coded.subspace)
+                total += privatize(update, masks, context, source, coded.subspace)
             if added:
                 total = added.add(total, cohort)
             total = centred(to_ring(total, coded.ring_bits), coded.ring_bits)  # as masks leave it

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from palate.client.federation.declined import Send
+from palate.client.federation.outbox import Send
 from palate.simulations.federation_demo.people import Private, read_private
 
 SLICE = slice(2_000, 2_400)  # bytes of a picture

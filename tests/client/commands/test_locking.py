@@ -125,7 +125,7 @@ def test_what_was_spent_of_the_privacy_is_remembered_through_a_new_passphrase(
 ) -> None:
     """The keyring's note goes by the vault's own id, which stays."""
     from palate.client.device import Device
-    from palate.client.privacy import spent_note
+    from palate.client.privacy import rollback
     from palate.client.privacy.ledger import PRIVACY_SPENT, encode_spent, read_spent
     from palate.client.vault.store import ONLY
 
@@ -134,21 +134,21 @@ def test_what_was_spent_of_the_privacy_is_remembered_through_a_new_passphrase(
     class Memory:
         get, set = kept.get, kept.__setitem__
 
-    monkeypatch.setattr(spent_note, "find_keyring", Memory)
+    monkeypatch.setattr(rollback, "find_keyring", Memory)
     with Device.open(vault, OLD) as device:
-        spent_note.remember(device.vault)
+        rollback.remember(device.vault)
         with device.vault.transaction() as change_:
-            spent_note.count_as_spent(change_, now=spent_note.datetime.now(spent_note.UTC), spent=2.5)
+            rollback.count_as_spent(change_, now=rollback.datetime.now(rollback.UTC), spent=2.5)
         spent = read_spent(device.vault)
     assert spent.epsilon == pytest.approx(2.5)
     change(OLD, NEW)
     with Device.open(vault, NEW) as device:
-        spent_note.remember(device.vault)
+        rollback.remember(device.vault)
         assert read_spent(device.vault) == spent
         with device.vault.transaction() as change_:  # the account is undone, as by an older copy
             change_.put(PRIVACY_SPENT, ONLY, encode_spent(type(spent)(spent.budget)))
         device.vault.change_passphrase(OLD)
-        lines = spent_note.remember(device.vault)
+        lines = rollback.remember(device.vault)
         assert any("knows of more spent privacy" in line for line in lines)
         assert read_spent(device.vault).epsilon == pytest.approx(2.5)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from palate.client.federation.local_training import Labels
-from palate.client.federation.privatize import shield
+from palate.client.federation.privatize import privatize
 from palate.server.aggregation import moved
 from palate.server.secure_sum.groups import drop_long
 from palate.shared.coding import finest_step, from_levels
@@ -151,7 +151,7 @@ def test_honest_groups_of_real_levels_are_kept_and_one_liars_ring_is_not(noise_m
     encoder = load_encoder()
     direction = {name: np.ones_like(tensor) for name, tensor in encoder.shared().items()}
     update = EncoderUpdate("0" * 64, 1, direction)  # all devices the same way: as long as honest ones can be
-    levels = [shield(update, grid, context, stream_of(bytes([i]) * 32)) for i in range(3)]
+    levels = [privatize(update, grid, context, stream_of(bytes([i]) * 32)) for i in range(3)]
 
     def mean_of(total: np.ndarray) -> np.ndarray:
         return from_levels(total, 3, step=step, clip=clip, seed=context)[0]
