@@ -11,7 +11,6 @@ environment or the config file: a shell leaves `--home=~/taste` and a quoted `'~
 import os
 from typing import Any
 
-from click import Context, Parameter
 from typer.models import TyperPath
 
 from palate.client.commands.shell import PoliteGroup
@@ -45,7 +44,7 @@ class HospitableGroup(PoliteGroup):
 class ExpandedPath(TyperPath):
     """A path in which `~` and `~name` stand for a home folder."""
 
-    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> Any:
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Return the path with `~` expanded; fail where there is no such user."""
         expanded = os.path.expanduser(value)
         if os.fspath(expanded).startswith("~"):
