@@ -17,41 +17,25 @@ is the change. Killed before it, the old state opens and the new files are clear
 new state opens.
 
 **Two processes** may have one vault open. A transaction holds a lock of the operating system and starts from
-the newest state. The second one waits a few seconds, then gets `VaultBusyError`. Reading takes no lock, so a
-vault on a disk that cannot be written opens too.
+the newest state; the second one waits a few seconds, then gets `VaultBusyError`. Reading takes no lock.
 
-**Forgetting** removes the record's data key: it existed only in the head, and the old head is overwritten
-with zeros, as far as the disk allows. Flash, snapshots and backups may keep an old head. With that head *and*
-the passphrase (or key) of its time, what it names can be opened, if the record's old file survived too.
-
-**What is noticed.** Every changed, swapped or shortened byte; a record's older file; a missing file; an older
-head put back alone. With a passphrase, the note of the last head lies in the same folder (`vault.witness`),
-so **a whole older folder put back in place of the newer one is not noticed**: nothing outside the folder
-remembers that there was a newer one. With the key in the system's keyring the note lies in the keyring, and a
-whole older folder is noticed too (unless the keyring was put back as well). Not noticed in either case is
-that the very last change was undone, if the power failed between that change and its note. Damage to a
-record's content shows when it is read, or at `verify`. What rounds of training spent is remembered apart from
-all this, with any lock, where there is a keyring (`privacy.rollback`).
-
-**What is not protected.** Whoever can read this process's memory has the keys while it runs (`close` drops
-them, but Python may have left copies). The number, the rounded sizes and the times of records are visible.
+What forgetting means, what is noticed and what is not protected stands with the room (`__init__`).
 """
 
 import contextlib
-import errno
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from palate.client.vault import folder as vault_folder
 from palate.client.vault import format as vault_format
+from palate.client.vault import record_files
 from palate.client.vault.folder import HEAD, LOCK, NEXT_STEP, RECORDS, WAIT_SECONDS
 from palate.client.vault.format import Entry, Head, Keys, Name, Witness
 from palate.client.vault.keyrings import KeyStore, SystemKeyring
-from palate.client.vault.sealing import SALT_BYTES, SealBrokenError, derive_key, new_key
+from palate.client.vault.sealing import SALT_BYTES, derive_key, new_key
 from palate.client.vault.store import Records
 from palate.client.vault.transaction import Transaction
 from palate.client.vault.witness import LastChange
@@ -101,7 +85,6 @@ class Vault:
         Raises:
             OptionError: not exactly one of the two, or an empty passphrase.
             VaultError: there is a vault already.
-            StorageError: the folder cannot be written.
         """
         home = Path(home)
         if (passphrase is None) == (keyring is None):
@@ -156,10 +139,9 @@ class Vault:
             key: what `derive_key` made of the passphrase earlier, in place of it (`agent`).
             keyring: where the key of a vault without a passphrase lies; None for the system's keyring.
             wait_seconds: how long to wait for another process that changes the vault.
-            unsafe_accept_loss: opens a vault that was rolled back or that lacks record files (those stay
-                unreadable), for a person who restored an incomplete backup and knows it. It is called with
-                the opened vault and settles what the loss means (`privacy.rollback.settle_loss`: the
-                privacy budget counts as spent).
+            unsafe_accept_loss: opens a vault that was rolled back or lacks record files, for a person who
+                restored an incomplete backup and knows it; called with the vault, it settles what that means
+                (`privacy.rollback.settle_loss`: the privacy budget counts as spent).
 
         Raises:
             VaultMissingError: there is none.
@@ -203,7 +185,7 @@ class Vault:
                     # A full disk must not keep a person from reading; the next change will ask again.
                     with contextlib.suppress(OSError, StorageError):
                         vault._note_head(seen)
-                    vault._clear_leftovers()
+                    record_files.clear_leftovers(home, vault._head.entries.values())
         except OSError as error:
             raise durable.storage_error(error, home, "the vault was not opened") from error
         if lost and unsafe_accept_loss is not None:
@@ -237,7 +219,7 @@ class Vault:
                 if entry is None:
                     raise KeyError((type_, id_))
                 try:
-                    return self._read_record(entry)
+                    return record_files.read_record(self.home, entry, self._keys_now())
                 except VaultDamagedError:
                     # Another process may have replaced the record since its place was looked up: then look
                     # again.
@@ -266,10 +248,9 @@ class Vault:
         """Read every record and return how many there are; raises `VaultDamagedError` at a changed one."""
         with self._guard:
             self._refresh()
-            names = sorted(self._head.entries)
-            for name in names:
+            for name in sorted(self._head.entries):
                 self.get(*name)
-            return len(names)
+            return len(self._head.entries)
 
     @contextlib.contextmanager
     def snapshot(self, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[Records]:
@@ -334,11 +315,7 @@ class Vault:
         salt = secrets.token_bytes(SALT_BYTES)
         new = Keys.derive(derive_key(new_passphrase, salt), old.clear.lock, old.clear.store, salt)
         with self._held(WAIT_SECONDS):
-            entries = {}
-            for name, entry in self._head.entries.items():
-                data_key = self._data_key(entry)
-                wrapped = vault_format.wrap_data_key(data_key, new, name, entry.revision)
-                entries[name] = replace(entry, wrapped=wrapped)
+            entries = record_files.rewrap(self.home, self._head.entries, old, new)
             with self._storage("nothing was changed"):
                 head, head_data, beside = self._prepare_head(entries, new)
             self._put_in_place(head, head_data, beside, new)
@@ -353,7 +330,6 @@ class Vault:
 
         Raises:
             VaultMissingError: there is nothing of a vault.
-            VaultBusyError: another process changes it.
             StorageError: the disk refuses.
         """
         vault_folder.erase_vault(Path(home), keyring)
@@ -407,12 +383,8 @@ class Vault:
         try:
             with self._storage("nothing was changed"):
                 for name, content in puts.items():
-                    data_key, file = new_key(), f"{secrets.token_hex(16)}.rec"
-                    data = vault_format.encode_record(data_key, keys.clear.store, name, revision, content)
-                    wrapped = vault_format.wrap_data_key(data_key, keys, name, revision)
-                    written.append(self.home / RECORDS / file)
-                    durable.write_file(written[-1], data)
-                    entries[name] = Entry(*name, revision, file, len(data), wrapped)
+                    entries[name] = record_files.write_record(self.home, keys, name, revision, content)
+                    written.append(self.home / RECORDS / entries[name].file)
                 if written:
                     durable.sync_folder(self.home / RECORDS)
                 for name, tell in self._watched.items():
@@ -509,29 +481,6 @@ class Vault:
         self._head, self._head_hash = head, vault_format.hash_head(data)
         self._head_stat = vault_folder.stat_head(self.home)
 
-    def _read_record(self, entry: Entry) -> bytes:
-        name = (entry.type, entry.id)
-        try:
-            data = durable.read_file(self.home / RECORDS / entry.file, vault_folder.LARGEST_FILE_BYTES)
-            store = self._keys_now().clear.store
-            return vault_format.decode_record(data, self._data_key(entry), store, name, entry.revision)
-        except SealBrokenError:
-            reason = "was changed"
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ELOOP):
-                raise
-            reason = "is missing or no longer a file"
-        raise VaultDamagedError(f"a record ({entry.type}) of the vault in {self.home} {reason}; {NEXT_STEP}")
-
-    def _data_key(self, entry: Entry) -> bytes:
-        try:
-            name = (entry.type, entry.id)
-            return vault_format.unwrap_data_key(entry.wrapped, self._keys_now(), name, entry.revision)
-        except SealBrokenError:
-            raise VaultDamagedError(
-                f"a data key of the vault in {self.home} was changed; {NEXT_STEP}"
-            ) from None
-
     def _note_head(self, seen: Witness | None) -> None:
         """Bring the note of the last head up to date; before a change, so that it is never two behind."""
         now = Witness(self._head.counter, self._head_hash)
@@ -539,38 +488,13 @@ class Vault:
             self._note.write(now, self._head.witness_key)
 
     def _check(self) -> Witness:
-        """Check head, note and files against each other; return the note.
-
-        Without the lock, on a disk that only others can write, they may be changed in between: then look
-        again.
-        """
+        """Check head, note and files against each other; return the note."""
+        # Without the lock others may change them in between: then look again.
         while True:
             try:
                 seen = self._note.check(self._head, self._head_hash)
-                self._check_files()
+                record_files.check_files(self.home, self._head.entries.values())
                 return seen
             except VaultDamagedError:
                 if not self._load_head():
                     raise
-
-    def _check_files(self) -> None:
-        """Check that every record's file is there and of the right length."""
-        there = vault_folder.record_sizes(self.home)
-        entries = self._head.entries.values()
-        lost = sum(there.get(entry.file) != entry.size_bytes for entry in entries)
-        if lost:
-            raise VaultDamagedError(
-                f"the vault in {self.home}: {lost} of its {len(entries)} records are missing or cut short; "
-                f"{NEXT_STEP}"
-            )
-
-    def _clear_leftovers(self) -> None:
-        """Remove what a crash left: files that the head does not name, and half-written ones."""
-        kept = {entry.file for entry in self._head.entries.values()}
-        files = [
-            f
-            for f in vault_folder.record_sizes(self.home)
-            if f not in kept and vault_folder.RECORD_FILE.fullmatch(f)
-        ]
-        vault_folder.remove_leftovers(self.home / RECORDS / file for file in files)
-        vault_folder.clear_beside(self.home)
