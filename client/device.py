@@ -425,6 +425,7 @@ class Device:
         pick: int = 1,
         beside: bool = False,
         model: "str | Path | Generator | None" = None,
+        size: tuple[int, int] | None = None,
         progress: Progress = no_progress,
         notice: Notice = no_notice,
     ) -> "list[Made]":
@@ -442,6 +443,7 @@ class Device:
             pick: the number of candidates drawn for each picture; the evaluator keeps the best.
             beside: whether to draw the same seeds without the profile too.
             model: another generator: a folder, a hub id with its commit, or a loaded one.
+            size: width and height in pixels; None stands for the model's own.
             progress: is told how far the work is.
             notice: gets lines that the person should see.
 
@@ -476,6 +478,8 @@ class Device:
             mode=DEFAULT_MODE if mode is None else mode,
             likes=likes,
             dislikes=dislikes,
+            width=size and size[0],
+            height=size and size[1],
         )
         if not (profile.likes or profile.dislikes):
             notice("your profile is empty, so these pictures are not personal yet; teach some comments first")

@@ -7,6 +7,7 @@ order of time. So forgetting one comment gives exactly the models that would be 
 taught.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from palate.client.taste.scoring import look_at, read_directions
 from palate.client.vault.store import ONLY, Store
 from palate.client.vault.vault import Vault
 from palate.shared.encoder import EncoderWeights, encoder_hash
+from palate.shared.errors import StorageError
 
 if TYPE_CHECKING:
     from palate.client.taste.evaluator import Evaluator
@@ -102,7 +104,8 @@ def read_verdicts(vault: Vault, taught: Sequence[Taught], progress: Progress) ->
         rows[picture] = row
         progress("looking at your pictures", number + 1, len(judged))
     if fresh:
-        with vault.transaction() as change:
+        # What cannot be kept, on a full or a read-only disk, is looked at again the next time.
+        with contextlib.suppress(StorageError), vault.transaction() as change:
             for picture, data in fresh.items():
                 if change.has(PICTURE, picture):
                     change.put(FEATURES, picture, data)
@@ -135,14 +138,14 @@ def adapt_encoder(
     if kept is None:
         from palate.client.taste.adapter import train_adapter
 
-        progress("training your adapter", 0, 1)
+        progress("learning from your pictures", 0, 1)
         result = train_adapter(
             encoder, verdicts.liked, verdicts.disliked, tastes=profile.signed(), seed=ADAPTER_SEED
         )
-        progress("training your adapter", 1, 1)
+        progress("learning from your pictures", 1, 1)
         notice(result.message)
         kept = result.weights if result.kept and result.weights is not None else b""
-        with vault.transaction() as change:
+        with contextlib.suppress(StorageError), vault.transaction() as change:
             change.put(ADAPTER, ONLY, fingerprint + kept)
     if not kept:
         return encoder
