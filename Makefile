@@ -87,7 +87,7 @@ $(DOCS_READY): requirements/docs.txt $(UV)
 	@touch $@
 
 docs: $(DOCS_READY) .typing/palate ## the documentation as pages, in docs-out/; a dead link is an error
-	PYTHONPATH=.typing NO_MKDOCS_2_WARNING=true $(DOCS_VENV)/bin/python -m mkdocs build --quiet --strict --site-dir docs-out
+	PYTHONPATH=.typing NO_MKDOCS_2_WARNING=true $(DOCS_VENV)/bin/python -m mkdocs build --strict --site-dir docs-out
 
 requirements: $(UV) ## pin anew what pyproject.toml asks for
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --python-version 3.11 \

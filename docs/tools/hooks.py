@@ -1,4 +1,4 @@
-"""Add to the site, while mkdocs builds it, the page that is made from code: reference/command-line.md."""
+"""Hooks of mkdocs: add the page that is made from code, and refuse a site that loads anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -20,3 +20,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     files.append(File.generated(config, "reference/command-line.md", content=command_line_page()))
     return files
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Raise PluginError where a page would load something over the network."""
+    from docs.tools.offline import loads_from_elsewhere
+    from mkdocs.exceptions import PluginError
+
+    found = [f"{page} loads {address}" for page, address in loads_from_elsewhere(Path(config.site_dir))]
+    if found:
+        raise PluginError("; ".join(found))
