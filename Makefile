@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 DOCS_VENV := .venv-docs
 DOCS_READY := $(DOCS_VENV)/.ready
 FOLDERS := client server shared simulations
-CODE := $(FOLDERS) tests benchmarks
+CODE := $(FOLDERS) tests benchmarks docs
 
 # Two small cores are the yardstick; unbounded thread pools fight each other there.
 export OMP_NUM_THREADS ?= $(THREADS)

@@ -18,7 +18,9 @@ README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "results.md"
 RESULTS = Path(__file__).parent / "results.json"
 TITLE = "| what | figure | bar | holds | command |\n|---|---|---|---|---|\n"
-_COUNTS = re.compile(r"\[All \d+ rows\]\(docs/results\.md\) stand next to their bars; \d+ miss(?:es)? (?:them|it)\.")
+_COUNTS = re.compile(
+    r"\[All \d+ rows\]\(docs/results\.md\) stand next to their bars; \d+ miss(?:es)? (?:them|it)\."
+)
 _TOP = """# Results
 
 Measured on virtual people, prompts and pictures that took no part in any training, and on real comments and pictures.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from palate.client.commands.extras import explain_missing
 from palate.client.runtime.progress import Progress
 from palate.shared import hardening
 from palate.shared.errors import OptionError, PalateError, StorageError, WrongPassphraseError
@@ -53,6 +54,8 @@ class PoliteGroup(TyperGroup):
             raise typer.Exit(STOPPED) from None
         except BrokenPipeError:
             raise  # the reader of our output went away; nobody is left to tell
+        except ModuleNotFoundError as error:
+            message = explain_missing(error)
         except OSError as error:
             message = str(_storage_error(error))
         complain(message)

@@ -50,12 +50,19 @@ def _section(command: Any, path: tuple[str, ...], level: int) -> str:
         one for one in command.params if one.param_type_name == "option" and not getattr(one, "hidden", False)
     ]
     usage = " ".join(
-        [*path, *(["[OPTIONS]"] if options else []), *(_named(one) for one in arguments), *(["COMMAND"] if inside else [])]
+        [
+            *path,
+            *(["[OPTIONS]"] if options else []),
+            *(_named(one) for one in arguments),
+            *(["COMMAND"] if inside else []),
+        ]
     )
     parts = [f"\n{'#' * level} {' '.join(path)}\n", f"```text\n{usage}\n```\n", f"{command.help or ''}\n"]
     if arguments or options:
         rows = [(_named(one), one) for one in arguments] + [(_flags(one), one) for one in options]
-        parts.append("| | |\n|---|---|\n" + "".join(f"| `{name}` | {_explain(one)} |\n" for name, one in rows))
+        parts.append(
+            "| | |\n|---|---|\n" + "".join(f"| `{name}` | {_explain(one)} |\n" for name, one in rows)
+        )
     parts += [_section(one, (*path, name), level + 1) for name, one in inside.items()]
     return "\n".join(parts)
 
@@ -74,7 +81,9 @@ def _flags(option: Any) -> str:
 
 def _metavar(option: Any) -> str:
     choices = getattr(option.type, "choices", None)
-    return str(option.metavar or ("/".join(map(str, choices)) if choices else option.type.name.upper().split()[0]))
+    return str(
+        option.metavar or ("/".join(map(str, choices)) if choices else option.type.name.upper().split()[0])
+    )
 
 
 def _explain(parameter: Any) -> str:

@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Append the generated page to the files of the site."""
-    from docs.tools.command_line import command_line_page
     from mkdocs.structure.files import File
+
+    from docs.tools.command_line import command_line_page
 
     files.append(File.generated(config, "reference/command-line.md", content=command_line_page()))
     return files
@@ -24,8 +25,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_post_build(config: MkDocsConfig) -> None:
     """Raise PluginError where a page would load something over the network."""
-    from docs.tools.offline import loads_from_elsewhere
     from mkdocs.exceptions import PluginError
+
+    from docs.tools.offline import loads_from_elsewhere
 
     found = [f"{page} loads {address}" for page, address in loads_from_elsewhere(Path(config.site_dir))]
     if found:

@@ -61,7 +61,8 @@ def test_the_page_of_results_is_that_of_the_results_and_the_readme_counts_them()
 def test_rows_that_miss_their_bar_stand_on_the_page_and_are_counted(tmp_path: Path) -> None:
     page, readme = tmp_path / "results.md", tmp_path / "README.md"
     readme.write_text(
-        "before [All 9 rows](docs/results.md) stand next to their bars; 0 miss them. after\n", encoding="utf-8"
+        "before [All 9 rows](docs/results.md) stand next to their bars; 0 miss them. after\n",
+        encoding="utf-8",
     )
     row = {"row": "a", "figure": 0.12345, "bar": "b", "holds": False, "command": r"c \1"}
     write_report([row, {**row, "figure": 123.456, "holds": True}, {**row, "figure": "1/2"}], page, readme)

@@ -110,7 +110,9 @@ def test_no_page_names_a_machine(page: Path) -> None:
 
 
 def test_what_the_reference_shows_is_there() -> None:
-    named = [one for page in SITE for one in re.findall(r"^::: ([\w.]+)$", page.read_text(encoding="utf-8"), re.M)]
+    named = [
+        one for page in SITE for one in re.findall(r"^::: ([\w.]+)$", page.read_text(encoding="utf-8"), re.M)
+    ]
     assert len(named) > 15
     for name in named:
         try:
@@ -147,7 +149,11 @@ def test_the_page_of_the_command_line_has_every_command_and_option_of_the_progra
         section = page.partition(f"# {' '.join(path)}\n")[2].partition("\n## ")[0]
         for parameter in command.params:
             if not getattr(parameter, "hidden", False) and parameter.name != "help":
-                shown = parameter.opts if parameter.param_type_name == "option" else [parameter.human_readable_name]
+                shown = (
+                    parameter.opts
+                    if parameter.param_type_name == "option"
+                    else [parameter.human_readable_name]
+                )
                 assert all(one in section for one in shown), (path, shown)
 
 
