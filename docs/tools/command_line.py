@@ -61,7 +61,7 @@ def _section(command: Any, path: tuple[str, ...], level: int) -> str:
     if arguments or options:
         rows = [(_named(one), one) for one in arguments] + [(_flags(one), one) for one in options]
         parts.append(
-            "| | |\n|---|---|\n" + "".join(f"| `{name}` | {_explain(one)} |\n" for name, one in rows)
+            "| given | meaning |\n|---|---|\n" + "".join(f"| `{name}` | {_explain(one)} |\n" for name, one in rows)
         )
     parts += [_section(one, (*path, name), level + 1) for name, one in inside.items()]
     return "\n".join(parts)
