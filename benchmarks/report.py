@@ -1,4 +1,4 @@
-"""Write docs/results.md, the table of all rows, from benchmarks/results.json, and count the rows in README.md.
+"""Write docs/results.md, the table of all rows in benchmarks/results.json, and count them in README.md.
 
     python -m benchmarks.report
 
@@ -23,10 +23,10 @@ _COUNTS = re.compile(
 )
 _TOP = """# Results
 
-Measured on virtual people, prompts and pictures that took no part in any training, and on real comments and pictures.
-A separate model judges; it saw rendered pictures only, and each command prints its own accuracy. `make bench` measures
-every row again and writes `benchmarks/results.json`, which also says at which commit and with which counts each row
-was taken. [Limits](limits.md) says what the figures do not mean.
+Measured on virtual people, prompts and pictures that took no part in any training, and on real comments
+and pictures. A separate model judges; it saw rendered pictures only, and each command prints its accuracy.
+`make bench` measures every row again and writes `benchmarks/results.json`, which also says at which commit
+and with which counts each row was taken. [Limits](limits.md) says what the figures do not mean.
 
 {count} rows, {missed} of them miss their bar. Those are work to be done.
 
@@ -49,7 +49,7 @@ def page_of(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def count_in(readme: str, results: Sequence[Mapping[str, Any]]) -> str:
-    """Return the README with the numbers of rows and of those that miss; raises ValueError where the sentence is gone."""
+    """Return the README with the numbers of rows and misses; raises ValueError without that sentence."""
     missed = _missed(results)
     sentence = (
         f"[All {len(results)} rows](docs/results.md) stand next to their bars; {missed} "

@@ -1,4 +1,4 @@
-"""The shape of the project: packages, imports between the folders, the cost of an import, the README's map."""
+"""The shape of the project: packages, imports between folders, what an import costs, the README's map."""
 
 import ast
 import importlib.metadata
@@ -145,7 +145,7 @@ MOST_WHEEL_BYTES = 80_000_000
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel, built from a copy of what a build reads, with a cache and a test thrown in that must stay out."""
+    """A wheel, built from a copy of what a build reads; a cache and tests lie there that must stay out."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
@@ -351,14 +351,14 @@ def test_the_watch_for_network_sees_a_connection() -> None:
     assert "network at import" in done.stderr
 
 
-# --- the README's map ----------------------------------------------------------------------------------------
+# --- the README's map ----------------------------------------------------------------------------------
 
 
 MOST_MAP_LINES = 25
 
 
 def mapped_folders(readme: str) -> list[str]:
-    """Folders in the fenced block under the heading "Map": an indented name lies in the last one that is not indented."""
+    """Folders in the block under the heading "Map"; an indented name lies in the last one without indent."""
     section = re.search(r"^#+ Map\n.*?^```\n(.*?)^```", readme, re.M | re.S)
     if section is None:
         return []

@@ -15,7 +15,8 @@ PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 START = """# Command line
 
 Made from the program itself when this page was built. `palate COMMAND --help` prints the same.
-Every command ends with 0, with 1 if it could not be done, with 2 if it was used wrongly, or with 130 after Ctrl-C.
+Every command ends with 0, with 1 if it could not be done, with 2 if it was used wrongly,
+or with 130 after Ctrl-C.
 """
 
 
@@ -60,9 +61,8 @@ def _section(command: Any, path: tuple[str, ...], level: int) -> str:
     parts = [f"\n{'#' * level} {' '.join(path)}\n", f"```text\n{usage}\n```\n", f"{command.help or ''}\n"]
     if arguments or options:
         rows = [(_named(one), one) for one in arguments] + [(_flags(one), one) for one in options]
-        parts.append(
-            "| given | meaning |\n|---|---|\n" + "".join(f"| `{name}` | {_explain(one)} |\n" for name, one in rows)
-        )
+        lines = [f"| `{name}` | {_explain(one)} |\n" for name, one in rows]
+        parts.append("| given | meaning |\n|---|---|\n" + "".join(lines))
     parts += [_section(one, (*path, name), level + 1) for name, one in inside.items()]
     return "\n".join(parts)
 

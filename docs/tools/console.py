@@ -2,10 +2,11 @@
 
     python -m docs.tools.console [PAGE ...]
 
-A block that starts with ```console holds lines "$ COMMAND", each followed by what the command printed. All blocks of
-a page run in order, in one folder that has the demo's pictures, with a new home and a vault's passphrase in the
-environment. Output that ends in a line "..." is cut there; longer output that is new is cut after `MOST` lines. Ids of
-comments are new in each run: a command that names one gets the id that now stands in the place of the old one.
+A block that starts with ```console holds lines "$ COMMAND", each followed by what the command printed. All
+blocks of a page run in order, in one folder that has the demo's pictures, with a new home and a vault's
+passphrase in the environment. Output that ends in a line "..." is cut there; longer output that is new is
+cut after `MOST` lines. Ids of comments are new in each run: a command that names one gets the id that now
+stands in its place.
 
 `check_page` compares without digits, bars and ids, because the last digits differ between processors.
 """
@@ -78,7 +79,7 @@ def write_page(page: Path, folder: Path) -> None:
 
 
 def cut(printed: tuple[str, ...], written: tuple[str, ...]) -> tuple[str, ...]:
-    """Shorten what was printed as the page does: where its "..." stands, or after `MOST` lines if it is new."""
+    """Shorten what was printed as the page does: at its "...", or after `MOST` lines if it is new."""
     if written and written[-1] == "...":
         kept = len(written) - 1
     elif written or len(printed) <= MOST:

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: add the page that is made from code, and refuse a site that loads anything from elsewhere."""
+"""Hooks of mkdocs: add the page that is made from code; refuse a site that loads anything from outside."""
 
 from __future__ import annotations
 

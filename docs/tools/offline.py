@@ -1,4 +1,4 @@
-"""Find what a built page would load from elsewhere: scripts, styles, fonts, pictures. There must be nothing."""
+"""Find what a built page would load from elsewhere: scripts, styles, fonts, pictures. It must be nothing."""
 
 from __future__ import annotations
 

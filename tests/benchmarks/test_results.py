@@ -1,4 +1,4 @@
-"""The benchmark table: its rows are whole, its file says what was measured, and its prompts and words are what they claim."""
+"""The benchmark table: rows are whole, the file says what was measured, words are what they claim."""
 
 import json
 import math
@@ -68,7 +68,8 @@ def test_rows_that_miss_their_bar_stand_on_the_page_and_are_counted(tmp_path: Pa
     write_report([row, {**row, "figure": 123.456, "holds": True}, {**row, "figure": "1/2"}], page, readme)
     assert "3 rows, 2 of them miss" in page.read_text(encoding="utf-8")
     assert page.read_text(encoding="utf-8").endswith(
-        "| a | 0.123 | b | **no** | `c \\1` |\n| a | 123.5 | b | yes | `c \\1` |\n| a | 1/2 | b | **no** | `c \\1` |\n"
+        "| a | 0.123 | b | **no** | `c \\1` |\n| a | 123.5 | b | yes | `c \\1` |\n"
+        "| a | 1/2 | b | **no** | `c \\1` |\n"
     )
     assert readme.read_text(encoding="utf-8") == (
         "before [All 3 rows](docs/results.md) stand next to their bars; 2 miss them. after\n"
@@ -81,8 +82,8 @@ def test_rows_that_miss_their_bar_stand_on_the_page_and_are_counted(tmp_path: Pa
 def test_a_result_is_plain_json_with_the_commit() -> None:
     result = bench.to_result(Row("r", 0.5, "at least 0.4", True, "c", {"n": 3}), "abc", 1.26)
     assert json.loads(json.dumps(result)) == {
-        "row": "r", "figure": 0.5, "bar": "at least 0.4", "holds": True, "command": "c", "commit": "abc", "seconds": 1.3,
-        "extra": {"n": 3},
+        "row": "r", "figure": 0.5, "bar": "at least 0.4", "holds": True, "command": "c", "commit": "abc",
+        "seconds": 1.3, "extra": {"n": 3},
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""README and documentation: links lead somewhere, commands are the program's, nothing is loaded from elsewhere."""
+"""README and documentation: links lead somewhere, commands are real, nothing is loaded from outside."""
 
 import importlib
 import re
@@ -122,7 +122,7 @@ def test_what_the_reference_shows_is_there() -> None:
             assert hasattr(importlib.import_module(module), attribute), name
 
 
-# --- the page of the command line -------------------------------------------------------------------------------
+# --- the page of the command line --------------------------------------------------------------------------
 
 
 def walk(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -157,7 +157,7 @@ def test_the_page_of_the_command_line_has_every_command_and_option_of_the_progra
                 assert all(one in section for one in shown), (path, shown)
 
 
-# --- nothing from elsewhere -------------------------------------------------------------------------------------
+# --- nothing from elsewhere --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
