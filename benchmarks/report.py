@@ -21,7 +21,11 @@ TITLE = "| what | figure | bar | holds | command |\n|---|---|---|---|---|\n"
 _COUNTS = re.compile(
     r"\[All \d+ rows\]\(docs/results\.md\) stand next to their bars; \d+ miss(?:es)? (?:them|it)\."
 )
-_TOP = """# Results
+_TOP = """---
+hide: [navigation, toc]
+---
+
+# Results
 
 Measured on virtual people, prompts and pictures that took no part in any training, and on real comments
 and pictures. A separate model judges; it saw rendered pictures only, and each command prints its accuracy.
