@@ -49,13 +49,13 @@ class PoliteGroup(TyperGroup):
             return super().invoke(ctx)
         except PalateError as error:
             message = str(error)
+        except ModuleNotFoundError as error:
+            message = explain_missing(error)
         except KeyboardInterrupt:
             complain("stopped; everything that was finished before is kept")
             raise typer.Exit(STOPPED) from None
         except BrokenPipeError:
             raise  # the reader of our output went away; nobody is left to tell
-        except ModuleNotFoundError as error:
-            message = explain_missing(error)
         except OSError as error:
             message = str(_storage_error(error))
         complain(message)
