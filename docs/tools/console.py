@@ -101,7 +101,6 @@ def _run(command: str, written: tuple[str, ...], folder: Path, ids: dict[str, st
         ["bash", "-c", command],
         cwd=folder,
         env=_environment(folder),
-        input="y\n",  # a command that asks before it destroys something is answered
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

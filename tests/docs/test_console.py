@@ -44,11 +44,6 @@ def test_a_page_that_shows_something_else_is_noticed_but_for_digits(tmp_path: Pa
     assert (differs.command, differs.printed) == ("echo calm", ("calm",))
 
 
-def test_a_command_that_asks_gets_a_yes(tmp_path: Path) -> None:
-    page = page_with(tmp_path, "$ read -r answer; echo heard $answer\nheard y\n")
-    assert console.check_page(page, tmp_path / "run") == []
-
-
 def test_a_command_that_fails_is_no_output(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ended with 3"):
         console.run_page(page_with(tmp_path, "$ exit 3\n"), tmp_path / "run")
