@@ -18,6 +18,7 @@ SITE = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *SITE]
 MADE = {"docs/reference/command-line.md"}  # while the site is built
 MOST_BYTES = 9_000
+HAVE_TESTS_OR_A_HISTORY = ("CHANGELOG.md", "decisions.md", "threat-model.md")
 
 
 def name_of(path: Path) -> str:
@@ -80,6 +81,17 @@ def test_links_within_the_project_lead_to_files(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in HAVE_TESTS_OR_A_HISTORY], ids=name_of
+)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(
+        r"`((?:client|server|shared|simulations|tests|benchmarks|docs|requirements)/[\w/.-]+)`",
+        page.read_text(encoding="utf-8"),
+    )
+    assert [one for one in named if not (ROOT / one).exists()] == []
+
+
 def test_the_search_for_links_sees_a_dead_one() -> None:
     assert links("[a](gone.md#x) ![b](b.png) [c](https://c.example) `[d](d.md)`") == ["gone.md", "b.png"]
 
@@ -105,7 +117,7 @@ def test_most_pages_show_commands() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_page_names_a_machine(page: Path) -> None:
-    found = re.findall(r"/(?:tmp|work|root|opt)/\S*|\w+\.whl-cache", page.read_text(encoding="utf-8"))
+    found = re.findall(r"/(?:tmp|work|root|opt)/\S*", page.read_text(encoding="utf-8"))
     assert found == []
 
 
