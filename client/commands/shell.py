@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from palate.client.commands.extras import explain_missing
 from palate.client.runtime.progress import Progress
 from palate.shared import hardening
 from palate.shared.errors import OptionError, PalateError, StorageError, WrongPassphraseError
@@ -50,6 +51,8 @@ class PoliteGroup(TyperGroup):
             return super().invoke(ctx)
         except PalateError as error:
             message = str(error)
+        except ModuleNotFoundError as error:
+            message = explain_missing(error)
         except KeyboardInterrupt:
             complain("stopped; everything that was finished before is kept")
             raise typer.Exit(STOPPED) from None
