@@ -34,7 +34,7 @@ BATCH = 32  # replies that are taken from the network before they are checked
 class Reply:
     """What came back for one question: wire bytes, or, where none could be had, one word that says why.
 
-    The words: those of `shared.refusals`, `error` (the device said something else), `gone` (the device is no
+    The words: those of `shared.reasons`, `error` (the device said something else), `gone` (the device is no
     longer connected), `late` (too late to be delivered), `content` (the message holds something else than
     wire bytes), `unreadable` (the message could not be read).
     """

@@ -24,7 +24,7 @@ from palate.server.rounds.run import ServerFolder, federate
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.errors import FederationError
-from palate.shared.refusals import word_of
+from palate.shared.reasons import word_of
 
 HOME_VARIABLE: Final = "PALATE_SERVER_HOME"
 RECORD: Final = "palate"

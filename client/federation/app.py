@@ -38,7 +38,7 @@ from palate.client.federation.member import Participant
 from palate.client.federation.server_address import Server
 from palate.shared.bundle import known_hashes
 from palate.shared.errors import FederationError
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 
 PARTICIPANTS = "palate.participants"
 """Entry points that lend virtual people to Flower's simulation engine; the device knows nothing of who they are."""
@@ -59,7 +59,7 @@ def make_app(find: Finder, deliver: Callable[[Message], None] | None = None) -> 
     """Return the ClientApp in which the participant that `find` names for a context answers tasks.
 
     `deliver` puts a reply on its way before the app returns it, so that the outbox notes it as sent only when it went;
-    Flower's own engines deliver what the app returns and need none. Whatever fails, the server hears one of `Refusal`'s
+    Flower's own engines deliver what the app returns and need none. Whatever fails, the server hears one of `Reason`'s
     constants; only the loss of the server itself is raised (`FederationError`).
     """
     app = ClientApp()
@@ -67,7 +67,7 @@ def make_app(find: Finder, deliver: Callable[[Message], None] | None = None) -> 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         replies: list[Message] = []
-        reason = Refusal.FAILED
+        reason = Reason.FAILED
 
         def answer(reply: Message) -> None:
             if deliver is not None:
@@ -96,9 +96,9 @@ def make_app(find: Finder, deliver: Callable[[Message], None] | None = None) -> 
     return app
 
 
-def refusal(message: Message, reason: Refusal) -> Message:
+def refusal(message: Message, reason: Reason) -> Message:
     """Return the reply that tells the server one constant reason."""
-    unknown = reason is Refusal.UNKNOWN_BUNDLE
+    unknown = reason is Reason.UNKNOWN_BUNDLE
     code = ErrorCode.INVALID_FAB if unknown else ErrorCode.CLIENT_APP_RAISED_EXCEPTION
     return Message(Error(code=code, reason=reason.value), reply_to=message)
 
@@ -128,7 +128,7 @@ def _wire_of(message: Message) -> bytes:
     record = content.get(RECORD)
     wire = record.get(WIRE) if isinstance(record, ConfigRecord) and len(record) == 1 else None
     if len(content) != 1 or not isinstance(wire, bytes):
-        raise Declined(Refusal.UNREADABLE_TASK)
+        raise Declined(Reason.UNREADABLE_TASK)
     return wire
 
 
@@ -205,9 +205,9 @@ class _Node:
         run = message.metadata.run_id
         try:
             if not self._knows(run):
-                raise Declined(Refusal.UNKNOWN_BUNDLE)
+                raise Declined(Reason.UNKNOWN_BUNDLE)
             if message.metadata.message_type != TRAIN:
-                raise Declined(Refusal.UNKNOWN_MESSAGE)
+                raise Declined(Reason.UNKNOWN_MESSAGE)
             task = read_record(*taken)
             reply = self._app(task, Context(run, self._fleet.node_id, {}, RecordDict(), {}))
             if reply.has_error():
@@ -215,7 +215,7 @@ class _Node:
         except RunOver:
             self._tell("a round was over before it was answered")
         except Declined as declined:
-            if declined.reason is not Refusal.UNKNOWN_BUNDLE:  # that was told once for the run
+            if declined.reason is not Reason.UNKNOWN_BUNDLE:  # that was told once for the run
                 self._tell(f"declined a task: {declined.reason.value}")
             with contextlib.suppress(RunOver):
                 self._fleet.give(refusal(message, declined.reason))
@@ -226,6 +226,6 @@ class _Node:
             self._known[run] = self._fleet.bundle_hash(run) in known_hashes()
             if not self._known[run]:
                 self._tell(
-                    f"declined run {run}: {Refusal.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of the bundle was fetched"
+                    f"declined run {run}: {Reason.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of the bundle was fetched"
                 )
         return self._known[run]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from palate.shared.arrays import Float32s
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.releases.check import LARGEST_ENCODER
 from palate.shared.update import norm_of
 
@@ -24,7 +24,7 @@ Notice = Callable[[str], None]
 class Declined(Exception):  # noqa: N818 - an answer, not an error of this program
     """A task is not done; `reason` is what the server is told."""
 
-    def __init__(self, reason: Refusal) -> None:
+    def __init__(self, reason: Reason) -> None:
         """Take a reason of the fixed list; there is no room for another text."""
         super().__init__(reason.value)
         self.reason = reason
@@ -33,4 +33,4 @@ class Declined(Exception):  # noqa: N818 - an answer, not an error of this progr
 def check_encoder(tensors: Mapping[str, Float32s]) -> None:
     """Raise `Declined` for an encoder that is out of bounds."""
     if not math.hypot(*(norm_of(tensor) for tensor in tensors.values())) <= LARGEST_ENCODER:
-        raise Declined(Refusal.ENCODER_TOO_LARGE)
+        raise Declined(Reason.ENCODER_TOO_LARGE)

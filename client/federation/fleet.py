@@ -40,7 +40,7 @@ from palate.client.federation.declined import Declined
 from palate.client.federation.server_address import Server
 from palate.shared.errors import FederationError
 from palate.shared.frames import join_frames, split_frames
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 
 RECORD, WIRE = "palate", "wire"
 OBJECTS: Final = 3  # of a task: the message, its content, the one record in it
@@ -380,7 +380,7 @@ def read_record(message: Message, tree: message_pb2.ObjectTree, content: bytes) 
             raise ValueError
         message.content = RecordDict({RECORD: ConfigRecord.inflate(content)})
     except Exception:  # noqa: BLE001 - the bytes are somebody else's, and the parsers raise many kinds
-        raise Declined(Refusal.UNREADABLE_TASK) from None
+        raise Declined(Reason.UNREADABLE_TASK) from None
     return message
 
 

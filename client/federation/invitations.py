@@ -19,7 +19,7 @@ from palate.client.federation.declined import Declined, Notice
 from palate.client.vault.store import ONLY, Change, Store
 from palate.shared.delegation import Opened, open_signed_message
 from palate.shared.errors import InvitationError, VaultDamagedError
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.releases.message import write_key
 
 KEYS = "invitation keys"  # type of record
@@ -50,7 +50,7 @@ class Invitations:
             return open_signed_message(wire, trusted=known, now=self._clock())
         except InvitationError as error:
             self._tell(f"declined an invitation: {error}{_advice(error, known, followed)}")
-            raise Declined(Refusal.UNSIGNED) from None
+            raise Declined(Reason.UNSIGNED) from None
 
     def keep(self, change: Change, opened: Opened) -> None:
         """Keep the key of a server's first invitation, where none is pinned, and tell the owner."""

@@ -8,7 +8,7 @@ and what a device knew for it (keys, seeds) is forgotten. In each round it appea
 **What it says does not depend on what it learned.** Whether this device takes part is decided from the invitation, its owner's terms and its
 budget, before any label is read. Once the delivery came, the round is booked and noted first; then it trains; and whatever that
 comes to, a vector of the same length leaves after the same class of time (`contribution`). What the server is told is what `joining`
-says: an answer, nothing, or one of the reasons in `Refusal`.
+says: an answer, nothing, or one of the reasons in `Reason`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from palate.shared.errors import (
     UpdateError,
     VaultError,
 )
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.secure_sum.frame import AGREEMENT, DELIVERY, INVITATION, ROSTER, UNMASK
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.secure_sum.messages import Invitation, decode_invitation
@@ -123,31 +123,31 @@ class MaskedAnswers:
         except MaskError as error:
             self._round = None
             self._tell(f"left a masked round: {error}")
-            raise Declined(Refusal.MASKS_REFUSED) from None
+            raise Declined(Reason.MASKS_REFUSED) from None
 
     def _begin(self, wire: bytes, send: Send, up_to: int) -> None:
         """Read an invitation and answer with keys, or with nothing where this device stays out; no label is read here."""
         self._round = None
         invitation = decode_invitation(wire)
         if invitation.release > up_to:
-            raise Declined(Refusal.UNSIGNED)
+            raise Declined(Reason.UNSIGNED)
         check_settings(invitation.settings, invitation.masks)
         own = self._own()
         if invitation.fixed != fixed_hash(own):
-            raise Declined(Refusal.OTHER_ENCODER)
+            raise Declined(Reason.OTHER_ENCODER)
         if invitation.release < own.release:
-            raise Declined(Refusal.OLDER_RELEASE)
+            raise Declined(Reason.OLDER_RELEASE)
         try:
             encoder = decode_model(invitation.model, own)
         except UpdateError as error:
             raise Declined(
-                Refusal.OTHER_ENCODER if error.reason == "base" else Refusal.UNREADABLE_TASK
+                Reason.OTHER_ENCODER if error.reason == "base" else Reason.UNREADABLE_TASK
             ) from None
         check_encoder(encoder.shared())
         check_step(encoder.tensors, own)
         within = load_subspace() if invitation.subspace else None
         if within is not None and subspace_hash(within) != invitation.subspace:
-            raise Declined(Refusal.OTHER_ENCODER)
+            raise Declined(Reason.OTHER_ENCODER)
         count = SHARED_WEIGHTS if within is None else within.count
         if self._budgeted:
             try:
@@ -233,10 +233,10 @@ class MaskedAnswers:
             )
         except PrivacyError as error:
             self._tell(f"left a masked round: {error}")
-            raise Declined(Refusal.MASKS_REFUSED) from None
+            raise Declined(Reason.MASKS_REFUSED) from None
         except (VaultError, StorageError):
             if not gone:
-                raise Declined(Refusal.NOT_NOTED) from None
+                raise Declined(Reason.NOT_NOTED) from None
             self._tell(f"round {invitation.round}: sent, but the outbox could not note that it went")
             return
         what = f"trained on {trained_on} labels" if trained_on else "with a change of nothing"

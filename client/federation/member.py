@@ -6,7 +6,7 @@ the server offers are dealt with here. Nothing here knows Flower. The vault is u
 again for each message without taking its lock, so other `palate` commands work beside it, and a comment that was forgotten since
 the last round no longer counts.
 
-**What the server learns.** An update, an empty answer, or one of the reasons in `Refusal`. An empty answer says "not this time" and does not
+**What the server learns.** An update, an empty answer, or one of the reasons in `Reason`. An empty answer says "not this time" and does not
 say why: the owner's terms, their budget, a vault that cannot be read. Which of these it is depends on the invitation, the terms
 and the machine alone, never on comments, pictures or what training came to: a device with too few labels, or whose training fails, takes
 part like every other and sends a change of nothing (`contribution`). Texts of exceptions stay here: they may quote a comment, so none
@@ -56,7 +56,7 @@ from palate.shared.errors import (
     VaultMissingError,
     WrongPassphraseError,
 )
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.releases.message import RELEASE
 from palate.shared.secure_sum.frame import INVITATION
 from palate.shared.secure_sum.pseudonym import Pseudonym
@@ -86,9 +86,9 @@ def read_task(data: bytes, own: EncoderWeights) -> tuple[Task, EncoderWeights]:
         encoder = task.encoder(own)
     except UpdateError as error:
         other = error.reason in ("fixed", "shapes")
-        raise Declined(Refusal.OTHER_ENCODER if other else Refusal.UNREADABLE_TASK) from None
+        raise Declined(Reason.OTHER_ENCODER if other else Reason.UNREADABLE_TASK) from None
     if task.release < own.release:
-        raise Declined(Refusal.OLDER_RELEASE)
+        raise Declined(Reason.OLDER_RELEASE)
     check_settings(task.settings)
     check_encoder(task.tensors)
     check_step(task.tensors, own)
@@ -118,7 +118,7 @@ def answer_task(
     finish = pause()
     task, encoder = read_task(data, federation_encoder() if own is None else own)
     if task.release > up_to:
-        raise Declined(Refusal.UNSIGNED)
+        raise Declined(Reason.UNSIGNED)
     trained_on, gone = 0, False
 
     def make() -> EncoderUpdate:
@@ -148,10 +148,10 @@ def answer_task(
         )
     except PrivacyError as error:
         tell(f"declined a round: {error}")
-        raise Declined(Refusal.UNMASKED) from None
+        raise Declined(Reason.UNMASKED) from None
     except (VaultError, StorageError):
         if not gone:
-            raise Declined(Refusal.NOT_NOTED) from None
+            raise Declined(Reason.NOT_NOTED) from None
         tell(f"round {task.round}: sent, but the outbox could not note that it went")
         return
     what = f"trained on {trained_on} labels" if trained_on else "with a change of nothing"
@@ -207,7 +207,7 @@ class Member:
         """
         if kind in (TASK, INVITATION):
             self._tell("declined an invitation: it is not signed; the server needs this version of Palate")
-            raise Declined(Refusal.UNSIGNED)
+            raise Declined(Reason.UNSIGNED)
         up_to = ANY_RELEASE
         try:
             terms = self._consent.terms()
@@ -216,11 +216,11 @@ class Member:
                     self._tell(
                         "declined an invitation: no log of releases that rests on the key pinned here has come yet"
                     )
-                    raise Declined(Refusal.UNSIGNED)
+                    raise Declined(Reason.UNSIGNED)
                 opened = self._invitations.open(wire)
                 kind, wire, up_to = kind_of(opened.message), opened.message, opened.up_to
                 if kind not in (TASK, INVITATION):
-                    raise Declined(Refusal.UNREADABLE_TASK)
+                    raise Declined(Reason.UNREADABLE_TASK)
                 now = datetime.now(UTC)
                 verdict = self._consent.allows(now)
                 why_not = "" if verdict.allowed else verdict.reason
@@ -247,7 +247,7 @@ class Member:
             self._tell(
                 "declined a round without masks, in which the server would see this device's update alone"
             )
-            raise Declined(Refusal.UNMASKED)
+            raise Declined(Reason.UNMASKED)
         answer_task(
             wire,
             self._labels_or_none,
@@ -290,7 +290,7 @@ class Member:
     def _terms(self) -> Terms:
         terms = self._consent.terms()
         if terms is None:
-            raise Declined(Refusal.MASKS_REFUSED)
+            raise Declined(Reason.MASKS_REFUSED)
         return terms
 
     def _rules(self) -> MaskRules:

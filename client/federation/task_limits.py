@@ -34,7 +34,7 @@ from typing import Final
 from palate.client.federation.declined import Declined
 from palate.shared.arrays import Float32s
 from palate.shared.encoder import EncoderWeights
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.update import LocalSettings, norm_of
 
@@ -72,10 +72,10 @@ def check_settings(settings: LocalSettings, masks: MaskSettings | None = None) -
         for name, (low, high) in ranges.items()
     )
     if not inside or (masks is not None and masks.clip < LEAST_LEVELS * masks.step):
-        raise Declined(Refusal.SETTINGS_REFUSED)
+        raise Declined(Reason.SETTINGS_REFUSED)
 
 
 def check_step(tensors: Mapping[str, Float32s], own: EncoderWeights) -> None:
     """Raise `Declined` for an encoder that is farther from this device's own release than rounds take it."""
     if not all(norm_of(tensors[name] - own.tensors[name]) <= most for name, most in FARTHEST.items()):
-        raise Declined(Refusal.ENCODER_TOO_LARGE)
+        raise Declined(Reason.ENCODER_TOO_LARGE)

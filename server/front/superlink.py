@@ -43,7 +43,7 @@ from palate.server.aggregation import Reply
 from palate.server.front.books import Books
 from palate.server.front.fleet_calls import OBJECTS, RECORD, VALUE, RefusedError, names_of_parts, read_record
 from palate.shared.bundle import bundle_bytes, known_hashes
-from palate.shared.refusals import word_of
+from palate.shared.reasons import word_of
 
 FORGET_SECONDS: Final = 900.0  # a node that was away for so long is no longer known
 GONE_SECONDS: Final = 3.0  # after a device hung up, it has so long to call again before it counts as gone

@@ -35,7 +35,7 @@ from palate.shared.encoder import (
     load_encoder,
 )
 from palate.shared.errors import FileFormatError, OptionError, StorageError
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.secure_sum.frame import INVITATION
 from palate.shared.wire import TASK, kind_of
 
@@ -66,7 +66,7 @@ class VirtualPerson:
             opened = open_by_anybody(task)
             kind, task, up_to = kind_of(opened.message), opened.message, opened.up_to
         elif kind in (TASK, INVITATION):
-            raise Declined(Refusal.UNSIGNED)
+            raise Declined(Reason.UNSIGNED)
         if kind not in KINDS:
             answer_task(
                 task,

@@ -14,7 +14,7 @@ from palate.client.federation import app as node
 from palate.client.federation.app import make_app
 from palate.client.federation.declined import Declined
 from palate.client.federation.member import Participant
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 
 NEEDLE = "Grandmother Ottilie"
 RUN = 77
@@ -80,14 +80,14 @@ def test_a_virtual_person_is_lent_by_an_entry_point(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
-        (RuntimeError(f"while reading {NEEDLE}"), Refusal.FAILED),
-        (KeyError(NEEDLE), Refusal.FAILED),
-        (MemoryError(NEEDLE), Refusal.FAILED),
-        (Declined(Refusal.OLDER_RELEASE), Refusal.OLDER_RELEASE),
+        (RuntimeError(f"while reading {NEEDLE}"), Reason.FAILED),
+        (KeyError(NEEDLE), Reason.FAILED),
+        (MemoryError(NEEDLE), Reason.FAILED),
+        (Declined(Reason.OLDER_RELEASE), Reason.OLDER_RELEASE),
     ],
 )
 def test_an_exception_becomes_a_constant_reason(
-    failure: Exception, reason: Refusal, capfd: pytest.CaptureFixture[str]
+    failure: Exception, reason: Reason, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reply = reply_to(Echo(failure), message())
     assert reply.error.reason == reason.value
@@ -105,7 +105,7 @@ def test_a_participant_that_says_nothing_has_failed() -> None:
         def take_part(self, task: bytes, send: Callable[[bytes], None]) -> None:
             pass
 
-    assert reply_to(Silent(), message()).error.reason == Refusal.FAILED.value
+    assert reply_to(Silent(), message()).error.reason == Reason.FAILED.value
 
 
 @pytest.mark.parametrize(
@@ -123,5 +123,5 @@ def test_a_participant_that_says_nothing_has_failed() -> None:
 )
 def test_a_message_of_another_form_is_declined_unread(content: RecordDict) -> None:
     echo = Echo()
-    assert reply_to(echo, message(content=content)).error.reason == Refusal.UNREADABLE_TASK.value
+    assert reply_to(echo, message(content=content)).error.reason == Reason.UNREADABLE_TASK.value
     assert echo.seen == []

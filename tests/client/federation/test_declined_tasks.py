@@ -11,13 +11,13 @@ from palate.client.federation.member import answer_task, read_task
 from palate.client.federation.outbox import read_outbox
 from palate.client.vault.store import MemoryStore
 from palate.shared.encoder import SHARED_SHAPES, EncoderWeights, encoder_hash, load_encoder
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.update import EncoderUpdate
 from palate.shared.wire import CHECKSUM_BYTES, add_checksum, decode_update
 from tests.client.federation.test_member import SERVER, labels, make_task
 
 
-def declined(data: bytes, own: EncoderWeights | None = None) -> Refusal:
+def declined(data: bytes, own: EncoderWeights | None = None) -> Reason:
     """Why a task is declined, before anybody's labels are asked for."""
 
     def never() -> Labels:
@@ -40,38 +40,38 @@ def test_bytes_that_are_no_task_are_declined() -> None:
         bytes(flipped),
         good.replace(b"PALATE", b"PALETE"),
     ):
-        assert declined(bad) is Refusal.UNREADABLE_TASK
+        assert declined(bad) is Reason.UNREADABLE_TASK
 
 
 def test_a_task_with_nan_is_declined() -> None:
     data = bytearray(make_task()[:-CHECKSUM_BYTES])
     data[-4:] = np.array([np.nan], "<f4").tobytes()
-    assert declined(add_checksum(bytes(data))) is Refusal.UNREADABLE_TASK
+    assert declined(add_checksum(bytes(data))) is Reason.UNREADABLE_TASK
 
 
 def test_a_task_with_other_shapes_is_declined() -> None:
     data = bytearray(make_task()[:-CHECKSUM_BYTES])
     data[8:40] = bytes(32)
-    assert declined(add_checksum(bytes(data))) is Refusal.OTHER_ENCODER
+    assert declined(add_checksum(bytes(data))) is Reason.OTHER_ENCODER
 
 
 def test_a_task_for_other_fixed_tensors_is_declined() -> None:
     own = load_encoder()
     other = EncoderWeights(0, {**own.tensors, "taste.usual": own.tensors["taste.usual"] + np.float32(0.1)})
-    assert declined(make_task(other)) is Refusal.OTHER_ENCODER
+    assert declined(make_task(other)) is Reason.OTHER_ENCODER
 
 
 def test_a_task_for_an_older_release_is_declined() -> None:
     own = load_encoder()
     newer = own.with_shared(own.shared(), release=2)
-    assert declined(make_task(own), own=newer) is Refusal.OLDER_RELEASE
+    assert declined(make_task(own), own=newer) is Reason.OLDER_RELEASE
     assert read_task(make_task(newer), own)[0].release == 2
 
 
 def test_a_task_with_a_huge_encoder_is_declined() -> None:
     own = load_encoder()
     huge = own.with_shared({name: np.full(shape, 1e30, np.float32) for name, shape in SHARED_SHAPES.items()})
-    assert declined(make_task(huge)) is Refusal.ENCODER_TOO_LARGE
+    assert declined(make_task(huge)) is Reason.ENCODER_TOO_LARGE
 
 
 @pytest.mark.parametrize("size", [1.0, np.inf])

@@ -30,7 +30,7 @@ from palate.shared.attributes import Mention
 from palate.shared.delegation import make_delegation, sign_message
 from palate.shared.encoder import PICTURE_FEATURES, EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, StorageError, WrongPassphraseError
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.releases.message import SignedRelease, encode_release, write_key
 from palate.shared.update import LocalSettings
 from palate.shared.wire import Task, decode_update, encode_task
@@ -294,7 +294,7 @@ def test_without_a_note_nothing_is_sent(
     monkeypatch.setattr(device.vault, "transaction", full)
     with pytest.raises(Declined) as declined:
         door.member(device).take_part(ask(), door.out.append)
-    assert declined.value.reason is Refusal.NOT_NOTED
+    assert declined.value.reason is Reason.NOT_NOTED
     assert door.out == []
 
 
@@ -315,7 +315,7 @@ def test_an_invitation_that_cannot_be_counted_is_not_looked_into(
 def test_what_is_not_signed_is_declined_unread(device: Device, door: Door) -> None:
     with pytest.raises(Declined) as refused:
         door.member(device).take_part(make_task(), door.out.append)
-    assert refused.value.reason is Refusal.UNSIGNED
+    assert refused.value.reason is Reason.UNSIGNED
     assert invitations_of_the_day(device.vault, datetime.now(UTC)) == 0
 
 
@@ -327,7 +327,7 @@ def test_after_its_first_invitation_a_device_takes_no_other_key_from_this_server
     stranger = Ed25519PrivateKey.generate()
     with pytest.raises(Declined) as refused:
         member.take_part(signed(make_task(), stranger), door.out.append)
-    assert refused.value.reason is Refusal.UNSIGNED
+    assert refused.value.reason is Reason.UNSIGNED
     assert write_key(PUBLIC) in door.lines[0]
     assert "if the server really has another" in door.lines[-1]
     assert len([line for line in door.lines if "signs with" in line]) == 1
@@ -345,12 +345,12 @@ def test_a_pinned_release_key_decides_from_the_first_invitation_on(device: Devic
     for key in (RELEASE_KEY, KEY):  # before the log has come, nobody may ask
         with pytest.raises(Declined) as refused:
             member.take_part(signed(make_task(), key), door.out.append)
-        assert refused.value.reason is Refusal.UNSIGNED
+        assert refused.value.reason is Reason.UNSIGNED
         assert "no log of releases that rests on the key pinned here has come yet" in door.lines[-1]
     assert door.answer(member, offered_log()) == b""
     with pytest.raises(Declined) as refused:
         member.take_part(ask(), door.out.append)
-    assert refused.value.reason is Refusal.UNSIGNED
+    assert refused.value.reason is Reason.UNSIGNED
     assert f"{KEY_TEXT}, which the log of releases names that is followed here" in door.lines[-1]
     assert invitations_of_the_day(device.vault, datetime.now(UTC)) == 0
     assert door.answer(member, signed(make_task(), KEY))
@@ -382,7 +382,7 @@ def test_a_device_that_pinned_another_key_answers_nobody(device: Device, door: D
     for key in (RELEASE_KEY, KEY):
         with pytest.raises(Declined) as refused:
             member.take_part(signed(make_task(), key), door.out.append)
-        assert refused.value.reason is Refusal.UNSIGNED
+        assert refused.value.reason is Reason.UNSIGNED
     assert door.out == [b""]
 
 
@@ -406,7 +406,7 @@ def test_every_invitation_that_is_looked_into_counts_whatever_comes_of_it(device
     for _ in range(3):
         with pytest.raises(Declined) as refused:
             member.take_part(wild, door.out.append)
-        assert refused.value.reason is Refusal.SETTINGS_REFUSED
+        assert refused.value.reason is Reason.SETTINGS_REFUSED
     assert read_outbox(device.vault) == []
     assert door.answer(member, ask()) == b""
     assert door.lines[-1] == "stayed out of a round: 3 rounds within a day, and 3 are agreed to"
@@ -420,7 +420,7 @@ def test_an_invitation_to_a_release_beyond_the_delegation_is_declined(device: De
     short = make_delegation(RELEASE_KEY, public, now=datetime.now(UTC), up_to=2)
     with pytest.raises(Declined) as refused:
         door.member(device).take_part(sign_message(newer, [short], ROUND_KEY), door.out.append)
-    assert refused.value.reason is Refusal.UNSIGNED
+    assert refused.value.reason is Reason.UNSIGNED
     assert door.answer(door.member(device), signed(newer))
 
 
@@ -465,8 +465,8 @@ def test_a_round_says_nothing_of_what_is_in_the_vault(
 
 def test_a_reason_has_no_room_for_another_text() -> None:
     with pytest.raises(TypeError):
-        Declined(Refusal.FAILED, NEEDLE)  # type: ignore[call-arg]
-    assert all(len(reason.value) < 80 for reason in Refusal)
+        Declined(Reason.FAILED, NEEDLE)  # type: ignore[call-arg]
+    assert all(len(reason.value) < 80 for reason in Reason)
 
 
 def test_the_same_task_and_labels_give_the_same_bytes() -> None:

@@ -19,7 +19,7 @@ from palate.client.federation.fleet import Fleet, NotTakenError
 from palate.client.federation.server_address import Server
 from palate.shared.errors import FederationError, OptionError
 from palate.shared.frames import join_frames
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 
 NEEDLE = "Grandmother Ottilie"
 
@@ -73,11 +73,11 @@ def test_a_run_with_another_bundle_is_refused_and_neither_is_it_fetched_nor_are_
     link.ask(message())
     echo = Echo()
     lines = watch.run(echo)
-    assert [reply.error.reason for reply in link.replies] == [Refusal.UNKNOWN_BUNDLE.value] * 2
+    assert [reply.error.reason for reply in link.replies] == [Reason.UNKNOWN_BUNDLE.value] * 2
     assert "get-fab" not in link.calls
     assert echo.seen == []
     assert lines[1:] == [
-        f"declined run {RUN}: {Refusal.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of the bundle was fetched"
+        f"declined run {RUN}: {Reason.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of the bundle was fetched"
     ]
 
 
@@ -94,7 +94,7 @@ def test_other_kinds_of_message_are_not_answered(link: FakeSuperLink, watch: Wat
         link.ask(message(kind=kind))
     echo = Echo()
     watch.run(echo)
-    assert [reply.error.reason for reply in link.replies] == [Refusal.UNKNOWN_MESSAGE.value] * 3
+    assert [reply.error.reason for reply in link.replies] == [Reason.UNKNOWN_MESSAGE.value] * 3
     assert echo.seen == []
 
 
@@ -103,9 +103,9 @@ def test_exceptions_reach_neither_the_wire_nor_the_lines(
 ) -> None:
     link.ask(message())
     lines = watch.run(Echo(RuntimeError(NEEDLE)))
-    assert link.replies[0].error.reason == Refusal.FAILED.value
+    assert link.replies[0].error.reason == Reason.FAILED.value
     assert NEEDLE not in "".join(lines) + "".join(capfd.readouterr())
-    assert lines[1:] == [f"declined a task: {Refusal.FAILED.value}"]
+    assert lines[1:] == [f"declined a task: {Reason.FAILED.value}"]
 
 
 def test_a_message_of_a_thousand_parts_is_declined_unread(link: FakeSuperLink, watch: Watch) -> None:
@@ -115,7 +115,7 @@ def test_a_message_of_a_thousand_parts_is_declined_unread(link: FakeSuperLink, w
     link.tree = message_pb2.ObjectTree(object_id=name, children=[part] * 1000)
     echo = Echo()
     watch.run(echo)
-    assert [reply.error.reason for reply in link.replies] == [Refusal.UNREADABLE_TASK.value]
+    assert [reply.error.reason for reply in link.replies] == [Reason.UNREADABLE_TASK.value]
     assert echo.seen == []
 
 
@@ -139,7 +139,7 @@ def test_a_record_that_is_garbage_or_of_another_type_is_declined(link: FakeSuper
     link.ask(message(content=RecordDict({"palate": MetricRecord({"wire": 1})})))
     echo = Echo()
     watch.run(echo)
-    assert [reply.error.reason for reply in link.replies] == [Refusal.UNREADABLE_TASK.value] * 5
+    assert [reply.error.reason for reply in link.replies] == [Reason.UNREADABLE_TASK.value] * 5
     assert echo.seen == []
 
 

@@ -23,7 +23,7 @@ from palate.client.demo.showcase import demo_folder
 from palate.client.device import Device
 from palate.client.federation.outbox import read_outbox
 from palate.shared.encoder import encoder_hash, load_encoder
-from palate.shared.refusals import Refusal, word_of
+from palate.shared.reasons import Reason, word_of
 from palate.shared.wire import UPDATE_BYTES
 
 pytestmark = pytest.mark.slow
@@ -215,11 +215,11 @@ def test_a_bundle_with_code_is_refused_and_never_executed_and_the_node_survives(
     wait_for(lambda: deployment.out.exists() and deployment.out.read_text(), 120)
     answers = json.loads(deployment.out.read_text())
     assert sorted(answers, key=str) == [
-        {"reason": word_of(Refusal.UNKNOWN_BUNDLE.value), "bytes": None},
+        {"reason": word_of(Reason.UNKNOWN_BUNDLE.value), "bytes": None},
         {"reason": None, "bytes": UPDATE_BYTES},
     ]
     assert not deployment.marker.exists()
-    assert re.search(rf"declined run \d+: {Refusal.UNKNOWN_BUNDLE.value}", deployment.said("careful"))
+    assert re.search(rf"declined run \d+: {Reason.UNKNOWN_BUNDLE.value}", deployment.said("careful"))
     assert "round 1: trained on" in deployment.said("trusting")
     notes = []
     for home in homes:

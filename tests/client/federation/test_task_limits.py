@@ -11,7 +11,7 @@ from palate.client.federation.declined import Declined
 from palate.client.federation.task_limits import FARTHEST, MASKING, TRAINING, check_settings, check_step
 from palate.server.secure_sum.privacy import PlanSettings, Privacy, mask_settings, planned_masks
 from palate.shared.encoder import SHARED_SHAPES, load_encoder
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.update import LocalSettings
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 OWN = load_encoder()
 
 
-def refusal(settings: LocalSettings, masks: MaskSettings | None = None) -> Refusal:
+def refusal(settings: LocalSettings, masks: MaskSettings | None = None) -> Reason:
     with pytest.raises(Declined) as caught:
         check_settings(settings, masks)
     return caught.value.reason
@@ -52,7 +52,7 @@ def test_no_setting_of_training_goes_beyond_its_range(name: str) -> None:
     check_settings(replace(LocalSettings(), **{name: type(getattr(LocalSettings(), name))(high)}))
     limits = {"steps": 11, "learning_rate": 0.51, "proximal": 5.1, "alignment": 2.1}
     if name in limits:  # the wire form has no wider range for the query share
-        assert refusal(replace(LocalSettings(), **{name: limits[name]})) is Refusal.SETTINGS_REFUSED
+        assert refusal(replace(LocalSettings(), **{name: limits[name]})) is Reason.SETTINGS_REFUSED
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_no_setting_of_training_goes_beyond_its_range(name: str) -> None:
 )
 def test_no_setting_of_masks_goes_beyond_its_range(masks: MaskSettings) -> None:
     assert set(MASKING) <= set(vars(masks))
-    assert refusal(LocalSettings(), masks) is Refusal.SETTINGS_REFUSED
+    assert refusal(LocalSettings(), masks) is Reason.SETTINGS_REFUSED
 
 
 @pytest.mark.parametrize("name", SHARED_SHAPES)
@@ -82,4 +82,4 @@ def test_an_encoder_is_followed_as_far_as_rounds_take_it_and_no_farther(name: st
         else:
             with pytest.raises(Declined) as caught:
                 check_step(other.tensors, OWN)
-            assert caught.value.reason is Refusal.ENCODER_TOO_LARGE
+            assert caught.value.reason is Reason.ENCODER_TOO_LARGE

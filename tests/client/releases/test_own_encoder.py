@@ -28,7 +28,7 @@ from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.coding import encode_model
 from palate.shared.encoder import EncoderWeights, encoder_hash, encoder_to_bytes, load_encoder
 from palate.shared.errors import OptionError
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.releases.message import ReleaseLog, SignedRelease, encode_release
 from palate.shared.secure_sum.messages import Invitation, encode_invitation
 from palate.shared.update import LocalSettings
@@ -349,7 +349,7 @@ def test_with_the_owners_encoder_in_its_place_the_server_would_hear_the_refusal(
     leaking._own = lambda: own_encoder.own_encoder(vault)
     with pytest.raises(Declined) as caught:
         member.take_part(signed(invite(1), KEY), lambda data: None)
-    assert caught.value.args[0] in (Refusal.OTHER_ENCODER, str(Refusal.OTHER_ENCODER))
+    assert caught.value.args[0] in (Reason.OTHER_ENCODER, str(Reason.OTHER_ENCODER))
 
 
 def test_a_device_whose_log_is_not_good_any_more_stays_out_and_says_why(people: list[Person]) -> None:

@@ -37,7 +37,7 @@ from palate.shared.encoder import (
     flatten,
     load_encoder,
 )
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.update import LocalSettings
 from palate.shared.wire import UPDATE_BYTES, Task, decode_update, encode_task
 from palate.simulations.engine import in_process as engine
@@ -170,7 +170,7 @@ def test_people_with_too_few_labels_leave_the_encoder_where_it_is(together: bool
 def test_settings_beyond_a_devices_ranges_are_declined_by_everybody(together: bool) -> None:
     wild = LocalSettings(steps=100, learning_rate=10.0)
     replies = wires(ask(InProcessGrid(PEOPLE[:4], together=together), make_task(settings=wild), range(2, 6)))
-    assert set(replies) == {Refusal.SETTINGS_REFUSED.value}
+    assert set(replies) == {Reason.SETTINGS_REFUSED.value}
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -274,16 +274,16 @@ def other_fixed() -> EncoderWeights:
 @pytest.mark.parametrize(
     ("wire", "reason"),
     [
-        (b"", Refusal.UNREADABLE_TASK),
-        (b"nonsense", Refusal.UNREADABLE_TASK),
-        (make_task()[:-1], Refusal.UNSIGNED),
-        (7, Refusal.UNREADABLE_TASK),
-        (make_task(other_fixed()), Refusal.OTHER_ENCODER),
+        (b"", Reason.UNREADABLE_TASK),
+        (b"nonsense", Reason.UNREADABLE_TASK),
+        (make_task()[:-1], Reason.UNSIGNED),
+        (7, Reason.UNREADABLE_TASK),
+        (make_task(other_fixed()), Reason.OTHER_ENCODER),
     ],
     ids=["empty", "nonsense", "cut short", "a number", "another release"],
 )
 @pytest.mark.parametrize("together", [True, False])
-def test_odd_tasks_are_refused_as_on_a_device(wire: Any, reason: Refusal, together: bool) -> None:
+def test_odd_tasks_are_refused_as_on_a_device(wire: Any, reason: Reason, together: bool) -> None:
     grid = InProcessGrid(PEOPLE[:2], together=together)
     assert wires(ask(grid, wire, everybody(grid))) == [reason.value] * 2
 
@@ -292,7 +292,7 @@ def test_odd_tasks_are_refused_as_on_a_device(wire: Any, reason: Refusal, togeth
 def test_a_task_with_something_beside_it_is_refused(together: bool) -> None:
     grid = InProcessGrid(PEOPLE[:2], together=together)
     replies = ask(grid, make_task(), everybody(grid), more=ConfigRecord({"x": 1}))
-    assert wires(replies) == [Refusal.UNREADABLE_TASK.value] * 2
+    assert wires(replies) == [Reason.UNREADABLE_TASK.value] * 2
 
 
 @pytest.mark.parametrize("together", [True, False])

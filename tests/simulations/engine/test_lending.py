@@ -10,7 +10,7 @@ from palate.client.federation.declined import Declined
 from palate.client.federation.local_training import Labels
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, encoder_hash, load_encoder
 from palate.shared.errors import FileFormatError, OptionError, StorageError
-from palate.shared.refusals import Refusal
+from palate.shared.reasons import Reason
 from palate.shared.update import LocalSettings
 from palate.shared.wire import UPDATE_BYTES, Task, decode_update, encode_task
 from palate.simulations.engine.lending import (
@@ -71,7 +71,7 @@ def test_a_lent_person_wants_a_signature_too(population: Path) -> None:
     task = encode_task(Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(), seed=1))
     with pytest.raises(Declined) as refused:
         lend_person(0, len(PEOPLE), {}).take_part(task, lambda _: pytest.fail("sent"))
-    assert refused.value.reason is Refusal.UNSIGNED
+    assert refused.value.reason is Reason.UNSIGNED
 
 
 def test_the_entry_point_is_the_one_that_the_devices_app_asks() -> None:
