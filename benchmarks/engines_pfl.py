@@ -1,9 +1,12 @@
-"""Our federated reconstruction under Apple's pfl 0.6, as its users would write it. `benchmarks.engines` runs this in pfl's environment.
+"""Our federated reconstruction under Apple's pfl 0.6, as its users would write it.
+
+`benchmarks.engines` runs this in pfl's environment.
 
     python -m benchmarks.engines_pfl POPULATION SETTINGS OUT
 
 pfl trains one person after the other on one model whose weights it copies in place. The loss is the one of
-`palate.client.federation.local_training`, the draws are the same, full batches, plain averaging; so the weights must come out equal.
+`palate.client.federation.local_training`, the draws are the same, full batches, plain averaging; so the
+weights must come out equal.
 """
 
 from __future__ import annotations
@@ -30,11 +33,11 @@ from pfl.model.pytorch import PyTorchModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from palate.client.federation import local_training as reconstruction
+from palate.client.federation import local_training
 from palate.server.rounds.loop import derive_seed
 from palate.server.settings import RunSettings
 from palate.shared.encoder import HIDDEN, PICTURE_FEATURES, SENTENCE_FEATURES, TASTE, EncoderWeights
-from palate.simulations.engine.lending import population_size, read_person
+from palate.simulations.engine.virtual_people import population_size, read_person
 
 NAMES = {
     "hidden.weight": "picture.hidden.weight",
@@ -57,18 +60,18 @@ class Encoder(nn.Module):
         self.sentence = nn.Linear(SENTENCE_FEATURES, TASTE)
         self.load_state_dict({name: torch.tensor(encoder.tensors[ours]) for name, ours in NAMES.items()})
         self.alignment = alignment
-        self.mean, self.covariance = reconstruction._head_prior(encoder)
+        self.mean, self.covariance = local_training._head_prior(encoder)
 
     def loss(self, support: Tensor, x: Tensor, liked: Tensor, phrases: Tensor, spoken: Tensor) -> Tensor:
-        """One step's loss; each argument comes as a batch of one."""
+        """Return one step's loss; each argument comes as a batch of one."""
         support, x, liked, phrases, spoken = support[0], x[0], liked[0].double(), phrases[0], spoken[0]
         tastes = self.taste(F.relu(self.hidden(x)))
         inputs = F.pad(torch.sigmoid(tastes).double(), (0, 1), value=1.0)
         fitted = support == 1
         known, usual = inputs[fitted], inputs @ self.mean
         spread = known @ self.covariance
-        kernel = spread @ known.T + reconstruction.HEAD_NOISE * torch.eye(len(known), dtype=known.dtype)
-        target = reconstruction.VERDICT * (2 * liked[fitted] - 1) - usual[fitted]
+        kernel = spread @ known.T + local_training.HEAD_NOISE * torch.eye(len(known), dtype=known.dtype)
+        target = local_training.VERDICT * (2 * liked[fitted] - 1) - usual[fitted]
         logits = usual + inputs @ (spread.T @ torch.linalg.solve(kernel, target))
         loss = F.binary_cross_entropy_with_logits(logits[~fitted], liked[~fitted]).float()
         said = self.sentence(phrases)
@@ -89,7 +92,7 @@ class Clock(TrainingProcessCallback):  # type: ignore[misc]
         self.ends: list[float] = []
 
     def after_central_iteration(self, *_: Any, **__: Any) -> tuple[bool, Metrics]:
-        """Called by pfl after each round; says that it shall go on."""
+        """Let pfl go on after each round."""
         self.ends.append(time.perf_counter())
         return False, Metrics()
 
@@ -110,7 +113,7 @@ def main(population: Path, settings: RunSettings, out: Path) -> None:
     def labels_of(turn: int) -> Dataset:
         number, round_ = turn % count, turn // count + 1
         seed = derive_seed(settings.seed, round_)
-        batch = reconstruction._prepare(release, [people[number].labels], settings.local, [seed])
+        batch = local_training._prepare(release, [people[number].labels], settings.local, [seed])
         steps = settings.local.steps  # a row of the data set is a step: its own support, and the same labels
         rest = (
             batch[name].expand(steps, *batch[name].shape[1:]) for name in ("x", "liked", "phrases", "spoken")

@@ -22,7 +22,8 @@ _TABLE = re.compile(re.escape(TITLE) + r"(?:\|.*\n)*")
 def table_of(results: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a table in Markdown."""
     lines = [
-        f"| {one['row']} | {_short(one['figure'])} | {one['bar']} | {'yes' if one['holds'] else '**no**'} | `{one['command']}` |\n"
+        f"| {one['row']} | {_short(one['figure'])} | {one['bar']} | "
+        f"{'yes' if one['holds'] else '**no**'} | `{one['command']}` |\n"
         for one in results
     ]
     return TITLE + "".join(lines)

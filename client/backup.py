@@ -1,6 +1,7 @@
-"""Backups: a whole vault as one sealed file, and what it means for the privacy that was spent when one is taken over.
+"""Backups: a whole vault as one sealed file, and what counts as spent privacy after an import.
 
-`vault.export` has the file; `privacy.spent_note` decides what counts as spent in a vault that was restored.
+Where it stands in the flow: `palate export` and `palate import` call it. `vault.export` has the file;
+`privacy.rollback` decides what counts as spent in a vault that was restored.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from palate.client.privacy.spent_note import ACCOUNT, remember, settle_import
+from palate.client.privacy import ACCOUNT, remember, settle_import
 from palate.client.vault.export import export_records, import_records
 from palate.client.vault.format import Name
 from palate.client.vault.store import ONLY
@@ -19,7 +20,9 @@ from palate.shared.errors import StorageError
 
 
 def export_vault(vault: Vault, path: Path | str, passphrase: str) -> int:
-    """Write all records of `vault`, and the id of its privacy account, into one sealed file; return how many records there were.
+    """Write all records of `vault` and the id of its privacy account into one sealed file.
+
+    Return how many there were.
 
     Raises what `export_records` raises.
     """
@@ -29,10 +32,17 @@ def export_vault(vault: Vault, path: Path | str, passphrase: str) -> int:
 
 
 def import_vault(vault: Vault, path: Path | str, passphrase: str, *, spent: float | None = None) -> int:
-    """Take over an exported file into an empty vault, which counts as restored; return how many records there were.
+    """Import a file into an empty vault, which counts as restored; return how many records there were.
 
-    `spent` is the epsilon that its owner says was spent, None stands for the whole budget. Raises what `import_records` raises, and
-    `OptionError` for no such number.
+    Args:
+        vault: an open vault without records.
+        path: the exported file.
+        passphrase: of the file.
+        spent: the epsilon that the owner says was spent, None for the whole budget.
+
+    Raises:
+        OptionError: `spent` is no finite number from 0.
+        PalateError: what `import_records` raises.
     """
     now = datetime.now(UTC)
     return _count(

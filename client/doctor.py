@@ -116,7 +116,7 @@ def look_at_releases(home: Path, passphrase: str | None, now: datetime) -> str:
     A vault that does not open with what is given (or with the keyring) says nothing.
     """
     from palate.client.device import Device
-    from palate.client.releases.accepted import why_not_good
+    from palate.client.releases import why_not_good
 
     try:
         if not Device.exists(home) or (Device.is_locked_by_passphrase(home) and passphrase is None):

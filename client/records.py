@@ -1,22 +1,22 @@
-"""What the vault holds, record by record: the personal things of the flow as bytes, and back.
+"""The vault's main records: what a person taught, as bytes and back.
 
-Between `device` (which decides what is kept) and `vault` (which seals it). One record of type "comment" holds a comment,
-the verdict and the mentions that were found in it; "picture" holds the small copy of a picture and "features" what the
-picture tower saw in it, both by the hash of the picture's bytes, so that two comments on one picture share them. What
-can be computed from these (profile, evaluator) is not kept; the adapter, which takes seconds to train, is kept with a
-fingerprint of everything it was trained on, and is dropped with every change.
+Where it stands in the flow: between `device`, which decides what is kept, and `vault`, which seals it. A
+record of type "comment" holds a comment, its verdict, and the mentions that were found in it. "picture" holds
+the small copy of a picture and "features" what the picture tower saw in it. Both are kept under the hash of
+the picture's bytes, so that two comments on one picture share them. What can be computed from these (profile,
+evaluator) is not kept. The adapter takes seconds to train, so it is kept, with a fingerprint of everything it
+was trained on, and is dropped with every change.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from palate.client.reader.comment import Comment
+from palate.client.vault.json_records import decode_json, encode_json, readable
 from palate.client.vault.store import Records
 from palate.shared.attributes import Mention
-from palate.shared.errors import OptionError, VaultDamagedError
 
 COMMENT, PICTURE, FEATURES = "comment", "picture", "features"
 EDITS, KEY, ADAPTER = "edits", "key", "adapter"
@@ -56,25 +56,19 @@ class Taught:
 def encode_taught(taught: Taught) -> bytes:
     """Return a comment and its mentions as the bytes of a record."""
     mentions = [asdict(mention) for mention in taught.mentions]
-    return json.dumps(
-        {"version": _COMMENT_VERSION, "comment": asdict(taught.comment), "mentions": mentions}
-    ).encode()
+    return encode_json(_COMMENT_VERSION, {"comment": asdict(taught.comment), "mentions": mentions})
 
 
 def decode_taught(data: bytes) -> Taught:
-    """Read what `encode_taught` wrote; raises `VaultDamagedError` for anything else."""
-    try:
-        content = json.loads(data)
-        if content["version"] != _COMMENT_VERSION:
-            raise ValueError("unknown version")
+    """Return what `encode_taught` wrote; raises `VaultDamagedError` for anything else."""
+    with readable("a comment's record"):
+        content = decode_json(data, _COMMENT_VERSION)
         mentions = tuple(Mention(**_finite(mention)) for mention in content["mentions"])
         return Taught(Comment(**content["comment"]), mentions)
-    except (ValueError, KeyError, TypeError, AttributeError, OptionError):
-        raise VaultDamagedError("a comment's record cannot be read by this version of Palate") from None
 
 
 def read_taught(records: Records, known: Mapping[str, Taught] | None = None) -> dict[str, Taught]:
-    """Return every comment that was taught, by id; those in `known` are not opened again."""
+    """Return every comment that was taught, by id; those in `known` are not read again."""
     known = known or {}
     return {
         id_: known[id_] if id_ in known else decode_taught(records.get(COMMENT, id_))

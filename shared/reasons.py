@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Reason(StrEnum):
+class DeclineReason(StrEnum):
     """Why a device did not do what was asked: the only words about it that ever leave."""
 
     UNKNOWN_BUNDLE = "the run's bundle is not one that this device knows"
@@ -32,6 +32,6 @@ class Reason(StrEnum):
 def word_of(text: object) -> str:
     """Return a short word for a reason, "error" for any other text: what a device writes is not repeated."""
     try:
-        return Reason(text).name.lower().replace("_", " ")  # type: ignore[arg-type]
+        return DeclineReason(text).name.lower().replace("_", " ")  # type: ignore[arg-type]
     except ValueError:
         return "error"

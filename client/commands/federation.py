@@ -171,7 +171,7 @@ def join(
     from palate.client.device import Device
     from palate.client.federation.lock import membership
     from palate.client.federation.member import Member
-    from palate.client.privacy.spent_note import remember
+    from palate.client.privacy import remember
 
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what there is to say is said here
     where = read_server(address, root_certificates, key, insecure)
@@ -253,7 +253,7 @@ def outbox(
 def _show_notes(device: "Device", json: bool) -> None:
     from palate.client.commands.federation_views import outbox_json, spent_line, view_outbox
     from palate.client.federation.outbox import read_earlier, read_outbox
-    from palate.client.privacy.ledger import read_spent
+    from palate.client.privacy import read_spent
 
     notes, earlier = read_outbox(device.vault), read_earlier(device.vault)
     if json:
@@ -284,8 +284,7 @@ def _show_terms(device: "Device", json: bool) -> None:
     from palate.client.federation.consent import read_all_terms, read_history
     from palate.client.federation.identity import own_identity
     from palate.client.federation.pseudonyms import slots_left
-    from palate.client.privacy.ledger import read_spent
-    from palate.client.privacy.spent_note import remember
+    from palate.client.privacy import read_spent, remember
 
     for line in remember(device.vault):
         shell.say(f"privacy: {line}")
@@ -319,8 +318,8 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
     from palate.client.federation.consent import Terms, agree, read_terms, refuse
     from palate.client.federation.preview import describe_usual_cost
     from palate.client.federation.pseudonyms import slots_left
-    from palate.client.privacy.ledger import OwnBudget, write_budget
-    from palate.client.releases.accepted import pin_key
+    from palate.client.privacy import OwnBudget, write_budget
+    from palate.client.releases import pin_key
     from palate.shared.releases.message import write_key
 
     before = read_terms(device.vault, address)
@@ -333,7 +332,8 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
     for number, line in enumerate((*terms.describe(), describe_usual_cost(terms))):
         shell.say(f"terms: {line}" if not number else f"       {line}")
     if ask:
-        from palate.client.federation.preview import describe_shortly, preview_device
+        from palate.client.federation.preview import preview_device
+        from palate.client.federation.preview_words import describe_shortly
 
         for line in describe_shortly(preview_device(device, terms, datetime.now(UTC))):
             shell.say(line)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from palate.client.federation.consent import Event, Terms
     from palate.client.federation.outbox import Earlier, Sent
     from palate.client.federation.preview import Preview
-    from palate.client.privacy.ledger import OwnSpent
+    from palate.client.privacy import OwnSpent
 
 WORDS = 60  # characters of a comment in a row
 
@@ -41,7 +41,7 @@ def view_outbox(notes: Sequence[Sent], earlier: Earlier) -> Any:
     """Return a table with a row per update: what left, and of the newest, if it went without masks, the tensors that it held."""
     from rich.console import Group
 
-    from palate.client.federation.preview import describe_bytes
+    from palate.client.federation.preview_words import describe_bytes
 
     rows = [
         (
@@ -82,7 +82,7 @@ def view_preview(preview: Preview) -> Any:
     """Return what would leave as a page: numbers, tensors, comments, what stays unseen and what is not protected."""
     from rich.console import Group
 
-    from palate.client.federation.preview import cost_after, describe_bytes, describe_shortly
+    from palate.client.federation.preview_words import cost_after, describe_bytes, describe_shortly
 
     noise = preview.noise
     if not preview.learned:

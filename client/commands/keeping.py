@@ -108,7 +108,7 @@ def import_(
         palate import taste.palate --spent 2.5
     """
     from palate.client.device import Device
-    from palate.client.privacy.spent_note import read_restored
+    from palate.client.privacy import read_restored
     from palate.client.vault.export import read_export
     from palate.shared.errors import VaultMissingError
 

@@ -13,7 +13,7 @@ from palate.shared.errors import OptionError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from palate.client.releases.accepted import Standing
+    from palate.client.releases import Standing
 
 release_app = typer.Typer(
     help=(
@@ -35,7 +35,7 @@ def show(home: Home = None, json: Json = False) -> None:
 
         palate release show
     """
-    from palate.client.releases.accepted import read_standing, why_not_good
+    from palate.client.releases import read_standing, why_not_good
 
     with shell.open_device(home) as device:
         standing = read_standing(device.vault)
@@ -83,9 +83,8 @@ def adopt(
 
         palate release adopt --anyway
     """
-    from palate.client.releases.accepted import adopt as adopt_release
-    from palate.client.releases.accepted import read_source, read_standing
-    from palate.client.releases.own_encoder import decide, describe_choice
+    from palate.client.releases import adopt as adopt_release
+    from palate.client.releases import decide, describe_choice, read_source, read_standing
 
     if source is None and not anyway:
         raise OptionError("name the file or folder of a release, or use the newest one with --anyway")
@@ -124,7 +123,7 @@ def back(home: Home = None, json: Json = False) -> None:
 
         palate release back
     """
-    from palate.client.releases.own_encoder import decide, describe_choice
+    from palate.client.releases import decide, describe_choice
 
     with shell.open_device(home) as device:
         choice, newest = decide(device.vault, "before")
@@ -148,7 +147,7 @@ def witness(
 
         palate release witness mine.txt
     """
-    from palate.client.releases.accepted import read_accepted
+    from palate.client.releases import read_accepted
     from palate.shared import durable
     from palate.shared.releases.witness import witness_of, write_witness
 
@@ -181,7 +180,7 @@ def compare(
 
         palate release compare hers.txt
     """
-    from palate.client.releases.accepted import read_accepted
+    from palate.client.releases import read_accepted
     from palate.shared import durable
     from palate.shared.releases.witness import (
         MOST_WITNESS_BYTES,
@@ -218,7 +217,7 @@ def reset(
 
         palate release reset
     """
-    from palate.client.releases.accepted import reset as reset_releases
+    from palate.client.releases import reset as reset_releases
 
     shell.confirm(
         "Forget the adopted release, the pinned key and what was accepted of the server's log?", yes
@@ -240,7 +239,7 @@ def _view(standing: "Standing") -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
 
-    from palate.client.releases.own_encoder import describe_choice
+    from palate.client.releases import describe_choice
     from palate.shared.releases.message import time_of
 
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

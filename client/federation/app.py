@@ -1,13 +1,14 @@
 """Flower on the device: the ClientApp that answers one task, and the long-lived node that `palate join` runs.
 
-Where it stands in the flow: a task comes from the server as Flower's message (`fleet`), `joining` does what it asks, the answer goes
-back. The ClientApp is the same in a simulation in one process, in Flower's simulation engine, and on a device.
+Where it stands in the flow: a task comes from the server as Flower's message (`fleet`), `member` does what it
+asks, and the answer goes back. The ClientApp is the same in a simulation in one process, in Flower's
+simulation engine, and on a device.
 
-The node is one process that keeps a connection to the server. It does not start Flower's SuperNode, which fetches each
-run's app bundle and executes the code in it, opens a port, and starts a Python process for every message. This node asks
-only for the *hash* of a run's bundle and refuses a run whose bundle it does not know; it fetches no bundle, so there
-is nothing of it to execute, and what it executes is what its owner installed. (A server that lies about the hash gains
-nothing by it: the hash decides about talking, not about code.)
+The node is one process that keeps a connection to the server. It does not start Flower's SuperNode, which
+fetches each run's app bundle and executes the code in it, opens a port, and starts a Python process for every
+message. This node asks only for the *hash* of a run's bundle, and refuses a run whose bundle it does not
+know. It fetches no bundle, so it executes nothing but what its owner installed. (A server that lies about the
+hash gains nothing: the hash decides whether to talk, not which code runs.)
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ from palate.client.federation.member import Participant
 from palate.client.federation.server_address import Server
 from palate.shared.bundle import known_hashes
 from palate.shared.errors import FederationError
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 
 PARTICIPANTS = "palate.participants"
-"""Entry points that lend virtual people to Flower's simulation engine; the device knows nothing of who they are."""
+"""Entry points that give virtual people to Flower's simulation engine; the device does not know who they
+are."""
 
 TRAIN = "train"
 
@@ -52,22 +54,26 @@ RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)  # between attempts to find a lost server; 
 Finder = Callable[[Context], Participant | None]
 
 
-# --- the app ------------------------------------------------------------------------------------------------------
+# --- the app ------------------------------------------------------------------------------------------------
 
 
 def make_app(find: Finder, deliver: Callable[[Message], None] | None = None) -> ClientApp:
-    """Return the ClientApp in which the participant that `find` names for a context answers tasks.
+    """Return the ClientApp that answers tasks.
 
-    `deliver` puts a reply on its way before the app returns it, so that the outbox notes it as sent only when it went;
-    Flower's own engines deliver what the app returns and need none. Whatever fails, the server hears one of `Reason`'s
-    constants; only the loss of the server itself is raised (`FederationError`).
+    Whatever fails, the server hears a `DeclineReason`; only the loss of the server is raised
+    (`FederationError`).
+
+    Args:
+        find: returns the participant for a context, None for nobody.
+        deliver: sends a reply before the app returns it, so that the outbox notes it as sent only when it
+            went. Flower's own engines deliver what the app returns and need none.
     """
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         replies: list[Message] = []
-        reason = Reason.FAILED
+        reason = DeclineReason.FAILED
 
         def answer(reply: Message) -> None:
             if deliver is not None:
@@ -96,9 +102,9 @@ def make_app(find: Finder, deliver: Callable[[Message], None] | None = None) -> 
     return app
 
 
-def refusal(message: Message, reason: Reason) -> Message:
+def refusal(message: Message, reason: DeclineReason) -> Message:
     """Return the reply that tells the server one constant reason."""
-    unknown = reason is Reason.UNKNOWN_BUNDLE
+    unknown = reason is DeclineReason.UNKNOWN_BUNDLE
     code = ErrorCode.INVALID_FAB if unknown else ErrorCode.CLIENT_APP_RAISED_EXCEPTION
     return Message(Error(code=code, reason=reason.value), reply_to=message)
 
@@ -106,8 +112,8 @@ def refusal(message: Message, reason: Reason) -> Message:
 def lend_participant(context: Context) -> Participant | None:
     """Return the virtual person of a simulated node, or None where there is nobody: then the node stays out.
 
-    A simulation's nodes are numbered by Flower; who they are is known to an entry point of the group "palate.participants",
-    called with the number, how many there are, and the run's settings.
+    Flower numbers a simulation's nodes. An entry point of the group "palate.participants" returns the person;
+    it is called with the number, how many there are, and the run's settings.
     """
     number, count = (context.node_config.get(name) for name in ("partition-id", "num-partitions"))
     if not isinstance(number, int) or not isinstance(count, int):
@@ -128,11 +134,11 @@ def _wire_of(message: Message) -> bytes:
     record = content.get(RECORD)
     wire = record.get(WIRE) if isinstance(record, ConfigRecord) and len(record) == 1 else None
     if len(content) != 1 or not isinstance(wire, bytes):
-        raise Declined(Reason.UNREADABLE_TASK)
+        raise Declined(DeclineReason.UNREADABLE_TASK)
     return wire
 
 
-# --- the node -----------------------------------------------------------------------------------------------------
+# --- the node -----------------------------------------------------------------------------------------------
 
 
 def run_node(
@@ -144,10 +150,20 @@ def run_node(
     wait: Callable[[float], None] = time.sleep,
     hold: float = HOLD_SECONDS,
 ) -> None:
-    """Take part in the server's rounds until `keep_on` says no, asked before each message and every `hold` seconds.
+    """Take part in the server's rounds until `keep_on` returns False; say goodbye at the end.
 
-    `tell` gets a line for each event. A server that is lost later on is looked for again until it is back; one that cannot
-    be reached at first, or does not take this device, raises `FederationError`. Whatever ends it, it says goodbye.
+    A server that is lost is looked for until it is back.
+
+    Args:
+        participant: answers the tasks.
+        server: where the server is.
+        tell: called with a line for each event.
+        keep_on: called before each message and every `hold` seconds.
+        wait: waits for so many seconds.
+        hold: how many seconds the server may hold a call until there is a message.
+
+    Raises:
+        FederationError: the server cannot be reached at first, or does not take this device.
     """
     with contextlib.closing(Fleet(server)) as fleet:
         node = _Node(fleet, participant, tell)
@@ -173,7 +189,10 @@ def run_node(
 
 
 def _enter_patiently(fleet: Fleet, tell: Callable[[str], None], wait: Callable[[float], None]) -> None:
-    """Enter, waiting for as long as the server may count on an earlier process of this device that was killed."""
+    """Enter.
+
+    Wait as long as the server may still count on an earlier process of this device that was killed.
+    """
     told = False
     for pause in (*[2.0] * math.ceil(1.2 * HEARTBEAT_SECONDS), None):
         try:
@@ -197,7 +216,10 @@ class _Node:
         self._known: dict[int, bool] = {}
 
     def answer_next(self, hold: float) -> bool:
-        """Answer one message if one comes within `hold` seconds, and say whether one did; raises `FederationError`."""
+        """Answer one message if one comes within `hold` seconds; return whether one came.
+
+        Raises `FederationError`.
+        """
         taken = self._fleet.take(hold)
         if taken is None:
             return False
@@ -205,9 +227,9 @@ class _Node:
         run = message.metadata.run_id
         try:
             if not self._knows(run):
-                raise Declined(Reason.UNKNOWN_BUNDLE)
+                raise Declined(DeclineReason.UNKNOWN_BUNDLE)
             if message.metadata.message_type != TRAIN:
-                raise Declined(Reason.UNKNOWN_MESSAGE)
+                raise Declined(DeclineReason.UNKNOWN_MESSAGE)
             task = read_record(*taken)
             reply = self._app(task, Context(run, self._fleet.node_id, {}, RecordDict(), {}))
             if reply.has_error():
@@ -215,7 +237,7 @@ class _Node:
         except RunOver:
             self._tell("a round was over before it was answered")
         except Declined as declined:
-            if declined.reason is not Reason.UNKNOWN_BUNDLE:  # that was told once for the run
+            if declined.reason is not DeclineReason.UNKNOWN_BUNDLE:  # that was told once for the run
                 self._tell(f"declined a task: {declined.reason.value}")
             with contextlib.suppress(RunOver):
                 self._fleet.give(refusal(message, declined.reason))
@@ -226,6 +248,7 @@ class _Node:
             self._known[run] = self._fleet.bundle_hash(run) in known_hashes()
             if not self._known[run]:
                 self._tell(
-                    f"declined run {run}: {Reason.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of the bundle was fetched"
+                    f"declined run {run}: {DeclineReason.UNKNOWN_BUNDLE.value}; its task was not read, and "
+                    "nothing of the bundle was fetched"
                 )
         return self._known[run]

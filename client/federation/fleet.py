@@ -1,16 +1,17 @@
 """One device's connection to a server: Flower's Fleet API, in the two calls that a round needs.
 
-Where it stands in the flow: `app` takes messages and gives replies through this; on the other side is the server's front. All that
-the device uses of Flower's inside stands here: its protobufs, and how a message is taken apart into objects that are named by their
-hash. Those parts are internal to Flower 1.42, which is pinned; `tests/client/federation/test_flower_inside.py` names what changed when
-another version is installed.
+Where it stands in the flow: `app` takes messages and gives replies through this; on the other side is the
+server's front. Everything that the device uses of Flower's internals is here: its protobufs, and how a
+message is taken apart into objects that are named by their hash. Those parts are internal to Flower 1.42,
+which is pinned; `tests/client/federation/test_flower_inside.py` names what changed when another version is
+installed.
 
     take    the next message with its content; the server holds the call until there is one
     give    a reply with all its parts
 
-A call is signed as Flower does it: the time, by the device's key. Of what a server sends nothing is trusted: not its length, which
-is counted while it is read; no compression, which could make much of little; no redirection; no text, which is never repeated; and
-not its patience: a call that takes too long is cut from outside.
+A call is signed as Flower does it: the time, by the device's key. Nothing that a server sends is trusted. Its
+length is counted while it is read. Compression is refused, because a little could become much. No redirection
+is followed. No text of a server is ever repeated. And a call that takes too long is cut off from outside.
 """
 
 from __future__ import annotations
@@ -40,22 +41,22 @@ from palate.client.federation.declined import Declined
 from palate.client.federation.server_address import Server
 from palate.shared.errors import FederationError
 from palate.shared.frames import join_frames, split_frames
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 
 RECORD, WIRE = "palate", "wire"
 OBJECTS: Final = 3  # of a task: the message, its content, the one record in it
 
 HEARTBEAT_SECONDS: Final = (
-    30.0  # what the server is told; every call counts as one, and it misses a device after two
+    30.0  # what the server is told; every call counts as a heartbeat, and two missed ones are a lost device
 )
 HOLD_SECONDS: Final = 25.0  # how long a server may hold a call until there is a message
 CALL_SECONDS: Final = 15.0
-LONG_CALL_SECONDS: Final = 60.0  # where much is sent or received
+LONG_CALL_SECONDS: Final = 60.0  # where many bytes are sent or received
 LARGE_BYTES: Final = 50_000
 GOODBYE_SECONDS: Final = 2.0
 GLITCH_SECONDS: Final = (0.2, 0.6, 1.5)  # waits between attempts, before a server counts as lost
 SIGNED_SECONDS: Final = 240.0  # a signature is good for so long; a server takes it for five minutes
-CLOCK_SECONDS: Final = 240.0  # from here on a refusal is put down to the clock
+CLOCK_SECONDS: Final = 240.0  # from this difference on, a refusal is explained by the clock
 MOST_BYTES: Final = 4_000_000
 
 Answer = TypeVar("Answer")
@@ -66,22 +67,23 @@ class NotTakenError(FederationError):
 
 
 class ForgottenError(FederationError):
-    """The server does not know this device any more, as after a restart without its memory: it must enter again."""
+    """The server does not know this device any more, as after a restart without its memory; enter again."""
 
 
 class LostError(FederationError):
-    """The server cannot be reached, or what answers is none."""
+    """The server cannot be reached, or what answers is not a server of ours."""
 
 
 class RunOver(Exception):  # noqa: N818 - an ordinary end
-    """What was to be answered is over on the server."""
+    """The round that was to be answered is over on the server."""
 
 
 class Fleet:
-    """One device's connection; `enter` it before use, as often as the server was lost, and `close` it.
+    """One device's connection; `enter` it before use and each time the server was lost, and `close` it.
 
-    Every method raises `FederationError` when the server cannot be reached or does not behave like one, with a line of this
-    program's own words: what a server writes is not repeated. Without encryption no proxy is used, whatever the environment says.
+    Every method raises `FederationError` when the server cannot be reached or does not behave like one, with
+    a line in this program's own words: what a server writes is not repeated. Without encryption no proxy is
+    used, whatever the environment says.
     """
 
     def __init__(self, server: Server) -> None:
@@ -103,12 +105,13 @@ class Fleet:
     def enter(self) -> None:
         """Make the server count on this device from now on.
 
-        Raises `NotTakenError` if it takes no device without a key, and `ForgottenError` if it does not take this key: either it
-        does not know it, or it still counts on an earlier process, which it gives up after two heartbeats.
+        Raises `NotTakenError` if it takes no device without a key, and `ForgottenError` if it does not take
+        this key: either it does not know the key, or it still counts on an earlier process, which it gives up
+        after two heartbeats.
         """
         if self.node_id:
             with contextlib.suppress(ForgottenError):
-                self._beat()  # a server that was restarted still counts on this device, and would not begin to anew
+                self._beat()  # a restarted server still counts on this device, and would not enter it again
                 return
         where = self._server.address
         if self._server.key is None:
@@ -133,9 +136,10 @@ class Fleet:
         self.node_id = self._parsed(fleet_pb2.ActivateNodeResponse, answer).node_id
 
     def take(self, hold: float = HOLD_SECONDS) -> tuple[Message, message_pb2.ObjectTree, bytes] | None:
-        """Return the next message without its content, the tree of its parts, and the bytes of its record; None if none came.
+        """Return the next message without its content, the tree of its parts, its record's bytes, or None.
 
-        Waits up to `hold` seconds. What was taken counts as received with the next call, so nothing is lost when a connection breaks.
+        Wait up to `hold` seconds for it. The next call confirms what was taken, so nothing is lost when a
+        connection breaks.
         """
         asked = fleet_pb2.PullMessagesRequest(node=self._node())
         more = {"x-palate-hold": f"{hold:g}", "x-palate-had": self._had}
@@ -151,12 +155,12 @@ class Fleet:
         return message, answer.message_object_trees[0], rest[0] if rest else b""
 
     def bundle_hash(self, run: int) -> str:
-        """Return the hash of a run's bundle, which itself is not asked for; raises `RunOver`."""
+        """Return the hash of a run's bundle, which is not fetched; raises `RunOver`."""
         answer = self._ask("fleet/get-run", run_pb2.GetRunRequest(node=self._node(), run_id=run))
         return str(self._parsed(run_pb2.GetRunResponse, answer).run.fab_hash)
 
     def give(self, reply: Message) -> None:
-        """Send a reply with all its parts; raises `RunOver` if nobody waits for it any more."""
+        """Send a reply with all its parts; raises `RunOver` if the server no longer waits for it."""
         with inflatable_object.no_object_id_recompute():
             reply.metadata.__dict__["_message_id"] = reply.object_id
             tree = inflatable_object.get_object_tree(reply)
@@ -174,11 +178,11 @@ class Fleet:
         self._ask("palate/give", asked, frames=[parts[name] for name in reversed(names)])
 
     def cut(self) -> None:
-        """End the call at work, from another thread."""
+        """End the call that is running, from another thread."""
         self._watch.cut()
 
     def close(self) -> None:
-        """Say goodbye, if the server is there to hear it, and end the connection."""
+        """Say goodbye, if the server can be reached, and end the connection."""
         if self.node_id:
             goodbyes: list[tuple[str, Any]] = [
                 ("fleet/deactivate-node", fleet_pb2.DeactivateNodeRequest(node_id=self.node_id))
@@ -193,7 +197,7 @@ class Fleet:
         self._watch.close()
         self._client.close()
 
-    # --- inside -------------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------------
 
     def _node(self) -> node_pb2.Node:
         return node_pb2.Node(node_id=self.node_id)
@@ -231,7 +235,7 @@ class Fleet:
             try:
                 return self._call(path, body, hold + seconds, headers)
             except LostError:
-                # Somebody who has just typed an address is answered at once.
+                # Before the device has entered, fail at once: its owner has just typed the address.
                 if pause is None or not self.node_id or self._watch.closed:
                     raise
                 glitches += 1
@@ -286,7 +290,10 @@ class Fleet:
             raise ValueError("an answer that is too large")
 
     def _signature(self) -> dict[str, str]:
-        """Return the headers that prove the key: the time, signed; the same for some minutes, since signing and checking cost."""
+        """Return the headers that prove the key: the time, signed.
+
+        Reused for some minutes, since signing costs.
+        """
         when, headers = self._signed
         if abs(time.time() - when) > SIGNED_SECONDS:
             now = datetime.now(UTC)
@@ -302,7 +309,7 @@ class Fleet:
 
     @contextlib.contextmanager
     def _sense(self) -> Iterator[None]:
-        """Turn what Flower and httpx raise into this module's errors, in this module's words."""
+        """Turn what Flower and httpx raise into this module's errors, in its own words."""
         where = self._server.address
         try:
             yield
@@ -315,7 +322,7 @@ class Fleet:
 
 
 class _Watch:
-    """Cuts a call that takes too long: timeouts of a connection count from one byte to the next, and bytes can come slowly."""
+    """Cuts off a call that takes too long: httpx's timeouts count from one byte to the next."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -325,7 +332,7 @@ class _Watch:
         self._thread: threading.Thread | None = None
 
     def see(self, event: str, info: dict[str, Any]) -> None:
-        """Be told of connections by httpx."""
+        """Take note of a connection; httpx calls this."""
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             self._stream = info["return_value"]
 
@@ -335,7 +342,7 @@ class _Watch:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="deadline", daemon=True)
             self._thread.start()
-        # The thread is not woken for a later deadline: it looks when the one that it knows is over.
+        # The thread is not woken for a later deadline: it looks again when the one that it knows is over.
         with self._change:
             self._deadline = time.monotonic() + seconds
             if seconds < CALL_SECONDS:
@@ -346,7 +353,7 @@ class _Watch:
             self._deadline = None
 
     def cut(self) -> None:
-        """End the connection, so that who reads from it gets an error."""
+        """End the connection, so that the thread that reads from it gets an error."""
         stream = self._stream
         with contextlib.suppress(OSError, AttributeError, ValueError):
             stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
@@ -380,12 +387,15 @@ def read_record(message: Message, tree: message_pb2.ObjectTree, content: bytes) 
             raise ValueError
         message.content = RecordDict({RECORD: ConfigRecord.inflate(content)})
     except Exception:  # noqa: BLE001 - the bytes are somebody else's, and the parsers raise many kinds
-        raise Declined(Reason.UNREADABLE_TASK) from None
+        raise Declined(DeclineReason.UNREADABLE_TASK) from None
     return message
 
 
 def _clock_off(response: httpx.Response) -> float | None:
-    """Return by how many seconds this device's clock is ahead of a server's; None if the server does not say its time."""
+    """Return by how many seconds this device's clock is ahead of the server's.
+
+    None if the server tells no time.
+    """
     try:
         return time.time() - parsedate_to_datetime(response.headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError, OverflowError):

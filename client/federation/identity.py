@@ -1,11 +1,12 @@
-"""The key by which a registrar knows this device: one for each server and registrar, so that nobody can link it across them.
+"""The key by which a registrar knows this device: another one for each server and registrar.
 
-Where it stands in the flow: `pseudonyms` signs requests for certificates with it, and `palate outbox --terms` shows it. In rounds it does not
-appear: there a device is known by a pseudonym that it has for one round only. All identities come from one secret that was
-made once and is kept sealed in the vault; without that secret none says anything about another.
+Where it stands in the flow: `pseudonyms` signs requests for certificates with it, and `palate outbox --terms`
+shows it. It does not appear in rounds: there a device has a pseudonym for one round only. All identities come
+from one secret, made once and kept sealed in the vault. Without that secret, none of them says anything about
+another.
 
-Earlier versions had one identity for all servers, the secret's own public key. A server for which a registrar has certified
-that one keeps it.
+Earlier versions had one identity for all servers: the secret's own public key. A server for which a registrar
+has certified that identity keeps it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ IDENTITY = "federation identity"  # type of record
 _KEY_BYTES = 32
 
 
-def own_identity(log: Store, terms: Terms) -> Ed25519PrivateKey:
+def own_identity(store: Store, terms: Terms) -> Ed25519PrivateKey:
     """Return this device's Ed25519 key for the server and the registrar of these terms.
 
-    The secret is made at the first call. Raises what the vault raises, and VaultDamagedError.
+    The secret is made at the first call and kept in `store`. Raises what the vault raises.
     """
-    lasting = _lasting(log)
+    lasting = _lasting(store)
     if _was_certified(lasting, terms):
         return lasting
     named = terms.registrar.encode() + b"\0" + terms.server.encode()
@@ -37,6 +38,7 @@ def own_identity(log: Store, terms: Terms) -> Ed25519PrivateKey:
 
 
 def _was_certified(lasting: Ed25519PrivateKey, terms: Terms) -> bool:
+    """Return whether the registrar of these terms certified the identity of earlier versions."""
     registrar, certificate = terms.registrar_bytes(), terms.certificate_bytes()
     if registrar is None or certificate is None:
         return False
@@ -47,14 +49,14 @@ def _was_certified(lasting: Ed25519PrivateKey, terms: Terms) -> bool:
     return True
 
 
-def _lasting(log: Store) -> Ed25519PrivateKey:
-    """The secret, as the key that it was in earlier versions."""
-    if not log.has(IDENTITY, ONLY):
+def _lasting(store: Store) -> Ed25519PrivateKey:
+    """Return the secret, as the key that it was in earlier versions; make it where there is none."""
+    if not store.has(IDENTITY, ONLY):
         key = Ed25519PrivateKey.generate()
-        with log.transaction() as change:
+        with store.transaction() as change:
             if not change.has(IDENTITY, ONLY):  # unless another process made one meanwhile
                 change.put(IDENTITY, ONLY, key.private_bytes_raw())
-    kept = log.get(IDENTITY, ONLY)
+    kept = store.get(IDENTITY, ONLY)
     if len(kept) != _KEY_BYTES:
         raise VaultDamagedError("the secret of this device's identities cannot be read")
     return Ed25519PrivateKey.from_private_bytes(kept)

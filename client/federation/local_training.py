@@ -1,18 +1,23 @@
-"""Local training: what a device changes in the shared encoder, from its own labels, in one round of the federation.
+"""Local training: what a device changes in the shared encoder, from its own labels, in one round.
 
-Where it stands in the flow: a task arrives (`joining`), this module trains, and `outbox` sends the change. Federated
-reconstruction (Singhal et al., NeurIPS 2021): in each step the device fits a head of its own on part of its labels, in closed
-form, and moves the encoder so that this head predicts the others. The head never leaves this function; it is not even kept.
+Where it stands in the flow: a task arrives (`member`), this module trains, and `outbox` sends the change. The
+method is federated reconstruction (Singhal et al., "Federated reconstruction: partially local federated
+learning", NeurIPS 2021): in each step the device fits a head of its own on part of its labels, in closed
+form, and moves the encoder so that this head predicts the others. The head never leaves this function; it is
+not even kept.
 
-Beside the verdicts stand the words: the phrases of a comment should lie nearer to the picture that they were said of than to
-the person's other pictures (a contrastive loss, van den Oord et al., 2018), so that comments and pictures meet in the taste space.
+The words of comments count too: the phrases of a comment should be nearer to the picture that they were said
+of than to the person's other pictures (a contrastive loss, van den Oord et al., 2018), so that comments and
+pictures meet in the taste space.
 
-What is followed from step to step (outputs of layers, slopes) is held within plus or minus `BOUND`, which honest training never comes
-near, so that no encoder and no settings of a server's make numbers that are not finite of somebody's labels: whether training
-"failed" would tell what the labels are. What fails all the same is answered like everything else (`client.contribution`).
+What is followed from step to step (outputs of layers, slopes) is held within plus or minus `BOUND`. Honest
+training never comes near it. So no encoder and no settings of a server can turn somebody's labels into
+numbers that are not finite: whether training "failed" would tell what the labels are. What fails anyway is
+answered like everything else (`contribution`).
 
-Many devices are trained at once by the same code (`train_together`), each along a leading axis, which is how simulations run it;
-a device is the case of one. Labels are padded to a common number; padding changes nothing.
+Many devices are trained at once by the same code (`train_together`), each along a leading axis, which is how
+simulations run it; a single device is the case of one. Labels are padded to a common number, and padding
+changes nothing.
 """
 
 from __future__ import annotations
@@ -41,23 +46,27 @@ from palate.shared.update import EncoderUpdate, LocalSettings
 Floats = NDArray[np.float32]
 
 LEAST_LABELS = 6
-MOST_LABELS = 60  # of more labels, so many are drawn anew in each round
-HEAD_NOISE = 4.0  # variance of a verdict, told as plus or minus `VERDICT`, around its logit
+MOST_LABELS = 60  # from more labels, so many are drawn anew in each round
+HEAD_NOISE = 4.0  # variance of a verdict, given as plus or minus `VERDICT`, around its logit
 VERDICT = 2.0
-SHAKEN = 0.1  # share of features that are dropped, and spread of noise on the others: labels are few, features many
+SHAKEN = 0.1  # share of features dropped, and spread of noise on the others: labels are few, features many
 BOUND = 1e4
-"""What outputs and slopes are cut to. Over 200 rounds of honest training outputs reach 20, tastes 74 and slopes 43 (the last beside
-comments of nearly no length); products of a few hundred numbers of this size are far within what float32 holds."""
+"""What outputs and slopes are cut to. Over 200 rounds of honest training outputs reach 20, tastes 74 and
+slopes 43 (the last with comments of nearly no length); products of a few hundred numbers of this size are
+far within what float32 holds."""
 
-CHUNK = 16  # devices that are trained side by side; of more, what a step needs falls out of the cache
+CHUNK = 16  # devices trained side by side; with more, what a step needs no longer fits the cache
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a person said of n pictures: features (n, 216), verdicts (n,), and the phrases of each comment, (n, 384).
+    """What a person said of n pictures; raises `OptionError` for other shapes or values that are not finite.
 
-    A row of phrases is the mean of their unit embeddings, zero where the comment named no attribute. Raises OptionError for
-    other shapes or values that are not finite.
+    Attributes:
+        features: of the pictures, float32 (n, 216).
+        liked: the verdicts, bool (n,).
+        phrases: of each comment, float32 (n, 384): the mean of its phrases' unit embeddings, zero where it
+            named no attribute.
     """
 
     features: Floats
@@ -84,9 +93,22 @@ def train_locally(
     round: int,  # noqa: A002
     seed: int,
 ) -> EncoderUpdate:
-    """Trains on one person's labels and returns the encoder's change, the same for the same seed.
+    """Train on one person's labels and return the encoder's change, the same for the same seed.
 
-    One thread works, since on more of them sums come out otherwise. Raises OptionError for fewer than `LEAST_LABELS` labels.
+    It runs on one thread, because with more of them sums differ in the last bits.
+
+    Args:
+        encoder: where training starts.
+        labels: at least `LEAST_LABELS` of them.
+        settings: steps, learning rate and weights of the losses.
+        round: the round, which the update names.
+        seed: draws which labels the head is fitted on.
+
+    Raises:
+        OptionError: fewer than `LEAST_LABELS` labels.
+
+    Reference:
+        Singhal et al., "Federated reconstruction: partially local federated learning", NeurIPS 2021.
     """
     with one_thread():
         ((_, change),) = train_together(encoder, [labels], settings, [seed])
@@ -100,9 +122,9 @@ def train_together(
     seeds: Sequence[int],
     chunk: int = CHUNK,
 ) -> Iterator[tuple[int, dict[str, Floats]]]:
-    """Yield (place in `people`, change of each shared tensor), devices with about as many labels side by side.
+    """Yield (place in `people`, change of each shared tensor), training devices of similar size side by side.
 
-    Raises OptionError where somebody has fewer than `LEAST_LABELS` labels.
+    Raises `OptionError` where a person has fewer than `LEAST_LABELS` labels.
     """
     for labels in people:
         if len(labels) < LEAST_LABELS:
@@ -119,7 +141,7 @@ def train_together(
 
 
 def _head_prior(encoder: EncoderWeights) -> tuple[Tensor, Tensor]:
-    """Mean (65,) and covariance (65, 65) of heads in the crowd, float64: of the mixture, as one Gaussian."""
+    """Return mean (65,) and covariance (65, 65) of the crowd's heads, float64, as one Gaussian."""
     share, means, covariances = (
         torch.from_numpy(encoder.tensors[f"crowd.{name}"].astype(np.float64))
         for name in ("share", "mean", "covariance")
@@ -132,7 +154,7 @@ def _head_prior(encoder: EncoderWeights) -> tuple[Tensor, Tensor]:
 def _prepare(
     encoder: EncoderWeights, people: Sequence[Labels], settings: LocalSettings, seeds: Sequence[int]
 ) -> dict[str, Tensor]:
-    """People's labels padded to the longest, and for each step which of them the head is fitted on, (steps, people, n)."""
+    """Return padded labels, and which of them the head is fitted on in each step, (steps, people, n)."""
     size = min(MOST_LABELS, max(map(len, people)))
     features = np.zeros((len(people), size, PICTURE_FEATURES), np.float32)
     phrases = np.zeros((len(people), size, SENTENCE_FEATURES), np.float32)
@@ -165,10 +187,10 @@ def _prepare(
 
 @dataclass(frozen=True)
 class _Draws:
-    """What is left to chance for one device in a round, (n,), (steps, fitted), (n, 216), (n, 216)."""
+    """The random draws for one device in a round: (n,), (steps, fitted), (n, 216), (n, 216)."""
 
     chosen: NDArray[np.int64]  # labels
-    fitted: Tensor  # of these, in each step, those that the head is fitted on
+    fitted: Tensor  # places in `chosen` that the head is fitted on, in each step
     kept: Tensor  # features that are not dropped
     noise: Tensor
 
@@ -190,14 +212,18 @@ def _descend(
     batch: Mapping[str, Tensor],
     settings: LocalSettings,
 ) -> dict[str, Tensor]:
-    """Gradient descent of every device in the batch from the same start; returns what changed, (devices, ...) of each tensor.
+    """Descend for every device in the batch from the same start.
 
-    Two of the three layers see the same inputs X in every step. They are followed at their outputs: a step that changes the
-    weights by -rate slopeᵀ X changes the outputs by -rate (X Xᵀ + 1) slope, the 1 for the bias, and the weights are made from
-    the sum of the slopes at the end. A device has fewer labels than features, so this is the same descent with less than
-    half the work, and devices side by side need no memory for weights that differ little.
+    Return the change of each tensor, (devices, ...).
 
-    The slopes are written out by hand (`_verdict_slopes`, `_word_slopes`); a test compares them with autograd's.
+    Two of the three layers see the same inputs X in every step. They are followed at their outputs: a step
+    that changes the weights by -rate slopeᵀ X changes the outputs by -rate (X Xᵀ + 1) slope, the 1 for the
+    bias, and the weights are made from the sum of the slopes at the end. A device has fewer labels than
+    features, so this is the same descent with less than half the work, and devices side by side need no
+    memory for weights that differ little.
+
+    The slopes are written out by hand (`_verdict_slopes`, `_word_slopes`); a test compares them with
+    autograd's.
     """
     rate, keep = settings.learning_rate, 1 - settings.learning_rate * settings.proximal
     first = [_Followed(start, "picture.hidden", batch["x"], rate, keep)]
@@ -233,7 +259,7 @@ def _descend(
 
 
 class _Followed:
-    """A layer that sees the same inputs in every step, followed at its outputs, (devices, n, out)."""
+    """A layer with the same inputs in every step, followed at its outputs, (devices, n, out)."""
 
     def __init__(
         self, start: Mapping[str, Tensor], name: str, inputs: Tensor, rate: float, keep: float
@@ -245,20 +271,20 @@ class _Followed:
         self.outputs = self._begun
 
     def move(self, slope: Tensor) -> None:
-        """Take a step against the slope at the outputs, which is kept."""
+        """Take a step against the slope at the outputs, and keep the slope."""
         self._total = torch.add(slope.clamp_(-BOUND, BOUND), self._total, alpha=self._keep)
         outputs = torch.baddbmm(self._begun, self._reach, self._total, alpha=-self._rate)
         self.outputs = outputs.clamp_(-BOUND, BOUND)
 
     def changes(self) -> dict[str, Tensor]:
-        """What changed in the weights and the bias."""
+        """Return what changed in the weights and the bias."""
         slopes = self._total * -self._rate
         return {f"{self._name}.weight": slopes.mT @ self._inputs, f"{self._name}.bias": slopes.sum(1)}
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Which labels the head is fitted on in a step, and which it is asked for."""
+    """Which labels the head is fitted on in a step, and which it predicts."""
 
     rows: Tensor  # (devices, supported): those with fewer are padded with rows that count 0
     told: Tensor  # (devices, supported, 1): 1 for the rows that count, float64
@@ -270,7 +296,7 @@ class _Split:
 
 
 def _split(batch: Mapping[str, Tensor]) -> Iterator[_Split]:
-    """The splits of all steps; made at once, since many small operations cost more than few larger ones."""
+    """Yield the split of each step; all are made at once, because many small operations cost more."""
     support = batch["support"]  # (steps, devices, n)
     most = int(support.sum(2).max())
     told, rows = support.topk(most, 2)
@@ -285,16 +311,18 @@ def _split(batch: Mapping[str, Tensor]) -> Iterator[_Split]:
 
 
 def _verdict_slopes(tastes: Tensor, head: tuple[Tensor, Tensor], liked: Tensor, split: _Split) -> Tensor:
-    """Slopes at the tastes (devices, n, 64) of the cross-entropy of the queried verdicts under the head of the supported ones.
+    """Return the slopes at the tastes (devices, n, 64) of the loss of the queried verdicts.
+
+    The loss is their cross-entropy under the head that is fitted on the supported ones.
 
     With A = [sigmoid(tastes), 1], the crowd's mean m and covariance C, and S for the supported rows:
 
-        (S A C Aᵀ S + noise) a = S (±verdict - A m)     the head is h = m + C Aᵀ a, Gaussian regression in kernel form
+        (S A C Aᵀ S + noise) a = S (±verdict - A m)     the head h = m + C Aᵀ a, Gaussian, kernel form
         r = (sigmoid(A h) - liked) / count              over the queried rows: the slope at their logits
         (S A C Aᵀ S + noise) b = S A C Aᵀ r             through the regression back to the supported rows
         slope at A = (r - b) hᵀ + a (C Aᵀ (r - b))ᵀ
 
-    In float64, which costs little here and keeps what the solution would make of rounding out of the weights.
+    In float64, which costs little here and keeps the rounding of the solution out of the weights.
     """
     mean, covariance = head
     z = torch.sigmoid(tastes)
@@ -303,7 +331,7 @@ def _verdict_slopes(tastes: Tensor, head: tuple[Tensor, Tensor], liked: Tensor, 
     known = inputs.gather(1, rows.expand(-1, -1, inputs.shape[2])) * split.told
     spread = known @ covariance
     root, failed = torch.linalg.cholesky_ex(torch.baddbmm(split.noise, spread, known.mT))
-    # Whose training has diverged gets no numbers at all, and the others beside get theirs.
+    # A device whose training has diverged gets no numbers at all; the others get theirs.
     root.masked_fill_(failed.ne(0)[:, None, None], torch.nan)
     a = torch.cholesky_solve(split.verdicts - known @ mean[:, None], root)
     h = torch.baddbmm(mean, a.mT, spread)  # (devices, 1, 65)
@@ -318,11 +346,13 @@ def _verdict_slopes(tastes: Tensor, head: tuple[Tensor, Tensor], liked: Tensor, 
 
 
 def _word_slopes(said: Tensor, tastes: Tensor, absent: Tensor, spoken: Tensor) -> tuple[Tensor, Tensor]:
-    """Slopes at tastes and at what is said, both (devices, n, 64), of a cross-entropy: of the picture that phrases were said of.
+    """Return the slopes at tastes and phrases, both (devices, n, 64), of the loss over words.
 
-    Among the person's pictures; 0 without phrases. In logits, because the best logits for this loss are those of what a
-    picture shows: how much likelier a comment is to speak of misty where it is misty does not depend on how often this
-    person speaks of it. `absent` (devices, 1, n) is far below 0 for padding, `spoken` (devices, n, 1) what each comment counts.
+    The loss is the cross-entropy of the picture that phrases were said of, among the person's pictures; 0
+    without phrases. It uses logits, because the best logits for this loss are those of what a picture shows:
+    how much likelier a comment is to speak of "misty" where it is misty does not depend on how often this
+    person speaks of it. `absent` (devices, 1, n) is far below 0 for padding, `spoken` (devices, n, 1) what
+    each comment counts.
     """
     length = torch.linalg.vector_norm(said, dim=2, keepdim=True)
     unit = said / (length + 1e-6)

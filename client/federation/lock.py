@@ -1,10 +1,10 @@
-"""Which process of this device has joined a federation: one at a time for each vault, and `palate leave` ends it.
+"""Which process of this device has joined a federation: one for each vault, and `palate leave` ends it.
 
-Where it stands in the flow: beside `joining`. The joined process holds the lock of `federation.lock` in the vault's folder for
-as long as it lives (the operating system lets go of it when the process dies, however it dies), and `federation.json` says
-which process that is: its number and the time of its birth, nothing personal. Before a signal is sent the process must pass
-both tests: somebody holds the lock now, and the process of that number was born at that time. So a number that was given
-to another process meanwhile is never signalled.
+Where it stands in the flow: next to `member`. The joined process holds the lock `federation.lock` in the
+vault's folder as long as it lives; the operating system releases it when the process ends, however it ends.
+`federation.json` says which process that is: its number and when it started, nothing personal. Before a
+signal is sent, both must hold: the lock is held now, and the process of that number started at that time. So
+a number that was given to another process meanwhile is never signalled.
 """
 
 import contextlib
@@ -21,14 +21,17 @@ from palate.shared.errors import FederationError, VaultBusyError
 
 LOCK, NOTE = "federation.lock", "federation.json"
 LEAVE_SECONDS = 15.0
-"""How long a joined process may take to end: it says goodbye to its server first."""
+"""How long a joined process may take to end; it first says goodbye to its server."""
 
 _NOTE_BYTES = 1_000
 
 
 @contextlib.contextmanager
 def membership(home: Path) -> Iterator[None]:
-    """Be the joined process of this home for as long as the block runs; raises `FederationError` if there is one already."""
+    """Make this process the joined one of this home while the block runs.
+
+    Raises `FederationError` if there is one already.
+    """
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(durable.locked(home / LOCK, 0.0, f"the federation lock in {home}"))
@@ -49,7 +52,10 @@ def membership(home: Path) -> Iterator[None]:
 
 
 def find_member(home: Path) -> int | None:
-    """Return the number of the process that has joined from this home, or None; raises `FederationError` if in doubt."""
+    """Return the number of the process that has joined from this home, or None.
+
+    Raises `FederationError` in doubt.
+    """
     if not _is_held(home):
         return None
     try:
@@ -62,7 +68,8 @@ def find_member(home: Path) -> int | None:
     # The note may be of an earlier process while the present one has only just begun.
     if not process or birth_of(process) != born or not _is_held(home):
         raise FederationError(
-            f"a process has joined from {home}, and which one cannot be told; try again in a moment, or end it by hand"
+            f"a process has joined from {home}, and which one cannot be told; try again in a moment, or end "
+            "it by hand"
         )
     return process
 
@@ -70,7 +77,8 @@ def find_member(home: Path) -> int | None:
 def leave(home: Path, wait_seconds: float = LEAVE_SECONDS) -> int | None:
     """End the joined process of this home and return its number once it is gone; None if none had joined.
 
-    Raises `FederationError` if the process cannot be told from others, may not be signalled, or does not end in time.
+    Raises `FederationError` if it is unclear which process that is, if it may not be signalled, or if it does
+    not end in time.
     """
     process = find_member(home)
     if process is None:
@@ -86,17 +94,22 @@ def leave(home: Path, wait_seconds: float = LEAVE_SECONDS) -> int | None:
     while _is_held(home):
         if time.monotonic() >= deadline:
             raise FederationError(
-                f"process {process} was asked to leave and still runs after {wait_seconds:g} s; end it by hand"
+                f"process {process} was asked to leave and still runs after {wait_seconds:g} s; end it by "
+                "hand"
             )
         time.sleep(0.05)
     return process
 
 
 def birth_of(process: int) -> str:
-    """Return when a process was born, in whatever words the system has for it; empty if it cannot be told (on Windows)."""
+    """Return when a process started, in the words of the system.
+
+    Empty where that cannot be read (on Windows).
+    """
     if Path("/proc/self/stat").exists():
         try:
-            # The name, in parentheses, may hold anything; the 20th field after it counts clock ticks since the boot.
+            # The name, in parentheses, may hold anything; the 20th field after it counts clock ticks since
+            # the boot.
             fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
             return fields.rpartition(")")[2].split()[19]
         except (OSError, IndexError):
@@ -109,7 +122,7 @@ def birth_of(process: int) -> str:
 
 
 def _is_held(home: Path) -> bool:
-    """Say whether a living process holds the lock; makes no file."""
+    """Return whether a living process holds the lock; make no file."""
     if not (home / LOCK).exists():
         return False
     try:

@@ -1,12 +1,13 @@
-"""Whether this machine is idle or charging now: what Linux lists of itself, or what a platform's own function answers.
+"""Whether this machine is idle or charging now: from Linux, or from a platform's own function.
 
-Where it stands in the flow: `consent` asks before each round, if the person agreed to take part at such times only. Here is read and
-judged; nothing is decided, kept or sent.
+Where it stands in the flow: `consent` reads it before each round, if the person agreed to take part at such
+times only. This module reads and judges; it decides, keeps and sends nothing.
 
-A platform, such as a phone, that knows better than Linux's lists lends a function through the entry-point group
-`palate.conditions`: its name is the condition ("idle" and "charging" replace the readings here, any other name is a condition of its
-own), and it returns whether the condition is met and why, in a few words. It is asked once before each round, in the joined
-process, and should answer at once. One that fails has said nothing, which is not yes.
+A platform such as a phone, which knows more than Linux says, adds a function through the entry-point group
+`palate.conditions`. Its name is the condition ("idle" and "charging" replace the readings here, any other
+name is a condition of its own). It returns whether the condition is met and why, in a few words. It is called
+once before each round, in the joined process, and should return at once. A function that fails has said
+nothing, which does not count as yes.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ GROUP = "palate.conditions"  # of entry points
 ALWAYS, IDLE, CHARGING = "always", "idle", "charging"
 
 BUSIEST_LOAD = 0.5
-"""Load average of the last minute per core, from which on a machine is not idle."""
+"""From this load average of the last minute per core on, a machine is not idle."""
 
 LEAST_CHARGE = 80.0
-"""Percent of its charge from which on a battery counts as if it were charging."""
+"""From this percentage on, a battery counts as if it were charging."""
 
 POWER = Path("/sys/class/power_supply")
 
@@ -38,17 +39,20 @@ _WORDS = 60  # characters of a platform's reason
 
 @dataclass(frozen=True)
 class Readings:
-    """What this machine says of itself; None for what cannot be read."""
+    """What could be read of this machine; None for what could not."""
 
     load: float | None = None  # average of the last minute, per core
     plugged_in: bool | None = None  # a machine without a battery is
     charge: float | None = None  # percent of the least charged battery
     told: Mapping[str, tuple[bool, str] | None] = field(default_factory=dict)
-    """By condition, what a platform's function answered; None for one that failed."""
+    """By condition, what a platform's function returned; None for one that failed."""
 
 
 def split_conditions(when: str) -> tuple[str, ...]:
-    """Return the names in "always" (none), "idle", "idle+charging" and the like; raises OptionError for other forms."""
+    """Return the names in "always" (none), "idle", "idle+charging" and the like.
+
+    Raises OptionError for other forms.
+    """
     names = tuple(when.split("+")) if isinstance(when, str) else ()
     odd = not names or len(set(names)) < len(names) or any(not _NAME.fullmatch(name) for name in names)
     if odd or (ALWAYS in names and len(names) > 1):
@@ -75,12 +79,12 @@ def is_met(name: str, readings: Readings) -> tuple[bool, str] | None:
 
 
 def read_machine(conditions: Iterable[str]) -> Readings:
-    """Read what these conditions need: a platform's functions where it lends some, otherwise load and battery."""
+    """Return what these conditions need, from the platform's functions where there are some."""
     wanted = tuple(conditions)
     if not wanted:
         return Readings()
-    lent = lent_conditions()
-    told = {name: _call(lent[name]) for name in wanted if name in lent}
+    added = added_conditions()
+    told = {name: _call(added[name]) for name in wanted if name in added}
     load = read_load() if IDLE in wanted and IDLE not in told else None
     plugged, charge = read_power() if CHARGING in wanted and CHARGING not in told else (None, None)
     return Readings(load, plugged, charge, told)
@@ -95,10 +99,10 @@ def read_load() -> float | None:
 
 
 def read_power(folder: Path = POWER, system: str = sys.platform) -> tuple[bool | None, float | None]:
-    """Return whether the machine is plugged in and the percent of its least charged battery, from Linux's list of supplies.
+    """Return whether the machine is plugged in, and the percent of its least charged battery, from Linux.
 
-    Without a battery a machine is plugged in. Batteries of mice and the like do not count. None for what cannot be read, and for
-    both on other systems, where a platform's function is needed.
+    Without a battery a machine is plugged in. Batteries of mice and the like do not count. None for what
+    cannot be read, and for both on other systems, where a platform's function is needed.
     """
     if system != "linux" or not folder.parent.is_dir():
         return None, None
@@ -129,7 +133,7 @@ def read_power(folder: Path = POWER, system: str = sys.platform) -> tuple[bool |
 
 
 def _word(path: Path) -> str:
-    """Return the one word that a file of the kernel's holds; empty if there is no such file."""
+    """Return the word in a file of the kernel; empty if there is no such file."""
     try:
         with path.open("rb") as file:
             return file.read(100).decode("ascii").strip()
@@ -137,8 +141,8 @@ def _word(path: Path) -> str:
         return ""
 
 
-def lent_conditions() -> Mapping[str, Any]:
-    """Return the entry points of the group `palate.conditions`, by name; nothing of them is loaded yet."""
+def added_conditions() -> Mapping[str, Any]:
+    """Return the entry points of the group `palate.conditions`, by name; none is loaded yet."""
     from importlib.metadata import entry_points
 
     return {
@@ -149,8 +153,8 @@ def lent_conditions() -> Mapping[str, Any]:
 
 
 def check_conditions(when: str) -> None:
-    """Raise OptionError for a condition that this machine knows nothing of."""
-    known = {IDLE, CHARGING, *lent_conditions()}
+    """Raise `OptionError` for a condition that nothing on this machine knows."""
+    known = {IDLE, CHARGING, *added_conditions()}
     for name in split_conditions(when):
         if name not in known:
             raise OptionError(
@@ -158,11 +162,11 @@ def check_conditions(when: str) -> None:
             )
 
 
-def _call(lent: Any) -> tuple[bool, str] | None:
-    """Ask a platform's function; None if it fails or answers in another form."""
+def _call(entry: Any) -> tuple[bool, str] | None:
+    """Call a platform's function; return None if it fails or returns another form."""
     try:
-        met, words = lent.load()()
-    except Exception:  # noqa: BLE001 - somebody else's code, and whatever it says is not known to be fit to show
+        met, words = entry.load()()
+    except Exception:  # noqa: BLE001 - somebody else's code; its text may not be fit to show
         return None
     if type(met) is not bool or not isinstance(words, str):
         return None

@@ -1,14 +1,16 @@
-"""What a device says in a masked round, step by step: keys, shares, the masked change, and what unmasks the sum of all.
+"""What a device says in a masked round, step by step: keys, shares, the masked change, what unmasks the sum.
 
-Where it stands in the flow: `joining` hands over whatever the server sends in a masked round. Here it is decided whether this device takes
-part, the encoder is read from the invitation, `contribution` makes the change, `shielding` makes noised levels of it, `masking` masks
-them, and everything that leaves goes through `outbox`. A device is in one round at a time: a new invitation ends an old round,
-and what a device knew for it (keys, seeds) is forgotten. In each round it appears under another pseudonym (`pseudonyms`).
+Where it stands in the flow: `member` passes on each message of a masked round. This module decides whether
+the device takes part, and reads the encoder from the invitation. `contribution` makes the change, `privatize`
+turns it into noised levels, `masked_round` masks them, and everything that leaves goes through `outbox`. A
+device is in one round at a time: a new invitation ends an old round, and its keys and seeds are forgotten. In
+each round the device has another pseudonym (`pseudonyms`).
 
-**What it says does not depend on what it learned.** Whether this device takes part is decided from the invitation, its owner's terms and its
-budget, before any label is read. Once the delivery came, the round is booked and noted first; then it trains; and whatever that
-comes to, a vector of the same length leaves after the same class of time (`contribution`). What the server is told is what `joining`
-says: an answer, nothing, or one of the reasons in `Reason`.
+**What it says does not depend on what it learned.** The invitation, the owner's terms and the budget decide
+whether this device takes part, before any label is read. When the shares have come, the round is booked and
+noted first; then the device trains; and whatever comes of that, a vector of the same length leaves after the
+same class of time (`contribution`). The server is told what `member` says: an answer, nothing, or a
+`DeclineReason`.
 """
 
 from __future__ import annotations
@@ -18,19 +20,20 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from palate.client.federation.contribution import Pause, begin_class, learned_or_nothing, nothing_learned
-from palate.client.federation.declined import Declined, Notice, Send, check_encoder
+from palate.client.federation.contribution import Pause, begin_class, contribute, nothing_learned
+from palate.client.federation.declined import Declined
 from palate.client.federation.masked_round import MaskedRound, MaskRules
-from palate.client.federation.outbox import Cover, send_handshake, send_update, what_leaves
-from palate.client.federation.privatize import shield
+from palate.client.federation.outbox import Cover, Send, send_handshake, what_leaves
+from palate.client.federation.privatize import privatize
 from palate.client.federation.pseudonyms import fresh_pseudonym
 from palate.client.federation.resting import must_rest, note_part
-from palate.client.federation.task_limits import check_settings, check_step
-from palate.client.privacy.ledger import book_round, check_round
+from palate.client.federation.task_limits import check_encoder, check_settings
+from palate.client.privacy import book_round, check_round
+from palate.client.runtime.progress import Notice
 from palate.client.vault.store import Store
 from palate.shared.coding import decode_model, sensitivity_of
 from palate.shared.delegation import ANY_RELEASE
-from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights, encoder_hash
+from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights
 from palate.shared.errors import (
     MaskError,
     OptionError,
@@ -39,7 +42,7 @@ from palate.shared.errors import (
     UpdateError,
     VaultError,
 )
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 from palate.shared.secure_sum.frame import AGREEMENT, DELIVERY, INVITATION, ROSTER, UNMASK
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.secure_sum.messages import Invitation, decode_invitation
@@ -67,13 +70,7 @@ class _Round:
 
 
 class MaskedAnswers:
-    """One device's part in masked rounds.
-
-    `own` gives the release that this device trusts, `labels` its labels or None where it has too few to train on. `pseudonym` gives
-    the key under which it appears in a slot, which is used up by that, or None where it has none. `pause` is what an answer that
-    was trained for waits for. `budgeted` counts each round in the ledger that `log` keeps, and takes part in none beyond the
-    person's budget; virtual people, who have no budget to lose, do without.
-    """
+    """One device's part in masked rounds."""
 
     def __init__(
         self,
@@ -81,7 +78,7 @@ class MaskedAnswers:
         own: Callable[[], EncoderWeights],
         labels: Callable[[], Labels | None],
         rules: Callable[[], MaskRules],
-        log: Store,
+        store: Store,
         server: str,
         tell: Notice,
         budgeted: bool = True,
@@ -89,21 +86,36 @@ class MaskedAnswers:
         pseudonym: Callable[[int], Pseudonym | None] = fresh_pseudonym,
         pause: Callable[[], Pause] = begin_class,
     ) -> None:
-        """Take what the device has; nothing is asked of it before an invitation comes."""
+        """Take what the device has; call none of it before an invitation comes.
+
+        Args:
+            own: returns the release that this device trusts.
+            labels: returns its labels, None where there are too few to train on.
+            rules: returns what the owner insists on.
+            store: keeps ledger, outbox and rests.
+            server: the name under which the outbox notes what leaves.
+            tell: called with lines for the owner.
+            budgeted: book each round, and take part in none beyond the budget; virtual people have no budget.
+            honest_share: returns the part of a sum's devices whose noise is counted on.
+            pseudonym: returns the key for a slot, which is used up by that, or None where there is none left.
+            pause: begins the class of time that an answer waits for.
+        """
         self._own, self._labels, self._pseudonym, self._rules = own, labels, pseudonym, rules
-        self._log, self._server, self._tell, self._budgeted = log, server, tell, budgeted
+        self._store, self._server, self._tell, self._budgeted = store, server, tell, budgeted
         self._honest_share, self._pause = honest_share, pause
         self._round: _Round | None = None
 
     @property
     def in_round(self) -> bool:
-        """Whether more messages of a round are to come."""
+        """Return whether more messages of a round are to come."""
         return self._round is not None
 
     def answer(self, kind: int, wire: bytes, send: Send, up_to: int = ANY_RELEASE) -> None:
-        """Answer one message of a masked round; raises `Declined`, and what `send` raises when the server is lost.
+        """Answer one message of a masked round.
 
-        `up_to` is the newest release that whoever signed an invitation may invite to.
+        Raises `Declined`, and what `send` raises when the server is lost.
+
+        `up_to` is the newest release that the signer of an invitation may invite to.
         """
         try:
             if kind == INVITATION:
@@ -123,54 +135,24 @@ class MaskedAnswers:
         except MaskError as error:
             self._round = None
             self._tell(f"left a masked round: {error}")
-            raise Declined(Reason.MASKS_REFUSED) from None
+            raise Declined(DeclineReason.MASKS_REFUSED) from None
 
     def _begin(self, wire: bytes, send: Send, up_to: int) -> None:
-        """Read an invitation and answer with keys, or with nothing where this device stays out; no label is read here."""
+        """Answer an invitation with keys, or with nothing where this device stays out.
+
+        No label is read here.
+        """
         self._round = None
         invitation = decode_invitation(wire)
         if invitation.release > up_to:
-            raise Declined(Reason.UNSIGNED)
-        check_settings(invitation.settings, invitation.masks)
-        own = self._own()
-        if invitation.fixed != fixed_hash(own):
-            raise Declined(Reason.OTHER_ENCODER)
-        if invitation.release < own.release:
-            raise Declined(Reason.OLDER_RELEASE)
-        try:
-            encoder = decode_model(invitation.model, own)
-        except UpdateError as error:
-            raise Declined(
-                Reason.OTHER_ENCODER if error.reason == "base" else Reason.UNREADABLE_TASK
-            ) from None
-        check_encoder(encoder.shared())
-        check_step(encoder.tensors, own)
+            raise Declined(DeclineReason.UNSIGNED)
+        encoder = _read_encoder(invitation, self._own())
         within = load_subspace() if invitation.subspace else None
         if within is not None and subspace_hash(within) != invitation.subspace:
-            raise Declined(Reason.OTHER_ENCODER)
+            raise Declined(DeclineReason.OTHER_ENCODER)
         count = SHARED_WEIGHTS if within is None else within.count
-        if self._budgeted:
-            try:
-                check_round(self._log, guaranteed(invitation.masks, count, share=self._honest_share()))
-            except PrivacyError as error:
-                self._tell(f"stayed out of a round: {error}")
-                send(b"")
-                return
-        try:
-            if must_rest(self._log, invitation):
-                self._tell("stayed out of a round: this device rests between the rounds of a noise plan")
-                send(b"")
-                return
-            # Last of all, and whatever is kept here: what is used is used up.
-            mine = self._pseudonym(invitation.slot)
-        except (VaultError, StorageError):
-            self._tell("stayed out of a round: the vault could not be read or written")
-            send(b"")
-            return
+        mine = self._pseudonym_for(invitation, count)
         if mine is None:
-            self._tell(
-                f"stayed out of a round: no pseudonym is left for slot {invitation.slot}; see palate pseudonyms"
-            )
             send(b"")
             return
         rules = replace(self._rules(), slot_key=mine.slot_key, certificate=mine.certificate)
@@ -178,91 +160,102 @@ class MaskedAnswers:
         self._round = _Round(invitation, encoder, masked, within, count)
         send_handshake(masked.advert(), send)
 
-    def _contribute(self, now: _Round, wire: bytes, send: Send) -> None:
-        """Book and note the round, train, and send what came of it noised and masked, in whatever time such an answer takes."""
-        pause = self._pause()
-        invitation, base = now.invitation, encoder_hash(now.encoder)
-        now.masked.accept_delivery(wire)
-        trained_on, gone = 0, False
-
-        def make() -> EncoderUpdate:
-            nonlocal trained_on
-            update, trained_on = learned_or_nothing(
-                now.encoder,
-                self._labels,
-                invitation.settings,
-                round=invitation.round,
-                seed=invitation.seed,
-                tell=self._tell,
-            )
-            return update
-
-        def hand_over(covered: bytes) -> None:
-            nonlocal gone
-            pause()
-            send(covered)
-            gone = True
-
-        def book(log: Store) -> None:
-            if self._budgeted:
-                # Of how few devices the sum may be is known since the roster came.
-                sure = guaranteed(
-                    invitation.masks, now.count, now.masked.smallest_sum, share=self._honest_share()
-                )
-                book_round(log, sure, now=datetime.now(UTC))
-            note_part(log, invitation)
-
-        masks = invitation.masks
+    def _pseudonym_for(self, invitation: Invitation, count: int) -> Pseudonym | None:
+        """Return the pseudonym for a round of `count` numbers, None where this device stays out."""
+        if self._budgeted:
+            try:
+                check_round(self._store, guaranteed(invitation.masks, count, share=self._honest_share()))
+            except PrivacyError as error:
+                self._tell(f"stayed out of a round: {error}")
+                return None
         try:
-            note = send_update(
-                self._log,
-                make,
-                send=hand_over,
-                server=self._server,
-                release=invitation.release,
-                base=base,
-                round=invitation.round,
-                now=datetime.now(UTC),
-                cover=Cover(
-                    what_leaves(now.count, masks.ring_bits, invitation.subspace),
-                    lambda update: _mask(now, update),
-                    clip=masks.clip,
-                    noise=masks.noise * masks.step,
-                ),
-                first=book,
-            )
-        except PrivacyError as error:
-            self._tell(f"left a masked round: {error}")
-            raise Declined(Reason.MASKS_REFUSED) from None
+            if must_rest(self._store, invitation):
+                self._tell("stayed out of a round: this device rests between the rounds of a noise plan")
+                return None
+            # Last of all: a pseudonym is used up when it is taken, whatever comes of the round.
+            mine = self._pseudonym(invitation.slot)
         except (VaultError, StorageError):
-            if not gone:
-                raise Declined(Reason.NOT_NOTED) from None
-            self._tell(f"round {invitation.round}: sent, but the outbox could not note that it went")
-            return
-        what = f"trained on {trained_on} labels" if trained_on else "with a change of nothing"
-        self._tell(
-            f"round {note.round}: {what}, sent {note.bytes_up:,} bytes, masked and noised (release {note.release})"
+            self._tell("stayed out of a round: the vault could not be read or written")
+            return None
+        if mine is None:
+            self._tell(
+                f"stayed out of a round: no pseudonym is left for slot {invitation.slot}; see palate "
+                "pseudonyms"
+            )
+        return mine
+
+    def _contribute(self, now: _Round, wire: bytes, send: Send) -> None:
+        """Book and note the round, train, and send the change noised and masked (`contribute`)."""
+        pause = self._pause()
+        invitation, masks = now.invitation, now.invitation.masks
+        now.masked.accept_delivery(wire)
+
+        def book(store: Store) -> None:
+            if self._budgeted:
+                # The roster says how few devices the sum may have.
+                sure = guaranteed(masks, now.count, now.masked.smallest_sum, share=self._honest_share())
+                book_round(store, sure, now=datetime.now(UTC))
+            note_part(store, invitation)
+
+        contribute(
+            invitation,
+            now.encoder,
+            self._labels,
+            send,
+            pause=pause,
+            store=self._store,
+            server=self._server,
+            tell=self._tell,
+            cover=Cover(
+                what_leaves(now.count, masks.ring_bits, invitation.subspace),
+                lambda update: _mask(now, update),
+                clip=masks.clip,
+                noise=masks.noise * masks.step,
+            ),
+            book=book,
         )
 
 
+def _read_encoder(invitation: Invitation, own: EncoderWeights) -> EncoderWeights:
+    """Return the encoder to train, if it and the settings are ones that this device follows.
+
+    Raises `Declined`.
+    """
+    check_settings(invitation.settings, invitation.masks)
+    if invitation.fixed != fixed_hash(own):
+        raise Declined(DeclineReason.OTHER_ENCODER)
+    if invitation.release < own.release:
+        raise Declined(DeclineReason.OLDER_RELEASE)
+    try:
+        encoder = decode_model(invitation.model, own)
+    except UpdateError as error:
+        base = error.reason == "base"
+        raise Declined(DeclineReason.OTHER_ENCODER if base else DeclineReason.UNREADABLE_TASK) from None
+    check_encoder(encoder, own)
+    return encoder
+
+
 def _mask(now: _Round, update: EncoderUpdate) -> bytes:
-    """Return the masked vector of a change; of nothing where that change cannot be made levels of."""
+    """Return the masked vector of a change, or of a change of nothing where it cannot become levels."""
     masks, rotation = now.invitation.masks, now.invitation.rotation or now.masked.context
     try:
-        levels = shield(update, masks, rotation, subspace=now.within)
+        levels = privatize(update, masks, rotation, subspace=now.within)
     except OptionError:
         nothing = nothing_learned(now.encoder, update.round)
-        levels = shield(nothing, masks, rotation, subspace=now.within)
+        levels = privatize(nothing, masks, rotation, subspace=now.within)
     return now.masked.mask(levels)
 
 
 def guaranteed(
     masks: MaskSettings, count: int, devices: int | None = None, *, share: float = 0.0
 ) -> SumNoise:
-    """Return the noise that is sure: that of the fewest devices of a sum over one device's longest change.
+    """Return the noise that is sure to be in the smallest sum, over the longest change of one device.
 
-    `count` is how many numbers a change has. By default the fewest are those that the invitation names; `devices` is what the
-    roster makes sure of, if that is less. `share` is the part of them whose noise is counted on, by default none but one's own.
+    Args:
+        masks: clip, step and noise of the round.
+        count: how many numbers a change has.
+        devices: the smallest sum that the roster allows, where it is below the invitation's `least`.
+        share: the part of the devices whose noise is counted on; 0 counts this device's own alone.
     """
     fewest = masks.least if devices is None else min(devices, masks.least)
     sensitivity = sensitivity_of(masks.clip, masks.step, count)

@@ -1,16 +1,18 @@
 """A device's side of a masked round: what it sends in each phase, and what it refuses.
 
-Where it stands in the flow: an invitation comes, `joining` trains, `shielding` makes whole levels of the change, and this module
-hides them under masks that cancel in the sum over all devices (`shared.masks` says how, and what that withstands). In order:
+Where it stands in the flow: an invitation comes, the device trains, `privatize` makes whole levels of the
+change, and this module hides them under masks that cancel in the sum over all devices (Bonawitz et al.,
+"Practical secure aggregation for privacy-preserving machine learning", CCS 2017, with neighbours as in Bell
+et al., CCS 2020). `shared.secure_sum.masks` says how, and what that withstands. In order:
 
     advert()                    its keys for this round, signed          -> server gathers them into a roster
-    shares(roster)              its secrets, split among its neighbours  -> server delivers them, says who is alive
+    shares(roster)              its secrets, split among neighbours      -> server delivers, says who is alive
     accept_delivery(delivery)   checks; now it is worth training
     mask(levels)                the masked vector                        -> server adds up, asks to unmask
-    endorsed(unmask)            that this was asked; sparse cohorts only -> server shows that others were asked the same
-    revealed(unmask)            one share for each neighbour             -> server has the sum, and nothing else
+    endorsed(unmask)            that this was asked; sparse cohorts only -> server shows all were asked this
+    revealed(unmask)            one share for each neighbour             -> server has the sum, nothing else
 
-Each step is done once. What is refused raises a `MaskError` and changes nothing: no share or mask has left, and the
+Each step is done once. A refusal raises a `MaskError` and changes nothing: no share or mask has left, and the
 message that is due can still come. Keys and seeds are new in every round and live in this object only.
 """
 
@@ -56,14 +58,17 @@ _NONCE = bytes(12)  # sound, because each key seals one message: both keys are n
 
 @dataclass(frozen=True)
 class MaskRules:
-    """What a device insists on, whatever the server asks; raises OptionError outside the ranges.
+    """What a device insists on, whatever the server asks; raises `OptionError` outside the ranges.
 
-    `least_devices` is the smallest sum that it lets itself be part of. A cohort is refused in which a server that lies to
-    devices could get a smaller one (`masks.smallest_sum`). With a `slot_key`, the registrar's for the round's slot, every
-    device must have its certificate for that slot; `certificate` is this device's own.
+    Attributes:
+        least_devices: the smallest sum that the device lets itself be part of, 2 to 1,000. It refuses a
+            cohort in which a server that lies to devices could get a smaller one (`masks.smallest_sum`).
+        slot_key: the registrar's key for the round's slot; then every device must have a certificate for that
+            slot.
+        certificate: this device's own certificate.
     """
 
-    least_devices: int = 2  # 2 to 1,000
+    least_devices: int = 2
     slot_key: SlotKey | None = None
     certificate: bytes = NO_CERTIFICATE
 
@@ -85,7 +90,10 @@ class _Due(IntEnum):
 
 
 class MaskedRound:
-    """One round of one device; raises MaskError for an invitation, and in each step for a message, that it refuses."""
+    """One round of one device.
+
+    Raises `MaskError` for an invitation, and in each step for a message, that it refuses.
+    """
 
     def __init__(
         self,
@@ -97,17 +105,22 @@ class MaskedRound:
     ) -> None:
         """Make the round's keys.
 
-        `identity` is this device's pseudonym. `source` gives random bytes, and must give secret ones but in test vectors.
+        Args:
+            invitation: the server's bytes.
+            identity: this device's pseudonym.
+            rules: what this device insists on.
+            source: gives random bytes, secret ones except in test vectors.
         """
         self.invitation: Invitation = decode_invitation(invitation)
         self.context: bytes = context_of(invitation)
         self.smallest_sum: int = 0
-        """Over how few devices a server that lies can get a sum, known once `shares` is done: noise is reckoned for these.
+        """The smallest sum that a lying server can get, known once `shares` is done: noise is counted for it.
 
         It can be below the settings' `least` (`masks.smallest_sum`).
         """
         self.sparse: bool = False
-        """Whether a request to unmask is endorsed before anything is revealed, known once `shares` is done."""
+        """Whether a request to unmask is endorsed before anything is revealed, known once `shares` is
+        done."""
         if rules.slot_key is not None and rules.slot_key.slot != self.invitation.slot:
             raise MaskError("the invitation is for another slot than the certificate", "certificate")
         self._settings = self.invitation.masks
@@ -127,15 +140,16 @@ class MaskedRound:
         self._advert = encode_advert(self.context, identity, *self._public, rules.certificate)
 
     def advert(self) -> bytes:
-        """Return this device's keys for the round; the same bytes whenever asked."""
+        """Return this device's keys for the round; the same bytes each time."""
         return self._advert
 
     def shares(self, roster: bytes) -> bytes:
         """Return this device's secrets split among its neighbours, sealed for each.
 
-        Refuses a roster that does not name this device exactly as it advertised itself, of too few devices or too many, with
-        a key twice or an unusable one, with a neighbour's advert that its identity did not sign, or with a device that the
-        registrar did not certify. (What others advertised is for their own neighbours to check: `agreement` says why.)
+        Refuses a roster that does not name this device exactly as it advertised itself, of too few devices or
+        too many, with a key twice or an unusable one, with a neighbour's advert that its identity did not
+        sign, or with a device that the registrar did not certify. (The neighbours of the others check what
+        those advertised; `agreement` says why.)
         """
         self._expect(_Due.ROSTER)
         slot_key = self._rules.slot_key
@@ -162,10 +176,11 @@ class MaskedRound:
         return message
 
     def accept_delivery(self, delivery: bytes) -> None:
-        """Take the neighbours' shares and who is alive; after it a masked vector can be made.
+        """Take the neighbours' shares and who is alive; after that a masked vector can be made.
 
-        Refuses one for another roster or device, without this device among the living, or with too few of them. A neighbour's
-        shares that cannot be opened are as good as none: the secret can still come from others.
+        Refuses a delivery for another roster or device, without this device among the living, or with too few
+        of them. A neighbour's shares that cannot be opened count as missing: the secret can still come from
+        others.
         """
         self._expect(_Due.DELIVERY)
         roster, place = self._roster, self._place
@@ -197,9 +212,9 @@ class MaskedRound:
         self._due = _Due.LEVELS
 
     def mask(self, levels: Levels) -> bytes:
-        """Return int64 levels (d,) under this device's masks, packed and signed; raises ValueError for another type.
+        """Return int64 levels (d,), taken modulo 2^ring_bits, under this device's masks, packed and signed.
 
-        Levels are taken modulo 2^ring_bits.
+        Raises ValueError for another type.
         """
         self._expect(_Due.LEVELS)
         ring_bits = self._settings.ring_bits
@@ -215,12 +230,15 @@ class MaskedRound:
         return message
 
     def masked(self, delivery: bytes, levels: Levels) -> bytes:
-        """Return what `accept_delivery` and `mask` give, for who has the levels already."""
+        """Return the masked vector at once, where the levels are there before the delivery."""
         self.accept_delivery(delivery)
         return self.mask(levels)
 
     def endorsed(self, unmask: bytes) -> bytes:
-        """Return this device's endorsement of a request to unmask, in a sparse cohort; refuses what `revealed` refuses."""
+        """Return this device's endorsement of a request to unmask, in a sparse cohort.
+
+        Refuses what `revealed` refuses.
+        """
         self._expect(_Due.UNMASK)
         if not self.sparse:
             raise MaskError("in this cohort requests are not endorsed", "order")
@@ -229,12 +247,13 @@ class MaskedRound:
         return encode_endorsement(self._asked.hash, self._identity)
 
     def revealed(self, message: bytes) -> bytes:
-        """Return one share for each neighbour: of the seed of one that stayed, of the key of one that dropped out.
+        """Return one share for each neighbour: of its seed if it stayed, of its key if it dropped out.
 
-        The message is the request to unmask; in a sparse cohort the agreement to the request that was endorsed here. Refuses a
-        request in which survivors and drop-outs are not all the living, each once, that counts this device out, or that names
-        too few survivors; an agreement to another request, or of too few; and every second one, so that nobody's both
-        shares come from here.
+        The message is the request to unmask; in a sparse cohort it is the agreement to the request that was
+        endorsed here. Refuses a request whose survivors and drop-outs are not exactly the living, each once,
+        one that counts this device as a drop-out, or one that names too few survivors; an agreement to
+        another request, or of too few devices; and every second message, so that both shares of nobody come
+        from here.
         """
         if self.sparse:
             self._expect(_Due.AGREEMENT)
@@ -289,7 +308,7 @@ class MaskedRound:
             raise MaskError(f"{what} {devices} devices; here {self._least} are the least", "few")
 
     def _check_holders(self, there: frozenset[int]) -> None:
-        """Refuses to go on where an honest server could not: each key that could be asked for beyond this is one too many."""
+        """Refuse to go on where an honest server could not: it would ask for more keys than a round needs."""
         left = len(there.intersection(self._holders))
         if left < self._threshold:
             raise MaskError(
@@ -298,7 +317,7 @@ class MaskedRound:
             )
 
     def _split(self) -> bytes:
-        """Split both secrets; keeps this device's own share of its seed, and seals the neighbours' pairs."""
+        """Split both secrets: keep this device's own share of its seed, and seal the neighbours' pairs."""
         roster, place = self._roster, self._place
         points = [holder + 1 for holder in self._holders]
         of_key = split_secret(self._mask_secret, points, self._threshold, self._source)
@@ -314,7 +333,7 @@ class MaskedRound:
             key = masks.share_key(agreed, roster.hash, self._name, name)
             pair = encode_share(of_key[peer + 1]) + encode_share(of_seed[peer + 1])
             sealed.append(AESGCM(key).encrypt(_NONCE, pair, None))
-        # Its own key's share is of no use to anyone: this device never says of itself that it dropped out.
+        # The share of its own key is useless: this device never says of itself that it dropped out.
         self._held = {place: (of_key[place + 1], of_seed[place + 1])}
         commitment = masks.commitment_to(self._seed, self.context, self._name)
         return encode_shares(roster, self._identity, Shares(commitment, tuple(sealed)))
@@ -324,4 +343,4 @@ class MaskedRound:
             pair = AESGCM(self._opening[peer]).decrypt(_NONCE, sealed, None)
             self._held[peer] = decode_share(pair[:SHARE_BYTES]), decode_share(pair[SHARE_BYTES:])
         except (InvalidTag, MaskError):
-            return  # whoever sent it has fewer holders now
+            return  # the sender has fewer holders now

@@ -1,49 +1,57 @@
-"""The one door out: everything that a device sends to a federation goes through `send_update`, and is noted before it goes.
+"""The one door out: all that a device sends to a federation is noted here before it goes.
 
-Where it stands in the flow: a round was agreed to, and this module writes down in the vault what will leave; then the change is made
-(`contribution`), and this module makes bytes of it, writes down which, hands them to the connection, and writes down that they
-went. `palate outbox` shows the notes: when, to which server, which release and round, and of the bytes themselves what they are
-(a masked vector or an update, how many numbers in how many bits, in which directions), how many, and their SHA-256. The notes
-stay in the vault, sealed.
+Where it stands in the flow: the device agreed to a round. This module notes in the vault what will leave;
+then the change is made (`contribution`); then this module turns it into bytes, notes which, passes them to
+the connection, and notes that they went. `palate outbox` shows the notes: when, to which server, which
+release and round, and of the bytes their kind (a masked vector or an update, how many numbers of how many
+bits, in which directions), their length and their SHA-256. The notes stay sealed in the vault.
 
-A note says what left, not what was trained: of a masked vector nobody can tell how long the change under the mask is, so its note has
-no lengths. They would also be the only part of a note that depends on what the person kept; without them every device's notes are
-alike (`what_leaves` is all that a masked round's note says of its bytes, and `preview` shows the same beforehand). Of an update without
-masks the lengths of its tensors did leave, and stand in the note.
+A note says what left, not what was trained. Nobody can tell from a masked vector how long the change under
+the mask is, so its note has no norms. They would also be the only part of a note that depends on what the
+person kept: without them the notes of all devices are alike (`what_leaves` is all that the note of a masked
+round says of its bytes, and `preview` shows the same beforehand). An update without masks does show the norms
+of its tensors, so they are in its note.
 
-In a masked round keys and shares go through `send_handshake` beside it: random numbers made for the round, of which no note is kept.
+In a masked round, keys and shares go through `send_handshake`: random numbers made for the round, without a
+note.
 
-The order is the promise: no note, no training for the server and no sending. A note without "sent" was cut short (power, connection), so
-the bytes may or may not have left; the person should count them as gone. Nothing else in `client/` encodes an update; a test
-holds the source to that.
+The order is the promise: no note, no training for the server and no sending. A note without "sent" was cut
+short (power, connection), so the bytes may or may not have left; the person should count them as gone.
+Nothing else in `client/` encodes an update, and a test holds the source to that.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from palate.client.vault.store import ONLY, Change, Store, Within
+from palate.client.vault.json_records import decode_json, encode_json, readable
+from palate.client.vault.store import ONLY, Change, Records, Store, Within
 from palate.shared.encoder import SHARED_WEIGHTS
-from palate.shared.errors import OptionError, VaultDamagedError
+from palate.shared.errors import OptionError
 from palate.shared.secure_sum.frame import ADVERT, ENDORSEMENT, REVEALED, SHARES
 from palate.shared.secure_sum.messages import masked_bytes
 from palate.shared.update import EncoderUpdate, norm_of
 from palate.shared.wire import MAGIC, UPDATE_BYTES, encode_update
 
+Send = Callable[[bytes], None]
+"""Called at most once for each message, with the bytes that go to the server; empty bytes say "not this
+time"."""
+
 OUTBOX, OUTBOX_BEFORE = "outbox", "outbox before"  # types of records
 
 KEPT = 1_000
-"""Notes kept one by one. Each costs room in the vault's head, which every change rewrites, so older ones become a sum."""
+"""Notes kept one by one. Each takes room in the vault's head, which every change rewrites, so older ones
+become a sum."""
 
 HANDSHAKE = (ADVERT, SHARES, ENDORSEMENT, REVEALED)
 MAX_SERVER_CHARACTERS = 200
 _VERSION = 1
+_A_NOTE = "a note in the outbox"
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ ALL_WEIGHTS = "all weights"
 
 @dataclass(frozen=True)
 class Leaving:
-    """What bytes that leave are: known before they are made, and the same whatever was trained."""
+    """What the bytes are that leave: known before they are made, and the same whatever was trained."""
 
     kind: str  # `MASKED_VECTOR` or `UPDATE_KIND`
     bytes_up: int
@@ -71,7 +79,7 @@ class Leaving:
 
 
 def what_leaves(count: int | None = None, ring_bits: int = 0, subspace: str = "") -> Leaving:
-    """Return what leaves in a masked round whose changes have `count` numbers; without a count, in a round without masks."""
+    """Return what leaves in a masked round of `count` numbers, or (None) in a round without masks."""
     if count is None:
         return Leaving(UPDATE_KIND, UPDATE_BYTES, SHARED_WEIGHTS, 32, ALL_WEIGHTS)
     # One number more says whether the change was cut.
@@ -81,11 +89,11 @@ def what_leaves(count: int | None = None, ring_bits: int = 0, subspace: str = ""
 
 @dataclass(frozen=True)
 class Cover:
-    """How the bytes of a masked round are made, and what is known of them before."""
+    """How the bytes of a masked round are made, and what is known of them before that."""
 
     leaving: Leaving
     mask: Callable[[EncoderUpdate], bytes]
-    clip: float  # what the change is cut to (L2)
+    clip: float  # the clipping norm (L2)
     noise: float  # standard deviation of the noise that this device adds to each number
 
 
@@ -109,12 +117,12 @@ class Sent:
     tensors: tuple[SentTensor, ...]  # none where masks hide them
     sent: bool  # False: the sending was cut short, or is going on
     masked: bool = False  # the server saw only the sum with others
-    clip: float = 0.0  # what the change was cut to (L2); 0 if it was not
+    clip: float = 0.0  # the clipping norm (L2); 0 where nothing was clipped
     noise: float = 0.0  # standard deviation of the noise that this device added to each number
 
     @property
     def leaving(self) -> Leaving:
-        """What left, but for the bytes' own hash."""
+        """Return what left, without the hash of the bytes."""
         return Leaving(self.kind, self.bytes_up, self.numbers, self.bits, self.within)
 
     def to_json(self) -> dict[str, Any]:
@@ -132,26 +140,39 @@ class Earlier:
 
 
 def send_update(
-    log: Store,
+    store: Store,
     make: Callable[[], EncoderUpdate],
     *,
-    send: Callable[[bytes], None],
+    send: Send,
     server: str,
     release: int,
     base: str,
     round: int,  # noqa: A002
     now: datetime,
     cover: Cover | None = None,
-    first: Callable[[Store], object] = lambda log: None,
+    first: Callable[[Store], object] = lambda _: None,
 ) -> Sent:
-    """Note in the vault what will leave, have the update made, note its bytes, hand them to `send`, note that they went; return the note.
+    """Note what will leave, have the update made, note its bytes, send them, note that they went.
 
-    `base` and `round` are those of the update that `make` returns. `cover` makes the bytes of a masked round; without it the update
-    goes as it is. `first` is done in one step with the first note, before anything is made: what it raises stops everything.
+    Return the note.
 
-    If a note cannot be written, nothing is sent, and the vault's error (`VaultError`, `StorageError`) is raised. If `send`
-    raises, its error is raised and the note stays without "sent"; so it does if only the last note cannot be written.
-    `now` is a time with a zone. Raises `OptionError` for a server named in more than 200 characters, or in none.
+    Args:
+        store: where the notes are kept.
+        make: makes the update; called once the first note is written.
+        send: takes the bytes; what it raises is raised, and the note stays without "sent".
+        server: the server's name, at most 200 characters.
+        release: of the encoder that is trained.
+        base: `encoder_hash` of that encoder; the update must have the same.
+        round: of the update, which must have the same.
+        now: the time of sending, with a zone.
+        cover: makes the bytes of a masked round; without it the update goes as it is.
+        first: called in the same transaction as the first note, before anything is made; what it raises stops
+            everything.
+
+    Raises:
+        VaultError: a note cannot be written, so nothing is sent; or the last note, after the bytes have left.
+        StorageError: the same.
+        OptionError: a server named in no characters, or in too many.
     """
     if not 1 <= len(server) <= MAX_SERVER_CHARACTERS:
         raise OptionError(
@@ -177,7 +198,7 @@ def send_update(
         clip=0.0 if cover is None else cover.clip,
         noise=0.0 if cover is None else cover.noise,
     )
-    with log.transaction() as change:
+    with store.transaction() as change:
         first(Within(change))
         change.put(OUTBOX, note.id, _encode_note(note))
         _sum_up_oldest(change, spare=note.id)
@@ -189,15 +210,15 @@ def send_update(
     if cover is None:
         tensors = tuple(SentTensor(name, t.shape, norm_of(t)) for name, t in update.tensors.items())
         note = replace(note, norm=update.norm, tensors=tensors)
-    _note_again(log, note)
+    _note_again(store, note)
     send(data)
     note = replace(note, sent=True)
-    _note_again(log, note)
+    _note_again(store, note)
     return note
 
 
-def send_handshake(data: bytes, send: Callable[[bytes], None]) -> None:
-    """Send what a masked round needs besides the change: keys, sealed shares, revealed shares; nothing personal is in them.
+def send_handshake(data: bytes, send: Send) -> None:
+    """Send what a masked round needs besides the change: keys and shares, nothing personal.
 
     Raises ValueError for bytes of any other kind.
     """
@@ -206,75 +227,59 @@ def send_handshake(data: bytes, send: Callable[[bytes], None]) -> None:
     send(data)
 
 
-def read_outbox(log: Store) -> list[Sent]:
-    """Return the notes on what was sent, the oldest first, at most `KEPT`; raises `VaultDamagedError`."""
-    return [_decode_note(log.get(OUTBOX, id_)) for id_ in log.list(OUTBOX)]
+def read_outbox(records: Records) -> list[Sent]:
+    """Return the notes on what was sent, at most `KEPT`, the oldest first; raises `VaultDamagedError`."""
+    return [_decode_note(records.get(OUTBOX, id_)) for id_ in records.list(OUTBOX)]
 
 
-def read_earlier(log: Store | Change) -> Earlier:
+def read_earlier(records: Records) -> Earlier:
     """Return the sum of what was sent before the notes that are kept; raises `VaultDamagedError`."""
-    if not log.has(OUTBOX_BEFORE, ONLY):
+    if not records.has(OUTBOX_BEFORE, ONLY):
         return Earlier()
-    content = _decode(log.get(OUTBOX_BEFORE, ONLY))
-    try:
+    with readable(_A_NOTE):
+        content = decode_json(records.get(OUTBOX_BEFORE, ONLY), _VERSION)
         return Earlier(int(content["updates"]), int(content["bytes_up"]), str(content["last"]))
-    except (KeyError, TypeError, ValueError):
-        raise _unreadable() from None
 
 
-def _note_again(log: Store, note: Sent) -> None:
-    with log.transaction() as change:
+def _note_again(store: Store, note: Sent) -> None:
+    with store.transaction() as change:
         if change.has(OUTBOX, note.id):  # unless another process sent a thousand meanwhile
             change.put(OUTBOX, note.id, _encode_note(note))
 
 
 def _sum_up_oldest(change: Change, *, spare: str) -> None:
-    """Let no more than `KEPT` notes stand, and add the others to the sum; `spare` is the newest, whatever the clock says."""
+    """Keep at most `KEPT` notes and add the others to the sum.
+
+    `spare` is the newest, whatever the clock says.
+    """
     before = read_earlier(change)
     others = [id_ for id_ in change.list(OUTBOX) if id_ != spare]
     for id_ in others[: max(0, len(others) + 1 - KEPT)]:
         note = _decode_note(change.get(OUTBOX, id_))
         change.delete(OUTBOX, id_)
         before = Earlier(before.updates + 1, before.bytes_up + note.bytes_up, max(before.last, note.when))
-        change.put(OUTBOX_BEFORE, ONLY, json.dumps({"version": _VERSION, **asdict(before)}).encode())
+        change.put(OUTBOX_BEFORE, ONLY, encode_json(_VERSION, asdict(before)))
 
 
 def _encode_note(note: Sent) -> bytes:
-    return json.dumps({"version": _VERSION, **asdict(note)}).encode()
+    return encode_json(_VERSION, asdict(note))
 
 
 def _decode_note(data: bytes) -> Sent:
-    content = dict(_decode(data))
-    try:
-        if "kind" not in content:  # of the first version, which noted the lengths of what was trained
+    with readable(_A_NOTE):
+        content = decode_json(data, _VERSION)
+        if "kind" not in content:  # of the first version, which noted the norms of what was trained
             content |= _what_an_old_note_says(content)
         tensors = tuple(
             SentTensor(str(t["name"]), tuple(int(n) for n in t["shape"]), float(t["norm"]))
             for t in content.pop("tensors")
         )
         return Sent(**content, tensors=tensors)
-    except (KeyError, TypeError, ValueError):
-        raise _unreadable() from None
 
 
 def _what_an_old_note_says(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a note without a kind lacks, and without the lengths that it should not have: they never left."""
+    """Return what a note of the first version lacks, and drop the norms of a masked round."""
     if not content["masked"]:
         return asdict(what_leaves()) | {"bytes_up": content["bytes_up"]}
     unknown = Leaving(MASKED_VECTOR, int(content["bytes_up"]), 0, 0, "not noted")
     return asdict(unknown) | {"norm": None, "tensors": ()}
-
-
-def _decode(data: bytes) -> Mapping[str, Any]:
-    """Return the content of a record without its version; raises `VaultDamagedError`."""
-    try:
-        content = json.loads(data)
-        if not isinstance(content, dict) or content.pop("version") != _VERSION:
-            raise ValueError("unknown version")
-        return content
-    except (KeyError, ValueError):
-        raise _unreadable() from None
-
-
-def _unreadable() -> VaultDamagedError:
-    return VaultDamagedError("a note in the outbox cannot be read by this version of Palate")

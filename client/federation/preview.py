@@ -1,25 +1,29 @@
 """What would leave this device if it took part now: trained here and shown to its owner, sent nowhere.
 
-Where it stands in the flow: before the door (`outbox`), and apart from it. `palate outbox --preview` and `palate join --ask` say what
-the bytes of a round would be, in the words in which the outbox notes them when they went (`Leaving`; a test compares the two). Then
-they train with the installed release on the labels at hand, as a round does, and show what stays here: which tensors change, how long
-the change is as trained and as cut, how much noise goes on top of it, and which comment moves it most. Nothing here makes wire
-bytes or opens a connection; tests hold it to both.
+Where it stands in the flow: before the door (`outbox`), and apart from it. `palate outbox --preview` and
+`palate join --ask` say what the bytes of a round would be, in the same words as the outbox's notes
+(`Leaving`; a test compares the two). Then they train with the installed release on the labels at hand, as a
+round does, and show what stays here: which tensors change, how long the change is as trained and as clipped,
+how much noise is added to it, and which comment moves it most. Nothing here makes wire bytes or opens a
+connection; tests hold it to both.
 
-**With too few labels** the very same bytes leave, with a change of nothing under noise and mask: who takes part is no sign of who has
-something to say.
+**With too few labels** the very same bytes leave, with a change of nothing under noise and mask: taking part
+is no sign of having something to say.
 
-**Which comment moves it most** is told by leaving one out: how alike (cosine) is the change with and without it? Local training draws
-which labels the head is fitted on, so two changes from the same labels differ too. Each change is therefore a mean over `DRAWS`
-draws, the two that are compared have different ones, and beside the cosines stands `chance`, the least of several between means
-with all labels: a comment that lies above it cannot be told from chance.
+**Which comment moves it most** is found by leaving one out: how similar (cosine) is the change with and
+without it? Local training draws at random which labels the head is fitted on, so two changes from the same
+labels differ too. Each change is therefore a mean over `DRAWS` draws, and the two that are compared have
+different draws. `chance` is the least cosine among several means with all labels: a comment above it cannot
+be told from chance.
 
-**How well somebody can tell** that this device took part in one round, who knows every other update and the encoder, is what the
-Gaussian mechanism leaves: right with probability Phi(mu / 2), mu = 1 / noise multiplier (Dong, Roth, Su, JRSS B 2022). Half is
-guessing. It holds for the noised sum; whoever holds this device's part without its mask faces this device's own noise alone.
+**How well somebody can tell** that this device took part in one round, who knows every other update and the
+encoder, is what the Gaussian mechanism leaves: right with probability Phi(mu / 2), mu = 1 / noise multiplier
+(Dong, Roth and Su, "Gaussian differential privacy", JRSS B 2022). Half is guessing. It holds for the noised
+sum; against somebody who has this device's part without its mask, there is this device's own noise alone.
 
-Clip and noise are the server's to set in each round's invitation, and the device checks what they guarantee against its budget then.
-A preview takes those of the last masked round that this device was in, or else those that a server begins with unless told otherwise.
+The server sets clip and noise in each round's invitation, and the device then checks what they guarantee
+against its budget. A preview takes those of the last masked round that this device was in, or else those that
+a server begins with by default.
 """
 
 from __future__ import annotations
@@ -33,12 +37,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from palate.client.eye.backbone import check_backbone
 from palate.client.federation.consent import Terms, may_take_part
-from palate.client.federation.invited import invitations_of_the_day
 from palate.client.federation.machine import read_machine
-from palate.client.federation.outbox import ALL_WEIGHTS, UPDATE_KIND, Leaving, Sent, read_outbox, what_leaves
-from palate.client.privacy.ledger import describe_cost, read_spent
+from palate.client.federation.outbox import Leaving, Sent, read_outbox, what_leaves
+from palate.client.federation.own_labels import read_labels, teaching_comments
+from palate.client.federation.preview_words import what_is_not_protected, what_is_unseen
+from palate.client.federation.rounds_a_day import invitations_of_the_day
+from palate.client.privacy import describe_cost, read_spent, remember
 from palate.client.records import Taught
+from palate.client.releases import federation_encoder, read_standing
 from palate.client.vault.store import Store
 from palate.shared.accounting import (
     LEAST_MULTIPLIER,
@@ -63,7 +71,7 @@ if TYPE_CHECKING:
     from palate.client.federation.local_training import Labels
 
 LAST = 8
-"""Comments of which each is left out once, the newest."""
+"""How many of the newest comments are each left out once."""
 
 DRAWS = 32
 CHANCES = 6  # means with all labels that are compared for what chance does
@@ -71,48 +79,54 @@ CHANCES = 6  # means with all labels that are compared for what chance does
 NO_SERVER = "no server yet"
 
 USUAL_CLIP, USUAL_NOISE = 0.15, 4.0
-"""What a server's first round has unless its settings say otherwise: L2 bound, and noise multiplier of the sum."""
+"""Clipping norm (L2) and noise multiplier of the sum in a server's first round, by default."""
 
 RING_BITS = (16, 20, 24, 32)
 
 
 @dataclass(frozen=True)
 class PreviewedTensor:
-    """One tensor of the change, and how long it is (L2) as trained and as clipped."""
+    """One tensor of the change, and its L2 norm as trained and as clipped."""
 
     name: str
     shape: tuple[int, ...]
     norm: float
-    norm_clipped: float  # of what of it is sent
+    norm_clipped: float  # of the part that is sent
 
 
 @dataclass(frozen=True)
 class Influence:
-    """What one comment does to the change: the cosine between the changes with and without it; 1 is nothing."""
+    """What one comment does to the change: the cosine between the changes with and without it.
+
+    1 is no effect.
+    """
 
     comment: str  # its id
-    words: str  # the person's own; for the screen, in no file and no JSON
+    words: str  # the person's own: for the screen, never in a file or JSON
     liked: bool
     cosine: float
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise against signal, as L2 lengths over all numbers that are sent, for one device and for the smallest sum it agrees to."""
+    """Noise against signal, as L2 norms over all numbers that are sent.
+
+    For this device alone, and for the smallest sum that it agrees to.
+    """
 
     devices: int  # in that sum
     signal: float  # this device's part, clipped
-    own: float  # expected length of the noise that this device adds
-    in_sum: float  # expected length of the noise in the sum
-    multiplier: float  # standard deviation of the noise that is counted over the longest that one device adds
+    own: float  # expected norm of the noise that this device adds
+    in_sum: float  # expected norm of the noise in the sum
+    multiplier: float  # standard deviation of the counted noise over the longest change of one device
     multiplier_if_all_add: float  # the same of all devices' noise
     multiplier_alone: float  # the same of this device's own noise
-    guess: float  # how often the best guess whether this device took part is right, from the sum: 0.5 to 1
+    guess: float  # how often the best guess from the sum, whether this device took part, is right: 0.5 to 1
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What would leave now, and what stays here. Without `LEAST_LABELS` labels the change is nothing: lengths are 0."""
+    """What would leave now, and what stays here. With fewer than `least_labels` labels all norms are 0."""
 
     labels: int
     least_labels: int
@@ -120,7 +134,7 @@ class Preview:
     leaving: Leaving  # the bytes of a masked round, as the outbox notes them
     noise: Noise
     leaving_unmasked: Leaving | None = None  # None unless rounds without masks are agreed to
-    norm: float = 0.0  # of the change that is made numbers of, L2, as are the two below; under noise and mask
+    norm: float = 0.0  # L2, of the change in the directions that are sent, as are the next two
     norm_clipped: float = 0.0
     clip: float = 0.0
     from_last_round: bool = (
@@ -140,11 +154,11 @@ class Preview:
 
     @property
     def learned(self) -> bool:
-        """Say whether there is anything of the person's in what would leave."""
+        """Return whether there is anything of the person's in what would leave."""
         return self.labels >= self.least_labels
 
     def to_json(self) -> dict[str, Any]:
-        """Return the preview as `palate outbox --preview --json` prints it: comments by id, without their words."""
+        """Return the preview as `palate outbox --preview --json` prints it, without the comments' words."""
         content = asdict(self) | {"learned": self.learned}
         for one in content["influences"]:
             del one["words"]
@@ -152,14 +166,20 @@ class Preview:
 
 
 def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = LAST) -> Preview:
-    """Train on a device's labels as they are now and say what would leave; raises what the vault raises.
+    """Train on a device's labels as they are now, and return what would leave.
 
-    `terms` may be such that nobody has agreed to yet. `now` has a zone.
+    Args:
+        device: an open device.
+        terms: the terms, agreed to or not.
+        now: the time, with a zone.
+        last: how many of the newest comments are each left out once.
+
+    Raises:
+        VaultError: what the vault raises.
     """
-    from palate.client.federation.member import Member
-    from palate.client.releases.accepted import federation_encoder, read_standing
-
-    labels = Member(device, server=terms.server).labels()
+    check_backbone()
+    remember(device.vault)
+    labels, _ = read_labels(device)
     notes = [note for note in read_outbox(device.vault) if note.masked]
     last_note = notes[-1] if notes else None
     masks = usual_round(terms.least_devices, last_note, honest_share=terms.counted_share)
@@ -177,8 +197,8 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
     sure = SumNoise(noise.multiplier, noise.multiplier_if_all_add, noise.multiplier_alone)
     spent, after, *others = _ask_budget(device.vault, terms, sure)
     today = invitations_of_the_day(device.vault, now)
-    verdict = may_take_part(terms, read_machine(terms.conditions()), today)
-    reasons = [] if verdict.allowed else [verdict.reason]
+    permission = may_take_part(terms, read_machine(terms.conditions()), today)
+    reasons = [] if permission.allowed else [permission.reason]
     if after is None:
         budget = f"epsilon {terms.epsilon:g} at delta {terms.delta:g}"
         reasons.append(f"one more such round would pass your privacy budget, {budget}")
@@ -195,13 +215,13 @@ def preview_device(device: Device, terms: Terms, now: datetime, *, last: int = L
 
 
 def _ask_budget(
-    log: Store, terms: Terms, sure: SumNoise
+    store: Store, terms: Terms, sure: SumNoise
 ) -> tuple[float, float | None, float | None, float | None]:
-    """What is spent at these terms' delta, and what one more round makes of it, None if that is above their epsilon.
+    """Return what is spent at these terms' delta, and after a round: counted, if all add noise, if none.
 
-    After the round: as it is counted, if all add their noise, and if no other device does.
+    The last three are None where the round is above the terms' epsilon.
     """
-    spent = read_spent(log)
+    spent = read_spent(store)
     before = epsilon_of_rho(spent.rho, terms.delta)
     if sure.counted < LEAST_MULTIPLIER:
         return before, None, None, None
@@ -219,12 +239,19 @@ def _ask_budget(
 def usual_round(
     least_devices: int, note: Sent | None = None, count: int | None = None, *, honest_share: float = 0.0
 ) -> MaskSettings:
-    """Return the round that a preview expects: that of a note on the last masked one, or what servers begin with.
-
-    `count` is how many numbers are sent, by default those of the installed subspace. A server is taken to count on the noise of as
-    many devices as this one does, `honest_share`.
+    """Return the round that a preview expects: that of the last masked round's note, or the servers' default.
 
     The ring is the narrowest of the usual ones that holds the sum of `least_devices`.
+
+    Args:
+        least_devices: the smallest sum.
+        note: on the last masked round, if there was one.
+        count: how many numbers are sent, by default those of the installed subspace.
+        honest_share: the part of the devices whose noise the server counts on, taken to be the owner's own
+            figure.
+
+    Raises:
+        OptionError: no ring holds the sum.
     """
     count = load_subspace().count if count is None else count
     clip = note.clip if note is not None and note.clip > 0 else USUAL_CLIP
@@ -243,20 +270,13 @@ def usual_round(
 
 
 def describe_usual_cost(terms: Terms) -> str:
-    """Return in a line what a round costs of the budget if a server keeps to the noise that servers begin with."""
+    """Return in a line what a round costs of the budget with the noise that servers begin with."""
     masks, count = usual_round(terms.least_devices, honest_share=terms.counted_share), load_subspace().count
     noise = measure_noise(0.0, masks, terms.least_devices, count, terms.counted_share)
     multipliers = (noise.multiplier, noise.multiplier_if_all_add, noise.multiplier_alone)
     cost = describe_cost(*(epsilon_of_rho(rho_of(one), terms.delta) for one in multipliers))
     held = rounds_by_rho(Budget(terms.epsilon, terms.delta), noise.multiplier)
     return f"a round as servers begin with {cost}; your budget holds {held:,} such rounds in all"
-
-
-def teaching_comments(device: Device) -> list[Taught]:
-    """Return the comments that `Member.labels` makes labels of, in its order."""
-    return [
-        one for one in device.comments() if one.comment.liked is not None and one.comment.picture is not None
-    ]
 
 
 def preview_update(
@@ -272,11 +292,22 @@ def preview_update(
     draws: int = DRAWS,
     release_key_pinned: bool = False,
 ) -> Preview:
-    """Say what would leave: `comments` are those of the labels, in the same order; the same input gives the same preview.
+    """Return what would leave; the same input gives the same preview.
 
-    `within` is the subspace in which the change is sent, by default the installed one.
+    Args:
+        encoder: the release to train.
+        labels: this device's labels.
+        comments: those that the labels were made of, in the same order.
+        terms: the terms, agreed to or not.
+        settings: of local training, by default those that ship.
+        masks: of the round, by default `usual_round`.
+        within: the subspace in which the change is sent, by default the installed one.
+        last: how many of the newest comments are each left out once.
+        draws: how many draws a mean change is over.
+        release_key_pinned: whether a release key is pinned, in the terms or elsewhere.
 
-    Raises OptionError if there are not as many comments as labels.
+    Raises:
+        OptionError: not as many comments as labels.
     """
     from palate.client.federation.local_training import LEAST_LABELS, train_locally
 
@@ -322,9 +353,11 @@ def preview_update(
 def measure_noise(
     signal: float, masks: MaskSettings, least_devices: int, count: int, honest_share: float = 0.0
 ) -> Noise:
-    """Say how a part of `count` numbers and length `signal` stands against the noise, alone and in the smallest sum that the device agrees to.
+    """Return how a part of `count` numbers and norm `signal` compares with the noise.
 
-    What can be guessed is reckoned with the noise of `honest_share` of the devices in that sum, and at least this device's own.
+    Both alone and in the smallest sum that the device agrees to.
+
+    The guess counts the noise of `honest_share` of the devices in that sum, and at least this device's own.
     """
     devices = max(least_devices, masks.least)
     own = masks.noise * masks.step * math.sqrt(count)
@@ -345,7 +378,7 @@ def _leave_out(
     last: int,
     draws: int,
 ) -> tuple[float, tuple[Influence, ...]]:
-    """What chance does to the change, and what each of the newest comments does, the strongest first."""
+    """Return what chance does to the change, and what each of the newest comments does, strongest first."""
     from palate.client.federation.local_training import LEAST_LABELS, Labels
     from palate.client.runtime.threads import one_thread
 
@@ -368,7 +401,7 @@ def _leave_out(
 def _mean_change(
     encoder: EncoderWeights, labels: Labels, settings: LocalSettings, block: int, draws: int
 ) -> NDArray[np.float64]:
-    """The mean change over a block of draws, float64, (weights,)."""
+    """Return the mean change over a block of draws, float64, (weights,)."""
     from palate.client.federation.local_training import train_together
 
     seeds = range(block * draws, (block + 1) * draws)
@@ -381,90 +414,3 @@ def _mean_change(
 def _cosine(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     length = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / length if length else 1.0
-
-
-# --- in words -----------------------------------------------------------------------------------------------------
-
-
-def what_is_unseen() -> tuple[str, ...]:
-    """Return what no message to a server has room for, or what masks take from it."""
-    return (
-        "your comments, pictures, attributes and profile, and your own model: no message has room for them",
-        "how many labels you have, and whether training came to anything: messages have one length and one time, whoever sends them",
-        "in a masked round this device's change: the server gets numbers that are random alone, and opens their sum",
-    )
-
-
-def what_is_not_protected(terms: Terms, *, release_key_pinned: bool = False) -> tuple[str, ...]:
-    """Return what taking part on these terms does give away, or leaves to trust."""
-    open_ = ["that this device takes part or stays out of a round, when, and from which address"]
-    if terms.registrar:
-        open_ += [
-            f"what the sum over at least {terms.least_devices} devices says of all of them together",
-            "devices that work with the server: if all others in a sum do, this device's noise alone stands before its change; the "
-            f"budget counts on {terms.honest_share:.0%} of the devices to add theirs (--honest-share)",
-        ]
-    else:
-        open_.append(
-            "no registrar is pinned, so a server that cheats can invent the other devices: then it has this device's change behind its "
-            "own noise alone, which is what the budget counts; pin one with --registrar"
-        )
-    if not (terms.release_key or release_key_pinned):
-        open_.append(
-            "no release key is pinned, so no release of the server can be told from a forged one, and whoever invites first is believed; pin "
-            "with --release-key what palate server key prints"
-        )
-    if terms.allow_unmasked:
-        open_.append(
-            "rounds without masks are agreed to: there the server sees this device's change, and from it much of what it was "
-            "trained on can be rebuilt"
-        )
-    return tuple(open_)
-
-
-def cost_after(preview: Preview) -> str:
-    """Return in words what is spent after one more such round."""
-    figures = (preview.epsilon_after, preview.epsilon_after_if_all_add, preview.epsilon_after_alone)
-    counted, if_all_add, alone = (0.0 if one is None else one for one in figures)
-    return describe_cost(counted, if_all_add, alone)
-
-
-def describe_bytes(leaving: Leaving) -> str:
-    """Return in words what bytes that leave are; of a note in the outbox the same as of a preview."""
-    within = (
-        "over all weights"
-        if leaving.within == ALL_WEIGHTS
-        else f"in the public directions {leaving.within[:12]}"
-    )
-    if not leaving.numbers:  # a note of an earlier version
-        return f"{leaving.bytes_up:,} bytes: a {leaving.kind}"
-    what = "an update as it is" if leaving.kind == UPDATE_KIND else f"a {leaving.kind}"
-    return f"{leaving.bytes_up:,} bytes: {what}, {leaving.numbers:,} numbers of {leaving.bits} bits {within}"
-
-
-def describe_shortly(preview: Preview) -> list[str]:
-    """Return the few lines that a person is shown before being asked."""
-    lines = [f"would leave in a round: {describe_bytes(preview.leaving)}"]
-    noise = preview.noise
-    if not preview.learned:
-        lines.append(
-            f"under noise and mask a change of nothing: {preview.labels} labels, and to learn from them takes {preview.least_labels}"
-        )
-    else:
-        lines.append(
-            f"under noise and mask a change trained on {preview.labels} labels, of length {preview.norm:.3g}, cut to "
-            f"{preview.norm_clipped:.3g}, beside noise of length {noise.own:.3g}; who knows all but the noise that is counted guesses "
-            f"whether you took part, right {noise.guess:.0%} of the time"
-        )
-    if preview.leaving_unmasked is not None:
-        lines.append(
-            f"in a round without masks, which you allow: {describe_bytes(preview.leaving_unmasked)}; much of what it was trained on "
-            "can be rebuilt from it"
-        )
-    if preview.stays_out:
-        lines.append(f"this device would stay out of a round now: {preview.stays_out}")
-    elif preview.epsilon_after is not None:
-        lines.append(
-            f"privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}; after such a round {cost_after(preview)}"
-        )
-    return [*lines, f"not protected: {'; '.join(preview.unprotected[:2])}; more in `palate outbox --preview`"]

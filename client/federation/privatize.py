@@ -1,10 +1,12 @@
-"""What is done to a device's change before masks are put on it: clipped, rotated, rounded to levels, and noised.
+"""Makes a device's change private before masks are put on it: clipped, rotated, rounded to levels, noised.
 
-Where it stands in the flow: the device trains (`reconstruction`), this module makes whole numbers of the change in which one person
-can no longer be told from nobody once they are summed with those of enough others, `client.masking` adds the masks, the outbox
-sends the result. Noise in shares (Kairouz, Liu, Steinke, ICML 2021): each device adds a little, the sum has enough, and nobody,
-the server included, ever sees a sum with less. A device that leaves its share out weakens the protection of all, so the share is
-reckoned for the smallest number of survivors that a round accepts, and honest devices' shares alone must do.
+Where it stands in the flow: the device trains (`local_training`). This module turns the change into whole
+numbers in which one person cannot be told from nobody, once enough devices' numbers are summed.
+`masked_round` adds the masks, and the outbox sends the result. The noise comes in shares (Kairouz, Liu,
+Steinke, "The distributed discrete Gaussian mechanism", ICML 2021): each device adds a little, the sum has
+enough, and nobody, not even the server, sees a sum with less. A device that leaves its share out weakens the
+protection of all. So each share is sized for the smallest number of survivors that a round accepts, and the
+shares of honest devices alone must be enough.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from palate.shared.subspace import Subspace
 from palate.shared.update import EncoderUpdate
 
 
-class Grid(Protocol):
+class ClipAndNoise(Protocol):
     """The part of a round's mask settings that says how a change becomes levels."""
 
     @property
@@ -30,25 +32,40 @@ class Grid(Protocol):
 
     @property
     def clip(self) -> float:
-        """The longest change that counts in full: L2 over all tensors."""
+        """The clipping norm: L2 over all tensors."""
 
     @property
     def noise(self) -> float:
         """The standard deviation, in levels, of the noise that this device adds to each coordinate."""
 
 
-def shield(
+def privatize(
     update: EncoderUpdate,
-    settings: Grid,
+    settings: ClipAndNoise,
     rotation: bytes,
     source: Source = os.urandom,
     subspace: Subspace | None = None,
 ) -> Levels:
-    """Return the levels (d + 1,) of a change, with this device's share of the noise: what may go under masks.
+    """Return the levels of a change with this device's share of the noise: what may go under masks.
 
-    `rotation` is the seed by which all devices of the round rotate: the hash of its invitation, or what that names. `source`
-    gives the randomness of noise and of rounding. With a `subspace` d is its number of coordinates instead of all weights, and the rest of the change
-    stays here. Raises OptionError for a grid or noise outside its range.
+    Args:
+        update: the change, in the units of weights.
+        settings: step, clipping norm and noise of the round.
+        rotation: the seed by which all devices of the round rotate: the hash of its invitation, or what that
+            names.
+        source: gives the random bytes of noise and rounding; they must be secret except in tests.
+        subspace: the directions in which the change is sent, None for all weights; the rest of the change
+            stays here.
+
+    Returns:
+        int64 (d + 1,), with d the number of weights or of coordinates in the subspace; the last level says
+        whether it was cut.
+
+    Raises:
+        OptionError: a step, clip or noise outside its range.
+    Reference:
+        Kairouz, Liu and Steinke, "The distributed discrete Gaussian mechanism for federated learning with
+        secure aggregation", ICML 2021.
     """
     rng = np.random.default_rng(int.from_bytes(source(32), "little"))
     vector = update.vector if subspace is None else subspace.coordinates(update.tensors)

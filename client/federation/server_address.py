@@ -1,7 +1,8 @@
 """Where a federation's server is, and how device and server prove to each other who they are.
 
-Where it stands in the flow: `palate join` makes a `Server` of what was typed, and `app` connects to it. The server proves itself
-by a certificate (TLS), the device, where the server asks for it, by a key that was registered there.
+Where it stands in the flow: `palate join` makes a `Server` of what was typed, and `app` connects to it. The
+server proves itself by a certificate (TLS). Where the server asks for it, the device proves itself by a key
+that was registered there.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ LONGEST_ADDRESS = 200  # characters
 class Server:
     """Where the server is and how to talk to it.
 
-    `root_certificates` is PEM text, None for those that the system trusts; `key` proves which device this is, None for a
-    fresh one of this process alone. Raises `OptionError` for a key or certificates without encryption, which would prove
-    nothing, and for certificates that are none.
+    `root_certificates` is PEM text, None for those that the system trusts. `key` proves which device this is;
+    with None, this process makes a fresh one. Raises `OptionError` for a key or certificates without
+    encryption, where they would prove nothing, and for text that is no certificate.
     """
 
     address: str  # HOST:PORT
@@ -53,10 +54,10 @@ class Server:
 
 
 def check_address(server: str, *, insecure: bool) -> str:
-    """Return HOST:PORT; without a port it is Flower's, 8000.
+    """Return HOST:PORT, with Flower's port 8000 where none is given.
 
-    Raises `OptionError` for anything else, and for `insecure` with a host that is not this machine: without encryption
-    everybody on the way reads each update.
+    Raises `OptionError` for anything else, and for `insecure` with a host that is not this machine: without
+    encryption, everybody on the way can read each update.
     """
     bracketed, _, rest = server.rpartition("]")
     host, _, port = server.rpartition(":") if ":" in rest else (server, "", str(FLOWER_PORT))
@@ -65,7 +66,8 @@ def check_address(server: str, *, insecure: bool) -> str:
     wrong = not bare or odd or not bare.isascii() or (":" in bare) != (bare != host)
     if wrong or not (port.isascii() and port.isdigit()) or len(server) > LONGEST_ADDRESS:
         raise OptionError(
-            f"the server is {server[:LONGEST_ADDRESS]!r}; name it as HOST or HOST:PORT, such as 127.0.0.1:8000"
+            f"the server is {server[:LONGEST_ADDRESS]!r}; name it as HOST or HOST:PORT, such as "
+            "127.0.0.1:8000"
         )
     if not 0 < int(port) < 65536:
         raise OptionError(f"the server's port is {port}; it must be from 1 to 65535")
@@ -85,7 +87,10 @@ def _is_this_machine(host: str) -> bool:
 
 
 def read_server(address: str, certificates: Path | None, key: Path | None, insecure: bool) -> Server:
-    """Return where the server is; raises `OptionError` for files that are not what they should be, or `OSError`."""
+    """Return where the server is, with certificates and key read from their files.
+
+    Raises `OptionError` for files that are not what they should be, and `OSError`.
+    """
     text, private = None, None
     if certificates is not None:
         text = certificates.expanduser().read_bytes().decode("ascii", errors="replace")

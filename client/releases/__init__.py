@@ -1,4 +1,40 @@
 """Releases: which signed encoder this device accepted, and which one this person's evaluator uses.
 
-Signed messages and a person's labels come in; an encoder goes out. The device asks for the person's encoder, the federation for the one that
-rounds start from; this room knows eye, taste and vault."""
+Signed messages and a person's labels come in; an encoder goes out. The device gets the person's encoder here
+(`own_encoder`), the federation the one that rounds start from (`accepted`). This room knows eye, taste and
+the vault.
+"""
+
+from palate.client.releases.accepted import (
+    Standing,
+    adopt,
+    federation_encoder,
+    is_pinned,
+    offer,
+    pin_key,
+    read_accepted,
+    read_source,
+    read_standing,
+    release_key,
+    reset,
+    why_not_good,
+)
+from palate.client.releases.own_encoder import decide, describe_choice, settle_encoder
+
+__all__ = [
+    "Standing",
+    "adopt",
+    "decide",
+    "describe_choice",
+    "federation_encoder",
+    "is_pinned",
+    "offer",
+    "pin_key",
+    "read_accepted",
+    "read_source",
+    "read_standing",
+    "release_key",
+    "reset",
+    "settle_encoder",
+    "why_not_good",
+]

@@ -1,12 +1,14 @@
-"""Which release of the shared encoder this device accepted: signed, checked, and kept in the vault with what it was accepted for.
+"""Which release of the shared encoder this device accepted: signed, checked, and kept in the vault.
 
-Where it stands in the flow: `palate release adopt` takes a release from a file or folder, a joined device gets one offered over
-the wire; `shared.release_check` checks it against the pinned recovery key, the log that was accepted before and the frozen backbone that
-is installed here; from then on the federation's rounds start from it (`federation_encoder`). Whether this person's own evaluator uses it too
-is another question (`own_encoder`), and never asked here.
+Where it stands in the flow: `palate release adopt` takes a release from a file or folder, and a joined device
+gets one over the wire. `shared.releases.check` checks it against the pinned recovery key, the log that was
+accepted before, and the frozen backbone that is installed here. From then on the federation's rounds start
+from it (`federation_encoder`). Whether this person's own evaluator uses it too is another question
+(`own_encoder`), which nothing here depends on.
 
-Records are written in one change of the vault, so there is never a release without what it was accepted for. No release older than
-the accepted one is ever taken; the way back is `reset`, which forgets the releases, the log's head and the key, all together.
+All records are written in one change of the vault, so there is never a release without what it was accepted
+for. A release older than the accepted one is never taken. The way back is `reset`, which forgets the
+releases, the log's head and the key together.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.client.eye.backbone import installed, shipped
-from palate.client.releases.records import (
+from palate.client.releases.stored import (
     BEFORE,
     RELEASE,
     TRUST,
@@ -58,7 +60,7 @@ from palate.shared.releases.message import (
 
 @dataclass(frozen=True)
 class Adopted:
-    """What was accepted: a release, or (before there is one) only the log, which is then release 0."""
+    """What was accepted: a release, or before the first one only the log, which is then release 0."""
 
     release: int
     hash: str  # `encoder_hash`
@@ -81,7 +83,7 @@ class Standing:
 
     @property
     def used(self) -> int:
-        """The release of the encoder that this person's evaluator uses."""
+        """Return the release of the encoder that this person's evaluator uses."""
         return self.release if self.choice is None or self.choice.uses == "new" else self.choice.before
 
     def to_json(self) -> dict[str, Any]:
@@ -104,11 +106,19 @@ class Standing:
 
 
 def federation_encoder(records: Records | None = None) -> EncoderWeights:
-    """Return the encoder that rounds start from: the accepted release of this vault, else (or without a vault) release 0.
+    """Return the encoder that rounds start from: the accepted release, or release 0 before there is one.
 
-    It depends on signatures alone, so what is answered with it tells nothing of the labels. An accepted release is checked again
-    against what is installed: after an update of Palate it may no longer fit. Raises `ReleaseError` then, and for a release 0 that is
-    not the one that Palate shipped with; what the vault raises; `ModelError` if a file is missing.
+    It depends on signatures alone, so an answer made with it tells nothing of the labels. An accepted release
+    is checked again against what is installed, because after an update of Palate it may no longer fit.
+
+    Args:
+        records: the vault, None for the encoder that ships.
+
+    Raises:
+        ReleaseError: the accepted release does not fit any more, or release 0 is not the one that Palate
+            shipped with.
+        VaultError: what the vault raises.
+        ModelError: a file is missing.
     """
     release = None if records is None else read_release(records)
     if records is None or release is None or not release.log.releases:
@@ -128,31 +138,32 @@ def release_key(records: Records) -> bytes | None:
 
 
 def is_pinned(records: Records) -> bool:
-    """Say whether a recovery key is pinned here, be it that no log that rests on it was accepted yet."""
+    """Return whether a recovery key is pinned here, with or without an accepted log that rests on it."""
     return read_trust(records) is not None
 
 
 def why_not_good(records: Records, now: datetime) -> str:
-    """Return why the accepted log is not good any more, in one line, empty while it is or before one was accepted.
+    """Return in one line why the accepted log is no longer good; empty while it is, or before there is one.
 
-    A device stays out of rounds then: newer releases, or a change of a stolen key, may be withheld from it. `now` has a zone.
+    The device then stays out of rounds: newer releases, or the change of a stolen key, may be withheld from
+    it. `now` has a zone.
     """
     trust = read_trust(records)
     if trust is None or not expired(trust, now):
         return ""
     return (
-        f"the server's log of releases was good until {time_of(trust.until)[:10]} only: newer releases may be withheld from this "
-        "device; ask the person who runs the server for a newer one"
+        f"the server's log of releases was good until {time_of(trust.until)[:10]} only: newer releases may "
+        "be withheld from this device; ask the person who runs the server for a newer one"
     )
 
 
-def pin_key(log: Store, text: str) -> bool:
-    """Keep the key that the log of releases must rest on, unless it is kept already; return whether it is new.
+def pin_key(store: Store, text: str) -> bool:
+    """Keep the recovery key that the log of releases must rest on; return whether it is new.
 
     Raises `ReleaseError` for a text that is no key, and if another key is kept.
     """
     key = read_key(text)
-    with log.transaction() as change:
+    with store.transaction() as change:
         known = read_trust(change)
         if known is None:
             change.put(TRUST, ONLY, encode_trust(Trust(key)))
@@ -162,20 +173,29 @@ def pin_key(log: Store, text: str) -> bool:
         return False
 
 
-def adopt(log: Store, release: SignedRelease, *, key: str | None = None) -> Adopted:
-    """Check a release and accept it; `key` is the text of the server's key, needed the first time only.
+def adopt(store: Store, release: SignedRelease, *, key: str | None = None) -> Adopted:
+    """Check a release and accept it: rounds start from it from now on.
 
-    Rounds start from it from now on; this person's evaluator uses it once it was tried on the person's own labels. Before the first
-    release only the log is accepted. Nothing is changed unless everything fits. Raises `ReleaseError`, with the reason in one line and
-    in one word; what the vault raises.
+    This person's evaluator uses it once it was tried on the person's own labels (`own_encoder`). Before the
+    first release, only the log is accepted. Nothing is changed unless everything fits.
+
+    Args:
+        store: the vault.
+        release: the log, with the encoder of its newest release.
+        key: the text of the server's recovery key, needed the first time only.
+
+    Raises:
+        ReleaseError: the release is refused; the reason in one line and in one word.
+        VaultError: what the vault raises.
     """
     given = None if key is None else read_key(key)
     pinned = installed()
-    with log.transaction() as change:
+    with store.transaction() as change:
         known = read_trust(change)
         if known is None and given is None:
             raise ReleaseError(
-                "no release key is pinned here; get its text from the person who runs the server, and give it with --key",
+                "no release key is pinned here; get its text from the person who runs the server, and give "
+                "it with --key",
                 "key",
             )
         trust = known if known is not None else Trust(given or b"")
@@ -197,9 +217,10 @@ def adopt(log: Store, release: SignedRelease, *, key: str | None = None) -> Adop
 
 
 def _keep_before(change: Change) -> None:
-    """Keep the encoder that the evaluator uses now beside a newer release, which is still to be tried.
+    """Keep the encoder that the evaluator uses now, next to a newer release that is still to be tried.
 
-    As many bytes are written whichever it is: how long this takes must not tell a server what its owner uses.
+    The same number of bytes is written in every case: how long this takes must not tell a server what the
+    owner uses.
     """
     choice, release = read_choice(change), read_release(change)
     if choice is not None and choice.uses != "new":
@@ -212,21 +233,22 @@ def _keep_before(change: Change) -> None:
     write_choice(change, Choice(before))
 
 
-def offer(log: Store, data: bytes) -> Adopted | ReleaseError:
-    """Take what came over the wire as a release (a message of kind 11): return it accepted, or why it was refused.
+def offer(store: Store, data: bytes) -> Adopted | ReleaseError:
+    """Accept a release that came over the wire (a message of kind 11), or return why it was refused.
 
-    Without a pinned key everything is refused: a server cannot introduce itself. Raises what the vault raises.
+    Without a pinned key everything is refused: a server cannot introduce itself. Raises what the vault
+    raises.
     """
     try:
-        return adopt(log, decode_release(data))
+        return adopt(store, decode_release(data))
     except ReleaseError as refusal:
         return refusal
 
 
 def read_source(path: Path) -> SignedRelease:
-    """Return the release of a file (`release-00001.palate`), or the newest of a folder (a server's `releases`), unchecked.
+    """Return the release in a file (`release-00001.palate`), or the newest in a server's folder `releases`.
 
-    Raises `ReleaseError` for anything else, `StorageError` for what cannot be read.
+    It is not checked yet. Raises `ReleaseError` for anything else, `StorageError` for what cannot be read.
     """
     if not path.is_dir():
         return decode_release(_read_file(path, MOST_BYTES))
@@ -262,13 +284,15 @@ def read_accepted(records: Records) -> ReleaseLog:
     return release.log
 
 
-def reset(log: Store) -> int:
-    """Go back to release 0, forget the accepted release, the log's head and the key; return which release was in use.
+def reset(store: Store) -> int:
+    """Go back to release 0, forget the accepted release, the log's head and the key.
 
-    Works on records that cannot be read too. From then on nothing protects against an older release or another history, until a
-    key is pinned again.
+    Return which release was in use.
+
+    This works on records that cannot be read too. From then on, nothing protects against an older release or
+    another history until a key is pinned again.
     """
-    with log.transaction() as change:
+    with store.transaction() as change:
         trust: Trust | None = None
         with contextlib.suppress(VaultDamagedError):
             trust = read_trust(change)
@@ -279,14 +303,14 @@ def reset(log: Store) -> int:
 
 
 def _recovery_keys(release: SignedRelease | None) -> set[bytes]:
-    """All recovery keys that were ever in force: each of them is a text that people may have pinned."""
+    """Return all recovery keys that were ever in force: people may have pinned any of them."""
     return set() if release is None else {keys.recovery for keys in release.log.keys}
 
 
 def _other_key(known: Trust) -> ReleaseError:
     return ReleaseError(
-        f"another release key is pinned here, {write_key(known.recovery)}; if the server really has a new beginning, "
-        "forget the old one with: palate release reset",
+        f"another release key is pinned here, {write_key(known.recovery)}; if the server really has a new "
+        "beginning, forget the old one with: palate release reset",
         "key",
     )
 

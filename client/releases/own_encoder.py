@@ -1,12 +1,14 @@
-"""Which encoder this person's evaluator uses: the newest accepted release, or the one from before it where that foresees them better.
+"""Which encoder this person's evaluator uses: the newest accepted release, or the one before it.
 
-Where it stands in the flow: the evaluator and the adapter ask here (`fitting`). What the federation trains from is another question,
-which `releases.federation_encoder` answers from signatures alone: **what is chosen here is never asked where messages are answered**, or
-a refusal would tell the server something of the labels. So nothing is tried when a release arrives: it is tried when the owner
-next uses the evaluator, in the owner's own process, and the owner alone is told.
+Where it stands in the flow: the evaluator and the adapter get their encoder here (`taste.fitting`). What the
+federation trains from is another question, which `accepted.federation_encoder` answers from signatures alone.
+**Code that answers messages never uses what is chosen here**; otherwise a refusal would tell the server
+something about the labels. So nothing is tried when a release arrives. It is tried when the owner next uses
+the evaluator, in the owner's own process, and only the owner is told.
 
-A choice is a function of the labels that are kept. When they change, the two encoders are tried again, so that forgetting a comment leaves
-the choice that would have been made without it. What the owner decided by hand stays until the next release.
+The choice is a function of the labels that are kept. When they change, both encoders are tried again, so
+forgetting a comment leaves the choice that would have been made without it. What the owner decided by hand
+stays until the next release.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from palate.client.eye.backbone import shipped
 from palate.client.releases.accepted import federation_encoder
-from palate.client.releases.records import BEFORE, Choice, read_choice, read_release, write_choice
+from palate.client.releases.stored import BEFORE, Choice, read_choice, read_release, write_choice
 from palate.client.runtime.progress import Notice
 from palate.client.vault.store import ONLY, Records, Store
 from palate.shared.encoder import EncoderWeights, encoder_hash
@@ -35,9 +37,17 @@ BACK: Final = "use the one from before again with: palate release back"
 
 
 def own_encoder(records: Records | None = None) -> EncoderWeights:
-    """Return the encoder that this person's evaluator uses: without a vault, or before a release was accepted, release 0.
+    """Return the encoder that this person's evaluator uses; release 0 before a release was accepted.
 
-    A release that was accepted and not tried yet is not used. Raises what `federation_encoder` raises.
+    A release that was accepted and not tried yet is not used.
+
+    Args:
+        records: the vault, None for the encoder that ships.
+
+    Raises:
+        ReleaseError: as `federation_encoder` does.
+        VaultError: what the vault raises.
+        ModelError: a file is missing.
     """
     if records is None:
         return shipped()
@@ -57,21 +67,31 @@ def encoder_before(records: Records, choice: Choice) -> EncoderWeights:
         return read_encoder(records.get(BEFORE, ONLY), cards[choice.before])
     except (KeyError, ReleaseError):
         raise VaultDamagedError(
-            f"the encoder of release {choice.before} in the vault cannot be used; use the newest with: palate release adopt --anyway"
+            f"the encoder of release {choice.before} in the vault cannot be used; use the newest with: "
+            "palate release adopt --anyway"
         ) from None
 
 
 def settle_encoder(
-    log: Store, liked: Floats, disliked: Floats, tastes: Mapping[str, float], notice: Notice
+    store: Store, liked: Floats, disliked: Floats, tastes: Mapping[str, float], notice: Notice
 ) -> EncoderWeights:
-    """Return the encoder to use for these labels; a release that was not tried on them yet is tried now, and the owner told.
+    """Return the encoder to use for these labels; try a release that was not tried on them yet.
 
-    Raises what `own_encoder` raises, and what the vault raises.
+    Args:
+        store: the vault, where the choice is kept.
+        liked: features of liked pictures, (n, 216).
+        disliked: features of disliked pictures, (m, 216).
+        tastes: the profile's strength of each attribute, by name.
+        notice: called with a line for the owner where another encoder is in use now.
+
+    Raises:
+        ReleaseError: as `own_encoder` does.
+        VaultError: what the vault raises.
     """
-    choice = read_choice(log)
+    choice = read_choice(store)
     if choice is None or choice.by == "owner":
-        return own_encoder(log)
-    before, new = encoder_before(log, choice), federation_encoder(log)
+        return own_encoder(store)
+    before, new = encoder_before(store, choice), federation_encoder(store)
     fingerprint = _fingerprint(before, new, liked, disliked, tastes)
     if choice.fingerprint != fingerprint:
         from palate.client.releases.trial import try_encoder
@@ -88,16 +108,19 @@ def settle_encoder(
         )
         if tried.uses != choice.uses:
             notice(describe_choice(tried, new.release))
-        with log.transaction() as change:
+        with store.transaction() as change:
             if read_choice(change) == choice:  # no newer release came meanwhile
                 write_choice(change, tried)
         choice = tried
     return before if choice.uses == "before" else new
 
 
-def decide(log: Store, uses: Literal["new", "before"]) -> tuple[Choice, int]:
-    """Use the newest accepted release, or the encoder from before it, whatever the labels say; return the choice and the newest."""
-    with log.transaction() as change:
+def decide(store: Store, uses: Literal["new", "before"]) -> tuple[Choice, int]:
+    """Use the newest accepted release, or the one before it, whatever the labels say.
+
+    Return the choice and the newest release. Raises `OptionError` where no release was adopted.
+    """
+    with store.transaction() as change:
         choice = read_choice(change)
         release = read_release(change)
         if choice is None or release is None:
@@ -117,17 +140,20 @@ def describe_choice(choice: Choice, newest: int) -> str:
     if choice.by == "owner":
         return f"release {used} is in use for you, as you decided"
     if choice.uses == "untried":
-        return f"release {used} is in use for you; release {newest} is tried on your own verdicts when they are next used"
+        return (
+            f"release {used} is in use for you; release {newest} is tried on your own verdicts "
+            "when they are next used"
+        )
     if not choice.loss_before:
         return f"release {used} is in use for you: {choice.labels} verdicts are too few to try it on"
     said = (
-        f"on your {choice.labels} verdicts, each foreseen without itself, it costs {choice.loss_new:.3f} and release {choice.before} "
-        f"{choice.loss_before:.3f}"
+        f"on your {choice.labels} verdicts, each predicted without itself, it costs {choice.loss_new:.3f} "
+        f"and release {choice.before} {choice.loss_before:.3f}"
     )
     if choice.uses == "before":
         return (
-            f"release {newest} does worse for you and is left aside: {said}; release {used} stays in use, nobody else hears of it, and "
-            "you can use the new one with: palate release adopt --anyway"
+            f"release {newest} does worse for you and is left aside: {said}; release {used} stays in use, "
+            "nobody else hears of it, and you can use the new one with: palate release adopt --anyway"
         )
     return f"release {used} is in use for you: {said}"
 

@@ -1,17 +1,20 @@
-"""Is a new release better for this person? Both encoders are asked about the person's own labels, each left out in turn.
+"""Is a new release better for this person? Both encoders predict the person's own labels, left out in turn.
 
-Where it stands in the flow: a release that was accepted (`releases`) is what the federation trains from; whether this person's
-evaluator uses it too is decided here, by the person's own verdicts, and stays on the device. `own_encoder` says when that is asked.
+Where it stands in the flow: the federation trains from a release that was accepted (`accepted`). Whether this
+person's evaluator uses it too is decided here, by the person's own verdicts, and stays on the device.
+`own_encoder` says when this is done.
 
-**The rule.** The labels are split into folds; each fold is foreseen by an evaluator on the old encoder and by one on the new one,
-neither of which saw it. A label's log loss with the new encoder less that with the old one says what the new one costs on it. The new
-release is left aside only if it costs at least `MARGIN` on average, and more than chance alone would often give: a one-sided paired
-t-test over the labels at `LEVEL`. With fewer than `LEAST_EACH` labels of either kind nothing can be said, and the release is used.
+**The rule.** The labels are split into folds. Each fold is predicted by an evaluator on the old encoder and
+by one on the new encoder, neither of which saw it. The log loss of a label with the new encoder, minus that
+with the old one, is what the new one costs on it. The new release is left aside only if it costs at least
+`MARGIN` on average, and more than chance alone would often give: a one-sided paired t-test over the labels at
+`LEVEL`. With fewer than `LEAST_EACH` labels of either kind nothing can be concluded, and the release is used.
 
-The margin keeps the small moves of a usual release from being tested for nothing: their differences are tiny and all alike, so that
-a test alone finds them "significant". One person's labels are few and noisy: the rule leaves aside a good release for a few
-persons in a hundred, and notices a broken one for about half of those who have some two dozen labels (`python -m
-benchmarks.release_trial` measures both). It is the second line behind the test that the server makes of a release.
+The margin keeps the small changes of a usual release from failing the test: their differences are tiny and
+all alike, so a test alone finds them "significant". One person's labels are few and noisy. The rule leaves
+aside a good release for a few persons in a hundred, and notices a broken one for about half of those who have
+some two dozen labels (`python -m benchmarks.release_trial` measures both). It is the second line of defence,
+behind the server's own test of a release.
 """
 
 from __future__ import annotations
@@ -41,12 +44,12 @@ SEED: Final = 0  # the same labels are always split in the same way
 
 @dataclass(frozen=True)
 class Trial:
-    """What the labels say of a new encoder beside an old one."""
+    """What the labels say of a new encoder, compared with an old one."""
 
     labels: int
     loss_old: float  # mean log loss on labels that were left out, in nats; that of a coin is 0.693
     loss_new: float
-    chance: float  # how likely a difference as bad as this one is if the new encoder costs nothing; 1 without a test
+    chance: float  # how likely a difference this bad is if the new encoder costs nothing; 1 without a test
     keep_old: bool
 
 
@@ -58,9 +61,17 @@ def try_encoder(
     *,
     tastes: Mapping[str, float] = MappingProxyType({}),
 ) -> Trial:
-    """Compare two encoders on the features of liked (n, features) and disliked (m, features) pictures.
+    """Compare two encoders on a person's labels; the same labels give the same answer.
 
-    The same labels give the same answer. Raises OptionError for features of another shape.
+    Args:
+        old: the encoder in use.
+        new: the encoder to try.
+        liked: features of liked pictures, (n, 216).
+        disliked: features of disliked pictures, (m, 216).
+        tastes: the profile's strength of each attribute, by name.
+
+    Raises:
+        OptionError: features of another shape.
     """
     count = len(liked) + len(disliked)
     if min(len(liked), len(disliked)) < LEAST_EACH:
@@ -74,7 +85,10 @@ def try_encoder(
 def held_out_losses(
     encoder: EncoderWeights, liked: Floats, disliked: Floats, tastes: Mapping[str, float]
 ) -> Doubles:
-    """Return the log loss of each label, liked ones first, by evaluators that did not see it; (n + m,)."""
+    """Return the log loss of each label in nats, liked ones first, by evaluators that did not see it.
+
+    (n + m,).
+    """
     rng = np.random.default_rng(SEED)
     folds = min(FOLDS, len(liked), len(disliked))
     own, other = (rng.permutation(np.arange(len(one)) % folds) for one in (liked, disliked))
@@ -87,7 +101,7 @@ def held_out_losses(
 
 
 def chance_of(differences: Doubles) -> float:
-    """Return how likely a mean as large as this is if the true one is zero: a one-sided t-test."""
+    """Return how likely a mean as large as this is if the true mean is zero: a one-sided t-test."""
     n = len(differences)
     spread = float(differences.std(ddof=1)) / math.sqrt(n)
     mean = float(differences.mean())
@@ -98,8 +112,8 @@ def chance_of(differences: Doubles) -> float:
 
 def student_tail(t: float, degrees: int) -> float:
     """Return the probability that Student's t with so many degrees of freedom exceeds `t`."""
-    # With x = arctan(t / sqrt(degrees)) the tail is an integral of cos(x)^(degrees - 1), smooth and short: Simpson's rule is exact
-    # to far more digits than a test needs.
+    # With x = arctan(t / sqrt(degrees)) the tail is an integral of cos(x)^(degrees - 1), smooth and short:
+    # Simpson's rule is exact to far more digits than a test needs.
     start = math.atan(t / math.sqrt(degrees))
     x = np.linspace(start, math.pi / 2, 2_001)
     y = np.cos(x) ** (degrees - 1)

@@ -1,7 +1,7 @@
-"""What the rest of the device sees of the vault: records by type and id, read, and changed together in one step.
+"""What the rest of the device sees of the vault: records by type and id, changed in transactions.
 
-Rooms that keep something take a `Store` and never a `Vault`, so that virtual people and trials, who have no vault, give a
-`MemoryStore` in its place.
+Where it stands in the flow: rooms that keep something take a `Store` and never a `Vault`. So virtual people
+and trials, which have no vault, use a `MemoryStore` instead.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 ONLY = "only"
-"""The id of a record of which there is one."""
+"""The id of a record that there is only one of."""
 
 
 class Records(Protocol):
-    """What is read from: a store, or a change to it."""
+    """What can be read: a store, or a change to it."""
 
     def get(self, type_: str, id_: str, /) -> bytes:
-        """Return a record's content; raises `KeyError`."""
+        """Return a record's content; raises `KeyError` if there is none."""
 
     def has(self, type_: str, id_: str, /) -> bool:
-        """Say whether there is such a record."""
+        """Return whether there is such a record."""
 
     def list(self, type_: str, /) -> tuple[str, ...]:
         """Return the ids of all records of one type, sorted."""
 
 
 class Change(Records, Protocol):
-    """What is written through: a transaction under way."""
+    """A transaction under way, through which records are written."""
 
     def put(self, type_: str, id_: str, content: bytes, /) -> None:
         """Write a record."""
@@ -40,18 +40,18 @@ class Store(Records, Protocol):
     """Where records are kept: an open vault, or a `MemoryStore`."""
 
     def transaction(self) -> AbstractContextManager[Change]:
-        """Make the changes of a `with` block together."""
+        """Make the changes of a `with` block together, or none of them if it raises."""
 
 
 class MemoryStore:
-    """Records that lie in memory and end with the process: for virtual people and trials, which keep no vault."""
+    """Records in memory that end with the process: for virtual people and trials, which have no vault."""
 
     def __init__(self) -> None:
         """Begin empty."""
         self._records: dict[tuple[str, str], bytes] = {}
 
     def transaction(self) -> AbstractContextManager[MemoryStore]:
-        """Give this store itself; its changes are made at once."""
+        """Return this store itself; its changes are made at once."""
         return nullcontext(self)
 
     def put(self, type_: str, id_: str, content: bytes) -> None:
@@ -67,7 +67,7 @@ class MemoryStore:
         return self._records[type_, id_]
 
     def has(self, type_: str, id_: str) -> bool:
-        """Say whether there is such a record."""
+        """Return whether there is such a record."""
         return (type_, id_) in self._records
 
     def list(self, type_: str) -> tuple[str, ...]:
@@ -76,13 +76,13 @@ class MemoryStore:
 
 
 class Within:
-    """A change under way as a store: a transaction that is begun on it takes part in that change."""
+    """A change under way as a store: a transaction that begins on it is part of that change."""
 
     def __init__(self, change: Change) -> None:
-        """Take the change."""
+        """Use the change."""
         self._change = change
         self.get, self.has, self.list = change.get, change.has, change.list
 
     def transaction(self) -> AbstractContextManager[Change]:
-        """Give the change that is under way."""
+        """Return the change that is under way."""
         return nullcontext(self._change)

@@ -138,7 +138,7 @@ class Vault:
 
         `unsafe_accept_loss` opens a vault that was rolled back or that lacks record files (those stay unreadable): a
         last resort for a person who restored an incomplete backup and knows it. It is called with the opened vault and
-        settles what the loss means (`privacy.spent_note.settle_loss`: the privacy budget counts as spent).
+        settles what the loss means (`privacy.rollback.settle_loss`: the privacy budget counts as spent).
 
         Raises `VaultMissingError`, `WrongPassphraseError`, `VaultDamagedError`, `VaultBusyError` or `StorageError`.
         """

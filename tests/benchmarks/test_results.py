@@ -1,4 +1,7 @@
-"""The benchmark table: its rows are whole, its file says what was measured, and its prompts and words are what they claim."""
+"""The benchmark table.
+
+Its rows are whole, its file says what was measured, and its prompts and words are what they claim.
+"""
 
 import json
 import math
@@ -16,7 +19,7 @@ from benchmarks.unseen_words import find_used, phrase, training_texts
 from palate.client.taste.profile import Profile
 from palate.simulations.crowd.captions import UNSEEN_SUBJECT_WORDS
 from palate.simulations.crowd.people import make_people
-from palate.simulations.world.world import CATEGORY_OF, SUBJECTS, can_meet
+from palate.simulations.world.truth import CATEGORY_OF, SUBJECTS, can_meet
 
 KEYS = {"row", "figure", "bar", "holds", "command", "commit"}
 
@@ -74,9 +77,15 @@ def test_the_table_is_put_in_the_place_of_the_old_one(tmp_path: Path) -> None:
 def test_a_result_is_plain_json_with_the_commit() -> None:
     result = bench.to_result(Row("r", 0.5, "at least 0.4", True, "c", {"n": 3}), "abc", 1.26)
     assert json.loads(json.dumps(result)) == {
-        "row": "r", "figure": 0.5, "bar": "at least 0.4", "holds": True, "command": "c", "commit": "abc", "seconds": 1.3,
+        "row": "r",
+        "figure": 0.5,
+        "bar": "at least 0.4",
+        "holds": True,
+        "command": "c",
+        "commit": "abc",
+        "seconds": 1.3,
         "extra": {"n": 3},
-    }  # fmt: skip
+    }
 
 
 def test_outside_a_repository_the_commit_is_unknown(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from server_fakes import honest
 
 from palate.client.federation import fleet
 from palate.client.federation.app import run_node
-from palate.client.federation.declined import Send
+from palate.client.federation.outbox import Send
 from palate.client.federation.server_address import Server
 from palate.shared.delegation import message_in
 from palate.shared.releases.fields import RELEASE

@@ -29,7 +29,7 @@ from palate.server.rounds.run import read_note
 from palate.shared.delegation import SIGNED, message_in
 from palate.shared.encoder import encoder_hash
 from palate.shared.errors import FederationError, FileFormatError
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 from palate.shared.releases.fields import RELEASE
 from palate.shared.wire import decode_task, kind_of
 
@@ -166,7 +166,7 @@ def unreadable(wire: bytes, device: int) -> RecordDict:
         (lambda wire, device: record(wire=b""), "empty"),
         (lambda wire, device: record(wire=b"PALATE" * 200_000), "kind"),
         (lambda wire, device: Error(code=2, reason="a very secret comment"), "error"),
-        (lambda wire, device: Error(code=2, reason=Reason.MASKS_REFUSED.value), "masks refused"),
+        (lambda wire, device: Error(code=2, reason=DeclineReason.MASKS_REFUSED.value), "masks refused"),
         (lambda wire, device: Error(code=3, reason=""), "late"),
         (lambda wire, device: Error(code=4, reason=""), "late"),
         (lambda wire, device: Error(code=5, reason=""), "gone"),

@@ -20,7 +20,7 @@ from palate.shared.encoder import (
     shapes_hash,
 )
 from palate.shared.errors import ModelError, OptionError
-from palate.simulations.world.world import ATTRIBUTES
+from palate.simulations.world.truth import ATTRIBUTES
 
 
 def plain(seed: int = 0) -> EncoderWeights:

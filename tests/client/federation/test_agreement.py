@@ -1,4 +1,5 @@
-"""Sparse cohorts: nothing is revealed before enough of the roster were asked the same, and a server that lies gets no small sum."""
+"""Sparse cohorts: nothing is revealed before enough of the roster were asked the same, and a server that lies
+gets no small sum."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ def r() -> Round:
     return masked(gone=(4,))
 
 
-# --- a device -----------------------------------------------------------------------------------------------------
+# --- a device -----------------------------------------------------------------------------------------------
 
 
 def test_a_sparse_cohort_reveals_nothing_before_it_agreed(r: Round) -> None:
@@ -101,7 +102,7 @@ def test_endorsements_of_another_request_count_for_nothing(r: Round) -> None:
     assert refusal(lambda: r.of[0].revealed(agreement)) == "signature"
 
 
-# --- the server -----------------------------------------------------------------------------------------------------
+# --- the server ---------------------------------------------------------------------------------------------
 
 
 def test_a_round_survives_that_some_endorse_nothing_or_wrongly(r: Round) -> None:
@@ -125,7 +126,8 @@ def test_with_too_few_to_agree_the_round_fails() -> None:
 
 
 def test_where_too_few_vectors_came_to_agree_nobody_is_asked_to_unmask() -> None:
-    """By their neighbours alone these could be unmasked: the holders of each, but not the roster, are there."""
+    """By their neighbours alone these could be unmasked: the holders of each, but not the roster, are
+    there."""
     r = Round(COUNT, mask_settings=settings(threshold_share=SHARE), count=5)
     r.advertise()
     r.share()
@@ -133,18 +135,19 @@ def test_where_too_few_vectors_came_to_agree_nobody_is_asked_to_unmask() -> None
     assert refusal(lambda: r.mask(gone=range(NEEDED - 1, COUNT))) == "few"
 
 
-# --- a server that tells each device something else, in a complete cohort ----------------------------------------------
+# --- a server that tells each device something else, in a complete cohort -----------------------------------
 
 
 @pytest.mark.parametrize("counted", [True, False])
 def test_a_server_that_lies_about_who_is_alive_gets_no_single_vector(
     counted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five devices, three of whom must be left to each: they do not begin, since the server could have the bare vector of one.
+    """Five devices, three of whom must be left to each: they do not begin, since the server could have the
+    bare vector of one.
 
-    With lies about drop-outs alone two devices seem the least, and they begin (the control). Then one hears that two others never
-    shared anything, so it has masks with the last two only. Those are dropped: the two unseen ones are told so of
-    both, and they of each other, which makes three shares of each key.
+    With lies about drop-outs alone two devices seem the least, and they begin (the control). Then one hears
+    that two others never shared anything, so it has masks with the last two only. Those are dropped: the two
+    unseen ones are told so of both, and they of each other, which makes three shares of each key.
     """
     r = Round(5, mask_settings=settings(threshold_share=0.51), count=5)
     r.advertise()
@@ -169,16 +172,17 @@ def test_a_server_that_lies_about_who_is_alive_gets_no_single_vector(
     assert (total == r.vectors[one]).all()
 
 
-# --- a server that tells each device something else ------------------------------------------------------------------------
+# --- a server that tells each device something else ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("agreeing", [False, True])
 def test_a_lying_server_cuts_off_no_arc_of_the_ring(agreeing: bool) -> None:
-    """It wants the sum of 30 neighbours in the ring of 120, where 80 are the least, and says to each device something else.
+    """It wants the sum of 30 neighbours in the ring of 120, where 80 are the least, and says to each device
+    something else.
 
-    The 35 on either side of the arc are named drop-outs, but to none more than it accepts: each of the 35 hears that the other
-    34 are gone, and three devices on each end of the rest hear of half. Without the agreement (the control) that gives all
-    keys of the 70, the seeds of the 30, and their sum.
+    The 35 on either side of the arc are named drop-outs, but to none more than it accepts: each of the 35
+    hears that the other 34 are gone, and three devices on each end of the rest hear of half. Without the
+    agreement (the control) that gives all keys of the 70, the seeds of the 30, and their sum.
     """
     devices, arc, side = 120, 30, 35
     r = masked(devices, least=80)
@@ -214,10 +218,12 @@ def test_a_lying_server_cuts_off_no_arc_of_the_ring(agreeing: bool) -> None:
 
 @pytest.mark.parametrize("in_each_gap", [3, 4])
 def test_two_gaps_with_too_few_colluders_cut_no_ring(in_each_gap: int) -> None:
-    """One story for all, agreed to by all: two gaps of drop-outs around an arc, among them devices that help the server.
+    """One story for all, agreed to by all: two gaps of drop-outs around an arc, among them devices that help
+    the server.
 
-    These claim to have stayed and reveal what they hold. Beside each gap a device keeps one side of its holders and itself,
-    and needs `spare` more; with four in each gap (the control: more than the tenth that is withstood) the server has the arc's sum.
+    These claim to have stayed and reveal what they hold. Beside each gap a device keeps one side of its
+    holders and itself, and needs `spare` more; with four in each gap (the control: more than the tenth that
+    is withstood) the server has the arc's sum.
     """
     devices, arc, share = 70, 18, 0.6
     r = Round(devices, mask_settings=settings(threshold_share=share), count=5)
@@ -341,7 +347,8 @@ def revealed_shares(
 def sum_of_arc(
     r: Round, arc: list[int], beside: tuple[int, ...], keys: Points, seeds: Points, threshold: int
 ) -> NDArray[np.int64]:
-    """What a server makes of the shares: the arc's vectors without their own masks and those towards the devices beside it."""
+    """What a server makes of the shares: the arc's vectors without their own masks and those towards its
+    neighbours."""
     session, bits = r.of[0]._session, r.mask_settings.ring_bits
     name = {n: identity(n).public_key().public_bytes_raw() for n in r.of}
     total = np.zeros(r.count, np.int64)

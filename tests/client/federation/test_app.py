@@ -14,7 +14,7 @@ from palate.client.federation import app as node
 from palate.client.federation.app import make_app
 from palate.client.federation.declined import Declined
 from palate.client.federation.member import Participant
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 
 NEEDLE = "Grandmother Ottilie"
 RUN = 77
@@ -48,7 +48,7 @@ def reply_to(participant: Participant | None, asked: Message) -> Message:
     return make_app(lambda _: participant)(asked, context)
 
 
-# --- the app ------------------------------------------------------------------------------------------------------
+# --- the app ------------------------------------------------------------------------------------------------
 
 
 def test_the_answer_is_one_record_with_one_value() -> None:
@@ -80,14 +80,14 @@ def test_a_virtual_person_is_lent_by_an_entry_point(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
-        (RuntimeError(f"while reading {NEEDLE}"), Reason.FAILED),
-        (KeyError(NEEDLE), Reason.FAILED),
-        (MemoryError(NEEDLE), Reason.FAILED),
-        (Declined(Reason.OLDER_RELEASE), Reason.OLDER_RELEASE),
+        (RuntimeError(f"while reading {NEEDLE}"), DeclineReason.FAILED),
+        (KeyError(NEEDLE), DeclineReason.FAILED),
+        (MemoryError(NEEDLE), DeclineReason.FAILED),
+        (Declined(DeclineReason.OLDER_RELEASE), DeclineReason.OLDER_RELEASE),
     ],
 )
 def test_an_exception_becomes_a_constant_reason(
-    failure: Exception, reason: Reason, capfd: pytest.CaptureFixture[str]
+    failure: Exception, reason: DeclineReason, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reply = reply_to(Echo(failure), message())
     assert reply.error.reason == reason.value
@@ -105,7 +105,7 @@ def test_a_participant_that_says_nothing_has_failed() -> None:
         def take_part(self, task: bytes, send: Callable[[bytes], None]) -> None:
             pass
 
-    assert reply_to(Silent(), message()).error.reason == Reason.FAILED.value
+    assert reply_to(Silent(), message()).error.reason == DeclineReason.FAILED.value
 
 
 @pytest.mark.parametrize(
@@ -123,5 +123,5 @@ def test_a_participant_that_says_nothing_has_failed() -> None:
 )
 def test_a_message_of_another_form_is_declined_unread(content: RecordDict) -> None:
     echo = Echo()
-    assert reply_to(echo, message(content=content)).error.reason == Reason.UNREADABLE_TASK.value
+    assert reply_to(echo, message(content=content)).error.reason == DeclineReason.UNREADABLE_TASK.value
     assert echo.seen == []

@@ -1,4 +1,5 @@
-"""What a person agreed to: no terms, no part; and terms that hold whatever the clock, the battery or the vault say."""
+"""What a person agreed to: no terms, no part; and terms that hold whatever the clock, the battery or the
+vault say."""
 
 import json
 import shutil
@@ -19,8 +20,8 @@ from palate.client.federation import consent
 from palate.client.federation.consent import (
     CONSENT,
     Consent,
+    Permission,
     Terms,
-    Verdict,
     agree,
     may_take_part,
     newest_terms,
@@ -30,9 +31,9 @@ from palate.client.federation.consent import (
     read_terms,
     refuse,
 )
-from palate.client.federation.invited import count_invitation
 from palate.client.federation.machine import Readings
 from palate.client.federation.outbox import OUTBOX
+from palate.client.federation.rounds_a_day import count_invitation
 from palate.client.vault.store import ONLY, MemoryStore
 from palate.client.vault.vault import Vault
 from palate.shared.errors import OptionError, VaultDamagedError
@@ -47,17 +48,17 @@ def ago(**before: float) -> datetime:
     return NOON - timedelta(**before)
 
 
-# --- the decision -------------------------------------------------------------------------------------------------
+# --- the decision -------------------------------------------------------------------------------------------
 
 
 def test_nobody_takes_part_who_has_not_agreed() -> None:
-    assert may_take_part(None, Readings(0.0, True, 100.0), 0) == Verdict(
+    assert may_take_part(None, Readings(0.0, True, 100.0), 0) == Permission(
         False, "its owner has not agreed to take part"
     )
 
 
 def test_at_any_time_asks_for_nothing() -> None:
-    assert may_take_part(TERMS, Readings(), 0) == Verdict(True, "at any time")
+    assert may_take_part(TERMS, Readings(), 0) == Permission(True, "at any time")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_at_any_time_asks_for_nothing() -> None:
     ],
 )
 def test_every_condition_must_be_met(when: str, readings: Readings, allowed: bool, reason: str) -> None:
-    assert may_take_part(replace(TERMS, when=when), readings, 0) == Verdict(allowed, reason)
+    assert may_take_part(replace(TERMS, when=when), readings, 0) == Permission(allowed, reason)
 
 
 def test_what_cannot_be_read_counts_as_no_unless_the_person_said_otherwise() -> None:
@@ -92,18 +93,20 @@ def test_what_cannot_be_read_counts_as_no_unless_the_person_said_otherwise() -> 
 def test_no_more_rounds_a_day_than_agreed() -> None:
     terms = replace(TERMS, rounds_a_day=2)
     assert may_take_part(terms, Readings(), 1).allowed
-    assert may_take_part(terms, Readings(), 2) == Verdict(False, "2 rounds within a day, and 2 are agreed to")
+    assert may_take_part(terms, Readings(), 2) == Permission(
+        False, "2 rounds within a day, and 2 are agreed to"
+    )
     assert not may_take_part(terms, Readings(), 3).allowed
 
 
 def test_more_than_a_thousand_rounds_a_day_can_be_agreed_to_and_are_counted() -> None:
-    log = MemoryStore()
-    agree(log, replace(TERMS, rounds_a_day=1_500), NOON)
-    asked = Consent(log, SERVER)
+    store = MemoryStore()
+    agree(store, replace(TERMS, rounds_a_day=1_500), NOON)
+    asked = Consent(store, SERVER)
     for number in range(1_500):
         assert asked.allows(NOON).allowed
-        count_invitation(log, NOON - timedelta(seconds=number))
-    assert asked.allows(NOON) == Verdict(False, "1500 rounds within a day, and 1500 are agreed to")
+        count_invitation(store, NOON - timedelta(seconds=number))
+    assert asked.allows(NOON) == Permission(False, "1500 rounds within a day, and 1500 are agreed to")
 
 
 readings = some.builds(
@@ -133,7 +136,7 @@ def test_stricter_terms_never_allow_what_looser_ones_refuse(
         assert may_take_part(loose, read, today).allowed
 
 
-# --- the terms ----------------------------------------------------------------------------------------------------
+# --- the terms ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -230,7 +233,7 @@ def test_what_is_no_public_key_is_refused_and_not_repeated() -> None:
         assert secret.splitlines()[1] not in str(caught.value)
 
 
-# --- what is kept -------------------------------------------------------------------------------------------------
+# --- what is kept -------------------------------------------------------------------------------------------
 
 
 def test_terms_are_kept_in_the_vault_with_each_change(tmp_path: Path, remembered_keys: None) -> None:
@@ -248,30 +251,31 @@ def test_terms_are_kept_in_the_vault_with_each_change(tmp_path: Path, remembered
         dropped, events = read_history(vault)
         assert dropped == 0
         assert [(one.server, one.what) for one in events] == [
-            (SERVER, "agreed"), (SERVER, "joined"), (SERVER, "changed"), (other.server, "agreed"), (other.server, "left"),
+            (SERVER, "agreed"), (SERVER, "joined"), (SERVER, "changed"), (other.server, "agreed"),
+            (other.server, "left"),
         ]  # fmt: skip
         assert [one.terms for one in events] == [TERMS, None, replace(TERMS, epsilon=1.0), other, None]
         assert events[0].when == "2026-03-01T12:00:00.000000+00:00"
 
 
 def test_a_no_takes_back_an_earlier_yes_for_that_server_alone() -> None:
-    log = MemoryStore()
-    agree(log, TERMS, NOON)
-    agree(log, Terms("other:8000"), NOON)
-    refuse(log, SERVER, NOON)
-    assert read_terms(log, SERVER) is None
-    assert newest_terms(log) == Terms("other:8000")
-    assert not Consent(log, SERVER).allows(NOON).allowed
-    assert Consent(log, "other:8000").allows(NOON).allowed
-    assert agree(log, TERMS, NOON).what == "agreed"
+    store = MemoryStore()
+    agree(store, TERMS, NOON)
+    agree(store, Terms("other:8000"), NOON)
+    refuse(store, SERVER, NOON)
+    assert read_terms(store, SERVER) is None
+    assert newest_terms(store) == Terms("other:8000")
+    assert not Consent(store, SERVER).allows(NOON).allowed
+    assert Consent(store, "other:8000").allows(NOON).allowed
+    assert agree(store, TERMS, NOON).what == "agreed"
 
 
 def test_the_history_keeps_the_newest_and_counts_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consent, "KEPT", 20)  # the record is read and written whole, so a thousand would take long
-    log = MemoryStore()
+    store = MemoryStore()
     for day in range(consent.KEPT + 3):
-        agree(log, replace(TERMS, least_devices=2 + day % 2), NOON + timedelta(days=day))
-    dropped, events = read_history(log)
+        agree(store, replace(TERMS, least_devices=2 + day % 2), NOON + timedelta(days=day))
+    dropped, events = read_history(store)
     assert (dropped, len(events)) == (3, consent.KEPT)
     assert events[-1].when.startswith((NOON + timedelta(days=consent.KEPT + 2)).date().isoformat())
 
@@ -288,43 +292,43 @@ def test_the_history_keeps_the_newest_and_counts_the_others(monkeypatch: pytest.
     ],
 )  # fmt: skip
 def test_a_record_of_another_form_is_a_no_and_never_a_crash(content: bytes) -> None:
-    log = MemoryStore()
-    log.put(CONSENT, ONLY, content)
+    store = MemoryStore()
+    store.put(CONSENT, ONLY, content)
     with pytest.raises(VaultDamagedError, match="what was agreed to cannot be read"):
-        read_terms(log, SERVER)
+        read_terms(store, SERVER)
     with pytest.raises(VaultDamagedError):
-        agree(log, TERMS, NOON)  # and is not written over
-    assert Consent(log, SERVER).allows(NOON) == Verdict(False, "what its owner agreed to cannot be read")
-    assert log.get(CONSENT, ONLY) == content
+        agree(store, TERMS, NOON)  # and is not written over
+    assert Consent(store, SERVER).allows(NOON) == Permission(False, "what its owner agreed to cannot be read")
+    assert store.get(CONSENT, ONLY) == content
 
 
 def test_rounds_of_the_day_are_counted_from_invitations_whatever_came_of_them() -> None:
-    log = MemoryStore()
-    agree(log, replace(TERMS, rounds_a_day=2), NOON)
-    asked = Consent(log, SERVER)
-    count_invitation(log, ago(days=2))
-    count_invitation(log, ago(hours=2))
+    store = MemoryStore()
+    agree(store, replace(TERMS, rounds_a_day=2), NOON)
+    asked = Consent(store, SERVER)
+    count_invitation(store, ago(days=2))
+    count_invitation(store, ago(hours=2))
     assert asked.allows(NOON).allowed
-    count_invitation(log, ago(hours=1))
-    assert log.list(OUTBOX) == ()
+    count_invitation(store, ago(hours=1))
+    assert store.list(OUTBOX) == ()
     assert not asked.allows(NOON).allowed
     assert asked.allows(NOON + timedelta(days=1)).allowed
 
 
 def test_changed_terms_count_at_the_next_round() -> None:
-    log = MemoryStore()
+    store = MemoryStore()
     asked: list[tuple[str, ...]] = []
 
     def read(conditions: Iterable[str]) -> Readings:
         asked.append(tuple(conditions))
         return Readings(load=0.9)
 
-    mine = Consent(log, SERVER, read=read)
+    mine = Consent(store, SERVER, read=read)
     assert (mine.allows(NOON).allowed, asked) == (False, [])  # nothing agreed to, nothing read
-    agree(log, TERMS, NOON)
+    agree(store, TERMS, NOON)
     assert mine.allows(NOON).allowed
-    agree(log, replace(TERMS, when="idle"), NOON)
-    assert mine.allows(NOON) == Verdict(False, "not idle: load of 0.90 per core")
+    agree(store, replace(TERMS, when="idle"), NOON)
+    assert mine.allows(NOON) == Permission(False, "not idle: load of 0.90 per core")
     assert asked == [(), ("idle",)]
 
 
@@ -334,27 +338,29 @@ def test_a_vault_that_is_gone_says_no(tmp_path: Path, remembered_keys: None) -> 
         mine = Consent(vault, SERVER)
         assert mine.allows(NOON).allowed
         shutil.rmtree(tmp_path / "vault")
-        assert mine.allows(NOON) == Verdict(False, "what its owner agreed to cannot be read")
+        assert mine.allows(NOON) == Permission(False, "what its owner agreed to cannot be read")
 
 
 def test_the_record_is_as_it_was_written_first() -> None:
     """A vector: what a later version must still read."""
-    log = MemoryStore()
-    agree(log, TERMS, NOON)
+    store = MemoryStore()
+    agree(store, TERMS, NOON)
     terms = {
-        "server": SERVER, "when": "always", "rounds_a_day": 24, "least_devices": 10, "epsilon": 8.0, "delta": 1e-05,
-        "honest_share": 0.5, "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "", "certificate": "",
+        "server": SERVER, "when": "always", "rounds_a_day": 24, "least_devices": 10, "epsilon": 8.0,
+        "delta": 1e-05,
+        "honest_share": 0.5, "allow_unmasked": False, "in_doubt": False, "release_key": "", "registrar": "",
+        "certificate": "",
     }  # fmt: skip
     event = {"when": "2026-03-01T12:00:00.000000+00:00", "server": SERVER, "what": "agreed", "terms": terms}
-    assert json.loads(log.get(CONSENT, ONLY)) == {
+    assert json.loads(store.get(CONSENT, ONLY)) == {
         "version": 1,
         "terms": [terms],
         "events": [event],
         "dropped": 0,
     }
     del terms["honest_share"]  # as the first version wrote it
-    with log.transaction() as change:
+    with store.transaction() as change:
         change.put(
             CONSENT, ONLY, json.dumps({"version": 1, "terms": [terms], "events": [], "dropped": 0}).encode()
         )
-    assert read_terms(log, SERVER) == TERMS
+    assert read_terms(store, SERVER) == TERMS

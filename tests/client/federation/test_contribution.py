@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from palate.client.federation import local_training as reconstruction
+from palate.client.federation import local_training
 from palate.client.federation.contribution import (
     FIRST_CLASS_SECONDS,
     begin_class,
@@ -35,7 +35,7 @@ def test_what_fails_is_a_change_of_nothing_and_told_here_alone(
         raise error
 
     lines: list[str] = []
-    monkeypatch.setattr(reconstruction, "train_locally", fail)
+    monkeypatch.setattr(local_training, "train_locally", fail)
     found = learned_or_nothing(OWN, labels, LocalSettings(), round=2, seed=5, tell=lines.append)
     assert found == (nothing_learned(OWN, 2), 0)
     assert lines == ["local training came to nothing; the round goes on with a change of nothing"]

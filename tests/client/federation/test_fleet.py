@@ -1,4 +1,5 @@
-"""A device's connection: answers that are bombs, floods or drips, calls whose answer was lost, clocks, and signatures."""
+"""A device's connection: answers that are bombs, floods or drips, calls whose answer was lost, clocks, and
+signatures."""
 
 import base64
 import gzip
@@ -18,24 +19,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from fake_superlink import Echo, FakeSuperLink, Watch, message
 
 from palate.client.federation import fleet
 from palate.client.federation.fleet import MOST_BYTES, Fleet, LostError
 from palate.client.federation.server_address import Server
 from palate.shared.errors import FederationError
+from tests.client.federation.fake_superlink import Echo, FakeSuperLink, Watch, message
 
 MB = 1_000_000
 NOT_A_SERVER = "is not a server of this federation"
-
-
-@pytest.fixture
-def link() -> Iterator[FakeSuperLink]:
-    made = FakeSuperLink()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture
@@ -63,7 +55,7 @@ def head(handler: BaseHTTPRequestHandler, *lines: str) -> None:
     handler.wfile.write("\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode())
 
 
-# --- much out of little -------------------------------------------------------------------------------------------
+# --- much out of little -------------------------------------------------------------------------------------
 
 
 def test_a_compressed_answer_is_refused_without_inflating_it(link: FakeSuperLink, device: Fleet) -> None:
@@ -171,7 +163,7 @@ def _request_of(device: Fleet) -> tuple[bytes, dict[str, str]]:
     return join_frames([asked.SerializeToString()]), {"x-palate-had": "", "x-palate-hold": "0"}
 
 
-# --- slowly -------------------------------------------------------------------------------------------------------
+# --- slowly -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["headers", "body"])
@@ -220,7 +212,7 @@ def test_a_call_after_one_that_was_cut_has_all_of_its_time(
     assert device.take(1.0) is None
 
 
-# --- lost on the way ----------------------------------------------------------------------------------------------
+# --- lost on the way ----------------------------------------------------------------------------------------
 
 
 def test_a_message_whose_answer_was_lost_is_asked_for_again(
@@ -276,7 +268,7 @@ def test_a_reply_whose_answer_was_lost_counts_as_given(
     assert len(lines) == 1  # and none that says that the round was over
 
 
-# --- clocks and signatures ----------------------------------------------------------------------------------------
+# --- clocks and signatures ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("minutes", "said"), [(7, "7 minutes behind"), (-7, "7 minutes ahead of")])

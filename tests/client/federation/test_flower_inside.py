@@ -1,4 +1,5 @@
-"""What the device uses of Flower's inside: each name here is in `palate.client.federation.fleet`, and a change of it must be looked at there."""
+"""What the device uses of Flower's inside: each name here is in `palate.client.federation.fleet`, and a
+change of it must be looked at there."""
 
 import pytest
 

@@ -10,42 +10,42 @@ from palate.client.federation.identity import IDENTITY, own_identity
 from palate.client.vault.store import ONLY, MemoryStore, Store
 
 
-def name(log: Store, terms: Terms) -> bytes:
-    return own_identity(log, terms).public_key().public_bytes_raw()
+def name(store: Store, terms: Terms) -> bytes:
+    return own_identity(store, terms).public_key().public_bytes_raw()
 
 
 def old_vault() -> tuple[MemoryStore, Ed25519PrivateKey]:
     """A vault with the one identity of an earlier version."""
-    log, key = MemoryStore(), Ed25519PrivateKey.generate()
-    log.put(IDENTITY, ONLY, key.private_bytes_raw())
-    return log, key
+    store, key = MemoryStore(), Ed25519PrivateKey.generate()
+    store.put(IDENTITY, ONLY, key.private_bytes_raw())
+    return store, key
 
 
 def test_two_servers_or_two_registrars_see_two_identities_and_each_sees_the_same_again() -> None:
-    log = MemoryStore()
+    store = MemoryStore()
     places = [
         Terms(server, registrar=key) for server, key in itertools.product("ab", ("", "ab" * 32, "cd" * 32))
     ]
-    names = [name(log, one) for one in places]
+    names = [name(store, one) for one in places]
     assert len(set(names)) == len(places)
-    assert [name(log, one) for one in places] == names
+    assert [name(store, one) for one in places] == names
     assert name(MemoryStore(), places[0]) != names[0]
 
 
 def test_the_secret_of_all_identities_is_none_of_them() -> None:
-    log, lasting = old_vault()
-    assert name(log, Terms("a")) != lasting.public_key().public_bytes_raw()
+    store, lasting = old_vault()
+    assert name(store, Terms("a")) != lasting.public_key().public_bytes_raw()
 
 
 def test_a_server_whose_registrar_certified_the_identity_of_an_earlier_version_keeps_it() -> None:
-    log, lasting = old_vault()
+    store, lasting = old_vault()
     old, registrar = lasting.public_key().public_bytes_raw(), Ed25519PrivateKey.generate()
     certificate = registrar.sign(hashlib.sha256(b"palate certificate 1\0" + old).digest()).hex()
     public = registrar.public_key().public_bytes_raw().hex()
     kept = Terms("a", registrar=public, certificate=certificate)
-    assert name(log, kept) == old
-    assert name(log, Terms("a", registrar=public)) != old
+    assert name(store, kept) == old
+    assert name(store, Terms("a", registrar=public)) != old
     assert (
-        name(log, Terms("a", registrar="ab" * 32, certificate=certificate)) != old
+        name(store, Terms("a", registrar="ab" * 32, certificate=certificate)) != old
     )  # another registrar since
-    assert name(log, Terms("b", registrar=public, certificate="00" * 64)) != old
+    assert name(store, Terms("b", registrar=public, certificate="00" * 64)) != old

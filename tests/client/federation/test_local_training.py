@@ -1,4 +1,5 @@
-"""Local training: against the same descent written plainly, side by side, and on people who are all of one mind or silent."""
+"""Local training: against the same descent written plainly, side by side, and on people who are all of one
+mind or silent."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from palate.client.federation import local_training as reconstruction
+from palate.client.federation import local_training
 from palate.client.federation.local_training import (
     LEAST_LABELS,
     MOST_LABELS,
@@ -57,7 +58,8 @@ def distance(one: dict[str, NDArray[np.float32]], other: dict[str, NDArray[np.fl
 
 
 def are_alike(one: Changes, other: Changes) -> bool:
-    """Whether changes are the same but for rounding: 1e-6, or where a hidden unit is at zero within rounding, a little more."""
+    """Whether changes are the same up to rounding: 1e-6, or where a hidden unit is at zero within rounding,
+    a little more."""
     distances = sorted(distance(one[place], other[place]) for place in one)
     return one.keys() == other.keys() and distances[-2] <= 5e-6 and distances[-1] <= 1e-3
 
@@ -75,7 +77,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-# --- side by side -------------------------------------------------------------------------------------------------
+# --- side by side -------------------------------------------------------------------------------------------
 
 COUNTS = (6, 60, 23, 7, 41, 60, 12)
 PEOPLE = [make_labels(count, seed) for seed, count in enumerate(COUNTS)]
@@ -127,16 +129,19 @@ def test_whose_training_diverges_costs_nobody_else(encoder: EncoderWeights) -> N
     assert not all(np.isfinite(array).all() for array in beside[1].values())
 
 
-# --- against the same descent, written plainly --------------------------------------------------------------------
+# --- against the same descent, written plainly --------------------------------------------------------------
 
 
 def plain_descent(
     encoder: EncoderWeights, labels: Labels, settings: LocalSettings, seed: int
 ) -> dict[str, NDArray[np.float32]]:
-    """One device with weights as weights and the head from the normal equations, all in float64; only the draws are shared."""
+    """One device with weights as weights and the head from the normal equations, all in float64.
+
+    Only the draws are shared.
+    """
     batch = {
         name: tensor.double()
-        for name, tensor in reconstruction._prepare(encoder, [labels], settings, [seed]).items()
+        for name, tensor in local_training._prepare(encoder, [labels], settings, [seed]).items()
     }
     x, liked, phrases, spoken = (batch[name][0] for name in ("x", "liked", "phrases", "spoken"))
     crowd = {n: torch.tensor(encoder.tensors[f"crowd.{n}"]).double() for n in ("share", "mean", "covariance")}
@@ -155,9 +160,9 @@ def plain_descent(
         inputs = torch.cat([torch.sigmoid(tastes), torch.ones(len(x), 1).double()], 1)
         fitted = batch["support"][step, 0] == 1
         known, told = inputs[fitted], 4 * liked[fitted] - 2
-        precision = torch.linalg.inv(spread) + known.T @ known / reconstruction.HEAD_NOISE
+        precision = torch.linalg.inv(spread) + known.T @ known / local_training.HEAD_NOISE
         head = mean + torch.linalg.solve(
-            precision, known.T @ (told - known @ mean) / reconstruction.HEAD_NOISE
+            precision, known.T @ (told - known @ mean) / local_training.HEAD_NOISE
         )
         loss = F.binary_cross_entropy_with_logits(inputs[~fitted] @ head, liked[~fitted])
         if settings.alignment and spoken.any():
@@ -202,7 +207,7 @@ def test_a_pull_back_shortens_the_change(encoder: EncoderWeights) -> None:
     )
 
 
-# --- the same for the same seed -----------------------------------------------------------------------------------
+# --- the same for the same seed -----------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(encoder: EncoderWeights) -> None:
@@ -235,18 +240,18 @@ def test_training_leaves_the_process_generators_alone(encoder: EncoderWeights) -
 
 def test_of_many_labels_others_are_drawn_for_each_seed(encoder: EncoderWeights) -> None:
     many = make_labels(MOST_LABELS + 30, 4)
-    batch = reconstruction._prepare(encoder, [many], LocalSettings(steps=5, alignment=0.1), [1])
+    batch = local_training._prepare(encoder, [many], LocalSettings(steps=5, alignment=0.1), [1])
     assert batch["x"].shape[1] == MOST_LABELS
     assert batch["valid"].sum() == MOST_LABELS
     first, second = (
-        reconstruction._prepare(encoder, [many], LocalSettings(steps=5, alignment=0.1), [seed])["phrases"]
+        local_training._prepare(encoder, [many], LocalSettings(steps=5, alignment=0.1), [seed])["phrases"]
         for seed in (1, 2)
     )
     assert {row.tobytes() for row in first[0].numpy()} != {row.tobytes() for row in second[0].numpy()}
     assert train_locally(encoder, many, LocalSettings(steps=5, alignment=0.1), round=1, seed=1).norm > 0
 
 
-# --- what cannot be trained on ------------------------------------------------------------------------------------
+# --- what cannot be trained on ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, 1, LEAST_LABELS - 1])
@@ -263,7 +268,7 @@ def test_fewer_than_six_labels_are_refused(encoder: EncoderWeights, count: int) 
 
 def test_six_labels_are_enough_whatever_share_is_asked(encoder: EncoderWeights) -> None:
     for share in (0.2, 0.5, 0.8):
-        batch = reconstruction._prepare(
+        batch = local_training._prepare(
             encoder, [PEOPLE[0]], LocalSettings(steps=5, query_share=share, alignment=0.1), [1]
         )
         fitted = batch["support"].sum(2)
@@ -296,7 +301,7 @@ def test_labels_of_another_shape_are_refused(name: str, shape: tuple[int, ...]) 
         replace(make_labels(8, 0), **{name: np.zeros(shape, bool if name == "liked" else np.float32)})
 
 
-# --- people of one mind, and silent ones --------------------------------------------------------------------------
+# --- people of one mind, and silent ones --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("liked", [True, False])
@@ -333,13 +338,15 @@ def test_every_federated_tensor_learns(encoder: EncoderWeights) -> None:
         assert change[name].any(), name
 
 
-# --- learning -----------------------------------------------------------------------------------------------------
+# --- learning -----------------------------------------------------------------------------------------------
 
 
 def make_society(
     teacher: EncoderWeights, people: int, labels: int, seed: int
 ) -> tuple[list[Labels], list[Labels]]:
-    """People who judge by heads of their own on the teacher's taste space and name what they see; their labels, and held-out ones.
+    """People who judge by heads of their own on the teacher's taste space and name what they see.
+
+    Their labels, and held-out ones.
 
     Pictures differ in eight ways, as drawn ones differ in a few dozen.
     """

@@ -1,4 +1,5 @@
-"""Idle and charging: what the kernel's files say, what a platform's function says, and what happens when neither can be read."""
+"""Idle and charging: what the kernel's files say, what a platform's function says, and what happens when
+neither can be read."""
 
 import os
 from pathlib import Path
@@ -6,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from palate.client.federation import machine as conditions
+from palate.client.federation import machine
 from palate.client.federation.machine import (
     Readings,
     check_conditions,
@@ -57,7 +58,7 @@ def lend(monkeypatch: pytest.MonkeyPatch) -> Any:
     return lend_these
 
 
-# --- what cannot be read ------------------------------------------------------------------------------------------
+# --- what cannot be read ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("capacity", ["", "many", "-5", "4000", "nan", "\x00"])
@@ -93,7 +94,7 @@ def test_a_system_without_load_averages_is_unknown(monkeypatch: pytest.MonkeyPat
     assert is_met("idle", read_machine(["idle"])) is None
 
 
-# --- charging -----------------------------------------------------------------------------------------------------
+# --- charging -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_charging_is_plugged_in_or_nearly_full(readings: Readings, answer: tuple
     assert is_met("charging", readings) == answer
 
 
-# --- idle ---------------------------------------------------------------------------------------------------------
+# --- idle ---------------------------------------------------------------------------------------------------
 
 
 def test_idle_is_less_than_half_a_load_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,11 +149,11 @@ def test_idle_is_less_than_half_a_load_per_core(monkeypatch: pytest.MonkeyPatch)
         assert answer == (idle, f"load of {load / 4:.2f} per core")
 
 
-# --- what a platform lends ----------------------------------------------------------------------------------------
+# --- what a platform adds -----------------------------------------------------------------------------------
 
 
 def test_a_platforms_function_replaces_what_is_read_here(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conditions, "read_load", lambda: pytest.fail("not asked"))
+    monkeypatch.setattr(machine, "read_load", lambda: pytest.fail("not asked"))
     lend(
         Lent("idle", lambda: (False, "the screen is on")), Lent("charging", lambda: pytest.fail("not asked"))
     )
@@ -196,10 +197,10 @@ def test_a_platform_cannot_lend_always_or_names_that_nobody_can_write(lend: Any)
     lend(
         Lent("always", lambda: (True, "")), Lent("Idle", lambda: (True, "")), Lent("a+b", lambda: (True, ""))
     )
-    assert not conditions.lent_conditions()
+    assert not machine.added_conditions()
 
 
-# --- how conditions are named -------------------------------------------------------------------------------------
+# --- how conditions are named -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

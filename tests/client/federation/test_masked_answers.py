@@ -18,13 +18,13 @@ from palate.client.federation.masked_answers import guaranteed
 from palate.client.federation.member import Member
 from palate.client.federation.outbox import read_outbox
 from palate.client.federation.pseudonyms import slots_left
-from palate.client.privacy.ledger import OwnBudget, OwnSpent, read_spent, write_budget
+from palate.client.privacy.budget import OwnBudget, OwnSpent, read_spent, write_budget
 from palate.server.secure_sum.privacy import PlanSettings, Privacy, mask_settings, planned_masks
 from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.accounting import rho_of
 from palate.shared.coding import encode_model, from_levels
 from palate.shared.encoder import EncoderWeights, load_encoder
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.secure_sum.messages import (
     ADVERT,
@@ -212,7 +212,7 @@ def test_a_cohort_below_the_devices_own_minimum_is_refused(people: list[Person])
     roster, _ = total.adverts({place: one.answer(invitation) for place, one in enumerate(people)})
     with pytest.raises(Declined) as refused:
         people[0].answer(roster)
-    assert refused.value.reason is Reason.MASKS_REFUSED
+    assert refused.value.reason is DeclineReason.MASKS_REFUSED
     assert kind_of(people[1].answer(roster)) == SHARES
 
 
@@ -220,7 +220,7 @@ def test_an_unmasked_task_is_declined_unless_that_was_allowed(people: list[Perso
     task = encode_task(Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(), seed=1))
     with pytest.raises(Declined) as refused:
         people[0].answer(task)
-    assert refused.value.reason is Reason.UNMASKED
+    assert refused.value.reason is DeclineReason.UNMASKED
     assert read_outbox(people[0].device.vault) == []
 
 
@@ -239,7 +239,7 @@ def test_devices_that_pin_a_registrar_meet_only_devices_that_it_has_certified(
     equip(people[0].device.vault, pinned, registrar, file)
     with pytest.raises(Declined) as refused:  # the other has no certificate
         people[0].answer(roster(1))
-    assert refused.value.reason is Reason.MASKS_REFUSED
+    assert refused.value.reason is DeclineReason.MASKS_REFUSED
     agree(people[1].device.vault, pinned, datetime.now(UTC))
     equip(people[1].device.vault, pinned, registrar, file)
     whole = roster(2)
@@ -347,7 +347,7 @@ def test_an_encoder_that_differs_from_another_release_is_refused(people: list[Pe
     wire = encode_invitation(Invitation(1, 0, fixed_hash(shipped), 7, LocalSettings(), MASKS, model, WITHIN))
     with pytest.raises(Declined) as refused:
         people[0].answer(wire)
-    assert refused.value.reason is Reason.OTHER_ENCODER
+    assert refused.value.reason is DeclineReason.OTHER_ENCODER
 
 
 def test_another_subspace_than_the_installed_one_is_refused(people: list[Person]) -> None:
@@ -358,7 +358,7 @@ def test_another_subspace_than_the_installed_one_is_refused(people: list[Person]
     )
     with pytest.raises(Declined) as refused:
         people[0].answer(wire)
-    assert refused.value.reason is Reason.OTHER_ENCODER
+    assert refused.value.reason is DeclineReason.OTHER_ENCODER
 
 
 def test_an_encoder_out_of_bounds_is_refused(people: list[Person]) -> None:
@@ -366,4 +366,4 @@ def test_an_encoder_out_of_bounds_is_refused(people: list[Person]) -> None:
     huge = shipped.with_shared({name: t * np.float32(1e3) for name, t in shipped.shared().items()})
     with pytest.raises(Declined) as refused:
         people[0].answer(invite(encoder=huge))
-    assert refused.value.reason is Reason.ENCODER_TOO_LARGE
+    assert refused.value.reason is DeclineReason.ENCODER_TOO_LARGE

@@ -61,7 +61,7 @@ def unmask_request(r: Round, survivors: set[int], dropouts: set[int]) -> bytes:
     return wire.encode_unmask(r.of[0]._session, survivors, dropouts, r.devices)
 
 
-# --- rules and invitation ---------------------------------------------------------------------------------------
+# --- rules and invitation -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_keys_are_new_in_every_round_and_the_same_whenever_asked() -> None:
     assert one.advert()[72:136] != other.advert()[72:136]  # mask key and share key
 
 
-# --- the roster ---------------------------------------------------------------------------------------------------
+# --- the roster ---------------------------------------------------------------------------------------------
 
 
 def test_a_roster_without_this_device_is_refused() -> None:
@@ -99,7 +99,8 @@ def test_a_roster_without_this_device_is_refused() -> None:
 
 
 def test_a_roster_with_this_device_under_other_keys_is_refused() -> None:
-    """An older advert of this device for the same invitation, replayed: signed by it, and yet not what it said."""
+    """An older advert of this device for the same invitation, replayed: signed by it, and yet not what it
+    said."""
     r = begun()
     twin = MaskedRound(r.invited, identity=identity(0))
     assert refusal(lambda: twin.shares(r.roster)) == "absent"
@@ -126,7 +127,10 @@ def test_a_roster_in_which_a_server_could_get_a_smaller_sum_is_refused() -> None
 
 
 def test_the_smallest_sum_can_be_below_the_least_number_of_survivors() -> None:
-    """Each device accepts few drop-outs, but not all need be told the same ones; what noise is to be reckoned for is said."""
+    """Each device accepts few drop-outs, but not all need be told the same ones.
+
+    The device says which noise counts.
+    """
     assert shared(10, mask_settings=settings(least=8)).of[0].smallest_sum == 8
     assert shared(20, mask_settings=settings(least=16)).of[0].smallest_sum == 15
 
@@ -150,7 +154,7 @@ def test_a_second_roster_is_refused_and_a_refused_one_changes_nothing() -> None:
     assert (r.reveal()[0] == r.plain()).all()
 
 
-# --- the delivery -----------------------------------------------------------------------------------------------------
+# --- the delivery -------------------------------------------------------------------------------------------
 
 
 def test_a_delivery_too_early_is_refused() -> None:
@@ -212,7 +216,7 @@ def test_sealed_shares_in_another_order_do_not_open() -> None:
     assert (len(message) - (8 + 64 + 1 + 64)) // 33 == 1  # its own share alone
 
 
-# --- the vector -------------------------------------------------------------------------------------------------------
+# --- the vector ---------------------------------------------------------------------------------------------
 
 
 def test_a_vector_is_masked_once() -> None:
@@ -240,7 +244,7 @@ def test_a_masked_vector_of_zeros_looks_like_any_other() -> None:
     assert abs(float(((seen - expected) ** 2 / expected).sum()) - 255) < 6 * (2 * 255) ** 0.5
 
 
-# --- the request to unmask ----------------------------------------------------------------------------------------------
+# --- the request to unmask ----------------------------------------------------------------------------------
 
 
 def test_a_request_that_counts_this_device_out_is_refused() -> None:
@@ -306,7 +310,8 @@ def test_what_is_revealed_is_the_seed_of_who_stayed_and_the_key_of_who_dropped_o
 
 @pytest.mark.parametrize("colluders", [0, 3, 4])
 def test_both_secrets_of_a_device_take_as_many_colluders_as_is_said(colluders: int) -> None:
-    """A server tells some that a device stayed and others that it dropped out, and has colluders who tell it everything.
+    """A server tells some that a device stayed and others that it dropped out, and has colluders who tell it
+    everything.
 
     Of 10 holders 7 are needed: 2 * 7 - 10 = 4 colluders are enough, with 3 no split gives both.
     """
@@ -353,11 +358,12 @@ def recovered(shares: dict[int, int], fits: Callable[[bytes], bool]) -> bool:
     return True
 
 
-# --- a server that shows two things ---------------------------------------------------------------------------------------
+# --- a server that shows two things -------------------------------------------------------------------------
 
 
 def assert_noise(vectors: list[np.ndarray], bits: int, truth: np.ndarray) -> None:
-    """Assert that whichever vectors a server adds up, the sum is uniform, and no sum of some of the devices' levels."""
+    """Assert that whichever vectors a server adds up, the sum is uniform, and no sum of some of the devices'
+    levels."""
     expected = truth.shape[1] / (1 << bits)
     subsets = [[i for i in range(len(truth)) if chosen >> i & 1] for chosen in range(1, 1 << len(truth))]
     for added in subsets:
@@ -428,7 +434,10 @@ def test_masks_of_two_models_do_not_cancel(split: bool, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("split", [False, True])
 def test_masks_of_two_sets_of_the_living_do_not_cancel(split: bool) -> None:
-    """A server that tells half the devices that one of them died learns no sum either; with one story it does."""
+    """A server that tells half the devices that one of them died learns no sum either.
+
+    With one story it does.
+    """
     r = Round(6, count=20_000, mask_settings=settings(ring_bits=8))
     r.vectors = np.random.default_rng(2).integers(-20, 21, (6, r.count), dtype=np.int64)
     r.advertise()
@@ -449,7 +458,8 @@ def test_masks_of_two_sets_of_the_living_do_not_cancel(split: bool) -> None:
 
 
 def test_mutated_messages_never_break_a_device() -> None:
-    """Hundreds of tampered rosters, deliveries and requests, checksums mended: refused, or taken for what they say."""
+    """Hundreds of tampered rosters, deliveries and requests, checksums mended: refused, or taken for what
+    they say."""
     rng = random.Random(6)
     for _ in range(150):
         r = Round(3, count=3)

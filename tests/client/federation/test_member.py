@@ -1,4 +1,5 @@
-"""What a device does with a task: whose labels count, what it refuses, what it says, and what it never says."""
+"""What a device does with a task: whose labels count, what it refuses, what it says, and what it never
+says."""
 
 import json
 from collections.abc import Iterator
@@ -13,25 +14,26 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.demo.showcase import demo_folder
 from palate.client.device import Device
-from palate.client.federation import local_training as reconstruction
+from palate.client.federation import local_training
 from palate.client.federation.consent import Terms, agree
 from palate.client.federation.declined import Declined
-from palate.client.federation.invited import invitations_of_the_day
 from palate.client.federation.local_training import LEAST_LABELS, Labels
-from palate.client.federation.member import Member, answer_task, read_meanings
+from palate.client.federation.member import Member, answer_task
 from palate.client.federation.outbox import read_outbox
-from palate.client.privacy.ledger import OwnBudget, write_budget
+from palate.client.federation.own_labels import read_meanings
+from palate.client.federation.rounds_a_day import invitations_of_the_day
+from palate.client.privacy.budget import OwnBudget, write_budget
 from palate.client.reader.comment import Comment
 from palate.client.records import COMMENT, FEATURES, PICTURE, Taught, encode_taught
-from palate.client.releases.accepted import is_pinned, pin_key
+from palate.client.releases.accepted import is_pinned, pin_key, reset
 from palate.client.taste.fitting import _tower_mark
 from palate.client.vault.store import MemoryStore
 from palate.shared.attributes import Mention
 from palate.shared.delegation import make_delegation, sign_message
 from palate.shared.encoder import PICTURE_FEATURES, EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import FederationError, StorageError, WrongPassphraseError
-from palate.shared.reasons import Reason
-from palate.shared.releases.message import SignedRelease, encode_release, write_key
+from palate.shared.reasons import DeclineReason
+from palate.shared.releases.message import SignedRelease, encode_release, read_key, write_key
 from palate.shared.update import LocalSettings
 from palate.shared.wire import Task, decode_update, encode_task
 from tests.client.releases.test_accepted import BEGUN, KEY, KEY_TEXT, TEXT
@@ -49,7 +51,8 @@ def make_task(encoder: EncoderWeights | None = None, **changes: Any) -> bytes:
 
 
 def put_label(device: Device, number: int, liked: bool | None, attributes: tuple[str, ...]) -> str:
-    """Put a comment into the vault as if it had been taught, with features as if its picture had been looked at."""
+    """Put a comment into the vault as if it had been taught, with features as if its picture had been looked
+    at."""
     rng = np.random.default_rng(number)
     e = load_encoder().tensors
     row = (e["feature.mean"] + 0.5 * e["feature.scale"] * rng.standard_normal(PICTURE_FEATURES)).astype("<f4")
@@ -78,7 +81,7 @@ def let_everything(device: Device) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, remembered_keys: None) -> Path:
-    """A vault with seven verdicts, of which the last is about no attribute."""
+    """A vault with seven verdicts; the last is about no attribute."""
     with Device.init(tmp_path / "vault", PASSPHRASE) as device:
         for number in range(1, 8):
             put_label(device, number, number % 2 == 0, ("calm", "misty") if number < 7 else ())
@@ -118,7 +121,7 @@ def labels(n: int = 8) -> Labels:
     return Labels(features, np.arange(n) % 2 == 0, np.zeros((n, 384), np.float32))
 
 
-# --- labels -------------------------------------------------------------------------------------------------------
+# --- labels -------------------------------------------------------------------------------------------------
 
 
 def test_labels_are_the_verdicts_in_the_order_of_time(device: Device, door: Door) -> None:
@@ -168,14 +171,14 @@ def test_pictures_that_were_taught_become_labels(tmp_path: Path, remembered_keys
         np.testing.assert_array_equal(door.member(device).labels().features, mine.features)
 
 
-# --- a round ------------------------------------------------------------------------------------------------------
+# --- a round ------------------------------------------------------------------------------------------------
 
 
 def test_a_round_sends_what_training_gives_and_notes_it(device: Device, door: Door) -> None:
     member = door.member(device)
     sent = door.answer(member, ask())
     encoder = load_encoder()
-    update = reconstruction.train_locally(encoder, member.labels(), LocalSettings(steps=2), round=3, seed=11)
+    update = local_training.train_locally(encoder, member.labels(), LocalSettings(steps=2), round=3, seed=11)
     assert decode_update(sent, base=update.base, round=3, max_norm=25) == update
     assert update.norm > 0
     (note,) = read_outbox(device.vault)
@@ -195,7 +198,7 @@ def test_the_tasks_encoder_is_trained_and_not_kept(device: Device, door: Door) -
     newer = own.with_shared({name: t * np.float32(0.99) for name, t in own.shared().items()}, release=4)
     member = door.member(device)
     first = door.answer(member, ask(newer))
-    update = reconstruction.train_locally(newer, member.labels(), LocalSettings(steps=2), round=3, seed=11)
+    update = local_training.train_locally(newer, member.labels(), LocalSettings(steps=2), round=3, seed=11)
     assert decode_update(first, base=update.base, round=3, max_norm=25) == update
     assert read_outbox(device.vault)[0].release == 4
 
@@ -234,19 +237,19 @@ def test_below_six_labels_the_device_answers_with_a_change_of_nothing(
 def test_other_commands_change_the_vault_while_a_round_is_trained(
     home: Path, device: Device, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = reconstruction.train_locally
+    train = local_training.train_locally
 
     def train_slowly(*arguments: Any, **options: Any) -> Any:
         with Device.open(home, PASSPHRASE) as other:  # waits for the vault's lock, if it is held
             other.set("neon", -0.5)
         return train(*arguments, **options)
 
-    monkeypatch.setattr(reconstruction, "train_locally", train_slowly)
+    monkeypatch.setattr(local_training, "train_locally", train_slowly)
     assert door.answer(door.member(device), ask())
     assert device.profile().signed()["neon"] == -0.5
 
 
-# --- a vault that cannot be read ----------------------------------------------------------------------------------
+# --- a vault that cannot be read ----------------------------------------------------------------------------
 
 
 def test_a_locked_vault_stays_out(device: Device, door: Door) -> None:
@@ -294,7 +297,7 @@ def test_without_a_note_nothing_is_sent(
     monkeypatch.setattr(device.vault, "transaction", full)
     with pytest.raises(Declined) as declined:
         door.member(device).take_part(ask(), door.out.append)
-    assert declined.value.reason is Reason.NOT_NOTED
+    assert declined.value.reason is DeclineReason.NOT_NOTED
     assert door.out == []
 
 
@@ -309,13 +312,13 @@ def test_an_invitation_that_cannot_be_counted_is_not_looked_into(
     assert read_outbox(device.vault) == []
 
 
-# --- who asks, and how often --------------------------------------------------------------------------------------
+# --- who asks, and how often --------------------------------------------------------------------------------
 
 
 def test_what_is_not_signed_is_declined_unread(device: Device, door: Door) -> None:
     with pytest.raises(Declined) as refused:
         door.member(device).take_part(make_task(), door.out.append)
-    assert refused.value.reason is Reason.UNSIGNED
+    assert refused.value.reason is DeclineReason.UNSIGNED
     assert invitations_of_the_day(device.vault, datetime.now(UTC)) == 0
 
 
@@ -327,16 +330,29 @@ def test_after_its_first_invitation_a_device_takes_no_other_key_from_this_server
     stranger = Ed25519PrivateKey.generate()
     with pytest.raises(Declined) as refused:
         member.take_part(signed(make_task(), stranger), door.out.append)
-    assert refused.value.reason is Reason.UNSIGNED
+    assert refused.value.reason is DeclineReason.UNSIGNED
     assert write_key(PUBLIC) in door.lines[0]
     assert "if the server really has another" in door.lines[-1]
     assert len([line for line in door.lines if "signs with" in line]) == 1
 
 
 def offered_log() -> bytes:
-    """What a server offers before its first release: its log, which names `KEY` and rests on the recovery key of `TEXT`."""
+    """What a server offers before its first release: its log, which names `KEY` and rests on the recovery key
+    of `TEXT`."""
     now = int(datetime.now(UTC).timestamp())
     return encode_release(SignedRelease(BEGUN.with_statement(now, KEY), b""))
+
+
+def test_after_a_reset_of_releases_the_owner_is_told_to_join_again(device: Device, door: Door) -> None:
+    agree(device.vault, Terms(SERVER, release_key=read_key(TEXT).hex()), datetime.now(UTC))
+    pin_key(device.vault, TEXT)
+    member = door.member(device)
+    assert door.answer(member, offered_log()) == b""
+    reset(device.vault)
+    with pytest.raises(Declined) as refused:
+        member.take_part(ask(), door.out.append)
+    assert refused.value.reason is DeclineReason.UNSIGNED
+    assert "forgotten (palate release reset); leave and join again" in door.lines[-1]
 
 
 def test_a_pinned_release_key_decides_from_the_first_invitation_on(device: Device, door: Door) -> None:
@@ -345,12 +361,12 @@ def test_a_pinned_release_key_decides_from_the_first_invitation_on(device: Devic
     for key in (RELEASE_KEY, KEY):  # before the log has come, nobody may ask
         with pytest.raises(Declined) as refused:
             member.take_part(signed(make_task(), key), door.out.append)
-        assert refused.value.reason is Reason.UNSIGNED
+        assert refused.value.reason is DeclineReason.UNSIGNED
         assert "no log of releases that rests on the key pinned here has come yet" in door.lines[-1]
     assert door.answer(member, offered_log()) == b""
     with pytest.raises(Declined) as refused:
         member.take_part(ask(), door.out.append)
-    assert refused.value.reason is Reason.UNSIGNED
+    assert refused.value.reason is DeclineReason.UNSIGNED
     assert f"{KEY_TEXT}, which the log of releases names that is followed here" in door.lines[-1]
     assert invitations_of_the_day(device.vault, datetime.now(UTC)) == 0
     assert door.answer(member, signed(make_task(), KEY))
@@ -382,7 +398,7 @@ def test_a_device_that_pinned_another_key_answers_nobody(device: Device, door: D
     for key in (RELEASE_KEY, KEY):
         with pytest.raises(Declined) as refused:
             member.take_part(signed(make_task(), key), door.out.append)
-        assert refused.value.reason is Reason.UNSIGNED
+        assert refused.value.reason is DeclineReason.UNSIGNED
     assert door.out == [b""]
 
 
@@ -406,7 +422,7 @@ def test_every_invitation_that_is_looked_into_counts_whatever_comes_of_it(device
     for _ in range(3):
         with pytest.raises(Declined) as refused:
             member.take_part(wild, door.out.append)
-        assert refused.value.reason is Reason.SETTINGS_REFUSED
+        assert refused.value.reason is DeclineReason.SETTINGS_REFUSED
     assert read_outbox(device.vault) == []
     assert door.answer(member, ask()) == b""
     assert door.lines[-1] == "stayed out of a round: 3 rounds within a day, and 3 are agreed to"
@@ -420,7 +436,7 @@ def test_an_invitation_to_a_release_beyond_the_delegation_is_declined(device: De
     short = make_delegation(RELEASE_KEY, public, now=datetime.now(UTC), up_to=2)
     with pytest.raises(Declined) as refused:
         door.member(device).take_part(sign_message(newer, [short], ROUND_KEY), door.out.append)
-    assert refused.value.reason is Reason.UNSIGNED
+    assert refused.value.reason is DeclineReason.UNSIGNED
     assert door.answer(door.member(device), signed(newer))
 
 
@@ -433,7 +449,7 @@ def test_a_server_lost_while_sending_leaves_a_note_that_says_so(device: Device, 
     assert [note.sent for note in read_outbox(device.vault)] == [False]
 
 
-# --- nothing is told ----------------------------------------------------------------------------------------------
+# --- nothing is told ----------------------------------------------------------------------------------------
 
 
 def test_what_an_exception_says_never_gets_out(
@@ -442,7 +458,7 @@ def test_what_an_exception_says_never_gets_out(
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError(f"cannot train on {NEEDLE}")
 
-    monkeypatch.setattr(reconstruction, "train_locally", fail)
+    monkeypatch.setattr(local_training, "train_locally", fail)
     door.member(device).take_part(ask(), door.out.append)
     assert NEEDLE not in "".join(door.lines) + "".join(capfd.readouterr())
     assert NEEDLE.encode() not in door.out[0]
@@ -465,15 +481,15 @@ def test_a_round_says_nothing_of_what_is_in_the_vault(
 
 def test_a_reason_has_no_room_for_another_text() -> None:
     with pytest.raises(TypeError):
-        Declined(Reason.FAILED, NEEDLE)  # type: ignore[call-arg]
-    assert all(len(reason.value) < 80 for reason in Reason)
+        Declined(DeclineReason.FAILED, NEEDLE)  # type: ignore[call-arg]
+    assert all(len(reason.value) < 80 for reason in DeclineReason)
 
 
 def test_the_same_task_and_labels_give_the_same_bytes() -> None:
     out: list[bytes] = []
     for _ in range(2):
-        answer_task(make_task(), labels, out.append, log=MemoryStore(), server=SERVER)
+        answer_task(make_task(), labels, out.append, store=MemoryStore(), server=SERVER)
     assert out[0] == out[1]
     other = replace(labels(), liked=~labels().liked)
-    answer_task(make_task(), lambda: other, out.append, log=MemoryStore(), server=SERVER)
+    answer_task(make_task(), lambda: other, out.append, store=MemoryStore(), server=SERVER)
     assert out[2] != out[0]

@@ -1,6 +1,6 @@
 """The long-lived node, against a server of a few lines that can misbehave in every way needed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +9,6 @@ pytest.importorskip("flwr")
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fake_superlink import RUN, Echo, FakeSuperLink, Odd, Watch, message
 from flwr.app import MetricRecord, RecordDict
 from flwr.proto import heartbeat_pb2, message_pb2
 
@@ -19,18 +18,10 @@ from palate.client.federation.fleet import Fleet, NotTakenError
 from palate.client.federation.server_address import Server
 from palate.shared.errors import FederationError, OptionError
 from palate.shared.frames import join_frames
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
+from tests.client.federation.fake_superlink import RUN, Echo, FakeSuperLink, Odd, Watch, message
 
 NEEDLE = "Grandmother Ottilie"
-
-
-@pytest.fixture
-def link() -> Iterator[FakeSuperLink]:
-    made = FakeSuperLink()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture
@@ -39,7 +30,7 @@ def watch(link: FakeSuperLink, monkeypatch: pytest.MonkeyPatch) -> Watch:
     return Watch(link)
 
 
-# --- rounds -------------------------------------------------------------------------------------------------------
+# --- rounds -------------------------------------------------------------------------------------------------
 
 
 def test_a_node_answers_and_says_goodbye(link: FakeSuperLink, watch: Watch) -> None:
@@ -73,11 +64,12 @@ def test_a_run_with_another_bundle_is_refused_and_neither_is_it_fetched_nor_are_
     link.ask(message())
     echo = Echo()
     lines = watch.run(echo)
-    assert [reply.error.reason for reply in link.replies] == [Reason.UNKNOWN_BUNDLE.value] * 2
+    assert [reply.error.reason for reply in link.replies] == [DeclineReason.UNKNOWN_BUNDLE.value] * 2
     assert "get-fab" not in link.calls
     assert echo.seen == []
     assert lines[1:] == [
-        f"declined run {RUN}: {Reason.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of the bundle was fetched"
+        f"declined run {RUN}: {DeclineReason.UNKNOWN_BUNDLE.value}; its task was not read, and nothing of "
+        "the bundle was fetched"
     ]
 
 
@@ -94,7 +86,7 @@ def test_other_kinds_of_message_are_not_answered(link: FakeSuperLink, watch: Wat
         link.ask(message(kind=kind))
     echo = Echo()
     watch.run(echo)
-    assert [reply.error.reason for reply in link.replies] == [Reason.UNKNOWN_MESSAGE.value] * 3
+    assert [reply.error.reason for reply in link.replies] == [DeclineReason.UNKNOWN_MESSAGE.value] * 3
     assert echo.seen == []
 
 
@@ -103,9 +95,9 @@ def test_exceptions_reach_neither_the_wire_nor_the_lines(
 ) -> None:
     link.ask(message())
     lines = watch.run(Echo(RuntimeError(NEEDLE)))
-    assert link.replies[0].error.reason == Reason.FAILED.value
+    assert link.replies[0].error.reason == DeclineReason.FAILED.value
     assert NEEDLE not in "".join(lines) + "".join(capfd.readouterr())
-    assert lines[1:] == [f"declined a task: {Reason.FAILED.value}"]
+    assert lines[1:] == [f"declined a task: {DeclineReason.FAILED.value}"]
 
 
 def test_a_message_of_a_thousand_parts_is_declined_unread(link: FakeSuperLink, watch: Watch) -> None:
@@ -115,7 +107,7 @@ def test_a_message_of_a_thousand_parts_is_declined_unread(link: FakeSuperLink, w
     link.tree = message_pb2.ObjectTree(object_id=name, children=[part] * 1000)
     echo = Echo()
     watch.run(echo)
-    assert [reply.error.reason for reply in link.replies] == [Reason.UNREADABLE_TASK.value]
+    assert [reply.error.reason for reply in link.replies] == [DeclineReason.UNREADABLE_TASK.value]
     assert echo.seen == []
 
 
@@ -139,7 +131,7 @@ def test_a_record_that_is_garbage_or_of_another_type_is_declined(link: FakeSuper
     link.ask(message(content=RecordDict({"palate": MetricRecord({"wire": 1})})))
     echo = Echo()
     watch.run(echo)
-    assert [reply.error.reason for reply in link.replies] == [Reason.UNREADABLE_TASK.value] * 5
+    assert [reply.error.reason for reply in link.replies] == [DeclineReason.UNREADABLE_TASK.value] * 5
     assert echo.seen == []
 
 
@@ -158,7 +150,7 @@ def test_a_reply_that_comes_too_late_is_told_and_the_node_goes_on(link: FakeSupe
     assert [reply.content["palate"]["wire"] for reply in link.replies] == [b"cba"]
 
 
-# --- a server that is gone, forgets, or is none -------------------------------------------------------------------
+# --- a server that is gone, forgets, or is none -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("forget", [False, True])
@@ -253,7 +245,7 @@ def test_garbage_in_place_of_a_task_is_looked_past_until_the_server_is_itself_ag
     assert all("\n" not in line and "garbage" not in line for line in lines)
 
 
-# --- keys ---------------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------------------------------------
 
 
 def connect_with(
@@ -319,7 +311,7 @@ def test_a_key_without_encryption_is_refused() -> None:
         Server("127.0.0.1:1", root_certificates="nothing of the kind")
 
 
-# --- patience -----------------------------------------------------------------------------------------------------
+# --- patience -----------------------------------------------------------------------------------------------
 
 
 def test_a_server_that_holds_no_call_is_asked_once_a_second(link: FakeSuperLink, watch: Watch) -> None:

@@ -1,4 +1,5 @@
-"""The node as a real process against a server that lies: a bundle that brings code along, a restart of the server, the end."""
+"""The node as a real process against a server that lies: a bundle that brings code along, a restart of the
+server, the end."""
 
 import contextlib
 import json
@@ -23,7 +24,7 @@ from palate.client.demo.showcase import demo_folder
 from palate.client.device import Device
 from palate.client.federation.outbox import read_outbox
 from palate.shared.encoder import encoder_hash, load_encoder
-from palate.shared.reasons import Reason, word_of
+from palate.shared.reasons import DeclineReason, word_of
 from palate.shared.wire import UPDATE_BYTES
 
 pytestmark = pytest.mark.slow
@@ -53,7 +54,8 @@ open(os.environ["MARKER"], "a").write("executed by process %d\\n" % os.getpid())
 from flwr.clientapp import ClientApp
 app = ClientApp()
 """
-# Our own front and books, made to hand out a foreign bundle: SERVER.py PORT BUNDLE OUT; asks two devices once.
+# Our own front and books, made to hand out a foreign bundle: SERVER.py PORT BUNDLE OUT; asks two devices
+# once.
 SERVER = """
 import asyncio, hashlib, json, sys, time
 from pathlib import Path
@@ -80,12 +82,14 @@ async def ask():
     found, until = [], time.monotonic() + 80
     while len(found) < len(asked) and time.monotonic() < until:
         for one in link.replies():
-            found.append({"reason": one.reason if one.wire is None else None, "bytes": one.wire and len(one.wire)})
+            reason = one.reason if one.wire is None else None
+            found.append({"reason": reason, "bytes": one.wire and len(one.wire)})
         await asyncio.sleep(0.1)
     out.write_text(json.dumps(found))
 
 async def main():
-    config = uvicorn.Config(Front(link), host="127.0.0.1", port=port, lifespan="off", access_log=False, ws="none")
+    front = Front(link)
+    config = uvicorn.Config(front, host="127.0.0.1", port=port, lifespan="off", access_log=False, ws="none")
     work = [uvicorn.Server(config).serve()] + ([] if out.exists() else [ask()])
     await asyncio.gather(*work)
 
@@ -215,11 +219,11 @@ def test_a_bundle_with_code_is_refused_and_never_executed_and_the_node_survives(
     wait_for(lambda: deployment.out.exists() and deployment.out.read_text(), 120)
     answers = json.loads(deployment.out.read_text())
     assert sorted(answers, key=str) == [
-        {"reason": word_of(Reason.UNKNOWN_BUNDLE.value), "bytes": None},
+        {"reason": word_of(DeclineReason.UNKNOWN_BUNDLE.value), "bytes": None},
         {"reason": None, "bytes": UPDATE_BYTES},
     ]
     assert not deployment.marker.exists()
-    assert re.search(rf"declined run \d+: {Reason.UNKNOWN_BUNDLE.value}", deployment.said("careful"))
+    assert re.search(rf"declined run \d+: {DeclineReason.UNKNOWN_BUNDLE.value}", deployment.said("careful"))
     assert "round 1: trained on" in deployment.said("trusting")
     notes = []
     for home in homes:
@@ -247,7 +251,8 @@ def test_a_bundle_with_code_is_refused_and_never_executed_and_the_node_survives(
 
 
 def test_the_marker_is_written_when_a_bundles_code_is_executed(tmp_path: Path) -> None:
-    """The positive control: whoever executes the bundle's client/federation/app.py leaves the mark that is looked for."""
+    """The positive control: executing the bundle's client/federation/app.py leaves the mark that is looked
+    for."""
     (tmp_path / "app.py").write_text(MARKER)
     environment = {**os.environ, "MARKER": str(tmp_path / "marker")}
     subprocess.run([sys.executable, tmp_path / "app.py"], env=environment, check=True, timeout=60)

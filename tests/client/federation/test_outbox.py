@@ -55,12 +55,12 @@ def update(round_: int = 4) -> EncoderUpdate:
     return EncoderUpdate(BASE, round_, tensors)
 
 
-def send(log: Any, send: Any = lambda data: None, *, round_: int = 4, now: datetime = NOON) -> Sent:
-    return give(log, update(round_), send=send, server=SERVER, release=2, now=now)
+def send(store: Any, send: Any = lambda data: None, *, round_: int = 4, now: datetime = NOON) -> Sent:
+    return give(store, update(round_), send=send, server=SERVER, release=2, now=now)
 
 
-def give(log: Any, what: EncoderUpdate, **options: Any) -> Sent:
-    return send_update(log, lambda: what, base=what.base, round=what.round, **options)
+def give(store: Any, what: EncoderUpdate, **options: Any) -> Sent:
+    return send_update(store, lambda: what, base=what.base, round=what.round, **options)
 
 
 @pytest.fixture
@@ -70,18 +70,18 @@ def vault(tmp_path: Path) -> Iterator[Vault]:
 
 
 @pytest.fixture(params=["vault", "memory"])
-def log(request: pytest.FixtureRequest) -> Any:
+def store(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue("vault") if request.param == "vault" else MemoryStore()
 
 
-# --- the note -----------------------------------------------------------------------------------------------------
+# --- the note -----------------------------------------------------------------------------------------------
 
 
-def test_the_note_says_what_left_when_and_to_whom(log: Any) -> None:
+def test_the_note_says_what_left_when_and_to_whom(store: Any) -> None:
     left: list[bytes] = []
-    note = send(log, left.append)
+    note = send(store, left.append)
     (data,) = left
-    assert read_outbox(log) == [note]
+    assert read_outbox(store) == [note]
     assert (note.when, note.server, note.release) == ("2026-03-01T12:00:00.000000+00:00", SERVER, 2)
     assert (note.base, note.round, note.sent) == (BASE, 4, True)
     assert (note.bytes_up, note.sha256) == (len(data), sha256(data).hexdigest())
@@ -93,9 +93,9 @@ def test_the_note_says_what_left_when_and_to_whom(log: Any) -> None:
     )
 
 
-def test_what_leaves_is_the_update_and_nothing_else(log: Any) -> None:
+def test_what_leaves_is_the_update_and_nothing_else(store: Any) -> None:
     left: list[bytes] = []
-    send(log, left.append)
+    send(store, left.append)
     assert left == [encode_update(update())]
     assert decode_update(left[0], base=BASE, round=4) == update()
 
@@ -144,13 +144,13 @@ def test_a_device_that_is_killed_while_it_sends_keeps_the_note(vault: Vault) -> 
     assert note.bytes_up == UPDATE_BYTES
 
 
-def test_a_failed_sending_is_told_and_stays_without_sent(log: Any) -> None:
+def test_a_failed_sending_is_told_and_stays_without_sent(store: Any) -> None:
     def fail(data: bytes) -> None:
         raise ConnectionResetError("gone")
 
     with pytest.raises(ConnectionResetError):
-        send(log, fail)
-    assert [one.sent for one in read_outbox(log)] == [False]
+        send(store, fail)
+    assert [one.sent for one in read_outbox(store)] == [False]
 
 
 def test_nothing_leaves_when_the_vault_is_closed(vault: Vault) -> None:
@@ -186,140 +186,142 @@ def test_notes_lie_sealed(vault: Vault) -> None:
     assert all(needle in json.dumps(note.to_json()) for needle in needles)  # they are what is kept
 
 
-def test_times_are_written_in_utc_and_notes_come_oldest_first(log: Any) -> None:
+def test_times_are_written_in_utc_and_notes_come_oldest_first(store: Any) -> None:
     east = timezone(timedelta(hours=9))
-    send(log, now=datetime(2026, 3, 1, 21, 30, tzinfo=east), round_=5)  # 12:30 UTC
-    send(log, now=NOON, round_=4)
-    send(log, now=NOON, round_=4)
-    notes = read_outbox(log)
+    send(store, now=datetime(2026, 3, 1, 21, 30, tzinfo=east), round_=5)  # 12:30 UTC
+    send(store, now=NOON, round_=4)
+    send(store, now=NOON, round_=4)
+    notes = read_outbox(store)
     assert [one.when[11:16] for one in notes] == ["12:00", "12:00", "12:30"]
     assert [one.round for one in notes] == [4, 4, 5]
     with pytest.raises(ValueError, match="zone"):
-        send(log, now=datetime(2026, 3, 1))
-    assert len(read_outbox(log)) == 3
+        send(store, now=datetime(2026, 3, 1))
+    assert len(read_outbox(store)) == 3
 
 
 @pytest.mark.parametrize("server", ["", "x" * 201])
-def test_a_server_without_a_sensible_name_gets_nothing(log: Any, server: str) -> None:
+def test_a_server_without_a_sensible_name_gets_nothing(store: Any, server: str) -> None:
     left: list[bytes] = []
     with pytest.raises(OptionError, match="1 to 200 characters"):
-        give(log, update(), send=left.append, server=server, release=0, now=NOON)
+        give(store, update(), send=left.append, server=server, release=0, now=NOON)
     assert not left
-    assert read_outbox(log) == []
+    assert read_outbox(store) == []
 
 
-# --- what is noted of a masked round --------------------------------------------------------------------------------
+# --- what is noted of a masked round ------------------------------------------------------------------------
 
 COVER = Cover(what_leaves(4_096, 16, "cd" * 32), lambda update: bytes(masked_bytes(4_097, 16)), 0.5, 0.25)
 
 
-def test_the_note_of_a_masked_round_says_what_left_and_no_length_of_what_was_trained(log: Any) -> None:
+def test_the_note_of_a_masked_round_says_what_left_and_no_length_of_what_was_trained(store: Any) -> None:
     left: list[bytes] = []
-    note = give(log, update(), send=left.append, server=SERVER, release=2, now=NOON, cover=COVER)
-    assert read_outbox(log) == [note]
+    note = give(store, update(), send=left.append, server=SERVER, release=2, now=NOON, cover=COVER)
+    assert read_outbox(store) == [note]
     assert note.leaving == Leaving("masked vector", len(left[0]), 4_097, 16, "cd" * 32)
     assert note.sha256 == sha256(left[0]).hexdigest()
     assert (note.masked, note.norm, note.tensors, note.clip, note.noise) == (True, None, (), 0.5, 0.25)
     small, large = (
-        give(log, one, send=left.append, server=SERVER, release=2, now=NOON, cover=COVER)
+        give(store, one, send=left.append, server=SERVER, release=2, now=NOON, cover=COVER)
         for one in (update(), EncoderUpdate(BASE, 4, {n: t * 0 for n, t in update().tensors.items()}))
     )
     assert replace(small, id="") == replace(large, id="")
 
 
-def test_the_note_is_written_before_the_update_is_made(log: Any) -> None:
+def test_the_note_is_written_before_the_update_is_made(store: Any) -> None:
     seen: list[Sent] = []
 
     def make() -> EncoderUpdate:
-        seen.extend(read_outbox(log))
+        seen.extend(read_outbox(store))
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
-        send_update(log, make, base=BASE, round=4, send=lambda data: None, server=SERVER, release=2, now=NOON)
+        send_update(
+            store, make, base=BASE, round=4, send=lambda data: None, server=SERVER, release=2, now=NOON
+        )
     assert [(one.sha256, one.bytes_up, one.sent) for one in seen] == [("", UPDATE_BYTES, False)]
-    assert read_outbox(log) == seen
+    assert read_outbox(store) == seen
 
 
-def test_what_stops_the_first_note_stops_everything(log: Any) -> None:
-    def refuse(log: Any) -> None:
+def test_what_stops_the_first_note_stops_everything(store: Any) -> None:
+    def refuse(store: Any) -> None:
         raise PrivacyBudgetError("too much")
 
     with pytest.raises(PrivacyBudgetError):
-        give(log, update(), send=pytest.fail, server=SERVER, release=2, now=NOON, first=refuse)
-    assert read_outbox(log) == []
+        give(store, update(), send=pytest.fail, server=SERVER, release=2, now=NOON, first=refuse)
+    assert read_outbox(store) == []
 
 
-def test_bytes_other_than_those_that_were_noted_are_not_sent(log: Any) -> None:
+def test_bytes_other_than_those_that_were_noted_are_not_sent(store: Any) -> None:
     cover = replace(COVER, mask=lambda update: b"short")
     with pytest.raises(ValueError, match="not what was noted"):
-        give(log, update(), send=pytest.fail, server=SERVER, release=2, now=NOON, cover=cover)
+        give(store, update(), send=pytest.fail, server=SERVER, release=2, now=NOON, cover=cover)
 
 
-def test_a_note_of_the_first_version_is_read_without_the_lengths_that_never_left(log: Any) -> None:
+def test_a_note_of_the_first_version_is_read_without_the_lengths_that_never_left(store: Any) -> None:
     old = {
         "version": 1, "id": "a", "when": "2026-03-01T12:00:00.000000+00:00", "server": SERVER, "release": 0,
         "base": BASE, "round": 1, "bytes_up": 8_330, "sha256": "ef" * 32, "norm": 4.681,
         "tensors": [{"name": "picture.hidden.bias", "shape": [128], "norm": 4.681}], "sent": True,
         "masked": True, "clip": 0.15, "noise": 0.1,
     }  # fmt: skip
-    with log.transaction() as change:
+    with store.transaction() as change:
         change.put(OUTBOX, "a", json.dumps(old).encode())
         change.put(OUTBOX, "b", json.dumps(old | {"masked": False, "bytes_up": UPDATE_BYTES}).encode())
-    masked, plain = read_outbox(log)
+    masked, plain = read_outbox(store)
     assert (masked.bytes_up, masked.norm, masked.tensors) == (8_330, None, ())
     assert (plain.leaving, plain.norm) == (what_leaves(), 4.681)
 
 
-# --- many notes ---------------------------------------------------------------------------------------------------
+# --- many notes ---------------------------------------------------------------------------------------------
 
 
 def test_old_notes_become_a_sum_so_that_the_vault_stays_small(
-    log: Any, monkeypatch: pytest.MonkeyPatch
+    store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "KEPT", 3)
-    assert read_earlier(log) == Earlier(0, 0, "")
+    assert read_earlier(store) == Earlier(0, 0, "")
     for number in range(1, 8):
-        send(log, round_=number, now=NOON + timedelta(minutes=number))
-    assert [one.round for one in read_outbox(log)] == [5, 6, 7]
-    assert read_earlier(log) == Earlier(4, 4 * UPDATE_BYTES, "2026-03-01T12:04:00.000000+00:00")
+        send(store, round_=number, now=NOON + timedelta(minutes=number))
+    assert [one.round for one in read_outbox(store)] == [5, 6, 7]
+    assert read_earlier(store) == Earlier(4, 4 * UPDATE_BYTES, "2026-03-01T12:04:00.000000+00:00")
 
 
 def test_a_clock_that_was_put_back_does_not_hide_the_newest_note(
-    log: Any, monkeypatch: pytest.MonkeyPatch
+    store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "KEPT", 2)
-    send(log, round_=1)
-    send(log, round_=2, now=NOON + timedelta(hours=1))
-    send(log, round_=3, now=NOON - timedelta(days=400))
-    assert [(one.round, one.sent) for one in read_outbox(log)] == [(3, True), (2, True)]
-    assert read_earlier(log).updates == 1
+    send(store, round_=1)
+    send(store, round_=2, now=NOON + timedelta(hours=1))
+    send(store, round_=3, now=NOON - timedelta(days=400))
+    assert [(one.round, one.sent) for one in read_outbox(store)] == [(3, True), (2, True)]
+    assert read_earlier(store).updates == 1
 
 
 @pytest.mark.parametrize(
     "content",
     [b"", b"not json", b"[]", b'{"version": 2}', b'{"version": 1}', b'{"version": 1, "tensors": 7}', b"\xff"],
 )
-def test_a_note_of_another_version_is_one_clear_line(log: Any, content: bytes) -> None:
-    with log.transaction() as change:
+def test_a_note_of_another_version_is_one_clear_line(store: Any, content: bytes) -> None:
+    with store.transaction() as change:
         change.put(OUTBOX, "a", content)
         change.put(outbox.OUTBOX_BEFORE, "only", content)
     for read in (read_outbox, read_earlier):
         with pytest.raises(VaultDamagedError, match="a note in the outbox cannot be read"):
-            read(log)
+            read(store)
 
 
-def test_notes_of_infinite_length_are_impossible_and_tiny_ones_exact(log: Any) -> None:
+def test_notes_of_infinite_length_are_impossible_and_tiny_ones_exact(store: Any) -> None:
     tensors = {name: np.full(shape, 1e-45, np.float32) for name, shape in SHARED_SHAPES.items()}
     note = give(
-        log, EncoderUpdate(BASE, 1, tensors), send=lambda data: None, server=SERVER, release=0, now=NOON
+        store, EncoderUpdate(BASE, 1, tensors), send=lambda data: None, server=SERVER, release=0, now=NOON
     )
     assert note.norm is not None
     assert 0 < note.norm < 1e-40
-    assert read_outbox(log)[0] == note
+    assert read_outbox(store)[0] == note
     assert all(math.isfinite(one.norm) for one in note.tensors)
 
 
-# --- the only door ------------------------------------------------------------------------------------------------
+# --- the only door ------------------------------------------------------------------------------------------
 
 MAKES_BYTES = {"encode_update", "add_checksum"}
 
@@ -386,18 +388,18 @@ def test_the_search_leaves_reading_and_the_door_itself_alone() -> None:
 
 def test_the_memory_log_is_a_log_like_the_vault(vault: Vault) -> None:
     memory = MemoryStore()
-    for log in (memory, vault):
-        assert isinstance(log.transaction(), AbstractContextManager)
-        with log.transaction() as change:
+    for store in (memory, vault):
+        assert isinstance(store.transaction(), AbstractContextManager)
+        with store.transaction() as change:
             change.put("a", "2", b"two")
             change.put("a", "1", b"one")
             change.put("b", "3", b"three")
             change.delete("b", "3")
-        assert (log.list("a"), log.list("b"), log.has("a", "1"), log.has("b", "3")) == (
+        assert (store.list("a"), store.list("b"), store.has("a", "1"), store.has("b", "3")) == (
             ("1", "2"),
             (),
             True,
             False,
         )
         with pytest.raises(KeyError):
-            log.get("b", "3")
+            store.get("b", "3")

@@ -1,4 +1,5 @@
-"""What would leave, before it does: the numbers are those of a round, the words stay on the screen, and nothing is sent."""
+"""What would leave, before it does: the numbers are those of a round, the words stay on the screen, and
+nothing is sent."""
 
 import json
 import math
@@ -24,15 +25,13 @@ from palate.client.federation.member import Member
 from palate.client.federation.outbox import Sent, read_outbox, what_leaves
 from palate.client.federation.preview import (
     Preview,
-    describe_bytes,
-    describe_shortly,
     measure_noise,
     preview_device,
     preview_update,
     usual_round,
-    what_is_not_protected,
 )
-from palate.client.privacy.ledger import OwnBudget, book_round, write_budget
+from palate.client.federation.preview_words import describe_bytes, describe_shortly, what_is_not_protected
+from palate.client.privacy.budget import OwnBudget, book_round, write_budget
 from palate.client.reader.comment import Comment
 from palate.client.records import Taught
 from palate.server.secure_sum.privacy import Privacy
@@ -47,7 +46,7 @@ from palate.shared.subspace import load_subspace, subspace_hash
 from palate.shared.sum_noise import SumNoise
 from palate.shared.update import LocalSettings, norm_of
 from palate.shared.wire import UPDATE_BYTES, fixed_hash
-from palate.simulations.engine.lending import VirtualPerson
+from palate.simulations.engine.virtual_people import VirtualPerson
 from tests.signed import signed
 
 NEEDLE = "Grandmother Ottilie"
@@ -78,7 +77,7 @@ def preview(labels: Labels, **options: Any) -> Preview:
     return preview_update(load_encoder(), labels, make_comments(labels), terms, **({"draws": 8} | options))
 
 
-# --- too little to leave ------------------------------------------------------------------------------------------
+# --- too little to leave ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, 1, LEAST_LABELS - 1])
@@ -106,7 +105,7 @@ def test_comments_that_are_not_those_of_the_labels_are_refused() -> None:
         preview_update(load_encoder(), labels, make_comments(labels)[1:], TERMS)
 
 
-# --- the change ---------------------------------------------------------------------------------------------------
+# --- the change ---------------------------------------------------------------------------------------------
 
 
 def test_the_tensors_are_those_of_a_round_and_clipped_together() -> None:
@@ -148,7 +147,7 @@ def test_the_same_labels_give_the_same_preview() -> None:
     assert preview(make_labels(9)) == preview(make_labels(9))
 
 
-# --- noise against signal -----------------------------------------------------------------------------------------
+# --- noise against signal -----------------------------------------------------------------------------------
 
 
 def test_noise_is_what_one_computes_by_hand() -> None:
@@ -176,7 +175,8 @@ def test_noise_is_what_one_computes_by_hand() -> None:
 def test_the_best_guess_is_as_often_right_as_it_says() -> None:
     masks, devices, tries = MaskSettings(step=0.01, noise=100.0, clip=6.0, least=2), 9, 20_000
     rng = np.random.default_rng(5)
-    # What somebody sees who has taken everybody else's change out of the sum, along the direction of this device's.
+    # What somebody sees who has taken everybody else's change out of the sum, along the direction of this
+    # device's.
     noise = masks.noise * masks.step * rng.standard_normal((2, tries, devices)).sum(2)
     reach = sensitivity_of(masks.clip, masks.step) * masks.step
     right = ((noise[0] + reach > reach / 2).mean() + (noise[1] < reach / 2).mean()) / 2
@@ -195,7 +195,8 @@ def test_the_usual_round_has_as_much_noise_as_a_server_begins_with(devices: int)
 def test_the_last_masked_round_says_how_much_noise_to_expect() -> None:
     left = what_leaves(load_subspace().count, 20)
     note = Sent(
-        "x", "x", "x", 0, "x", 1, left.kind, left.bytes_up, left.numbers, left.bits, left.within, "x", None, (),
+        "x", "x", "x", 0, "x", 1, left.kind, left.bytes_up, left.numbers, left.bits, left.within, "x", None,
+        (),
         True, masked=True, clip=0.5, noise=0.25,
     )  # fmt: skip
     masks = usual_round(10, note)
@@ -203,7 +204,7 @@ def test_the_last_masked_round_says_how_much_noise_to_expect() -> None:
     assert masks.ring_bits == 20
 
 
-# --- which comment moves it most ----------------------------------------------------------------------------------
+# --- which comment moves it most ----------------------------------------------------------------------------
 
 
 def test_the_comment_that_is_unlike_all_others_moves_the_change_most() -> None:
@@ -236,7 +237,7 @@ def test_only_the_last_comments_are_left_out_the_strongest_first() -> None:
     assert [one.liked for one in sorted(seen.influences, key=lambda one: one.comment)] == [False, True, False]
 
 
-# --- what is said -------------------------------------------------------------------------------------------------
+# --- what is said -------------------------------------------------------------------------------------------
 
 
 def test_json_names_comments_by_their_ids_and_never_by_their_words() -> None:
@@ -261,7 +262,7 @@ def test_what_is_not_protected_follows_from_the_terms() -> None:
     assert "can be rebuilt" in " ".join(what_is_not_protected(replace(TERMS, allow_unmasked=True)))
 
 
-# --- nothing is sent ----------------------------------------------------------------------------------------------
+# --- nothing is sent ----------------------------------------------------------------------------------------
 
 WATCHED = """
 import sys
@@ -312,7 +313,7 @@ def test_the_watch_sees_a_socket_that_is_opened(tmp_path: Path) -> None:
     assert "socket.__new__" in watched(SEND, tmp_path)
 
 
-# --- whether it would take part -----------------------------------------------------------------------------------
+# --- whether it would take part -----------------------------------------------------------------------------
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -399,7 +400,8 @@ def test_a_device_that_would_stay_out_says_why_all_at_once(
     assert seen.learned  # the change is shown all the same
     assert seen.epsilon_after is None
     assert seen.stays_out == (
-        "not idle: load of 0.75 per core; one more such round would pass your privacy budget, epsilon 0.1 at delta 1e-05"
+        "not idle: load of 0.75 per core; one more such round would pass your privacy budget, epsilon 0.1 "
+        "at delta 1e-05"
     )
     assert seen.stays_out in " ".join(describe_shortly(seen))
 

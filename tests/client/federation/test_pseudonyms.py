@@ -1,4 +1,5 @@
-"""A device's pseudonyms: got in batches, used once, nothing lost and nothing used twice when it is killed in between."""
+"""A device's pseudonyms: got in batches, used once, nothing lost and nothing used twice when it is killed in
+between."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ def terms(made: tuple[Registrar, bytes]) -> Terms:
 
 
 @pytest.fixture
-def log() -> MemoryStore:
+def store() -> MemoryStore:
     return MemoryStore()
 
 
@@ -88,63 +89,63 @@ def test_without_a_registrar_each_pseudonym_is_a_fresh_key() -> None:
 
 
 def test_a_request_that_waits_is_handed_out_again_and_answered_again(
-    made: tuple[Registrar, bytes], terms: Terms, log: MemoryStore
+    made: tuple[Registrar, bytes], terms: Terms, store: MemoryStore
 ) -> None:
     registrar, file = made
-    registrar.register(own_identity(log, terms).public_key().public_bytes_raw())
-    request, slots = make_request(log, terms, file)
-    assert (slots, waiting_slots(log, terms)) == (range(1, SLOTS + 1),) * 2
-    assert make_request(log, terms, file, range(2, 3)) == (request, slots)  # whatever else is asked
+    registrar.register(own_identity(store, terms).public_key().public_bytes_raw())
+    request, slots = make_request(store, terms, file)
+    assert (slots, waiting_slots(store, terms)) == (range(1, SLOTS + 1),) * 2
+    assert make_request(store, terms, file, range(2, 3)) == (request, slots)  # whatever else is asked
     answers = {registrar.answer(request)[0] for _ in range(2)}
     assert len(answers) == 1
-    assert take_answer(log, terms, answers.pop()) == slots
-    assert waiting_slots(log, terms) is None
+    assert take_answer(store, terms, answers.pop()) == slots
+    assert waiting_slots(store, terms) is None
 
 
-def test_later_slots_are_asked_for_when_the_first_are_used_up(tmp_path: Path, log: MemoryStore) -> None:
+def test_later_slots_are_asked_for_when_the_first_are_used_up(tmp_path: Path, store: MemoryStore) -> None:
     registrar, file = registrar_in(tmp_path, 3)
     mine = Terms(SERVER, registrar=registrar.public.hex())
-    equip(log, mine, registrar, file)
+    equip(store, mine, registrar, file)
     with pytest.raises(OptionError, match="nothing to ask for"):
-        make_request(log, mine, file)
+        make_request(store, mine, file)
     _, path = registrar.make_slots(2)
-    equip(log, mine, registrar, path.read_bytes())
-    assert slots_left(log, mine) == [1, 2, 3, 4, 5]
+    equip(store, mine, registrar, path.read_bytes())
+    assert slots_left(store, mine) == [1, 2, 3, 4, 5]
     with pytest.raises(OptionError, match="has pseudonyms up to slot 5"):
-        make_request(log, mine, path.read_bytes(), range(5, 6))
+        make_request(store, mine, path.read_bytes(), range(5, 6))
     for slot in (3, 4, 5):
-        assert use_pseudonym(log, mine, slot) is not None
-    assert log.list(pseudonyms.PSEUDONYMS) == ()
-    assert [id_.rpartition(" ")[2] for id_ in log.list(pseudonyms.SLOT_KEYS)] == [
+        assert use_pseudonym(store, mine, slot) is not None
+    assert store.list(pseudonyms.PSEUDONYMS) == ()
+    assert [id_.rpartition(" ")[2] for id_ in store.list(pseudonyms.SLOT_KEYS)] == [
         "4"
     ]  # those of 1 to 3 are gone
 
 
 def test_pseudonyms_of_one_server_and_registrar_are_not_anothers(
-    made: tuple[Registrar, bytes], terms: Terms, log: MemoryStore
+    made: tuple[Registrar, bytes], terms: Terms, store: MemoryStore
 ) -> None:
-    equip(log, terms, *made)
+    equip(store, terms, *made)
     for other in (Terms("other:1", registrar=terms.registrar), Terms(SERVER, registrar="ab" * 32)):
-        assert slots_left(log, other) == []
-        assert use_pseudonym(log, other, 1) is None
-    assert len(slots_left(log, terms)) == SLOTS
+        assert slots_left(store, other) == []
+        assert use_pseudonym(store, other, 1) is None
+    assert len(slots_left(store, terms)) == SLOTS
 
 
 def test_what_cannot_be_asked_for_or_taken_is_one_clear_line_and_changes_nothing(
-    made: tuple[Registrar, bytes], terms: Terms, log: MemoryStore, tmp_path: Path
+    made: tuple[Registrar, bytes], terms: Terms, store: MemoryStore, tmp_path: Path
 ) -> None:
     registrar, file = made
     with pytest.raises(OptionError, match="no registrar is pinned"):
-        make_request(log, Terms(SERVER), file)
+        make_request(store, Terms(SERVER), file)
     with pytest.raises(FileFormatError, match="another registrar"):
-        make_request(log, Terms(SERVER, registrar="ab" * 32), file)
+        make_request(store, Terms(SERVER, registrar="ab" * 32), file)
     for wrong in (range(3), range(5, SLOTS + 2), range(3, 3), range(50, 60)):
         with pytest.raises(OptionError, match="the file has keys for the slots 1 to"):
-            make_request(log, terms, file, wrong)
+            make_request(store, terms, file, wrong)
     with pytest.raises(OptionError, match="no request"):
-        take_answer(log, terms, b"")
-    registrar.register(own_identity(log, terms).public_key().public_bytes_raw())
-    request, _ = make_request(log, terms, file)
+        take_answer(store, terms, b"")
+    registrar.register(own_identity(store, terms).public_key().public_bytes_raw())
+    request, _ = make_request(store, terms, file)
     answer, _, _ = registrar.answer(request)
     hash_, signed = decode_answer(answer)
     for bad, line in (
@@ -156,27 +157,27 @@ def test_what_cannot_be_asked_for_or_taken_is_one_clear_line_and_changes_nothing
         (request, "due is a registrar's answer"),
     ):
         with pytest.raises(FileFormatError, match=line) as caught:
-            take_answer(log, terms, bad)
+            take_answer(store, terms, bad)
         assert "\n" not in str(caught.value)
-        assert slots_left(log, terms) == []
-    assert len(take_answer(log, terms, answer)) == SLOTS
+        assert slots_left(store, terms) == []
+    assert len(take_answer(store, terms, answer)) == SLOTS
 
 
 def test_a_request_that_is_dropped_is_gone(
-    made: tuple[Registrar, bytes], terms: Terms, log: MemoryStore
+    made: tuple[Registrar, bytes], terms: Terms, store: MemoryStore
 ) -> None:
     registrar, file = made
-    registrar.register(own_identity(log, terms).public_key().public_bytes_raw())
-    request, _ = make_request(log, terms, file)
+    registrar.register(own_identity(store, terms).public_key().public_bytes_raw())
+    request, _ = make_request(store, terms, file)
     answer, _, _ = registrar.answer(request)
-    assert drop_request(log, terms)
-    assert not drop_request(log, terms)
-    again, _ = make_request(log, terms, file)
+    assert drop_request(store, terms)
+    assert not drop_request(store, terms)
+    again, _ = make_request(store, terms, file)
     assert again != request
     with pytest.raises(OptionError, match="answered for slots 1 to"):  # or it could appear twice
         registrar.answer(again)
     with pytest.raises(FileFormatError):
-        take_answer(log, terms, answer)
+        take_answer(store, terms, answer)
 
 
 @pytest.mark.parametrize("where", ["request", "take", "use"])
@@ -246,12 +247,12 @@ def test_a_kill_loses_nothing_and_nothing_is_used_twice(
 
 
 def test_the_request_names_the_device_to_the_registrar_and_says_nothing_of_its_pseudonyms(
-    made: tuple[Registrar, bytes], terms: Terms, log: MemoryStore
+    made: tuple[Registrar, bytes], terms: Terms, store: MemoryStore
 ) -> None:
-    request, answer = equip(log, terms, *made)
-    assert decode_request(request).identity == own_identity(log, terms).public_key().public_bytes_raw()
+    request, answer = equip(store, terms, *made)
+    assert decode_request(request).identity == own_identity(store, terms).public_key().public_bytes_raw()
     for slot in range(1, SLOTS + 1):
-        found = use_pseudonym(log, terms, slot)
+        found = use_pseudonym(store, terms, slot)
         assert found is not None
         for secret in (found.key.public_key().public_bytes_raw(), found.certificate):
             assert secret not in request + answer

@@ -14,25 +14,25 @@ PLAN = replace(decode_invitation(invitation()), rotation=bytes(range(32)), step=
 
 
 def test_a_device_rests_for_so_many_steps_of_that_plan_and_may_come_again_in_the_same_step() -> None:
-    log = MemoryStore()
-    assert not must_rest(log, PLAN)
-    note_part(log, PLAN)
-    steps = {step: must_rest(log, replace(PLAN, step=step)) for step in range(4, 9)}
+    store = MemoryStore()
+    assert not must_rest(store, PLAN)
+    note_part(store, PLAN)
+    steps = {step: must_rest(store, replace(PLAN, step=step)) for step in range(4, 9)}
     assert steps == {4: False, 5: True, 6: True, 7: False, 8: False}
-    assert not must_rest(log, replace(PLAN, step=5, rotation=bytes(32)))  # another plan
-    assert not must_rest(log, replace(PLAN, step=5, rest=0))
+    assert not must_rest(store, replace(PLAN, step=5, rotation=bytes(32)))  # another plan
+    assert not must_rest(store, replace(PLAN, step=5, rest=0))
 
 
 def test_rounds_of_no_plan_know_no_rest() -> None:
-    log = MemoryStore()
+    store = MemoryStore()
     plain = replace(PLAN, rotation=b"", step=0, rest=0)
-    note_part(log, plain)
-    assert log.list(RESTING) == ()
-    assert not must_rest(log, plain)
+    note_part(store, plain)
+    assert store.list(RESTING) == ()
+    assert not must_rest(store, plain)
 
 
 def test_a_note_that_cannot_be_read_is_said() -> None:
-    log = MemoryStore()
-    log.put(RESTING, PLAN.rotation.hex(), b"?")
+    store = MemoryStore()
+    store.put(RESTING, PLAN.rotation.hex(), b"?")
     with pytest.raises(VaultDamagedError):
-        must_rest(log, PLAN)
+        must_rest(store, PLAN)

@@ -1,4 +1,4 @@
-"""A device's own ranges: what is shipped lies inside, what the wire form allows beside it does not."""
+"""A device's own ranges: what is shipped lies inside, what else the wire form allows does not."""
 
 import tomllib
 from dataclasses import replace
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from palate.client.federation.declined import Declined
-from palate.client.federation.task_limits import FARTHEST, MASKING, TRAINING, check_settings, check_step
+from palate.client.federation.task_limits import FARTHEST, MASKING, TRAINING, check_encoder, check_settings
 from palate.server.secure_sum.privacy import PlanSettings, Privacy, mask_settings, planned_masks
 from palate.shared.encoder import SHARED_SHAPES, load_encoder
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.update import LocalSettings
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 OWN = load_encoder()
 
 
-def refusal(settings: LocalSettings, masks: MaskSettings | None = None) -> Reason:
+def refusal(settings: LocalSettings, masks: MaskSettings | None = None) -> DeclineReason:
     with pytest.raises(Declined) as caught:
         check_settings(settings, masks)
     return caught.value.reason
@@ -52,7 +52,7 @@ def test_no_setting_of_training_goes_beyond_its_range(name: str) -> None:
     check_settings(replace(LocalSettings(), **{name: type(getattr(LocalSettings(), name))(high)}))
     limits = {"steps": 11, "learning_rate": 0.51, "proximal": 5.1, "alignment": 2.1}
     if name in limits:  # the wire form has no wider range for the query share
-        assert refusal(replace(LocalSettings(), **{name: limits[name]})) is Reason.SETTINGS_REFUSED
+        assert refusal(replace(LocalSettings(), **{name: limits[name]})) is DeclineReason.SETTINGS_REFUSED
 
 
 @pytest.mark.parametrize(
@@ -67,19 +67,19 @@ def test_no_setting_of_training_goes_beyond_its_range(name: str) -> None:
 )
 def test_no_setting_of_masks_goes_beyond_its_range(masks: MaskSettings) -> None:
     assert set(MASKING) <= set(vars(masks))
-    assert refusal(LocalSettings(), masks) is Reason.SETTINGS_REFUSED
+    assert refusal(LocalSettings(), masks) is DeclineReason.SETTINGS_REFUSED
 
 
 @pytest.mark.parametrize("name", SHARED_SHAPES)
 def test_an_encoder_is_followed_as_far_as_rounds_take_it_and_no_farther(name: str) -> None:
-    check_step(OWN.tensors, OWN)
+    check_encoder(OWN, OWN)
     for length, taken in ((0.99, True), (1.01, False)):
         step = np.zeros(SHARED_SHAPES[name], np.float32)
         step.flat[0] = length * FARTHEST[name]
         other = OWN.with_shared({**OWN.shared(), name: OWN.tensors[name] + step})
         if taken:
-            check_step(other.tensors, OWN)
+            check_encoder(other, OWN)
         else:
             with pytest.raises(Declined) as caught:
-                check_step(other.tensors, OWN)
-            assert caught.value.reason is Reason.ENCODER_TOO_LARGE
+                check_encoder(other, OWN)
+            assert caught.value.reason is DeclineReason.ENCODER_TOO_LARGE

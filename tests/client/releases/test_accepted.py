@@ -1,4 +1,5 @@
-"""Releases on the device: what is adopted is used, what is refused changes nothing, and what was seen is remembered."""
+"""Releases on the device: what is adopted is used, what is refused changes nothing, and what was seen is
+remembered."""
 
 import hashlib
 import os
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.device import Device
 from palate.client.eye import backbone
-from palate.client.releases import records as release_records
+from palate.client.releases import stored
 from palate.client.releases.accepted import (
     Adopted,
     adopt,
@@ -94,7 +95,7 @@ FORKED = make(make(variant=1).log)
 
 
 @pytest.fixture
-def log() -> MemoryStore:
+def store() -> MemoryStore:
     """An empty vault's stand-in, with the key pinned."""
     empty = MemoryStore()
     pin_key(empty, TEXT)
@@ -110,82 +111,83 @@ def vault(taught_vault: Path, remembered_keys: None, monkeypatch: pytest.MonkeyP
     return Path(shutil.copytree(taught_vault, os.environ["PALATE_HOME"]))
 
 
-def content(log: MemoryStore) -> dict[tuple[str, str], bytes]:
-    return {(type_, ONLY): log.get(type_, ONLY) for type_ in release_records.TYPES if log.has(type_, ONLY)}
+def content(store: MemoryStore) -> dict[tuple[str, str], bytes]:
+    return {(type_, ONLY): store.get(type_, ONLY) for type_ in stored.TYPES if store.has(type_, ONLY)}
 
 
-def refused(log: MemoryStore, release: SignedRelease, key: str | None = None) -> ReleaseError:
+def refused(store: MemoryStore, release: SignedRelease, key: str | None = None) -> ReleaseError:
     """The refusal, after a check that it changed nothing."""
-    before, own = content(log), encoder_hash(federation_encoder(log))
+    before, own = content(store), encoder_hash(federation_encoder(store))
     with pytest.raises(ReleaseError) as caught:
-        adopt(log, release, key=key)
-    assert content(log) == before
-    assert encoder_hash(federation_encoder(log)) == own
+        adopt(store, release, key=key)
+    assert content(store) == before
+    assert encoder_hash(federation_encoder(store)) == own
     assert "\n" not in str(caught.value)
     return caught.value
 
 
-# --- adopting -----------------------------------------------------------------------------------------------------
+# --- adopting -----------------------------------------------------------------------------------------------
 
 
-def test_without_a_release_the_shipped_encoder_is_used(log: MemoryStore) -> None:
-    assert encoder_hash(own_encoder()) == encoder_hash(own_encoder(log)) == SHIPPED_HASH
-    assert encoder_hash(federation_encoder()) == encoder_hash(federation_encoder(log)) == SHIPPED_HASH
+def test_without_a_release_the_shipped_encoder_is_used(store: MemoryStore) -> None:
+    assert encoder_hash(own_encoder()) == encoder_hash(own_encoder(store)) == SHIPPED_HASH
+    assert encoder_hash(federation_encoder()) == encoder_hash(federation_encoder(store)) == SHIPPED_HASH
     assert read_standing(MemoryStore()).to_json() == {
-        "release": 0, "hash": SHIPPED_HASH, "used": 0, "choice": None, "key": None, "release_key": None, "entries": 0,
+        "release": 0, "hash": SHIPPED_HASH, "used": 0, "choice": None, "key": None, "release_key": None,
+        "entries": 0,
         "head": None, "good_until": None, "history": [],
     }  # fmt: skip
 
 
-def test_an_accepted_release_is_what_rounds_start_from_and_is_remembered(log: MemoryStore) -> None:
-    assert adopt(log, FIRST) == Adopted(1, FIRST.log.releases[0][1].hash, True)
-    assert federation_encoder(log).release == 1
-    assert encoder_to_bytes(federation_encoder(log)) == FIRST.encoder
-    standing = read_standing(log)
+def test_an_accepted_release_is_what_rounds_start_from_and_is_remembered(store: MemoryStore) -> None:
+    assert adopt(store, FIRST) == Adopted(1, FIRST.log.releases[0][1].hash, True)
+    assert federation_encoder(store).release == 1
+    assert encoder_to_bytes(federation_encoder(store)) == FIRST.encoder
+    standing = read_standing(store)
     assert (standing.key, standing.release_key) == (TEXT, KEY_TEXT)
     assert (standing.entries, standing.head, standing.until) == (2, FIRST.log.head, WHEN + 90 * 86_400)
-    assert adopt(log, SECOND).release == federation_encoder(log).release == 2
-    assert len(read_standing(log).history) == 2
+    assert adopt(store, SECOND).release == federation_encoder(store).release == 2
+    assert len(read_standing(store).history) == 2
 
 
-def test_before_the_first_release_the_log_alone_is_accepted(log: MemoryStore) -> None:
-    assert release_key(log) is None
+def test_before_the_first_release_the_log_alone_is_accepted(store: MemoryStore) -> None:
+    assert release_key(store) is None
     begun = SignedRelease(BEGUN, b"")
-    assert offer(log, encode_release(begun)) == Adopted(0, SHIPPED_HASH, False)
-    assert release_key(log) == KEY.public_key().public_bytes_raw()
-    assert federation_encoder(log).release == own_encoder(log).release == 0
-    assert refused(log, SignedRelease(BEGUN, FIRST.encoder)).reason == "encoder"
+    assert offer(store, encode_release(begun)) == Adopted(0, SHIPPED_HASH, False)
+    assert release_key(store) == KEY.public_key().public_bytes_raw()
+    assert federation_encoder(store).release == own_encoder(store).release == 0
+    assert refused(store, SignedRelease(BEGUN, FIRST.encoder)).reason == "encoder"
     assert refused(MemoryStore(), begun).reason == "key"
-    assert adopt(log, FIRST).new
+    assert adopt(store, FIRST).new
 
 
-# --- until when the log is good -------------------------------------------------------------------------------------
+# --- until when the log is good -----------------------------------------------------------------------------
 
 
 def at(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def test_a_device_says_so_when_its_log_is_not_good_any_more(log: MemoryStore) -> None:
+def test_a_device_says_so_when_its_log_is_not_good_any_more(store: MemoryStore) -> None:
     late = WHEN + 91 * 86_400
-    assert why_not_good(MemoryStore(), at(late)) == why_not_good(log, at(late)) == ""
-    adopt(log, FIRST)
-    assert why_not_good(log, at(late - 2 * 86_400)) == ""
-    assert "withheld" in why_not_good(log, at(late))
+    assert why_not_good(MemoryStore(), at(late)) == why_not_good(store, at(late)) == ""
+    adopt(store, FIRST)
+    assert why_not_good(store, at(late - 2 * 86_400)) == ""
+    assert "withheld" in why_not_good(store, at(late))
     renewed = SignedRelease(FIRST.log.with_statement(late, KEY, days=30), FIRST.encoder)
-    assert not adopt(log, renewed).new
-    assert why_not_good(log, at(late)) == ""
-    adopt(log, FIRST)  # the statement from before takes nothing back
-    assert why_not_good(log, at(late)) == ""
+    assert not adopt(store, renewed).new
+    assert why_not_good(store, at(late)) == ""
+    adopt(store, FIRST)  # the statement from before takes nothing back
+    assert why_not_good(store, at(late)) == ""
     forged = SignedRelease(FIRST.log.with_statement(late, OTHER, days=400), FIRST.encoder)
-    assert refused(log, forged).reason == "signature"
+    assert refused(store, forged).reason == "signature"
 
 
-def test_adopting_the_same_again_changes_nothing(log: MemoryStore) -> None:
-    adopt(log, FIRST)
-    before = content(log)
-    assert adopt(log, FIRST, key=TEXT) == Adopted(1, FIRST.log.releases[0][1].hash, False)
-    assert content(log) == before
+def test_adopting_the_same_again_changes_nothing(store: MemoryStore) -> None:
+    adopt(store, FIRST)
+    before = content(store)
+    assert adopt(store, FIRST, key=TEXT) == Adopted(1, FIRST.log.releases[0][1].hash, False)
+    assert content(store) == before
 
 
 def test_without_a_pinned_key_nothing_is_adopted() -> None:
@@ -197,26 +199,26 @@ def test_without_a_pinned_key_nothing_is_adopted() -> None:
     assert adopt(empty, FIRST, key=TEXT).new
 
 
-def test_an_older_release_is_refused(log: MemoryStore) -> None:
-    adopt(log, SECOND)
-    assert refused(log, FIRST).reason == "rollback"
-    assert refused(log, FIRST, TEXT).reason == "rollback"
+def test_an_older_release_is_refused(store: MemoryStore) -> None:
+    adopt(store, SECOND)
+    assert refused(store, FIRST).reason == "rollback"
+    assert refused(store, FIRST, TEXT).reason == "rollback"
 
 
-def test_another_history_is_refused(log: MemoryStore) -> None:
-    adopt(log, FIRST)
-    assert refused(log, FORKED).reason == "fork"
-    assert refused(log, make(variant=1)).reason == "fork"
+def test_another_history_is_refused(store: MemoryStore) -> None:
+    adopt(store, FIRST)
+    assert refused(store, FORKED).reason == "fork"
+    assert refused(store, make(variant=1)).reason == "fork"
 
 
-def test_a_release_for_another_backbone_is_refused(log: MemoryStore) -> None:
-    assert refused(log, make(backbone="0" * 64)).reason == "backbone"
-    assert refused(log, make(shapes="0" * 64)).reason == "shapes"
-    assert refused(log, make(fixed="0" * 64)).reason == "fixed"
+def test_a_release_for_another_backbone_is_refused(store: MemoryStore) -> None:
+    assert refused(store, make(backbone="0" * 64)).reason == "backbone"
+    assert refused(store, make(shapes="0" * 64)).reason == "shapes"
+    assert refused(store, make(fixed="0" * 64)).reason == "fixed"
 
 
-def test_a_card_of_another_encoder_is_refused(log: MemoryStore) -> None:
-    assert refused(log, SignedRelease(FIRST.log, SECOND.encoder)).reason == "encoder"
+def test_a_card_of_another_encoder_is_refused(store: MemoryStore) -> None:
+    assert refused(store, SignedRelease(FIRST.log, SECOND.encoder)).reason == "encoder"
 
 
 def strangers() -> SignedRelease:
@@ -224,110 +226,111 @@ def strangers() -> SignedRelease:
     return make(ReleaseLog.begin(OTHER, STRANGER, WHEN), OTHER)
 
 
-def test_a_release_by_another_key_is_refused(log: MemoryStore) -> None:
-    assert refused(log, strangers()).reason == "key"
-    assert refused(log, strangers(), OTHER_TEXT).reason == "key"
-    assert refused(log, make(key=OTHER)).reason == "signature"
-    adopt(log, FIRST)
-    assert refused(log, strangers(), OTHER_TEXT).reason == "fork"
-    assert refused(log, SECOND, OTHER_TEXT).reason == "key"  # sound, and not what the person meant
+def test_a_release_by_another_key_is_refused(store: MemoryStore) -> None:
+    assert refused(store, strangers()).reason == "key"
+    assert refused(store, strangers(), OTHER_TEXT).reason == "key"
+    assert refused(store, make(key=OTHER)).reason == "signature"
+    adopt(store, FIRST)
+    assert refused(store, strangers(), OTHER_TEXT).reason == "fork"
+    assert refused(store, SECOND, OTHER_TEXT).reason == "key"  # sound, and not what the person meant
 
 
-def test_a_change_of_the_release_key_is_followed_and_the_pin_stays(log: MemoryStore) -> None:
-    adopt(log, FIRST)
+def test_a_change_of_the_release_key_is_followed_and_the_pin_stays(store: MemoryStore) -> None:
+    adopt(store, FIRST)
     turned = FIRST.log.with_keys(OTHER, RECOVERY, WHEN, by=RECOVERY)
-    assert not adopt(log, SignedRelease(turned, FIRST.encoder)).new
-    standing = read_standing(log)
+    assert not adopt(store, SignedRelease(turned, FIRST.encoder)).new
+    standing = read_standing(store)
     assert (standing.key, standing.release_key) == (TEXT, OTHER_KEY_TEXT)
-    assert refused(log, SECOND).reason == "fork"  # signed by the key before
-    assert adopt(log, make(turned, OTHER), key=TEXT).release == 2
-    assert not pin_key(log, TEXT)
+    assert refused(store, SECOND).reason == "fork"  # signed by the key before
+    assert adopt(store, make(turned, OTHER), key=TEXT).release == 2
+    assert not pin_key(store, TEXT)
 
 
-def test_a_stolen_release_key_cannot_put_itself_in_force_for_good(log: MemoryStore) -> None:
-    adopt(log, FIRST)
+def test_a_stolen_release_key_cannot_put_itself_in_force_for_good(store: MemoryStore) -> None:
+    adopt(store, FIRST)
     for thief in (KEY, OTHER):  # whatever he has but the recovery key
         stolen = FIRST.log.with_keys(OTHER, RECOVERY, WHEN, by=thief)
-        assert refused(log, SignedRelease(stolen, FIRST.encoder)).reason == "signature"
+        assert refused(store, SignedRelease(stolen, FIRST.encoder)).reason == "signature"
 
 
-def test_a_change_of_the_recovery_key_is_followed_and_both_texts_are_known(log: MemoryStore) -> None:
-    adopt(log, FIRST)
+def test_a_change_of_the_recovery_key_is_followed_and_both_texts_are_known(store: MemoryStore) -> None:
+    adopt(store, FIRST)
     turned = FIRST.log.with_keys(KEY, STRANGER, WHEN, by=RECOVERY)
-    adopt(log, SignedRelease(turned, FIRST.encoder))
-    assert read_standing(log).key == OTHER_TEXT
+    adopt(store, SignedRelease(turned, FIRST.encoder))
+    assert read_standing(store).key == OTHER_TEXT
     for text in (TEXT, OTHER_TEXT):
-        assert not pin_key(log, text)
+        assert not pin_key(store, text)
 
 
-def test_a_key_is_pinned_once(log: MemoryStore) -> None:
-    assert not pin_key(log, TEXT)
+def test_a_key_is_pinned_once(store: MemoryStore) -> None:
+    assert not pin_key(store, TEXT)
     with pytest.raises(ReleaseError, match="palate release reset"):
-        pin_key(log, OTHER_TEXT)
+        pin_key(store, OTHER_TEXT)
     with pytest.raises(ReleaseError, match="no release key"):
-        pin_key(log, "palate1")
+        pin_key(store, "palate1")
 
 
-def test_a_reset_forgets_everything_and_the_key_too(log: MemoryStore) -> None:
-    adopt(log, SECOND)
-    assert reset(log) == 2
-    assert content(log) == {}
-    assert encoder_hash(own_encoder(log)) == SHIPPED_HASH
-    assert refused(log, FIRST).reason == "key"
-    assert adopt(log, FIRST, key=TEXT).release == 1  # as the warning says
+def test_a_reset_forgets_everything_and_the_key_too(store: MemoryStore) -> None:
+    adopt(store, SECOND)
+    assert reset(store) == 2
+    assert content(store) == {}
+    assert encoder_hash(own_encoder(store)) == SHIPPED_HASH
+    assert refused(store, FIRST).reason == "key"
+    assert adopt(store, FIRST, key=TEXT).release == 1  # as the warning says
     assert reset(MemoryStore()) == 0
 
 
 def test_after_an_update_of_palate_a_release_that_does_not_fit_says_so(
-    log: MemoryStore, monkeypatch: pytest.MonkeyPatch
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adopt(log, FIRST)
+    adopt(store, FIRST)
     monkeypatch.setattr(backbone, "STATISTICS_VERSION", 2)
     with pytest.raises(ReleaseError, match="palate release reset") as caught:
-        federation_encoder(log)
+        federation_encoder(store)
     assert caught.value.reason == "backbone"
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"{}", b"[]", b"no JSON", b'{"version": 1}', b'{"version": 2}', b'{"version": 2, "key": 3}']
 )
-def test_records_that_cannot_be_read_are_one_line_and_can_be_reset(log: MemoryStore, data: bytes) -> None:
-    adopt(log, FIRST)
-    log.put(release_records.TRUST, ONLY, data)
+def test_records_that_cannot_be_read_are_one_line_and_can_be_reset(store: MemoryStore, data: bytes) -> None:
+    adopt(store, FIRST)
+    store.put(stored.TRUST, ONLY, data)
     for read in (federation_encoder, read_standing):
         with pytest.raises(VaultDamagedError):
-            read(log)
+            read(store)
     with pytest.raises(VaultDamagedError):
-        adopt(log, FIRST)
-    reset(log)
-    adopt(log, FIRST, key=TEXT)
-    log.put(release_records.RELEASE, ONLY, data)
+        adopt(store, FIRST)
+    reset(store)
+    adopt(store, FIRST, key=TEXT)
+    store.put(stored.RELEASE, ONLY, data)
     with pytest.raises(VaultDamagedError, match="palate release reset"):
-        federation_encoder(log)
-    reset(log)
-    adopt(log, FIRST, key=TEXT)
-    log.put(release_records.CHOICE, ONLY, data)
+        federation_encoder(store)
+    reset(store)
+    adopt(store, FIRST, key=TEXT)
+    store.put(stored.CHOICE, ONLY, data)
     with pytest.raises(VaultDamagedError, match="palate release reset"):
-        own_encoder(log)
-    reset(log)
-    assert own_encoder(log).release == 0
+        own_encoder(store)
+    reset(store)
+    assert own_encoder(store).release == 0
 
 
-# --- over the wire ------------------------------------------------------------------------------------------------
+# --- over the wire ------------------------------------------------------------------------------------------
 
 
-def test_an_offer_is_adopted_or_answered_with_a_refusal(log: MemoryStore) -> None:
-    assert offer(log, encode_release(FIRST)) == Adopted(1, FIRST.log.releases[0][1].hash, True)
+def test_an_offer_is_adopted_or_answered_with_a_refusal(store: MemoryStore) -> None:
+    assert offer(store, encode_release(FIRST)) == Adopted(1, FIRST.log.releases[0][1].hash, True)
     for data, reason in (
-        (encode_release(FORKED), "fork"), (b"", "size"), (b"\0" * 100, "magic"), (encode_log(FIRST.log), "kind"),
+        (encode_release(FORKED), "fork"), (b"", "size"), (b"\0" * 100, "magic"),
+        (encode_log(FIRST.log), "kind"),
         (encode_release(FIRST)[:-1], "damaged"), (encode_release(make(FIRST.log, OTHER)), "signature"),
     ):  # fmt: skip
-        before = content(log)
-        refusal = offer(log, data)
+        before = content(store)
+        refusal = offer(store, data)
         assert isinstance(refusal, ReleaseError)
         assert refusal.reason == reason
-        assert content(log) == before
-    assert isinstance(offer(log, encode_release(SECOND)), Adopted)
+        assert content(store) == before
+    assert isinstance(offer(store, encode_release(SECOND)), Adopted)
 
 
 def test_a_server_cannot_introduce_itself() -> None:
@@ -336,7 +339,7 @@ def test_a_server_cannot_introduce_itself() -> None:
     assert refusal.reason == "key"
 
 
-# --- files, the vault, the command line -----------------------------------------------------------------------------
+# --- files, the vault, the command line ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -377,7 +380,7 @@ def test_the_release_is_sealed_in_the_vault_and_moves_the_evaluator(vault: Path)
         features = np.random.default_rng(3).standard_normal((4, 216)).astype(np.float32)
         before = [one.probability for one in fitted().score(features)]
         adopt(device.vault, SECOND, key=TEXT)
-        assert own_encoder(device.vault).release == 0  # until it is tried, by whoever fits the evaluator
+        assert own_encoder(device.vault).release == 0  # until it is tried, when the evaluator is fitted
         after = [one.probability for one in fitted().score(features)]
         assert own_encoder(device.vault).release == 2
         assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 1e-6

@@ -1,4 +1,5 @@
-"""Which encoder the evaluator uses: the owner's labels decide, the owner hears of it, and the server cannot."""
+"""Which encoder the evaluator uses: the owner's labels decide, the owner hears of it, and the server
+cannot."""
 
 import ast
 import random
@@ -15,12 +16,11 @@ from palate.client.federation.declined import Declined
 from palate.client.federation.masked_answers import MaskedAnswers
 from palate.client.federation.member import Member
 from palate.client.federation.outbox import read_outbox
-from palate.client.privacy.ledger import OwnBudget, write_budget
-from palate.client.releases import own_encoder
-from palate.client.releases import trial as release_trial
+from palate.client.privacy.budget import OwnBudget, write_budget
+from palate.client.releases import own_encoder, trial
 from palate.client.releases.accepted import adopt, federation_encoder, pin_key, read_standing
 from palate.client.releases.own_encoder import decide, settle_encoder
-from palate.client.releases.records import CHOICE, read_choice
+from palate.client.releases.stored import CHOICE, read_choice
 from palate.client.releases.trial import Trial, chance_of, held_out_losses, student_tail, try_encoder
 from palate.client.taste.fitting import fit_evaluator_to_vault
 from palate.client.vault.store import MemoryStore
@@ -28,7 +28,7 @@ from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.coding import encode_model
 from palate.shared.encoder import EncoderWeights, encoder_hash, encoder_to_bytes, load_encoder
 from palate.shared.errors import OptionError
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 from palate.shared.releases.message import ReleaseLog, SignedRelease, encode_release
 from palate.shared.secure_sum.messages import Invitation, encode_invitation
 from palate.shared.update import LocalSettings
@@ -74,17 +74,17 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Sides:
 
 
 @pytest.fixture
-def log() -> MemoryStore:
+def store() -> MemoryStore:
     empty = MemoryStore()
     pin_key(empty, TEXT)
     return empty
 
 
-def settle(log: MemoryStore, labels: Sides, lines: list[str] | None = None) -> EncoderWeights:
-    return settle_encoder(log, *labels, {}, (lambda line: None) if lines is None else lines.append)
+def settle(store: MemoryStore, labels: Sides, lines: list[str] | None = None) -> EncoderWeights:
+    return settle_encoder(store, *labels, {}, (lambda line: None) if lines is None else lines.append)
 
 
-# --- the rule -------------------------------------------------------------------------------------------------------
+# --- the rule -----------------------------------------------------------------------------------------------
 
 
 def test_the_tail_of_students_t_is_that_of_the_tables() -> None:
@@ -106,7 +106,7 @@ def test_no_label_is_foreseen_by_an_evaluator_that_saw_it(
 ) -> None:
     liked, disliked = labels
     seen: list[set[bytes]] = []
-    fit, loss = release_trial.fit_evaluator, release_trial._loss
+    fit, loss = trial.fit_evaluator, trial._loss
 
     def fitted(encoder: EncoderWeights, up: np.ndarray, down: np.ndarray, **named: object) -> object:
         seen.append({row.tobytes() for row in np.concatenate([up, down])})
@@ -119,8 +119,8 @@ def test_no_label_is_foreseen_by_an_evaluator_that_saw_it(
         assert not seen[-1] & {row.tobytes() for row in features}
         return loss(evaluator, features, kind)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(release_trial, "fit_evaluator", fitted)
-    monkeypatch.setattr(release_trial, "_loss", judged)
+    monkeypatch.setattr(trial, "fit_evaluator", fitted)
+    monkeypatch.setattr(trial, "_loss", judged)
     assert len(held_out_losses(load_encoder(), liked, disliked, {})) == 40
     assert sorted(asked) == sorted(row.tobytes() for row in np.concatenate([liked, disliked]))
 
@@ -141,75 +141,77 @@ def test_too_few_labels_adopt(labels: Sides) -> None:
     )
 
 
-# --- the choice -----------------------------------------------------------------------------------------------------
+# --- the choice ---------------------------------------------------------------------------------------------
 
 
 def test_a_release_that_does_worse_is_left_aside_and_the_owner_hears_it(
-    log: MemoryStore, labels: Sides
+    store: MemoryStore, labels: Sides
 ) -> None:
-    adopt(log, released(broken()))
+    adopt(store, released(broken()))
     lines: list[str] = []
-    assert encoder_hash(settle(log, labels, lines)) == encoder_hash(load_encoder())
-    assert own_encoder.own_encoder(log).release == 0
-    assert federation_encoder(log).release == 1
+    assert encoder_hash(settle(store, labels, lines)) == encoder_hash(load_encoder())
+    assert own_encoder.own_encoder(store).release == 0
+    assert federation_encoder(store).release == 1
     (line,) = lines
     assert "release 1 does worse for you and is left aside: on your 40 verdicts" in line
     assert "palate release adopt --anyway" in line
-    settle(log, labels, lines)
+    settle(store, labels, lines)
     assert len(lines) == 1  # told once
-    standing = read_standing(log)
+    standing = read_standing(store)
     assert (standing.release, standing.used) == (1, 0)
 
 
-def test_a_release_that_does_no_worse_is_used(log: MemoryStore, labels: Sides) -> None:
-    adopt(log, FIRST)
-    assert own_encoder.own_encoder(log).release == 0  # before it was tried
+def test_a_release_that_does_no_worse_is_used(store: MemoryStore, labels: Sides) -> None:
+    adopt(store, FIRST)
+    assert own_encoder.own_encoder(store).release == 0  # before it was tried
     lines: list[str] = []
-    assert settle(log, labels, lines).release == own_encoder.own_encoder(log).release == 1
+    assert settle(store, labels, lines).release == own_encoder.own_encoder(store).release == 1
     assert "release 1 is in use for you" in lines[0]
 
 
-def test_the_next_release_is_tried_beside_the_one_that_is_in_use(log: MemoryStore, labels: Sides) -> None:
-    adopt(log, FIRST)
-    settle(log, labels)
+def test_the_next_release_is_tried_beside_the_one_that_is_in_use(store: MemoryStore, labels: Sides) -> None:
+    adopt(store, FIRST)
+    settle(store, labels)
     second = released(broken(2), FIRST.log)
-    adopt(log, second)
-    assert own_encoder.own_encoder(log).release == 1
-    assert settle(log, labels).release == 1
+    adopt(store, second)
+    assert own_encoder.own_encoder(store).release == 1
+    assert settle(store, labels).release == 1
     third = make(second.log, variant=7)
-    adopt(log, third)
-    choice = read_choice(log)
+    adopt(store, third)
+    choice = read_choice(store)
     assert choice is not None
     assert (choice.before, choice.uses) == (1, "untried")
-    assert settle(log, labels).release == 3
+    assert settle(store, labels).release == 3
 
 
-def test_other_labels_are_asked_anew_so_that_forgetting_one_is_exact(log: MemoryStore, labels: Sides) -> None:
+def test_other_labels_are_asked_anew_so_that_forgetting_one_is_exact(
+    store: MemoryStore, labels: Sides
+) -> None:
     liked, disliked = labels
-    adopt(log, released(broken()))
-    assert settle(log, labels).release == 0
-    few = settle(log, (liked[:2], disliked))  # of which too few are left
+    adopt(store, released(broken()))
+    assert settle(store, labels).release == 0
+    few = settle(store, (liked[:2], disliked))  # too few of them are left
     assert few.release == 1
-    assert settle(log, labels).release == 0
+    assert settle(store, labels).release == 0
     other = MemoryStore()
     pin_key(other, TEXT)
     adopt(other, released(broken()))
     settle(other, labels)
-    assert other.get(CHOICE, "only") == log.get(CHOICE, "only")
+    assert other.get(CHOICE, "only") == store.get(CHOICE, "only")
 
 
-def test_the_owner_overrules_and_goes_back(log: MemoryStore, labels: Sides) -> None:
+def test_the_owner_overrules_and_goes_back(store: MemoryStore, labels: Sides) -> None:
     with pytest.raises(OptionError):
-        decide(log, "new")
-    adopt(log, released(broken()))
-    settle(log, labels)
-    decide(log, "new")
-    assert settle(log, labels).release == 1
-    decide(log, "before")
+        decide(store, "new")
+    adopt(store, released(broken()))
+    settle(store, labels)
+    decide(store, "new")
+    assert settle(store, labels).release == 1
+    decide(store, "before")
     liked, disliked = labels
-    assert settle(log, (liked[:2], disliked)).release == 0  # whatever the labels say
-    adopt(log, make(released(broken()).log, variant=7))
-    choice = read_choice(log)
+    assert settle(store, (liked[:2], disliked)).release == 0  # whatever the labels say
+    adopt(store, make(released(broken()).log, variant=7))
+    choice = read_choice(store)
     assert choice is not None
     assert (choice.uses, choice.by) == ("untried", "labels")
 
@@ -220,14 +222,15 @@ def test_the_fit_of_the_evaluator_settles_it(tmp_path: Path, remembered_keys: No
         adopt(device.vault, FIRST, key=TEXT)
         lines: list[str] = []
         fit_evaluator_to_vault(
-            device.vault, device.comments(), device.profile(), choose_encoder=own_encoder.settle_encoder, adapt=False,
+            device.vault, device.comments(), device.profile(), choose_encoder=own_encoder.settle_encoder,
+            adapt=False,
             progress=lambda *_: None, notice=lines.append,
         )  # fmt: skip
         assert "too few" in lines[0]
         assert own_encoder.own_encoder(device.vault).release == 1
 
 
-# --- towards the server ---------------------------------------------------------------------------------------------
+# --- towards the server -------------------------------------------------------------------------------------
 
 
 def test_nothing_that_answers_a_server_can_ask_what_the_owner_uses() -> None:
@@ -265,7 +268,7 @@ def people(tmp_path: Path, remembered_keys: None) -> Iterator[list[Person]]:
 def refuse_in_private(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a device's labels say that the newest release does worse."""
     with monkeypatch.context() as patch:
-        patch.setattr(release_trial, "try_encoder", lambda *_, **__: Trial(8, 0.5, 0.9, 0.001, True))
+        patch.setattr(trial, "try_encoder", lambda *_, **__: Trial(8, 0.5, 0.9, 0.001, True))
         device.evaluator(adapt=False)
 
 
@@ -340,7 +343,8 @@ def test_a_release_that_the_labels_refuse_changes_no_answer(
 
 
 def test_with_the_owners_encoder_in_its_place_the_server_would_hear_the_refusal(people: list[Person]) -> None:
-    # The positive control: had rounds asked `own_encoder`, the invitation would be declined by those who left the release aside.
+    # The positive control: had rounds asked `own_encoder`, the invitation would be declined by those who left
+    # the release aside.
     vault = people[0].device.vault
     people[0].answer(encode_release(FIRST))
     decide(vault, "before")
@@ -349,7 +353,7 @@ def test_with_the_owners_encoder_in_its_place_the_server_would_hear_the_refusal(
     leaking._own = lambda: own_encoder.own_encoder(vault)
     with pytest.raises(Declined) as caught:
         member.take_part(signed(invite(1), KEY), lambda data: None)
-    assert caught.value.args[0] in (Reason.OTHER_ENCODER, str(Reason.OTHER_ENCODER))
+    assert caught.value.args[0] in (DeclineReason.OTHER_ENCODER, str(DeclineReason.OTHER_ENCODER))
 
 
 def test_a_device_whose_log_is_not_good_any_more_stays_out_and_says_why(people: list[Person]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from palate.client.privacy.spent_note import settle_loss
+from palate.client.privacy.rollback import settle_loss
 from palate.client.vault import vault
 from palate.client.vault.vault import Vault
 from palate.shared.errors import PalateError, VaultDamagedError, VaultMissingError, WrongPassphraseError

@@ -21,7 +21,7 @@ from palate.server.front.fleet_calls import MOST_RECORD, FlowerError, RefusedErr
 from palate.server.front.port import Front
 from palate.server.front.superlink import SuperLink
 from palate.shared.bundle import known_hashes
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 
 
 class Device:
@@ -138,7 +138,7 @@ ODD = [
     (record(wire=b""), b""),
     (record(wire=bytes(MOST_RECORD + 1)), "size"),
     (Error(code=2, reason="a very secret comment"), "error"),
-    (Error(code=2, reason=Reason.MASKS_REFUSED.value), "masks refused"),
+    (Error(code=2, reason=DeclineReason.MASKS_REFUSED.value), "masks refused"),
     (Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason=""), "late"),
     (Error(code=ErrorCode.NODE_UNAVAILABLE, reason=""), "gone"),
 ]

@@ -20,7 +20,7 @@ from palate.shared.encoder import ATTRIBUTE_NAMES, EncoderWeights, load_encoder,
 from palate.shared.errors import ReleaseError
 from palate.shared.public_pictures import load_public_pictures
 from palate.shared.releases.message import Acceptance
-from palate.simulations.experiments.experiment import WEAK
+from palate.simulations.experiments.comparison import WEAK
 
 RELEASE = load_encoder()
 

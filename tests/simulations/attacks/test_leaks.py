@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from palate.client.federation import local_training as reconstruction
+from palate.client.federation import local_training
 from palate.client.federation.local_training import Labels, train_locally
-from palate.client.federation.privatize import shield
+from palate.client.federation.privatize import privatize
 from palate.shared.coding import finest_step, from_levels
 from palate.shared.encoder import (
     PICTURE_FEATURES,
@@ -81,10 +81,10 @@ def test_the_attackers_loss_is_the_one_that_a_device_descends(count: int) -> Non
     given, settings = labels(count, 5), LocalSettings(learning_rate=0.5, alignment=0.3)
     given.phrases[::3] = 0
     start = {name: torch.from_numpy(ENCODER.tensors[name].copy()) for name in SHARED_SHAPES}
-    batch = reconstruction._prepare(ENCODER, [given], settings, [3])
+    batch = local_training._prepare(ENCODER, [given], settings, [3])
     for name in ("x", "phrases"):  # what the attacker searches
         batch[name].requires_grad_()
-    slopes = leaks._slopes(start, reconstruction._head_prior(ENCODER), batch, settings.alignment)
+    slopes = leaks._slopes(start, local_training._head_prior(ENCODER), batch, settings.alignment)
     change = train_locally(ENCODER, given, settings, round=1, seed=3).tensors
     for name in SHARED_SHAPES:
         expected = -settings.learning_rate * slopes[name].detach().numpy()
@@ -121,7 +121,7 @@ def test_searching_for_a_gradient_finds_more_than_chance_in_a_raw_change() -> No
 def test_neither_attack_finds_anything_in_one_devices_masked_vector() -> None:
     s = round_settings(0.0)
     own = labels(24, 6)
-    levels = shield(update(own), s, CONTEXT, stream_of(key("noise", 6)))
+    levels = privatize(update(own), s, CONTEXT, stream_of(key("noise", 6)))
     ring = to_ring(levels, 16) + mask_of(key("mask", 6), len(levels), 16)
     vector = seen(centred(ring & ring.dtype.type(2**16 - 1), 16), 1, s)
     open_vector = seen(levels, 1, s)
@@ -147,7 +147,7 @@ def test_a_noised_sum_of_fifty_gives_away_no_ones_pictures() -> None:
     silent = {name: np.zeros_like(tensor) for name, tensor in ENCODER.shared().items()}
     given = [update(one) for one in people]
     given += [EncoderUpdate(given[0].base, 1, silent)] * (COHORT - len(people))
-    levels = [shield(one, s, CONTEXT, stream_of(key("share", i))) for i, one in enumerate(given)]
+    levels = [privatize(one, s, CONTEXT, stream_of(key("share", i))) for i, one in enumerate(given)]
     found = invert_layer(seen(np.sum(levels, axis=0), COHORT, s))
     inside = [best_cosines(found, standardize(ENCODER, one.features)).mean() for one in people]
     outside = [
@@ -157,7 +157,7 @@ def test_a_noised_sum_of_fifty_gives_away_no_ones_pictures() -> None:
     assert np.mean(inside) <= np.quantile(outside, 0.99)
 
 
-# --- preferences --------------------------------------------------------------------------------------------------
+# --- preferences --------------------------------------------------------------------------------------------
 
 
 def tastes_and_vectors(noise: float) -> tuple[np.ndarray, np.ndarray]:

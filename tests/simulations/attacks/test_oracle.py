@@ -1,4 +1,7 @@
-"""A server that asks encoders learns nothing from what a device says; where devices tell that training failed, it learns everything."""
+"""A server that asks encoders learns nothing from what a device says.
+
+Where devices tell that training failed, it learns everything.
+"""
 
 import math
 from collections.abc import Iterator
@@ -8,8 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from palate.client.federation import local_training as reconstruction
-from palate.client.federation import masked_answers
+from palate.client.federation import local_training, masked_answers
 from palate.client.federation.local_training import LEAST_LABELS, Labels
 from palate.client.federation.task_limits import FARTHEST, MASKING, TRAINING
 from palate.shared.encoder import PICTURE_FEATURES, SHARED_SHAPES, EncoderWeights, load_encoder
@@ -39,10 +41,13 @@ OTHERS = [labels_of(OWN, RNG.standard_normal((12, PICTURE_FEATURES)), RNG) for _
 
 @pytest.fixture
 def gullible(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Devices that go along with any encoder and settings, and train without a bound: nothing but the change of nothing is left."""
-    for check in ("check_settings", "check_step", "check_encoder"):
+    """Devices that go along with any encoder and settings, and train without a bound.
+
+    Nothing but the change of nothing is left.
+    """
+    for check in ("check_settings", "check_encoder"):
         monkeypatch.setattr(masked_answers, check, lambda *_: None)
-    monkeypatch.setattr(reconstruction, "BOUND", math.inf)
+    monkeypatch.setattr(local_training, "BOUND", math.inf)
     return
 
 
@@ -108,7 +113,7 @@ def test_pictures_that_cannot_be_looked_at_look_like_any_others(monkeypatch: pyt
     def fail(*_: object, **__: object) -> None:
         raise OSError("a picture is gone")
 
-    monkeypatch.setattr(reconstruction, "train_locally", fail)
+    monkeypatch.setattr(local_training, "train_locally", fail)
     assert answer_now(OWN, OWN, OTHERS[0], OTHERS, LocalSettings(), TAKEN, 3) == before
 
 
@@ -116,18 +121,18 @@ def test_a_change_that_cannot_be_made_levels_looks_like_any_other(monkeypatch: p
     from palate.shared.errors import OptionError
 
     before = answer_now(OWN, OWN, OTHERS[0], OTHERS, LocalSettings(), TAKEN, 3)
-    shield = masked_answers.shield
+    privatize = masked_answers.privatize
 
     def fail(update: object, *arguments: object, **options: object) -> object:
         if np.any(update.vector):  # type: ignore[attr-defined]
             raise OptionError("not finite")
-        return shield(update, *arguments, **options)  # type: ignore[arg-type]
+        return privatize(update, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(masked_answers, "shield", fail)
+    monkeypatch.setattr(masked_answers, "privatize", fail)
     assert answer_now(OWN, OWN, OTHERS[0], OTHERS, LocalSettings(), TAKEN, 3) == before
 
 
-# --- any encoder and any settings within a device's ranges ----------------------------------------------------------
+# --- any encoder and any settings within a device's ranges --------------------------------------------------
 
 numbers = {
     name: some.floats(max(low, 1e-6), high) for name, (low, high) in TRAINING.items() if name != "steps"
@@ -188,5 +193,5 @@ def test_within_its_ranges_training_always_comes_to_numbers(
 ) -> None:
     labels = odd_labels(seed)
     if len(labels) >= LEAST_LABELS:
-        update = reconstruction.train_locally(odd_encoder(seed, shape), labels, asked, round=1, seed=seed)
+        update = local_training.train_locally(odd_encoder(seed, shape), labels, asked, round=1, seed=seed)
         assert math.isfinite(update.norm)

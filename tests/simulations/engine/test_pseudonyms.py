@@ -1,4 +1,7 @@
-"""Who can link whom: other devices of a round, a registrar that keeps everything, and a device that wants to be there twice."""
+"""Who can link whom.
+
+Other devices of a round, a registrar that keeps everything, and a device that wants to be there twice.
+"""
 
 import random
 from collections.abc import Sequence
@@ -15,9 +18,8 @@ from palate.client.federation.pseudonyms import use_pseudonym
 from palate.client.runtime.progress import no_notice
 from palate.client.vault.store import MemoryStore
 from palate.server.app import grid_devices
-from palate.server.checkpoints import Checkpoint, write_checkpoint
+from palate.server.checkpoints import Checkpoint
 from palate.server.registrar import Registrar
-from palate.server.rounds import run as federation
 from palate.server.rounds.run import ServerFolder, federate
 from palate.server.secure_sum.unmasking import MaskedSum
 from palate.server.strategy import average
@@ -47,7 +49,14 @@ from palate.shared.secure_sum.pseudonym import (
 from palate.shared.update import LocalSettings
 from palate.shared.wire import kind_of
 from tests.shared.pseudonym_cases import SLOTS, equip, registrar_in
-from tests.simulations.engine.test_masked_rounds import PEOPLE, QUICK, Grid, plain, settings
+from tests.simulations.engine.test_masked_rounds import (
+    PEOPLE,
+    QUICK,
+    Grid,
+    killed_in_round_2,
+    plain,
+    settings,
+)
 
 DEVICES = 10
 MASKS = MaskSettings(ring_bits=13, least=2)
@@ -74,14 +83,17 @@ def registered(
 ) -> tuple[Terms, SlotKeys, list[MemoryStore], list[tuple[bytes, bytes]]]:
     """Devices' terms, the registrar's slot keys, their books, and what the registrar saw of each."""
     registrar, file = registrar_in(home, slots)
-    terms, logs = Terms("a:1", registrar=registrar.public.hex()), [MemoryStore() for _ in range(devices)]
-    return terms, decode_slot_keys(file), logs, [equip(log, terms, registrar, file) for log in logs]
+    terms, stores = Terms("a:1", registrar=registrar.public.hex()), [MemoryStore() for _ in range(devices)]
+    return terms, decode_slot_keys(file), stores, [equip(store, terms, registrar, file) for store in stores]
 
 
 def linked(rounds: Sequence[Sequence[Advert]], owners: Sequence[dict[bytes, int]]) -> tuple[int, int, float]:
-    """How often a device is found again in another round by the likest advert: right guesses, guesses, and chance's share.
+    """How often a device is found again in another round by the likest advert.
 
-    Likeness is in how many of its bytes an advert agrees with another's: in names, keys, certificate and signature, all there is.
+    Right guesses, guesses, and chance's share.
+
+    Likeness is in how many of its bytes an advert agrees with another's: in names, keys, certificate and
+    signature, all there is.
     """
 
     def likeness(one: Advert, other: Advert) -> int:
@@ -105,8 +117,8 @@ def linked(rounds: Sequence[Sequence[Advert]], owners: Sequence[dict[bytes, int]
 def test_other_devices_link_rounds_by_lasting_keys_and_no_better_than_chance_by_pseudonyms(
     tmp_path: Path,
 ) -> None:
-    terms, keys, logs, _ = registered(tmp_path, DEVICES, SLOTS)
-    lasting = [Pseudonym(Ed25519PrivateKey.generate()) for _ in logs]
+    terms, keys, stores, _ = registered(tmp_path, DEVICES, SLOTS)
+    lasting = [Pseudonym(Ed25519PrivateKey.generate()) for _ in stores]
     draw = random.Random(3)
     seen: dict[str, tuple[list[Sequence[Advert]], list[dict[bytes, int]]]] = {}
     cohorts = [sorted(draw.sample(range(DEVICES), 7)) for _ in range(SLOTS)]
@@ -119,7 +131,7 @@ def test_other_devices_link_rounds_by_lasting_keys_and_no_better_than_chance_by_
                     "lasting keys": lasting[n],
                     "fresh keys": Pseudonym(Ed25519PrivateKey.generate()),
                 }.get(form)
-                found = use_pseudonym(logs[n], terms, slot) if mine is None else mine
+                found = use_pseudonym(stores[n], terms, slot) if mine is None else mine
                 assert found is not None
                 there[n] = found
             key = keys.key(slot) if form == "certified" else None
@@ -139,10 +151,11 @@ def test_other_devices_link_rounds_by_lasting_keys_and_no_better_than_chance_by_
 def test_a_registrar_that_keeps_everything_finds_that_each_request_fits_each_pseudonym(
     tmp_path: Path,
 ) -> None:
-    """For each pair of a request and a certificate of a slot there is a random number that explains it, so none is likelier."""
-    terms, keys, logs, kept = registered(tmp_path, 5, 2)
+    """For each pair of a request and a certificate of a slot there is a random number that explains it, so
+    none is likelier."""
+    terms, keys, stores, kept = registered(tmp_path, 5, 2)
     modulus, slot = keys.moduli[1], 2
-    shown = [use_pseudonym(log, terms, slot) for log in logs]
+    shown = [use_pseudonym(store, terms, slot) for store in stores]
     pairs = 0
     for request, answer in kept:
         blinded, signed = decode_request(request).blinded[1], decode_answer(answer)[1][1]
@@ -155,9 +168,9 @@ def test_a_registrar_that_keeps_everything_finds_that_each_request_fits_each_pse
 
 
 def test_a_registered_device_cannot_be_in_a_round_twice(tmp_path: Path) -> None:
-    terms, keys, (log, honest), _ = registered(tmp_path, 2, 3)
+    terms, keys, (store, honest), _ = registered(tmp_path, 2, 3)
     wire = invitation(1)
-    own = [use_pseudonym(log, terms, slot) for slot in (1, 2, 3)]
+    own = [use_pseudonym(store, terms, slot) for slot in (1, 2, 3)]
     fresh = Pseudonym(Ed25519PrivateKey.generate())
     stolen = Pseudonym(Ed25519PrivateKey.generate(), own[0].certificate)  # type: ignore[union-attr]
     tried = [use_pseudonym(honest, terms, 1), *own, own[0], stolen, fresh]
@@ -174,40 +187,36 @@ def test_a_registered_device_cannot_be_in_a_round_twice(tmp_path: Path) -> None:
     assert MaskedSum(wire, MASKS, 21).adverts(adverts)[1] == {4: "duplicate"}
 
 
-# --- a run --------------------------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL."""
+# --- a run --------------------------------------------------------------------------------------------------
 
 
 def certified_grid(registrar: Registrar, file: bytes, without: int) -> tuple[Grid, list[MemoryStore]]:
     """Six people's devices with pseudonyms, but for one."""
-    grid, terms, logs = Grid(PEOPLE), Terms("a:1", registrar=registrar.public.hex()), []
+    grid, terms, stores = Grid(PEOPLE), Terms("a:1", registrar=registrar.public.hex()), []
     for n, person in enumerate(grid._people.values()):
-        log = MemoryStore()
-        logs.append(log)
+        store = MemoryStore()
+        stores.append(store)
         if n != without:
-            equip(log, terms, registrar, file)
+            equip(store, terms, registrar, file)
         person._masked = MaskedAnswers(
             own=lambda person=person: person.own,  # type: ignore[misc]
             labels=lambda person=person: person.labels,  # type: ignore[misc]
             rules=MaskRules,
-            log=log,
+            store=store,
             server="a:1",
             tell=no_notice,
             budgeted=False,
             pause=no_class,
-            pseudonym=lambda slot, log=log: use_pseudonym(log, terms, slot),  # type: ignore[misc]
+            pseudonym=lambda slot, store=store: use_pseudonym(store, terms, slot),  # type: ignore[misc]
         )
-    return grid, logs
+    return grid, stores
 
 
 def test_a_run_with_a_registrar_takes_a_slot_for_each_round_also_after_a_kill(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     registrar, file = registrar_in(tmp_path, 4)
-    grid, logs = certified_grid(registrar, file, without=5)
+    grid, stores = certified_grid(registrar, file, without=5)
     how = settings(plain(registrar=registrar.public.hex()), rounds=3)
 
     def run() -> Checkpoint:
@@ -219,22 +228,15 @@ def test_a_run_with_a_registrar_takes_a_slot_for_each_round_also_after_a_kill(
             patience=QUICK,
         )
 
-    def dies(path: Path, state: Checkpoint) -> None:
-        if state.round == 2:
-            raise Killed
-        write_checkpoint(path, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(federation, "write_checkpoint", dies)
-        with pytest.raises(Killed):
-            run()
+    with killed_in_round_2():
+        run()
     done = run()
     down = [message_in(wire) for wire in grid.down if kind_of(wire) == SIGNED]
     asked = [decode_invitation(wire) for wire in down if kind_of(wire) == INVITATION][::6]
     assert [(one.round, one.slot) for one in asked] == [(1, 1), (2, 2), (2, 3), (3, 4)]
     assert (done.metrics["used"], done.metrics["slot"]) == (5, 4)
     assert done.metrics["refused"] == {"empty": 1}
-    assert {log.list("pseudonyms") for log in logs} == {()}
+    assert {store.list("pseudonyms") for store in stores} == {()}
     with pytest.raises(FederationError, match="no key of the registrar's for slot 5"):
         federate(
             grid_devices(grid),

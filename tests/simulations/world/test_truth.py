@@ -1,4 +1,5 @@
-"""The world: what a truth may say, that pictures follow from it alone, and that every attribute can be seen."""
+"""The world: what a truth may say, that pictures follow from it alone, and that every attribute can be
+seen."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from palate.simulations.world.render import render
-from palate.simulations.world.world import (
+from palate.simulations.world.truth import (
     ATTRIBUTES,
     CATEGORY_OF,
     OWN_PLACE,
@@ -46,7 +47,8 @@ def test_pictures_have_the_promised_form() -> None:
 
 @pytest.mark.parametrize("attribute", sorted(CATEGORY_OF))
 def test_every_attribute_is_visible_in_the_pixels(attribute: str) -> None:
-    """Pictures with the attribute differ from the same scenes without it by more than redrawing a scene at another seed
+    """Pictures with the attribute differ from the same scenes without it by more than redrawing a scene at
+    another seed
     would have to explain: the mean change exceeds 1 % of the range for every subject tried."""
     for subject in ("house", "cat"):
         plain = render(Truth(subject, {}), 11).astype(float)

@@ -1,17 +1,17 @@
-"""A federation as real processes on this machine: killed, restarted, and listened to.
+"""The federation's demonstration from beginning to end.
 
-    make federation-demo            python -m palate.simulations.federation_demo [--out DIR] [--rounds 3] [--json]
+Real processes on this machine, killed, restarted, and listened to.
 
-Three virtual people with a device each, a server, and a tap between them. A registrar vouches for each device, so that they meet nobody
-made up and count on one another's noise, as far as three can: half of a sum of two is one, so each counts its own alone. After the
-first round a device is killed (-9) and started again; in the second the server is. At the end there is a newer release, every device
-shows what it sent, and everything that went over the wire is searched for what must not have (`needles`). Last comes an indiscreet
-device, which sends just that, and the same search has to find it. Ends with status 1 if anything of this is not so.
+Three virtual people with a device each, a server, and a tap between them. A registrar vouches for each
+device, so no device is made up. Devices may then count on the noise of others, as far as three can: half of a
+sum of two is one, so each counts its own noise alone. After the first round a device is killed (-9) and
+started again, in the second round the server is. At the end there is a newer release, every device shows what
+it sent, and everything that went over the wire is searched for what must not be there (`needles`). The
+positive control comes last: an indiscreet device sends exactly that, and the same search has to find it.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -21,16 +21,14 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palate.shared.errors import FederationError, OptionError, PalateError
+from palate.shared.errors import FederationError, OptionError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from palate.simulations.federation_demo.capture import Stream
     from palate.simulations.federation_demo.people import Private
     from palate.simulations.federation_demo.processes import Node, Stage
@@ -41,47 +39,24 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 50  # the server is killed in the second, and wh
 DEADLINE_SECONDS = 60
 LEARNING_RATE = 0.001
 OVER_SAMPLING = 1.5
-SPARE_SLOTS = 8  # for rounds that a kill makes begin anew, and for that of the control
+SPARE_SLOTS = 8  # for rounds that a kill makes begin again, and for that of the control
 REPORT = "federation-demo.json"
 
 Step = Callable[[str], contextlib.AbstractContextManager[None]]
 """Shows what is being done while a `with` block does it."""
 
 
-def main() -> None:
-    """Read the arguments, run the demonstration, show how it went; ends the process with 0, 1 or 130."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo-out/federation"), help="a new folder, or an earlier one"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="how many rounds")
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout, and nothing else there")
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _leave)
-    from rich.console import Console
-
-    err = Console(file=sys.stderr, highlight=False)
-    try:
-        report = run_demo(arguments.out, arguments.rounds, _stepper(err))
-    except PalateError as error:
-        err.print(f"federation demo: {error}", markup=False, soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        err.print("stopped; every process that was started is ended", markup=False)
-        sys.exit(130)
-    if arguments.json:
-        sys.stdout.write(json.dumps(report, indent=2, allow_nan=False) + "\n")
-    else:
-        from palate.simulations.federation_demo.report import show_report
-
-        show_report(Console(file=sys.stdout, highlight=False), report)
-    sys.exit(0 if report["as_it_should_be"] else 1)
-
-
 def run_demo(out: Path, rounds: int, step: Step) -> dict[str, Any]:
-    """Run the whole demonstration in a folder and returns what there is to tell, also written there.
+    """Run the whole demonstration in a folder and return its report, which is also written there.
 
-    Raises FederationError when a process does not do its part, OptionError for a folder that holds something else.
+    Args:
+        out: a new folder, or that of an earlier demonstration.
+        rounds: from 3 to 50.
+        step: shows what is being done.
+
+    Raises:
+        FederationError: a process does not do its part.
+        OptionError: the number of rounds is out of range, or the folder holds something else.
     """
     from palate.simulations.federation_demo.processes import Stage
 
@@ -100,7 +75,8 @@ def run_demo(out: Path, rounds: int, step: Step) -> dict[str, Any]:
 def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
     from palate.simulations.federation_demo.capture import Tap
     from palate.simulations.federation_demo.certificates import make_certificates
-    from palate.simulations.federation_demo.processes import Peers, at_once
+    from palate.simulations.federation_demo.processes import Peers, at_once, free_port
+    from palate.simulations.federation_demo.report import find_wrong
 
     folder = stage.folder
     port, tls = free_port(), make_certificates(folder / "tls")
@@ -123,9 +99,11 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
             private = {node.name: _read_private(node, folder) for node in nodes}
             stage.until("all devices have joined", lambda: all(node.joined() for node in nodes))
         with step("round 1"):
-            # The noise that protects one person drowns three; a small step keeps the encoder from following it.
+            # The noise that protects one person drowns three; a small step keeps the encoder from following
+            # it.
             gentle = folder / "run.toml"
-            # A killed device's old node counts as connected until its heartbeats are missed; who asks more than all has no place to lose to it.
+            # A killed device's old node counts as connected until its heartbeats are missed; who asks more
+            # than all has no place to lose to it.
             gentle.write_text(
                 f"server_learning_rate = {LEARNING_RATE}\nover_sampling = {OVER_SAMPLING}\n", encoding="utf-8"
             )
@@ -163,33 +141,8 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
         "peers": {"seen": sorted(peers.seen), "tap": tap.address, "samples": peers.samples},
     }
     control = nodes[0]
-    with (
-        step("positive control: a device that tells everything"),
-        Tap(wire, folder / "control", tls) as other,
-    ):
-        command = (
-            sys.executable,
-            "-m",
-            "palate.simulations.federation_demo.indiscreet_device",
-            other.address,
-        )
-        stage.join(
-            control,
-            other.address,
-            *command,
-            str(tls / "ca.crt"),
-            str(control.home),
-            str(_pictures(folder, control)),
-        )
-        joined = control.joined()
-        stage.until("the indiscreet device has joined", lambda: control.joined() > joined)
-        (folder / "control.toml").write_text("missed_rounds = 1\n", encoding="utf-8")
-        refusal = stage.palate(
-            *("server", "run", "--rounds", "1", "--home", str(stage.server.home)),
-            *(*_patience(1), "--settings", str(folder / "control.toml")),
-            status=1,
-        )
-        stage.end(control)
+    with step("positive control: a device that tells everything"):
+        refusal = _let_a_device_tell_everything(stage, control, wire, tls)
     with step("the search in all that was sent"):
         report["capture"] = _search(folder / "capture", private)
         report["control"] = _search(folder / "control", {control.name: private[control.name]})
@@ -198,68 +151,35 @@ def _tell_story(stage: Stage, rounds: int, step: Step) -> dict[str, Any]:
     return report
 
 
-def find_wrong(report: Mapping[str, Any], rounds: int) -> list[str]:
-    """Return a line for everything in a report that is not as it should be."""
-    from palate.shared.encoder import encoder_hash, load_encoder
-    from palate.simulations.federation_demo.processes import Peers
+def _let_a_device_tell_everything(stage: Stage, node: Node, wire: tuple[str, int], tls: Path) -> str:
+    """Run a round with the indiscreet device alone, before a tap of its own.
 
-    wrong = []
+    Return what the server says of it.
+    """
+    from palate.simulations.federation_demo.capture import Tap
 
-    def expect(right: bool, line: str) -> None:
-        if not right:
-            wrong.append(line)
-
-    numbers = [one["round"] for one in report["rounds"]]
-    expect(numbers == list(range(1, rounds + 1)), f"the server has kept the rounds {numbers}")
-    expect(all(one["counted"] for one in report["rounds"]), "a round had too few updates")
-    expect(report["rounds"][-1]["used"] == len(NAMES), "not every device took part in the last round")
-    ended = report["server_killed"]["ended"]
-    expect(report["server_killed"]["resumed"], "there was nothing to resume when the server came back")
-    expect((ended or {}).get("ended") == "finished", f"the run ended so: {ended}")
-    installed, made = load_encoder(), report["release"]
-    expect(made["release"] > installed.release, "the release is not newer than the installed one")
-    expect(made["hash"] != encoder_hash(installed), "the release is the installed encoder")
-    expect(
-        "noise" in made["refused"], f"the test before the release does not speak of noise: {made['refused']}"
-    )
-    for device in report["devices"]:
-        done = {one["round"] for one in device["outbox"]}
-        expect({1, rounds} <= done, f"{device['name']} sent updates of the rounds {sorted(done)} only")
-        spent = device["privacy"]
-        expect(
-            spent["epsilon_if_all_add"] < spent["epsilon"] <= min(spent["epsilon_alone"], spent["budget"]),
-            f"{device['name']}'s device has spent {spent}",
+    folder = stage.folder
+    with Tap(wire, folder / "control", tls) as tap:
+        command = (sys.executable, "-m", "palate.simulations.federation_demo.indiscreet_device", tap.address)
+        known = (str(tls / "ca.crt"), str(node.home), str(_pictures(folder, node)))
+        joined = node.joined()
+        stage.join(node, tap.address, *command, *known)
+        stage.until("the indiscreet device has joined", lambda: node.joined() > joined)
+        (folder / "control.toml").write_text("missed_rounds = 1\n", encoding="utf-8")
+        refusal = stage.palate(
+            *("server", "run", "--rounds", "1", "--home", str(stage.server.home)),
+            *(*_patience(1), "--settings", str(folder / "control.toml")),
+            status=1,
         )
-    kept = report["privacy"]
-    expect(
-        kept["if_all_add_epsilon"] < kept["epsilon"] <= min(kept["alone_epsilon"], kept["budget"]),
-        "the server's ledger does not say what holds if devices add no noise",
-    )
-    noted = {one["sha256"] for device in report["devices"] for one in device["outbox"]}
-    gone = {one["sha256"] for device in report["devices"] for one in device["outbox"] if one["sent"]}
-    seen = set(report["capture"]["updates"])
-    expect(gone <= seen, "the tap has missed updates that an outbox lists as sent")
-    expect(seen <= noted, "an update was sent that no outbox lists")
-    peers = report["peers"]
-    expect(
-        peers["samples"] > 0 or not Peers.can_watch(), "nobody has watched what the devices were connected to"
-    )
-    expect(
-        set(peers["seen"]) <= {peers["tap"]},
-        f"devices were connected to {peers['seen']}, not to the tap alone",
-    )
-    expect(not report["capture"]["found"], f"found in what was sent: {report['capture']['found']}")
-    missed = set(report["control"]["needles"]) - set(report["control"]["found"])
-    expect(not missed, f"the search does not find what an indiscreet device sends: {sorted(missed)}")
-    expect(not report["control"]["updates"], "the indiscreet device sent an update")
-    return wrong
+        stage.end(node)
+    return refusal
 
 
-# --- the parts of the story -----------------------------------------------------------------------------------------
+# --- the parts of the story ---------------------------------------------------------------------------------
 
 
 def _teach(stage: Stage, place: int) -> int:
-    """Make a person's device and teaches it; returns how many labels it has."""
+    """Make a person's device, teach it, and return how many labels it has."""
     from palate.simulations.federation_demo.people import choose_people, write_lessons
 
     person = choose_people(len(NAMES))[place]
@@ -280,7 +200,7 @@ def _read_private(node: Node, folder: Path) -> Private:
 
 
 def _vouch_for(stage: Stage, node: Node, address: str, slots: Mapping[str, Any]) -> None:
-    """Has the registrar register a device and certify a pseudonym for each slot, by files that go back and forth."""
+    """Have the registrar register a device and certify a pseudonym for each slot, by files."""
 
     def pseudonyms(command: str, *more: str) -> Any:
         pinned = ("--registrar", slots["registrar"], "--home", str(node.home), "--json")
@@ -299,7 +219,7 @@ def _patience(devices: int) -> tuple[str, ...]:
 
 
 def _kill_server(stage: Stage, process: int) -> int:
-    """Kills the server when an update of round 2 is there, or at the latest when that round is over; returns the round."""
+    """Kill the server once an update of round 2 is there, or that round is over; return the round."""
     from palate.server.processes.deployed import running
     from palate.server.rounds.run import read_note
 
@@ -332,7 +252,7 @@ def _read_rounds(stage: Stage) -> list[dict[str, Any]]:
 
 
 def _search(folder: Path, private: Mapping[str, Private]) -> dict[str, Any]:
-    """Searche a capture for the needles of these people and returns figures and findings; keeps them beside the capture."""
+    """Search a capture for the needles of these people, keep the findings next to it, and return figures."""
     from palate.simulations.federation_demo.capture import TO_SERVER, find_updates, read_capture
     from palate.simulations.federation_demo.needles import Needles, search
     from palate.simulations.federation_demo.people import make_needles
@@ -367,11 +287,14 @@ def _plainly(value: Any) -> Any:
     return {**value, "needle": {"kind": value["needle"]["kind"], "name": value["needle"]["name"]}}
 
 
-# --- around it ------------------------------------------------------------------------------------------------------
+# --- around it ----------------------------------------------------------------------------------------------
 
 
 def _clear(out: Path) -> Path:
-    """Return the folder, empty and marked as ours; what an earlier demonstration left in it goes, anything else is refused."""
+    """Return the folder, empty and marked as ours.
+
+    What an earlier demonstration left in it goes, anything else is refused.
+    """
     folder = out.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"{folder} is a file; name a folder with --out")
@@ -387,32 +310,3 @@ def _clear(out: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REPORT).write_text("{}", encoding="utf-8")
     return folder
-
-
-def free_port() -> int:
-    """Return a port of this machine on which nothing listens."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _leave(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _stepper(console: Console) -> Step:
-    """Return what shows steps: at work with a spinner and the time on a terminal, and done with the time it took."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    @contextlib.contextmanager
-    def step(what: str) -> Iterator[None]:
-        began = time.monotonic()
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-            bars.add_task(what, total=None)
-            yield
-        console.print(f"{time.monotonic() - began:6.1f} s  {what}", markup=False, soft_wrap=True)
-
-    return step

@@ -1,4 +1,5 @@
-"""A server of a few lines that can misbehave in every way that a test needs: Flower's Fleet calls, and `take` and `give`."""
+"""A server of a few lines that can misbehave in every way that a test needs: Flower's Fleet calls, and `take`
+and `give`."""
 
 import threading
 import time
@@ -20,7 +21,8 @@ from palate.shared.frames import join_frames, split_frames
 
 RUN = 77
 Odd = int | bytes | Callable[[BaseHTTPRequestHandler], None]
-"""What a call is answered with in place of the truth: a status, a body, or whatever the function writes on the connection."""
+"""What a call is answered with in place of the truth: a status, a body, or whatever the function writes on
+the connection."""
 
 
 def message(wire: bytes = b"task", *, kind: str = "train", content: RecordDict | None = None) -> Message:
@@ -115,7 +117,7 @@ class FakeSuperLink:
         self.waiting.append(asked)
         return asked.object_id
 
-    # --- the calls ------------------------------------------------------------------------------------------------
+    # --- the calls ------------------------------------------------------------------------------------------
 
     def register_node(self, body: bytes, _: Mapping[str, str]) -> Any:
         key = fleet_pb2.RegisterNodeFleetRequest.FromString(body).public_key
@@ -189,7 +191,10 @@ class FakeSuperLink:
 
 
 class Watch:
-    """Runs a node until nothing is left to do, and keeps what it says; each wait of the node sets off the next event."""
+    """Runs a node until nothing is left to do, and keeps what it says.
+
+    Each wait of the node sets off the next event.
+    """
 
     def __init__(self, link: FakeSuperLink) -> None:
         self.link, self.lines, self.waits = link, list[str](), list[float]()

@@ -1,19 +1,21 @@
 """What privacy and few bytes cost: accuracy against epsilon, and accuracy against bits, over virtual people.
 
-    python -m palate.simulations.experiments.privacy [EXPERIMENT] --out FOLDER [--json]
+    python -m palate.simulations.experiments.privacy_cost [EXPERIMENT] --out FOLDER [--json]
 
 Rounds are those of `private_rounds`. Four kinds of runs are compared, on the same people:
 
     open       no masks, no noise, float32 both ways: Adam on all weights (`methods`)
-    epsilon    Poisson sampling of devices; a public subspace of the last layer (`shared.subspace`), clipped, noised for epsilon after
-               all rounds at delta = people^-1.1, counted by `shared.accounting`; "none" is the same without noise
-    plan       the same changes without sampling: everybody takes part in turn, and noise of the server's that cancels over the rounds
-               (`server.correlated`) for epsilon at the same delta
+    epsilon    Poisson sampling; a public subspace of the last layer (`shared.subspace`), clipped and
+               noised for epsilon after all rounds at delta = people^-1.1, counted by `shared.accounting`;
+               "none" is the same without noise
+    plan       the same changes without sampling: everybody takes part in turn, and the server's noise cancels
+               over the rounds (`noise_plan.correlated`), for epsilon at the same delta
     bits       all weights, cohorts as small as they are deployed, levels in a ring of so many bits up
 
-Privacy is counted per device, one device being one person, for what the sums of all rounds tell together, with the cohort secret.
-Accuracies are those of people whom nobody trained on, from 8 liked and 8 disliked pictures (`methods.understand`). Results are
-written after each run, so that an experiment which was ended goes on where it was.
+Privacy is counted per device, one device being one person, for what the sums of all rounds tell together,
+with the cohort secret. Accuracies are those of people whom nobody trained on, from 8 liked and 8 disliked
+pictures (`methods.understand`). Results are written after each run, so that an experiment which was ended
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -28,25 +30,26 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from palate.client.federation.local_training import Labels
 from palate.client.runtime.threads import one_thread
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld, epsilon_by_rdp
 from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.secure_sum.masks import MOST_DEVICES
-from palate.shared.subspace import subspace_of
+from palate.shared.subspace import Subspace, subspace_of
 from palate.simulations.crowd.people import make_people
 from palate.simulations.crowd.population import (
     PEOPLE_SEED,
-    Pool,
-    Stranger,
+    STRANGERS_SEED,
     draw_pool,
     give_all_labels,
     meet_stranger,
 )
-from palate.simulations.experiments.experiment import ASKED_SHARE, FOLDER, RELEASES, STRANGERS_SEED, WEAK
+from palate.simulations.experiments.comparison import FOLDER, RELEASES, WEAK
 from palate.simulations.experiments.methods import understand
-from palate.simulations.experiments.privacy_report import (
+from palate.simulations.experiments.privacy_cost_report import (
     cohorts_of,
+    kinds_of,
     mask_overhead,
     plot,
     rows_of,
@@ -72,7 +75,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Experiment:
+class PrivacyExperiment:
     """What a TOML file asks for; raises OptionError outside the ranges."""
 
     title: str
@@ -99,12 +102,14 @@ class Experiment:
             raise OptionError("cohorts and few_bits.people must not be larger than people")
         if not 0 < self.private.sample_rate < 1 or self.private.sample_rate * self.people > MOST_DEVICES:
             raise OptionError(
-                f"private.sample_rate is {self.private.sample_rate!r}; it must be above 0, below 1, and ask at most "
+                f"private.sample_rate is {self.private.sample_rate!r}; it must be above 0, below 1, and "
+                "ask at most "
                 f"{MOST_DEVICES:,} devices"
             )
         if not 1 < self.people // max(1, self.plan.separation) <= MOST_DEVICES:
             raise OptionError(
-                f"plan.separation is {self.plan.separation!r}; a round must have 2 to {MOST_DEVICES:,} of the {self.people:,} people"
+                f"plan.separation is {self.plan.separation!r}; a round must have 2 to {MOST_DEVICES:,} "
+                f"of the {self.people:,} people"
             )
         if not self.seeds or not all(epsilon > 0 for epsilon in (*self.epsilons, *self.plan.epsilons)):
             raise OptionError("give at least one seed, and epsilons above 0")
@@ -115,10 +120,12 @@ class Experiment:
         return float(self.people**-1.1)
 
 
-def read_experiment(name: str) -> Experiment:
+def read_privacy_experiment(name: str) -> PrivacyExperiment:
     """Read an experiment that ships with Palate, by its name, or any TOML file.
 
-    Raises FileFormatError for a file that is missing or of another form, OptionError for values out of range.
+    Raises:
+        FileFormatError: the file is missing or has another form.
+        OptionError: a value is out of range.
     """
     shipped = FOLDER / f"{name}.toml"
     path = shipped if shipped.exists() else Path(name)
@@ -131,7 +138,7 @@ def read_experiment(name: str) -> Experiment:
     tables = {"private": Private, "plan": Planned, "open": Open, "few_bits": FewBits}
     for key, kind in tables.items():
         found[key] = _filled(kind, found.get(key), f"{path.name}: {key}")
-    experiment: Experiment = _filled(Experiment, found, path.name)
+    experiment: PrivacyExperiment = _filled(PrivacyExperiment, found, path.name)
     return experiment
 
 
@@ -143,41 +150,35 @@ def _filled(kind: type, found: Any, what: str) -> Any:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
 
 
-# --- the experiment -----------------------------------------------------------------------------------------------
+# --- the experiment -----------------------------------------------------------------------------------------
 
 
-def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = print) -> dict[str, Any]:
-    """Run what is not yet in `out/results.json`, which is written after each run, and returns all results."""
+def run_privacy_experiment(
+    experiment: PrivacyExperiment, out: Path, cache: Path, tell: Tell = print
+) -> dict[str, Any]:
+    """Run what is not yet in `out/results.json` and return all results.
+
+    Args:
+        experiment: what to compare.
+        out: folder of results.json, which is written after each run.
+        cache: folder of pictures' features.
+        tell: called with a line for each run.
+    """
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.json"
-    asked = json.loads(json.dumps(asdict(experiment)))
-    results: dict[str, Any] = {"experiment": asked, "overhead": {}, "runs": {}}
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if {**before["experiment"], "seeds": 0} == {**asked, "seeds": 0}:
-            results |= {"runs": before["runs"], "overhead": before["overhead"]}
-    for devices in sorted(set(cohorts_of(asked).values())):
+    results = _read_results(path, experiment)
+    for devices in sorted(set(cohorts_of(results["experiment"]).values())):
         if str(devices) not in results["overhead"]:
             tell(f"a masked round of {devices} devices, for its bytes")
             results["overhead"][str(devices)] = mask_overhead(devices)
 
     release = load_encoder() if experiment.release == "shipped" else load_encoder(WEAK)
-    pool = draw_pool(experiment.pictures, cache)
-    split = round(len(pool) * (1 - ASKED_SHARE))
-    shown, asked_pool = (Pool(pool.truths[p], pool.features[p]) for p in (slice(split), slice(split, None)))
+    shown, asked = draw_pool(experiment.pictures, cache).split()
     public = draw_pool(experiment.public_pictures, cache, first=PUBLIC_PICTURES).features
     subspace = subspace_of(release, public, experiment.private.rank)
-    plan, delta = experiment.private, experiment.delta
-    multipliers = {
-        epsilon: calibrate(Budget(epsilon, delta), plan.rounds, plan.sample_rate)
-        for epsilon in experiment.epsilons
-    }
-    names: list[tuple[str, float]] = [("release", 0), ("open", 0), ("epsilon", math.inf)]
-    names += [("epsilon", epsilon) for epsilon in experiment.epsilons]
-    names += [("plan", epsilon) for epsilon in experiment.plan.epsilons]
-    names += [("bits", bits) for bits in (32, *experiment.bits)]
+    kinds = kinds_of(results["experiment"])
     for seed in experiment.seeds:
-        missing = [one for one in names if run_name(*one, seed) not in results["runs"]]
+        missing = [one for one in kinds if run_name(*one, seed) not in results["runs"]]
         if not missing:
             continue
         tell(f"seed {seed}: {experiment.people:,} people give their labels")
@@ -185,35 +186,67 @@ def run_experiment(experiment: Experiment, out: Path, cache: Path, tell: Tell = 
             make_people(experiment.people, PEOPLE_SEED, first=seed * experiment.people), shown, seed
         )
         new = make_people(experiment.strangers, STRANGERS_SEED, first=seed * experiment.strangers)
-        strangers = [meet_stranger(person, asked_pool, seed) for person in new]
+        strangers = [meet_stranger(person, asked, seed) for person in new]
         for kind, value in missing:
-            run: dict[str, Any] = {}
             with one_thread():
-                encoder = release
-                if kind == "open":
-                    encoder = learn_openly(release, people, experiment.open, seed)
-                elif kind == "bits":
-                    some = people[: experiment.few_bits.people]
-                    encoder = learn_in_bits(release, some, experiment.few_bits, int(value), seed)
-                elif kind == "plan":
-                    multiplier = calibrate(Budget(value, delta), 1)
-                    encoder, kept_to = learn_planned(
-                        release, people, experiment.plan, plan, subspace, multiplier, seed
-                    )
-                    run = spent_by([(Cost(kept_to), 1)], delta)
-                elif kind == "epsilon":
-                    multiplier = multipliers.get(value, 0.0)
-                    encoder, kept_to = learn_privately(release, people, plan, subspace, multiplier, seed)
-                    kept_to = min(kept_to, multiplier)  # where no round had enough devices, nothing was spent
-                    if multiplier:
-                        run = spent_by([(Cost(kept_to, plan.sample_rate), plan.rounds)], delta)
-            run["accuracy"] = _accuracy(encoder, strangers)
+                encoder, run = _learn(experiment, kind, value, release, people, subspace, seed)
+            accuracy = float(understand(encoder, strangers, comments=False).mean())
+            run = {**run, "accuracy": round(accuracy, 5)}
             results["runs"][run_name(kind, value, seed)] = run
             part = path.with_suffix(".part")
             part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             part.replace(path)
             tell(f"{run_name(kind, value, seed)}: {run}")
     return results
+
+
+def _read_results(path: Path, experiment: PrivacyExperiment) -> dict[str, Any]:
+    """Return what is known of an experiment.
+
+    The runs in the file if they are of the same one, whatever its seeds.
+    """
+    asked = json.loads(json.dumps(asdict(experiment)))
+    results: dict[str, Any] = {"experiment": asked, "overhead": {}, "runs": {}}
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if {**before["experiment"], "seeds": 0} == {**asked, "seeds": 0}:
+            results |= {"runs": before["runs"], "overhead": before["overhead"]}
+    return results
+
+
+def _learn(
+    experiment: PrivacyExperiment,
+    kind: str,
+    value: float,
+    release: EncoderWeights,
+    people: Sequence[Labels],
+    subspace: Subspace,
+    seed: int,
+) -> tuple[EncoderWeights, dict[str, float]]:
+    """Return the encoder after the rounds of one kind, and what privacy they spent.
+
+    Nothing where there was no noise.
+    """
+    private, delta = experiment.private, experiment.delta
+    if kind == "open":
+        return learn_openly(release, people, experiment.open, seed), {}
+    if kind == "bits":
+        some = people[: experiment.few_bits.people]
+        return learn_in_bits(release, some, experiment.few_bits, int(value), seed), {}
+    if kind == "plan":
+        multiplier = calibrate(Budget(value, delta), 1)
+        encoder, kept_to = learn_planned(
+            release, people, experiment.plan, private, subspace, multiplier, seed
+        )
+        return encoder, spent_by([(Cost(kept_to), 1)], delta)
+    if kind == "epsilon":
+        if math.isinf(value):
+            return learn_privately(release, people, private, subspace, 0.0, seed)[0], {}
+        multiplier = calibrate(Budget(value, delta), private.rounds, private.sample_rate)
+        encoder, kept_to = learn_privately(release, people, private, subspace, multiplier, seed)
+        kept_to = min(kept_to, multiplier)  # where no round had enough devices, nothing was spent
+        return encoder, spent_by([(Cost(kept_to, private.sample_rate), private.rounds)], delta)
+    return release, {}
 
 
 def spent_by(rounds: Sequence[tuple[Cost, int]], delta: float) -> dict[str, float]:
@@ -223,10 +256,6 @@ def spent_by(rounds: Sequence[tuple[Cost, int]], delta: float) -> dict[str, floa
         "epsilon": epsilon_by_pld(rounds, delta),
         "epsilon_by_rdp": epsilon_by_rdp(rounds, delta),
     }
-
-
-def _accuracy(encoder: EncoderWeights, strangers: Sequence[Stranger]) -> float:
-    return round(float(understand(encoder, strangers, comments=False).mean()), 5)
 
 
 def main(
@@ -246,8 +275,8 @@ def main(
 
     notes = Console(stderr=True)
     try:
-        asked = read_experiment(experiment)
-        results = run_experiment(
+        asked = read_privacy_experiment(experiment)
+        results = run_privacy_experiment(
             asked,
             out,
             out / "cache" if cache is None else cache,

@@ -1,4 +1,7 @@
-"""The experiment about privacy: what it refuses, that it samples and accounts as it says, and that it goes on where it was."""
+"""The experiment about privacy.
+
+What it refuses, that it samples and accounts as it says, and that it goes on where it was.
+"""
 
 import json
 import math
@@ -15,8 +18,6 @@ from palate.server.secure_sum.sampling import poisson_cohort
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld
 from palate.shared.coding import encode_model, finest_step, sensitivity_of
 from palate.shared.encoder import (
-    PICTURE_FEATURES,
-    SENTENCE_FEATURES,
     SHARED_SHAPES,
     EncoderWeights,
     load_encoder,
@@ -25,9 +26,14 @@ from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.secure_sum.masks import MOST_DEVICES
 from palate.shared.subspace import Subspace, subspace_of
 from palate.shared.wire import TASK_BYTES, UPDATE_BYTES
-from palate.simulations.experiments import privacy
-from palate.simulations.experiments.privacy import read_experiment, run_experiment
-from palate.simulations.experiments.privacy_report import (
+from palate.simulations.crowd.population import Pool, pool_truth
+from palate.simulations.experiments import privacy_cost
+from palate.simulations.experiments.privacy_cost import (
+    PrivacyExperiment,
+    read_privacy_experiment,
+    run_privacy_experiment,
+)
+from palate.simulations.experiments.privacy_cost_report import (
     bytes_of,
     mask_overhead,
     plot,
@@ -46,8 +52,9 @@ from palate.simulations.experiments.private_rounds import (
     learn_planned,
     learn_privately,
 )
+from tests.made_up import make_labels
 
-SHIPPED = Path(privacy.__file__).with_name("privacy.toml")
+SHIPPED = Path(privacy_cost.__file__).with_name("privacy.toml")
 PRIVATE = Private(
     rounds=2,
     sample_rate=0.5,
@@ -66,15 +73,7 @@ PLANNED = Planned(epsilons=(2.0,), rounds=4, separation=2, clip=0.2, learning_ra
 
 
 def crowd(count: int) -> list[Labels]:
-    rng = np.random.default_rng(1)
-    fixed = load_encoder().tensors
-    people = []
-    for _ in range(count):
-        features = fixed["feature.mean"] + rng.normal(size=(8, PICTURE_FEATURES)) * fixed["feature.scale"]
-        phrases = rng.normal(size=(8, SENTENCE_FEATURES))
-        phrases /= np.linalg.norm(phrases, axis=1, keepdims=True)
-        people.append(Labels(features.astype(np.float32), np.arange(8) % 2 == 0, phrases.astype(np.float32)))
-    return people
+    return [make_labels(8, seed) for seed in range(count)]
 
 
 def directions() -> Subspace:
@@ -85,7 +84,7 @@ def moved(before: EncoderWeights, after: EncoderWeights) -> float:
     return math.sqrt(sum(float(np.square(after.tensors[n] - before.tensors[n]).sum()) for n in SHARED_SHAPES))
 
 
-# --- what is asked ------------------------------------------------------------------------------------------------
+# --- what is asked ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["", "title = 'x'", "people = [", "\0"])
@@ -93,13 +92,13 @@ def test_a_file_that_is_no_such_experiment_is_one_line(text: str, tmp_path: Path
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(FileFormatError) as caught:
-        read_experiment(str(path))
+        read_privacy_experiment(str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_names_the_one_that_ships() -> None:
     with pytest.raises(FileFormatError, match="privacy"):
-        read_experiment("nowhere.toml")
+        read_privacy_experiment("nowhere.toml")
 
 
 @pytest.mark.parametrize("line", ["rank = 64", "cohort = 200", "people = 10000"])
@@ -107,14 +106,14 @@ def test_a_missing_and_an_unknown_key_are_named(line: str, tmp_path: Path) -> No
     path = tmp_path / "mine.toml"
     path.write_text(SHIPPED.read_text().replace(line, "", 1))
     with pytest.raises(FileFormatError, match=line.split()[0]):
-        read_experiment(str(path))
+        read_privacy_experiment(str(path))
     path.write_text(SHIPPED.read_text().replace(line, f"{line}\nfancy = 1", 1))
     with pytest.raises(FileFormatError, match="fancy"):
-        read_experiment(str(path))
+        read_privacy_experiment(str(path))
 
 
 def test_settings_outside_their_ranges_are_refused() -> None:
-    shipped = read_experiment("privacy")
+    shipped = read_privacy_experiment("privacy")
     for bad in (
         {"release": "none"},
         {"seeds": ()},
@@ -130,14 +129,14 @@ def test_settings_outside_their_ranges_are_refused() -> None:
 
 
 def test_the_shipped_experiment_has_cohorts_that_one_sum_can_hold() -> None:
-    shipped = read_experiment("privacy")
+    shipped = read_privacy_experiment("privacy")
     expected = shipped.people * shipped.private.sample_rate
     assert expected + 3 * math.sqrt(expected) <= MOST_DEVICES
     assert expected - 3 * math.sqrt(expected) >= SURVIVORS * expected
     assert shipped.delta == pytest.approx(10_000**-1.1)
 
 
-# --- what is run --------------------------------------------------------------------------------------------------
+# --- what is run --------------------------------------------------------------------------------------------
 
 
 def test_the_noise_of_the_fewest_survivors_is_what_was_accounted_for() -> None:
@@ -159,7 +158,10 @@ def test_a_private_run_keeps_to_its_multiplier_and_moves_the_last_layer_alone() 
 
 
 def test_noise_does_to_the_encoder_what_its_size_says() -> None:
-    """With the same people, seed and cohorts: what noise adds, in the subspace's coordinates, has the size of noise."""
+    """With the same people, seed and cohorts.
+
+    What noise adds, in the subspace's coordinates, has the size of noise.
+    """
     release, people, subspace = load_encoder(), crowd(40), directions()
     once = replace(PRIVATE, rounds=1, beta_1=0.0, tau=1.0, learning_rate=1.0)
     sizes = {seed: len(poisson_cohort(range(40), 0.5, coins(seed, 1))) for seed in range(20)}
@@ -193,7 +195,8 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
 
 
 def test_a_plan_asks_everybody_in_turn_and_its_noise_takes_itself_back() -> None:
-    """What noise adds to the encoder has the size that the plan says of its sums, less than independent noise would."""
+    """What noise adds to the encoder has the size that the plan says of its sums, less than independent
+    noise would."""
     release, people, subspace = load_encoder(), crowd(40), directions()
     like, multiplier = replace(PRIVATE, tau=1.0), 3.0
 
@@ -236,7 +239,7 @@ def test_few_bits_change_a_run_little(bits: int) -> None:
     assert 0 < moved(exact, coarse) < 1.5 * moved(release, exact)
 
 
-# --- what is reported ---------------------------------------------------------------------------------------------
+# --- what is reported ---------------------------------------------------------------------------------------
 
 
 def test_the_bytes_are_those_of_the_wire() -> None:
@@ -267,24 +270,17 @@ def test_what_a_private_run_sends_down_is_as_short_as_reported() -> None:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> privacy.Experiment:
+def small(monkeypatch: pytest.MonkeyPatch) -> PrivacyExperiment:
     """An experiment whose people and pictures take no time."""
-    shipped = read_experiment("privacy")
-
-    class Shown:
-        def __init__(self, truths: object, features: np.ndarray) -> None:
-            self.truths, self.features = truths, features
-
-        def __len__(self) -> int:
-            return len(self.features)
+    shipped = read_privacy_experiment("privacy")
 
     features = np.concatenate([one.features for one in crowd(20)])
-    monkeypatch.setattr(privacy, "Pool", Shown)
-    monkeypatch.setattr(privacy, "draw_pool", lambda count, folder, first=0: Shown(features, features))
-    monkeypatch.setattr(privacy, "make_people", lambda count, seed, first: list(range(count)))
-    monkeypatch.setattr(privacy, "give_all_labels", lambda people, pool, seed: crowd(len(people)))
-    monkeypatch.setattr(privacy, "meet_stranger", lambda person, pool, seed: person)
-    monkeypatch.setattr(privacy, "understand", lambda encoder, who, comments: np.full(len(who), 0.6))
+    pool = Pool(tuple(pool_truth(number) for number in range(len(features))), features)
+    monkeypatch.setattr(privacy_cost, "draw_pool", lambda *_, **__: pool)
+    monkeypatch.setattr(privacy_cost, "make_people", lambda count, *_, **__: list(range(count)))
+    monkeypatch.setattr(privacy_cost, "give_all_labels", lambda people, *_: crowd(len(people)))
+    monkeypatch.setattr(privacy_cost, "meet_stranger", lambda person, *_: person)
+    monkeypatch.setattr(privacy_cost, "understand", lambda _, who, **__: np.full(len(who), 0.6))
     return replace(
         shipped,
         people=40,
@@ -299,25 +295,23 @@ def small(monkeypatch: pytest.MonkeyPatch) -> privacy.Experiment:
     )
 
 
-def test_an_experiment_that_was_ended_goes_on_where_it_was(
-    small: privacy.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_experiment(replace(small, seeds=(1,)), tmp_path, tmp_path, lambda line: None)
+def test_an_experiment_that_was_ended_goes_on_where_it_was(small: PrivacyExperiment, tmp_path: Path) -> None:
+    run_privacy_experiment(replace(small, seeds=(1,)), tmp_path, tmp_path, lambda _: None)
     first = json.loads((tmp_path / "results.json").read_text())
     first["runs"][run_name("epsilon", 2.0, 1)]["accuracy"] = 0.55  # so that it is known again
     (tmp_path / "results.json").write_text(json.dumps(first))
     told: list[str] = []
-    results = run_experiment(small, tmp_path, tmp_path, told.append)
+    results = run_privacy_experiment(small, tmp_path, tmp_path, told.append)
     assert results["runs"][run_name("epsilon", 2.0, 1)]["accuracy"] == 0.55
     assert not any(", seed 1:" in line for line in told)
     assert sum(", seed 2:" in line for line in told) == 7
     other = replace(small, private=replace(small.private, rank=3))
-    again = run_experiment(replace(other, seeds=(1,)), tmp_path, tmp_path, lambda line: None)
+    again = run_privacy_experiment(replace(other, seeds=(1,)), tmp_path, tmp_path, lambda _: None)
     assert again["runs"][run_name("epsilon", 2.0, 1)]["accuracy"] == 0.6
 
 
-def test_the_report_sets_each_run_against_its_baseline(small: privacy.Experiment, tmp_path: Path) -> None:
-    results = run_experiment(small, tmp_path, tmp_path, lambda line: None)
+def test_the_report_sets_each_run_against_its_baseline(small: PrivacyExperiment, tmp_path: Path) -> None:
+    results = run_privacy_experiment(small, tmp_path, tmp_path, lambda _: None)
     for seed, accuracy in ((1, 0.50), (2, 0.56)):
         results["runs"][run_name("epsilon", 2.0, seed)]["accuracy"] = accuracy
         results["runs"][run_name("bits", 32, seed)]["accuracy"] = 0.7
@@ -335,7 +329,8 @@ def test_the_report_sets_each_run_against_its_baseline(small: privacy.Experiment
     assert rows["open", 0]["times_fewer"] == 1.0
     assert rows["bits", 6.0]["times_fewer"] > 4
     assert len(table_of(results).rows) == len(rows)
-    # The same rounds without noise, where they came out better than the open run, are what noise must be held against.
+    # The same rounds without noise, where they came out better than the open run, are what noise must be held
+    # against.
     for seed in (1, 2):
         results["runs"][run_name("epsilon", math.inf, seed)]["accuracy"] = 0.8
     rows = {(row["kind"], row["value"]): row for row in rows_of(results)}

@@ -1,4 +1,7 @@
-"""Lying devices: what each attack sends, that it gets past the bound, and that it harms where nothing stands against it."""
+"""Lying devices.
+
+What each attack sends, that it gets past the bound, and that it harms where nothing stands against it.
+"""
 
 import math
 from dataclasses import replace
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 
 from palate.client.federation.local_training import Labels
-from palate.client.federation.privatize import shield
+from palate.client.federation.privatize import privatize
 from palate.server.aggregation import moved
 from palate.server.secure_sum.groups import drop_long
 from palate.shared.coding import finest_step, from_levels
@@ -17,8 +20,16 @@ from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.noise import stream_of
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.update import EncoderUpdate
-from palate.simulations.attacks.liars import FILE, Defence, make_world, read_grid, run_liars
-from palate.simulations.attacks.lies import (
+from palate.simulations.attacks.many_liars import (
+    FILE,
+    Defence,
+    LiarsExperiment,
+    Participants,
+    draw_participants,
+    read_liars_experiment,
+    run_liars,
+)
+from palate.simulations.attacks.poisoned_updates import (
     ATTACKS,
     Poison,
     Situation,
@@ -29,7 +40,7 @@ from palate.simulations.attacks.lies import (
 )
 from palate.simulations.crowd.people import make_people
 from palate.simulations.crowd.population import Pool, pool_truth
-from palate.simulations.experiments.experiment import WEAK
+from palate.simulations.experiments.comparison import WEAK
 
 AIMED = [name for name in ATTACKS if name != "label flip"]
 
@@ -46,7 +57,7 @@ def aim(name: str, seen: Situation) -> np.ndarray:
     return target(name, seen, np.random.default_rng(4), backdoor)
 
 
-# --- hostile input ------------------------------------------------------------------------------------------------
+# --- hostile input ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["label flip", "krum", ""])
@@ -78,17 +89,17 @@ def test_a_grid_of_another_form_is_one_line(
     path = tmp_path / "mine.toml"
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(kind) as caught:
-        read_grid(path)
+        read_liars_experiment(path)
     assert "\n" not in str(caught.value)
 
 
 def test_the_shipped_grid_has_all_attacks_and_a_round_without_any_defence() -> None:
-    grid = read_grid()
-    assert set(grid.attacks) == set(ATTACKS)
-    assert Defence("mean", 1) in grid.defences
+    experiment = read_liars_experiment()
+    assert set(experiment.attacks) == set(ATTACKS)
+    assert Defence("mean", 1) in experiment.defences
 
 
-# --- what liars send ----------------------------------------------------------------------------------------------
+# --- what liars send ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", AIMED)
@@ -147,11 +158,11 @@ def test_a_liar_speaks_for_its_whole_group_and_its_sum_is_still_kept(liars: int)
 def test_honest_groups_of_real_levels_are_kept_and_one_liars_ring_is_not(noise_multiplier: float) -> None:
     clip, context = 1.0, bytes(32)
     step, noise = finest_step(16, 48, clip=clip, noise_multiplier=noise_multiplier)
-    grid = MaskSettings(ring_bits=16, step=step, clip=clip, noise=noise)
+    masks = MaskSettings(ring_bits=16, step=step, clip=clip, noise=noise)
     encoder = load_encoder()
     direction = {name: np.ones_like(tensor) for name, tensor in encoder.shared().items()}
     update = EncoderUpdate("0" * 64, 1, direction)  # all devices the same way: as long as honest ones can be
-    levels = [shield(update, grid, context, stream_of(bytes([i]) * 32)) for i in range(3)]
+    levels = [privatize(update, masks, context, stream_of(bytes([i]) * 32)) for i in range(3)]
 
     def mean_of(total: np.ndarray) -> np.ndarray:
         return from_levels(total, 3, step=step, clip=clip, seed=context)[0]
@@ -199,13 +210,15 @@ def test_the_backdoor_lifts_its_pictures_in_the_crowds_eyes_and_leaves_the_other
     assert abs(lifted(others)) < lifted(shown) / 3
 
 
-# --- whole rounds -------------------------------------------------------------------------------------------------
+# --- whole rounds -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def little_world(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, object]:
-    """A world whose pictures are not drawn: features say plainly, and with noise, what a picture shows."""
-    grid = replace(read_grid(), people=60, strangers=24, rounds=6, cohort=24, learning_rate=0.01)
+def little_crowd() -> tuple[Participants, LiarsExperiment]:
+    """A crowd whose pictures are not drawn: features say plainly, and with noise, what a picture shows."""
+    experiment = replace(
+        read_liars_experiment(), people=60, strangers=24, rounds=6, cohort=24, learning_rate=0.01
+    )
     rng = np.random.default_rng(8)
     encoder = load_encoder(
         WEAK
@@ -217,42 +230,42 @@ def little_world(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, obje
     t = encoder.tensors
     features = t["feature.mean"] + t["feature.scale"] * 0.4 * (rows + 0.3 * rng.standard_normal(rows.shape))
     pool = Pool(truths, features.astype(np.float32))
-    return make_world(grid, encoder, pool, 1), grid
+    return draw_participants(experiment, encoder, pool, 1), experiment
 
 
 def test_a_run_is_the_same_for_the_same_seed_and_groups_change_nothing_for_a_mean(
-    little_world: tuple[object, object],
+    little_crowd: tuple[Participants, LiarsExperiment],
 ) -> None:
-    world, grid = little_world
-    alone = run_liars(world, grid, Defence("mean", 1))  # type: ignore[arg-type]
-    assert run_liars(world, grid, Defence("mean", 1)) == alone  # type: ignore[arg-type]
-    grouped = run_liars(world, grid, Defence("mean", 3))  # type: ignore[arg-type]
+    crowd, experiment = little_crowd
+    alone = run_liars(crowd, experiment, Defence("mean", 1))
+    assert run_liars(crowd, experiment, Defence("mean", 1)) == alone
+    grouped = run_liars(crowd, experiment, Defence("mean", 3))
     assert grouped.accuracy == pytest.approx(alone.accuracy, abs=0.01)
     assert grouped.dropped == 0
 
 
 def test_people_learn_together_and_liars_undo_it_where_nothing_stands_against_them(
-    little_world: tuple[object, object],
+    little_crowd: tuple[Participants, LiarsExperiment],
 ) -> None:
-    world, grid = little_world
-    grid = replace(grid, rounds=30)  # type: ignore[type-var]
-    honest = run_liars(world, grid, Defence("mean", 3))  # type: ignore[arg-type]
-    lied = run_liars(world, grid, Defence("mean", 3), share=0.25, attack="scaled")  # type: ignore[arg-type]
+    crowd, experiment = little_crowd
+    experiment = replace(experiment, rounds=30)
+    honest = run_liars(crowd, experiment, Defence("mean", 3))
+    lied = run_liars(crowd, experiment, Defence("mean", 3), share=0.25, attack="scaled")
     assert lied.accuracy < honest.accuracy - 0.02
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("defence", [Defence("centred clipping", 3), Defence("multikrum", 1)])
 def test_every_attack_runs_against_masked_groups_and_against_flowers_rules(
-    attack: str, defence: Defence, little_world: tuple[object, object]
+    attack: str, defence: Defence, little_crowd: tuple[Participants, LiarsExperiment]
 ) -> None:
-    world, grid = little_world
-    short = replace(grid, rounds=1)  # type: ignore[type-var]
-    found = run_liars(world, short, defence, share=0.25, attack=attack)  # type: ignore[arg-type]
+    crowd, experiment = little_crowd
+    short = replace(experiment, rounds=1)
+    found = run_liars(crowd, short, defence, share=0.25, attack=attack)
     assert 0 <= found.accuracy <= 1
     assert 0 <= found.dropped <= 1
 
 
-def test_strangers_are_judged_by_their_true_taste(little_world: tuple[object, object]) -> None:
-    world, grid = little_world
-    assert list(world.tastes) == make_people(grid.strangers, 4001, first=grid.strangers)  # type: ignore[attr-defined]
+def test_strangers_are_judged_by_their_true_taste(little_crowd: tuple[Participants, LiarsExperiment]) -> None:
+    crowd, experiment = little_crowd
+    assert list(crowd.tastes) == make_people(experiment.strangers, 4001, first=experiment.strangers)

@@ -1,20 +1,28 @@
-"""What devices that lie send: eight attacks on the encoder, made to get past the group rules and the norm bound.
+"""What devices that lie send.
 
-Where it stands in the flow: `liars` runs rounds in which a share of the virtual people lies; for each round it asks this module
-what they send. Liars here are strong: all of them work together, and they know the encoder, what every honest device sends, the
-rule, the groups, and the bound on length (Kerckhoffs' principle; a real liar knows less).
+Eight attacks on the encoder, made to get past the group rules and the norm bound.
+
+Where it stands in the flow: `many_liars` runs rounds in which a share of the virtual people lies; for each
+round it asks this module what they send. Liars here are strong: all of them work together, and they know the
+encoder, what every honest device sends, the rule, the groups, and the bound on length (Kerckhoffs' principle;
+a real liar knows less).
 
     sign flip        the honest mean turned round, as long as it is
-    scaled           the honest mean turned round, as long as the bound lets through (model replacement: Bagdasaryan et al., AISTATS 2020)
-    ALIE             off by as many standard deviations as hide among the honest (Baruch, Baruch, Goldberg, NeurIPS 2019)
-    IPM              half the honest mean, turned round: the inner product shrinks unseen (Xie, Koyejo, Gupta, UAI 2019)
-    min-max          as far off as the two honest ones that are farthest apart (Shejwalkar, Houmansadr, NDSS 2021)
-    label flip       honest training on verdicts turned round (Tolpegin et al., ESORICS 2020); the liar's program is ours
+    scaled           the honest mean turned round, as long as the bound allows
+                     (model replacement: Bagdasaryan et al., AISTATS 2020)
+    ALIE             off by as many standard deviations as hide among the honest
+                     (Baruch, Baruch, Goldberg, NeurIPS 2019)
+    IPM              half the honest mean, turned round: the inner product shrinks unseen
+                     (Xie, Koyejo, Gupta, UAI 2019)
+    min-max          as far off as the two honest ones that are farthest apart
+                     (Shejwalkar, Houmansadr, NDSS 2021)
+    label flip       honest training by our program on verdicts turned round (Tolpegin et al., ESORICS 2020)
     noise            a random direction as long as the bound lets through, the same for all liars of a round
-    taste backdoor   a direction that makes everybody's head like pictures with one attribute, as long as the bound lets through
+    taste backdoor   a direction that makes all heads like pictures with one attribute, as long as allowed
 
-An attack is a target for the mean of a spoiled group. Of a group with k liars each sends what moves the group there, however many
-honest devices are in it: masks hide a vector however long, and only the group's sum is measured.
+An attack is a target for the mean of a spoiled group. Of a group with k liars each sends what moves the group
+there, however many honest devices are in it: masks hide a vector however long, and only the group's sum is
+measured.
 """
 
 from __future__ import annotations
@@ -27,12 +35,10 @@ from typing import Final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from palate.client.federation.local_training import Labels
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import SHARED_SHAPES, TASTE, EncoderWeights, flatten, standardize
-
-Floats = NDArray[np.float32]
 
 ATTACKS: Final = (
     "sign flip", "scaled", "ALIE", "IPM", "min-max", "label flip", "noise", "taste backdoor",
@@ -48,9 +54,12 @@ _HALVINGS: Final = 40
 
 @dataclass(frozen=True)
 class Situation:
-    """What the liars of a round see: the honest devices' changes (n, d), the groups' size, and the longest mean that is kept."""
+    """What the liars of a round see.
 
-    honest: Floats
+    The honest devices' changes (n, d), the groups' size, and the longest mean that is kept.
+    """
+
+    honest: Float32s
     size: int  # devices in a group; 1 where there are no masks
     groups: int
     spoiled: int  # groups with a liar
@@ -61,29 +70,35 @@ class Situation:
         """How long a target may be without the group being dropped."""
         return self.bound * (GROUP_MARGIN if self.size > 1 else 1.0)
 
-    def group_means(self) -> Floats:
-        """What means of honest groups look like: of the honest devices in their order, (n // size, d)."""
+    def group_means(self) -> Float32s:
+        """Return the means of groups of honest devices, in their order, (n // size, d)."""
         whole = len(self.honest) // self.size
         return np.asarray(self.honest[: whole * self.size].reshape(whole, self.size, -1).mean(1))
 
 
 @dataclass(frozen=True)
 class Poison:
-    """Pictures of the taste backdoor's liars, as features (n, 216): with the attribute that is to be pushed, and without."""
+    """Pictures of the taste backdoor's liars, as features (n, 216).
 
-    shown: Floats
-    others: Floats
+    With the attribute that is to be pushed, and without.
+    """
+
+    shown: Float32s
+    others: Float32s
 
 
 def flipped(labels: Labels) -> Labels:
-    """The same labels with every verdict turned round."""
+    """Return the same labels with every verdict turned round."""
     return Labels(labels.features, ~labels.liked, labels.phrases)
 
 
-def target(attack: str, seen: Situation, rng: np.random.Generator, backdoor: Floats | None = None) -> Floats:
+def target(
+    attack: str, seen: Situation, rng: np.random.Generator, backdoor: Float32s | None = None
+) -> Float32s:
     """Return where the liars want the mean of a spoiled group, (d,), not longer than is kept.
 
-    `backdoor` is the direction of the taste backdoor (`backdoor_direction`). Raises ValueError for an attack without a target.
+    `backdoor` is the direction of the taste backdoor (`backdoor_direction`). Raises ValueError for an attack
+    without a target.
     """
     mean = seen.honest.mean(0)
     if attack == "sign flip":
@@ -106,19 +121,21 @@ def target(attack: str, seen: Situation, rng: np.random.Generator, backdoor: Flo
     return np.asarray(wanted * np.float32(min(1.0, seen.longest / max(length, 1e-12))))
 
 
-def lie(wanted: Floats, honest_mean: Floats, size: int, liars: int) -> Floats:
-    """Return what each of a group's `liars` sends, (d,), so that the mean over `size` devices is near the wanted one.
+def lie(wanted: Float32s, honest_mean: Float32s, size: int, liars: int) -> Float32s:
+    """Return what each of a group's `liars` sends, (d,), to bring the mean of `size` devices near the wanted.
 
     The other devices of the group are taken to send the honest mean.
     """
     return np.asarray((size * wanted - (size - liars) * honest_mean) / liars, dtype=np.float32)
 
 
-def backdoor_direction(encoder: EncoderWeights, poison: Poison) -> Floats:
-    """Return the change (d,) that a few steps of descent make: pictures with the attribute to where the crowd's head likes them.
+def backdoor_direction(encoder: EncoderWeights, poison: Poison) -> Float32s:
+    """Return the change (d,) that a few steps of descent make.
 
-    The other pictures are held where they are, so that nobody notices. The head is the mean of the crowd prior, from which each
-    person's own starts.
+    Pictures with the attribute to where the crowd's head likes them.
+
+    The other pictures are held where they are, so that nobody notices. The head is the mean of the crowd
+    prior, from which each person's own starts.
     """
     t = encoder.tensors
     crowd = torch.from_numpy((t["crowd.share"] @ t["crowd.mean"])[:TASTE].copy())
@@ -144,13 +161,13 @@ def backdoor_direction(encoder: EncoderWeights, poison: Poison) -> Floats:
     return flatten(change)
 
 
-def _deviation(seen: Situation) -> Floats:
-    """Standard deviation of each coordinate among the means of honest groups."""
+def _deviation(seen: Situation) -> Float32s:
+    """Return the standard deviation of each coordinate among the means of honest groups."""
     return np.asarray(seen.honest.std(0) / math.sqrt(seen.size))
 
 
 def _hidden_deviations(groups: int, spoiled: int) -> float:
-    """How many standard deviations off a liar may be with a majority still behind it (Baruch et al., section 3.1).
+    """Return by how many deviations a liar can differ and still have a majority (Baruch et al., section 3.1).
 
     `supporters` is how many honest groups must be farther off for the liars and them to be most of all.
     """
@@ -162,8 +179,8 @@ def _hidden_deviations(groups: int, spoiled: int) -> float:
     return min(MOST_DEVIATIONS, max(0.0, NormalDist().inv_cdf(max(part, 1e-6))))
 
 
-def _min_max(mean: Floats, seen: Situation) -> Floats:
-    """The honest mean less the longest piece of its deviation with no honest group farther off than two honest ones are apart."""
+def _min_max(mean: Float32s, seen: Situation) -> Float32s:
+    """Return the honest mean, moved as far against its deviation as two honest groups are apart."""
     groups = seen.group_means()
     gram = groups @ groups.T
     squares = np.diag(gram)
@@ -183,5 +200,5 @@ def _min_max(mean: Floats, seen: Situation) -> Floats:
     return np.asarray(mean + np.float32(low) * away)
 
 
-def _as_long(vector: Floats, length: float) -> Floats:
+def _as_long(vector: Float32s, length: float) -> Float32s:
     return np.asarray(vector * np.float32(length / max(float(np.linalg.norm(vector)), 1e-12)))

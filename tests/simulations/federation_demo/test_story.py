@@ -1,4 +1,7 @@
-"""The demonstration with real processes: that it does what it tells, that it would notice if not, and that nothing is left running."""
+"""The demonstration with real processes.
+
+That it does what it tells, that it would notice if not, and that nothing is left running.
+"""
 
 import contextlib
 import copy
@@ -21,11 +24,12 @@ pytest.importorskip("flwr")
 
 from palate.client.reader.comment import read_lessons
 from palate.shared.errors import FederationError, OptionError
-from palate.simulations.federation_demo import demo as federation_demo
-from palate.simulations.federation_demo import processes as demo_processes
-from palate.simulations.federation_demo.demo import NAMES, REPORT, find_wrong, run_demo
+from palate.simulations.federation_demo import __main__ as command
+from palate.simulations.federation_demo import processes, story
 from palate.simulations.federation_demo.people import choose_people, write_lessons
 from palate.simulations.federation_demo.processes import Node, Stage, at_once, end_processes_of, find_peers
+from palate.simulations.federation_demo.report import find_wrong
+from palate.simulations.federation_demo.story import NAMES, REPORT, run_demo
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the server runs on POSIX")
 
@@ -33,12 +37,13 @@ SLEEP = (sys.executable, "-c", "import time; print('waiting for rounds', flush=T
 STUBBORN = (
     sys.executable,
     "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('waiting for rounds', flush=True); time.sleep(600)",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('waiting for rounds', "
+    "flush=True); time.sleep(600)",
 )
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="asks Linux")
 
 
-# --- the whole of it ------------------------------------------------------------------------------------------------
+# --- the whole of it ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -98,7 +103,8 @@ def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
 
 
 def processes_that_mention(word: str) -> list[str]:
-    """Command lines and environments of living processes with this word, but for this process and its parents."""
+    """Command lines and environments of living processes with this word, but for this process and its
+    parents."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -119,7 +125,7 @@ def until(found: Callable[[], Any], seconds: float) -> None:
         time.sleep(0.05)
 
 
-# --- would it notice? -----------------------------------------------------------------------------------------------
+# --- would it notice? ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -250,7 +256,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
     (tmp_path / "holiday.jpg").write_bytes(b"mine")
     monkeypatch.setattr(sys, "argv", ["federation_demo", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
-        federation_demo.main()
+        command.main()
     assert ended.value.code == 1
     said = capsys.readouterr().err.strip()
     assert said.endswith("holds something else than an earlier demonstration; name another with --out")
@@ -259,10 +265,10 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
 
 
 def test_an_earlier_demonstration_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(stage: Stage, *_: Any) -> Any:
+    def fail(*_: Any) -> Any:
         raise FederationError("no further")
 
-    monkeypatch.setattr(federation_demo, "_tell_story", fail)
+    monkeypatch.setattr(story, "_tell_story", fail)
     (tmp_path / REPORT).write_text("{}")
     (tmp_path / "devices").mkdir()
     (tmp_path / "devices" / "old").write_text("old")
@@ -276,7 +282,7 @@ def no_step(what: str) -> Any:
     raise AssertionError(what)
 
 
-# --- its processes --------------------------------------------------------------------------------------------------
+# --- its processes ------------------------------------------------------------------------------------------
 
 
 def add(stage: Stage, *command: str) -> Node:
@@ -294,7 +300,7 @@ def add(stage: Stage, *command: str) -> Node:
 def test_every_process_is_ended_whatever_happens(
     failure: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo_processes, "END_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "END_SECONDS", 0.5)
     nodes: list[Node] = []
 
     def fail_halfway() -> None:

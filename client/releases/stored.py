@@ -1,19 +1,22 @@
-"""What the vault knows about releases, record by record: bytes in the vault, values here.
+"""What the vault keeps about releases, record by record: bytes in the vault, values here.
 
-Where it stands in the flow: `releases` writes what was accepted, `own_encoder` what this person's evaluator uses; both read it here.
+Where it stands in the flow: `accepted` writes what was accepted, `own_encoder` what this person's evaluator
+uses. Both read it here.
 
     record "release"          the message of kind 11 as it was accepted: log and encoder
-    record "release trust"    JSON: the keys, how many entries of the log were accepted, the hash of the last, until when the log is good
-    record "release choice"   JSON: which encoder the evaluator used before the newest release, whether it uses that still, and why
+    record "release trust"    JSON: the keys, how many entries of the log were accepted, the hash of
+                              the last, until when the log is good
+    record "release choice"   JSON: which encoder the evaluator used before the newest release,
+                              whether it still uses that, and why
     record "release before"   the file of that encoder
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
+from palate.client.vault.json_records import decode_json, encode_json, readable
 from palate.client.vault.store import ONLY, Change, Records
 from palate.shared.errors import ReleaseError, VaultDamagedError
 from palate.shared.releases.check import Trust
@@ -24,21 +27,21 @@ CHOICE, BEFORE = "release choice", "release before"
 TYPES: Final = (RELEASE, TRUST, CHOICE, BEFORE)
 
 _VERSION = 2
-_UNREADABLE = "what the vault knows about releases cannot be read by this version of Palate"
+_WHAT = "what the vault knows about releases"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of two encoders this person's evaluator uses: that of the newest accepted release, or the one from before it."""
+    """Which of two encoders this person's evaluator uses: the newest accepted release or the one before."""
 
     before: int  # release of the encoder from before; 0 is the one that ships
     uses: Literal["untried", "new", "before"] = "untried"
     by: Literal["labels", "owner"] = "labels"
-    labels: int = 0  # that were asked; what follows is 0 and 1 where they were too few
+    labels: int = 0  # that it was tried on; with too few of them, what follows stays 0 and 1
     loss_before: float = 0.0
     loss_new: float = 0.0
     chance: float = 1.0
-    fingerprint: str = ""  # of the labels and tastes that were asked
+    fingerprint: str = ""  # of the labels and tastes that it was tried on
 
 
 def read_release(records: Records) -> SignedRelease | None:
@@ -49,7 +52,8 @@ def read_release(records: Records) -> SignedRelease | None:
         return decode_release(records.get(RELEASE, ONLY))
     except ReleaseError:
         raise VaultDamagedError(
-            "the release in the vault cannot be read by this version of Palate; forget it with: palate release reset"
+            "the release in the vault cannot be read by this version of Palate; "
+            "forget it with: palate release reset"
         ) from None
 
 
@@ -57,21 +61,17 @@ def read_trust(records: Records) -> Trust | None:
     """Return what is remembered of the log, None if no key is pinned; raises `VaultDamagedError`."""
     if not records.has(TRUST, ONLY):
         return None
-    try:
-        content = json.loads(records.get(TRUST, ONLY))
-        if content.pop("version") != _VERSION:
-            raise ValueError("unknown version")
+    with readable(_WHAT):
+        content = decode_json(records.get(TRUST, ONLY), _VERSION)
         for name in ("recovery", "key"):
             content[name] = bytes.fromhex(content[name])
         return Trust(**content)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise VaultDamagedError(_UNREADABLE) from None
 
 
 def encode_trust(trust: Trust) -> bytes:
     """Return the bytes of record "release trust"."""
     keys = {"recovery": trust.recovery.hex(), "key": trust.key.hex()}
-    return json.dumps({"version": _VERSION, **asdict(trust), **keys}).encode()
+    return encode_json(_VERSION, {**asdict(trust), **keys})
 
 
 def need_trust(records: Records) -> Trust:
@@ -83,21 +83,19 @@ def need_trust(records: Records) -> Trust:
 
 
 def read_choice(records: Records) -> Choice | None:
-    """Return which encoder the evaluator uses, None if there is no release to choose; raises `VaultDamagedError`."""
+    """Return which encoder the evaluator uses, None if there is no release to choose.
+
+    Raises `VaultDamagedError`.
+    """
     if not records.has(CHOICE, ONLY):
         return None
-    try:
-        content = json.loads(records.get(CHOICE, ONLY))
-        if content.pop("version") != _VERSION:
-            raise ValueError("unknown version")
-        choice = Choice(**content)
+    with readable(_WHAT, "forget it with: palate release reset"):
+        choice = Choice(**decode_json(records.get(CHOICE, ONLY), _VERSION))
         if choice.uses not in ("untried", "new", "before") or choice.by not in ("labels", "owner"):
             raise ValueError("unknown choice")
         return choice
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise VaultDamagedError(f"{_UNREADABLE}; forget it with: palate release reset") from None
 
 
 def write_choice(change: Change, choice: Choice) -> None:
     """Write record "release choice"."""
-    change.put(CHOICE, ONLY, json.dumps({"version": _VERSION, **asdict(choice)}).encode())
+    change.put(CHOICE, ONLY, encode_json(_VERSION, asdict(choice)))

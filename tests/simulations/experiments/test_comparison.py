@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from palate.shared.errors import FileFormatError, OptionError
-from palate.simulations.experiments.experiment import (
-    Outcome,
+from palate.simulations.experiments.comparison import (
+    MethodOutcome,
     Results,
     interval,
-    read_experiment,
+    read_comparison,
     shipped_experiments,
 )
 
 
 @pytest.mark.parametrize("name", shipped_experiments())
 def test_a_shipped_experiment_can_be_read(name: str) -> None:
-    assert "local only" in read_experiment(name).methods
+    assert "local only" in read_comparison(name).methods
 
 
 @pytest.mark.parametrize(
@@ -44,23 +44,23 @@ def test_a_file_of_another_form_is_one_line(
     path = tmp_path / "mine.toml"
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(kind, match=says) as caught:
-        read_experiment(str(path))
+        read_comparison(str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_names_what_there_is() -> None:
     with pytest.raises(FileFormatError, match="quickstart"):
-        read_experiment("no-such-experiment")
+        read_comparison("no-such-experiment")
 
 
 def test_the_gap_is_what_lies_between_local_only_and_central() -> None:
-    one = Outcome(0.6, 0.7, (), (), None, "a")
+    one = MethodOutcome(0.6, 0.7, (), (), None, "a")
     outcomes = {
         "local only": [one],
         "reconstruction": [replace(one, accuracy=0.69)],
         "central": [replace(one, accuracy=0.7)],
     }
-    results = Results(read_experiment("quickstart"), outcomes)
+    results = Results(read_comparison("quickstart"), outcomes)
     assert results.gap_closed() == pytest.approx([0.9])
     assert results.to_json()["gap_closed"] == pytest.approx(0.9)
 

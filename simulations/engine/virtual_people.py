@@ -1,11 +1,11 @@
-"""Virtual people for whatever engine runs a federation: who answers for a node, and a folder from which other processes know.
+"""The virtual people behind the nodes of a simulated federation, in this process or in others.
 
-Where it stands in the flow: `engine` puts virtual people behind the nodes of a federation in one process. Flower's own simulation
-engine starts processes of its own, on this machine or on others; there the device's app asks the entry point `lend_person` who a
-node is. What a population is lies in a folder that the environment names (`PALATE_POPULATION`), so that neither the run's bundle
-nor its settings carry anything of it:
+Where it stands in the flow: `in_process` holds its people in memory. Flower's simulation engine (`on_ray`)
+starts processes of its own, also on other machines. There the device's app calls the entry point
+`find_participant` with a node's number. The people lie in a folder that the environment variable
+`PALATE_POPULATION` names, so neither the run's bundle nor its settings carry them:
 
-    population.safetensors   features, liked, phrases of all people's labels, one after the other, and where each person's begin
+    population.safetensors   features, liked, phrases: all people's labels; ends: where each person's end
     encoder.safetensors      the release that their devices have installed
 """
 
@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from palate.client.federation.contribution import no_class
-from palate.client.federation.declined import Declined, Send
+from palate.client.federation.declined import Declined
 from palate.client.federation.invitations import Invitations
 from palate.client.federation.local_training import LEAST_LABELS, Labels
 from palate.client.federation.masked_answers import KINDS, MaskedAnswers
 from palate.client.federation.masked_round import MaskRules
 from palate.client.federation.member import Participant, answer_task
+from palate.client.federation.outbox import Send
 from palate.client.runtime.progress import no_notice
 from palate.client.vault.store import MemoryStore
 from palate.shared.delegation import ANY_RELEASE, SIGNED, Opened
@@ -35,7 +36,7 @@ from palate.shared.encoder import (
     load_encoder,
 )
 from palate.shared.errors import FileFormatError, OptionError, StorageError
-from palate.shared.reasons import Reason
+from palate.shared.reasons import DeclineReason
 from palate.shared.secure_sum.frame import INVITATION
 from palate.shared.wire import TASK, kind_of
 
@@ -52,27 +53,25 @@ class VirtualPerson:
     def __init__(self, labels: Labels, own: EncoderWeights) -> None:
         """Take the labels and the release that this person's device has installed."""
         self.labels, self.own = labels, own
-        self._masked: MaskedAnswers | None = (
-            None  # a person of a large population who is in no masked round needs none
-        )
+        self._masked: MaskedAnswers | None = None  # made for the first masked round
 
     def take_part(self, task: bytes, send: Send) -> None:
-        """Answer one message, as on a device: too few labels make a change of nothing. A virtual person has no privacy budget to lose.
+        """Answer one message as a device does: too few labels make a change of zeros.
 
-        An invitation must be signed as on a device, by whatever key; whose that is a virtual person does not care.
+        An invitation must be signed, by any key. A virtual person has no privacy budget.
         """
         kind, up_to = kind_of(task), ANY_RELEASE
         if kind == SIGNED:
             opened = open_by_anybody(task)
             kind, task, up_to = kind_of(opened.message), opened.message, opened.up_to
         elif kind in (TASK, INVITATION):
-            raise Declined(Reason.UNSIGNED)
+            raise Declined(DeclineReason.UNSIGNED)
         if kind not in KINDS:
             answer_task(
                 task,
                 self._mine,
                 send,
-                log=MemoryStore(),
+                store=MemoryStore(),
                 server=SERVER,
                 own=self.own,
                 pause=no_class,
@@ -84,7 +83,7 @@ class VirtualPerson:
                 own=lambda: self.own,
                 labels=self._mine,
                 rules=MaskRules,
-                log=MemoryStore(),
+                store=MemoryStore(),
                 server=SERVER,
                 tell=no_notice,
                 budgeted=False,
@@ -97,12 +96,12 @@ class VirtualPerson:
 
 
 def open_by_anybody(wire: bytes) -> Opened:
-    """Return what was signed, by whatever release key; raises `Declined` where the signatures are not right."""
+    """Return what was signed, by any release key; raises `Declined` for a wrong signature."""
     return Invitations(MemoryStore(), SERVER, no_notice).open(wire)
 
 
 def write_population(folder: Path, people: Sequence[Labels], own: EncoderWeights) -> None:
-    """Write people's labels and their devices' release into a folder, which is made if need be; raises StorageError."""
+    """Write people's labels and their devices' release into a folder; raises StorageError."""
     from safetensors.numpy import save_file
 
     ends = np.cumsum([0, *map(len, people)], dtype=np.int64)
@@ -134,9 +133,11 @@ def population_size(folder: Path) -> int:
 
 
 def read_person(folder: Path, number: int, count: int) -> VirtualPerson:
-    """Return one person of a population of `count`; of the others' labels nothing is read.
+    """Return one person of a population of `count`, without reading the labels of others.
 
-    Raises FileFormatError where there is no such population, OptionError where there is no such person.
+    Raises:
+        FileFormatError: the folder holds no population.
+        OptionError: the population has another size, or no person of this number.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -152,10 +153,17 @@ def read_person(folder: Path, number: int, count: int) -> VirtualPerson:
     return VirtualPerson(labels, load_encoder(folder / _ENCODER))
 
 
-def lend_person(number: int, count: int, run_config: Mapping[str, object]) -> Participant:
-    """Return the virtual person who is behind a node of Flower's simulation engine; entry point of `palate.participants`.
+def find_participant(number: int, count: int, _run_config: Mapping[str, object]) -> Participant:
+    """Return the virtual person behind a node of Flower's simulation engine.
 
-    Raises OptionError unless the environment names a population of that many people.
+    This is the entry point of the group `palate.participants`.
+
+    Args:
+        number: the node's number, from 0.
+        count: how many nodes there are.
+
+    Raises:
+        OptionError: the environment names no population of that many people.
     """
     folder = os.environ.get(POPULATION_VARIABLE)
     if not folder:

@@ -1,9 +1,9 @@
 """A world that knows what it drew: pictures of 128 × 128 with a known subject and known attributes.
 
-Everything that learns from pictures here (the generator, the picture tower, the encoder, the judge) and every virtual
-person's taste rests on this module: a `Truth` says what a picture shows, `render` draws it, and the same truth and seed
-always give the same pixels. The drawing itself is spread over `palettes` (which colours), `subjects` and `places` (which shapes) and
-`finishes` (technique, light, weather, texture).
+Everything that learns from pictures here (the generator, the picture tower, the encoder, the judge) and every
+virtual person's taste rests on this module: a `Truth` says what a picture shows, `render` draws it, and the
+same truth and seed always give the same pixels. The drawing itself is spread over `palettes` (which colours),
+`subjects` and `places` (which shapes) and `finishes` (technique, light, weather, texture).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]  # (128, 128, 3), RGB
+Pixels = NDArray[np.uint8]  # (128, 128, 3), RGB
 
 SIDE = 128
 
@@ -110,7 +110,8 @@ _CANNOT_MEET: frozenset[frozenset[str]] = frozenset(
         *(("busy", x) for x in ATTRIBUTES["brushwork"]),
         *(("smooth", x) for x in ("misty", "dreamy", "calm")),
         *(("canvas", x) for x in ("flat colour",) + ATTRIBUTES["brushwork"]),
-        # What follows was found by `benchmarks.visible`: of the first, beside the second, the judge found less than two in five.
+        # What follows was found by `benchmarks.visible`: of the first, next to the second, the judge found
+        # less than two in five.
         *(("muted", x) for x in ATTRIBUTES["colour"] + ATTRIBUTES["temperature"]),
         *(("melancholic", x) for x in ("yellow", "pink", "orange", "earthy")),
         *(("simplified", x) for x in ("neon", "moonlit", "bold outlines", "angular lines", "dramatic", "minimalist", "tilted")),
@@ -126,7 +127,8 @@ _CANNOT_MEET: frozenset[frozenset[str]] = frozenset(
     ]
 )  # fmt: skip
 
-# Veils take light or edges away; techniques that break shapes up bear only one of them, `low contrast` bears none.
+# Veils take light or edges away; techniques that break shapes up bear only one of them, `low contrast` bears
+# none.
 _VEILS = frozenset(
     [
         "misty",
@@ -174,8 +176,8 @@ _CATEGORY_WEIGHT = {
 class Truth:
     """What a picture shows: a subject, at most one value in each category, and the place where it stands.
 
-    `attributes` maps a category of `ATTRIBUTES` to one of its values; a category that is absent is unspecified.
-    Raises ValueError for a subject, category, value or setting that the world does not know.
+    `attributes` maps a category of `ATTRIBUTES` to one of its values; a category that is absent is
+    unspecified. Raises ValueError for a subject, category, value or setting that the world does not know.
     """
 
     subject: str
@@ -196,16 +198,16 @@ class Truth:
         return (Truth, (self.subject, dict(self.attributes), self.setting))
 
     def values(self) -> tuple[str, ...]:
-        """The names of the attributes shown, in the order of `ATTRIBUTES`."""
+        """Return the names of the attributes shown, in the order of `ATTRIBUTES`."""
         return tuple(self.attributes[c] for c in ATTRIBUTES if c in self.attributes)
 
     def shows(self, attribute: str) -> bool:
-        """Whether this attribute is among the values."""
+        """Return whether this attribute is among the values."""
         return self.attributes.get(CATEGORY_OF[attribute]) == attribute
 
 
 def can_meet(value: str, others: tuple[str, ...]) -> bool:
-    """Whether an attribute value can be drawn visibly together with the others."""
+    """Return whether an attribute value can be drawn visibly together with the others."""
     if any(frozenset((value, other)) in _CANNOT_MEET for other in others):
         return False
     together = {value, *others}
@@ -217,7 +219,7 @@ def can_meet(value: str, others: tuple[str, ...]) -> bool:
 def sample_truth(
     rng: random.Random, subject: str | None = None, force: Mapping[str, str] | None = None
 ) -> Truth:
-    """Draws a truth: a subject, a place, and zero to five attributes that can be seen together.
+    """Draw a truth: a subject, a place, and zero to five attributes that can be seen together.
 
     `force` fixes categories (it wins over the rules of what can meet); further attributes are added round it.
     """

@@ -1,7 +1,7 @@
 """What an experiment about privacy found, as rows, a table and a plot; and what travels in its rounds.
 
-Where it stands in the flow: `privacy` runs the experiment and keeps accuracies by the name of the run; this module sets them against
-their baselines and adds the bytes, which are those of the wire forms.
+Where it stands in the flow: `privacy_cost` runs the experiment and keeps accuracies by the name of the run;
+this module sets them against their baselines and adds the bytes, which are those of the wire forms.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def run_name(kind: str, value: float, seed: int) -> str:
 
 
 def mask_overhead(devices: int) -> dict[str, float]:
-    """Bytes per device that all of a masked round but the vector takes, by running one over a vector of nothing."""
+    """Return the bytes per device of a masked round without its vector, by running one over zeros."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from palate.client.federation.masked_round import MaskedRound
@@ -69,15 +69,23 @@ def mask_overhead(devices: int) -> dict[str, float]:
     return {"devices": devices, "up": up, "down": down}
 
 
+def kinds_of(experiment: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return the kinds of runs that an experiment compares, each with its epsilon or its bits."""
+    kinds: list[tuple[str, float]] = [("release", 0), ("open", 0), ("epsilon", math.inf)]
+    kinds += [("epsilon", float(epsilon)) for epsilon in experiment["epsilons"]]
+    kinds += [("plan", float(epsilon)) for epsilon in experiment["plan"]["epsilons"]]
+    return kinds + [("bits", float(bits)) for bits in (32, *experiment["bits"])]
+
+
 def cohorts_of(experiment: Mapping[str, Any]) -> dict[str, int]:
-    """How many devices a masked round has, on average, by kind of run."""
+    """Return how many devices a masked round has, on average, by kind of run."""
     expected = round(experiment["private"]["sample_rate"] * experiment["people"])
     in_turn = experiment["people"] // experiment["plan"]["separation"]
     return {"epsilon": expected, "plan": in_turn, "bits": experiment["few_bits"]["cohort"]}
 
 
 def bytes_of(results: Mapping[str, Any], kind: str, value: float) -> tuple[float, float]:
-    """Bytes per device and round, down and up; where the run has masks with keys, shares and the roster of its cohort."""
+    """Return the bytes per device and round, down and up, with keys, shares and roster if there are masks."""
     experiment = results["experiment"]
     if kind in ("open", "release") or (kind, value) == ("bits", 32):
         return TASK_BYTES, UPDATE_BYTES
@@ -91,18 +99,15 @@ def bytes_of(results: Mapping[str, Any], kind: str, value: float) -> tuple[float
 
 
 def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per kind of run: mean accuracy over seeds, and the paired difference to its baseline with a 95 % interval.
+    """Return a row for each kind of run: mean accuracy, and the paired difference to its baseline.
 
-    Runs with noise are set against the better of the runs that have none: open, and the same rounds without the noise.
+    Runs with noise are set against the better of the runs that have none: open, and the same rounds without
+    the noise.
     """
     experiment, runs = results["experiment"], results["runs"]
-    kinds: list[tuple[str, float]] = [("release", 0), ("open", 0), ("epsilon", math.inf)]
-    kinds += [("epsilon", float(e)) for e in experiment["epsilons"]]
-    kinds += [("plan", float(e)) for e in experiment["plan"]["epsilons"]]
-    kinds += [("bits", float(bits)) for bits in (32, *experiment["bits"])]
     rows = []
     without_noise = max((("open", 0.0), ("epsilon", math.inf)), key=lambda one: _mean_accuracy(results, *one))
-    for kind, value in kinds:
+    for kind, value in kinds_of(experiment):
         baseline: tuple[str, float] = ("bits", 32.0) if kind == "bits" else ("open", 0)
         noised = kind == "plan" or (kind == "epsilon" and math.isfinite(value))
         if noised:
@@ -137,14 +142,14 @@ def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _mean_accuracy(results: Mapping[str, Any], kind: str, value: float) -> float:
-    """The mean over the seeds that were run; below every accuracy where none was."""
+    """Return the mean over the seeds that were run; below every accuracy where none was."""
     names = (run_name(kind, value, seed) for seed in results["experiment"]["seeds"])
     found = [results["runs"][name]["accuracy"] for name in names if name in results["runs"]]
     return float(np.mean(found)) if found else -1.0
 
 
 def _half_width(values: np.ndarray[Any, Any]) -> float | None:
-    """Half of a 95 % interval of the mean, by Student's t; None for a single value."""
+    """Return half of a 95 % interval of the mean, by Student's t; None for a single value."""
     if len(values) < 2:
         return None
     from scipy.stats import t
@@ -153,14 +158,16 @@ def _half_width(values: np.ndarray[Any, Any]) -> float | None:
 
 
 def table_of(results: Mapping[str, Any]) -> Table:
-    """The table of all rows."""
+    """Return the table of all rows."""
     from rich.table import Table
 
     experiment = results["experiment"]
     cohorts = cohorts_of(experiment)
     caption = (
-        f"pairwise accuracy on people that nobody trained on; epsilon per device at delta = {experiment['people']:,}^-1.1; "
-        f"bytes with keys, shares and roster of cohorts of {cohorts['epsilon']} (epsilon), {cohorts['plan']} (noise plan) and "
+        "pairwise accuracy on people that nobody trained on; epsilon per device at delta = "
+        f"{experiment['people']:,}^-1.1; "
+        f"bytes with keys, shares and roster of cohorts of {cohorts['epsilon']} (epsilon), "
+        f"{cohorts['plan']} (noise plan) and "
         f"{cohorts['bits']} (bits)"
     )
     table = Table(title=experiment["title"], caption=caption)
@@ -196,7 +203,7 @@ def table_of(results: Mapping[str, Any]) -> Table:
 
 
 def plot(results: Mapping[str, Any], path: Path) -> Path:
-    """Draws accuracy against epsilon and against bytes per device and round."""
+    """Draw accuracy against epsilon and against bytes per device and round."""
     import matplotlib
 
     matplotlib.use("Agg")

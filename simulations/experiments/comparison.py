@@ -1,11 +1,13 @@
-"""One experiment on virtual people: which ways of learning together are worth how much, as a table, a plot and a JSON object.
+"""One experiment on virtual people.
+
+Which ways of learning together are worth how much, as a table, a plot and a JSON object.
 
     palate simulate quickstart
     palate simulate my-experiment.toml --out results --json
 
-A TOML file says how many people there are, from which release they start, how long they learn, and which methods are compared
-(`methods`). For each seed other people, other cohorts; people who judge the outcome took part in no training, and the pictures
-that they are asked about were shown to nobody in the federation.
+A TOML file says how many people there are, from which release they start, how long they learn, and which
+methods are compared (`methods`). For each seed other people, other cohorts; people who judge the outcome took
+part in no training, and the pictures that they are asked about were shown to nobody in the federation.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.shared.arrays import Float32s
 from palate.shared.checks import check_whole
 from palate.shared.encoder import SHARED_SHAPES, TOWER_FEATURES, EncoderWeights, load_encoder
 from palate.shared.errors import FileFormatError, OptionError
@@ -30,7 +33,14 @@ from palate.shared.update import LocalSettings
 from palate.shared.wire import TASK_BYTES, UPDATE_BYTES
 from palate.simulations.crowd import people, population
 from palate.simulations.crowd.people import make_people
-from palate.simulations.crowd.population import PEOPLE_SEED, Pool, draw_pool, give_all_labels, meet_stranger
+from palate.simulations.crowd.population import (
+    PEOPLE_SEED,
+    STRANGERS_SEED,
+    Pool,
+    draw_pool,
+    give_all_labels,
+    meet_stranger,
+)
 from palate.simulations.experiments import methods
 from palate.simulations.experiments.methods import (
     Plan,
@@ -59,8 +69,6 @@ METHODS = (
 )
 DEPLOYED = ("without words", "reconstruction")  # by the server and device code that is deployed
 FEDERATED = ("FedAvg of all", "FedPer", "FedRep", "without words", "reconstruction")
-STRANGERS_SEED = 4001
-ASKED_SHARE = 0.2  # of the pictures: what strangers are asked about
 POINTS = 8  # of a curve over rounds
 CURVE_STRANGERS = 30  # people who are asked at each point of a curve
 LABELS = (2, 4, 8)  # liked, and as many disliked, of the curve over labels
@@ -70,7 +78,7 @@ Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Comparison:
     """What a TOML file asks for; raises OptionError outside the ranges."""
 
     title: str
@@ -112,10 +120,12 @@ class Experiment:
             raise OptionError(f"seeds are {list(self.seeds)!r}; give at least one whole number from 0")
 
 
-def read_experiment(name: str) -> Experiment:
+def read_comparison(name: str) -> Comparison:
     """Read an experiment that ships with Palate, by its name, or any TOML file.
 
-    Raises FileFormatError for a file that is missing or of another form, OptionError for values out of range.
+    Raises:
+        FileFormatError: the file is missing or has another form.
+        OptionError: a value is out of range.
     """
     path = FOLDER / f"{name}.toml" if name in shipped_experiments() else Path(name)
     try:
@@ -127,7 +137,7 @@ def read_experiment(name: str) -> Experiment:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{path.name} is not TOML: {error}") from None
     server, local = found.pop("server", {}), found.pop("local", {})
-    known = {one.name for one in fields(Experiment)} - {"local", "learning_rate"}
+    known = {one.name for one in fields(Comparison)} - {"local", "learning_rate"}
     for table, keys, where in (
         (found, known, ""),
         (server, {"learning_rate"}, "server."),
@@ -150,17 +160,17 @@ def read_experiment(name: str) -> Experiment:
     rate = server.get("learning_rate", 0.001)
     if not isinstance(rate, int | float) or not 1e-6 <= rate <= 10:
         raise OptionError(f"server.learning_rate is {rate!r}; it must be a number from 0.000001 to 10")
-    return Experiment(**found, local=LocalSettings(**local), learning_rate=float(rate))
+    return Comparison(**found, local=LocalSettings(**local), learning_rate=float(rate))
 
 
 def shipped_experiments() -> list[str]:
-    """The names of the experiments that ship with Palate; files without methods there belong to other commands."""
+    """Return the names of the shipped comparisons; files without methods belong to other commands."""
     found = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.toml")}
     return sorted(name for name, content in found.items() if "methods" in content)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MethodOutcome:
     """One method with one seed: accuracies in [0, 1], mean over strangers."""
 
     accuracy: float  # from 8 + 8 verdicts
@@ -175,11 +185,14 @@ class Outcome:
 class Results:
     """All outcomes, by method and in the order of the seeds."""
 
-    experiment: Experiment
-    outcomes: Mapping[str, Sequence[Outcome]]
+    experiment: Comparison
+    outcomes: Mapping[str, Sequence[MethodOutcome]]
 
     def gap_closed(self, what: str = "accuracy") -> list[float]:
-        """For each seed: the share of the gap between local only and central that reconstruction closes; empty where there is none."""
+        """For each seed: the share of the gap between local only and central that reconstruction closes.
+
+        Empty where there is none.
+        """
         if not {"central", "reconstruction"} <= set(self.outcomes):
             return []
         three = [
@@ -193,7 +206,7 @@ class Results:
         return [(ours - low) / (high - low) for low, ours, high in three]
 
     def to_json(self) -> dict[str, Any]:
-        """One object: methods, the gap closed, speed, and a checksum of all final weights."""
+        """Return one object: methods, the gap closed, speed, and a checksum of all final weights."""
         methods = {}
         for name, outcomes in self.outcomes.items():
             mean, low, high = interval([one.accuracy for one in outcomes])
@@ -227,7 +240,7 @@ class Results:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % confidence interval over seeds (Student's t); of one value, the value alone."""
+    """Return the mean over seeds and its 95 % interval (Student's t); of one value, the value alone."""
     from scipy.stats import t
 
     mean = float(np.mean(values))
@@ -237,14 +250,21 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return round(mean, 4), round(mean - reach, 4), round(mean + reach, 4)
 
 
-def run_experiment(
-    experiment: Experiment, cache: Path, progress: Progress, engine: str = "process"
+def run_comparison(
+    experiment: Comparison, cache: Path, progress: Progress, engine: str = "process"
 ) -> Results:
     """Run all methods with all seeds.
 
-    `engine` runs what is deployed (reconstruction, with and without words): "process" in this process, "ray" by Flower's own
-    simulation engine, which can use many machines. The methods to compare with always run here. Raises OptionError for others.
-    `cache` keeps features of the pictures and what each method reached with each seed, so that a run that was ended goes on.
+    Args:
+        experiment: what to compare.
+        cache: keeps features of pictures and what each method reached with each seed, so a run that was
+            stopped goes on.
+        progress: called with what is being done, how much is done, and how much there is.
+        engine: what runs the deployed code (reconstruction, with and without words): "process", or "ray" for
+            Flower's own simulation engine, which can use many machines. The other methods always run here.
+
+    Raises:
+        OptionError: the engine is unknown or not installed.
     """
     if engine not in ENGINES:
         raise OptionError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
@@ -261,10 +281,8 @@ def run_experiment(
     pool = draw_pool(experiment.pictures, cache, draw)
     if experiment.backbone == "statistics":
         pool = _without_tower(pool, release)
-    split = round(len(pool) * (1 - ASKED_SHARE))
-    shown = Pool(pool.truths[:split], pool.features[:split])
-    asked = Pool(pool.truths[split:], pool.features[split:])
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in experiment.methods}
+    shown, asked = pool.split()
+    outcomes: dict[str, list[MethodOutcome]] = {name: [] for name in experiment.methods}
     total = len(experiment.seeds) * len(experiment.methods)
     for number, seed in enumerate(experiment.seeds):
         people = give_all_labels(
@@ -290,8 +308,8 @@ def run_experiment(
     return Results(experiment, outcomes)
 
 
-def _digest(experiment: Experiment, method: str, seed: int, number: int, engine: str) -> str:
-    """A name for one outcome: the same for the same work, whatever else the experiment compares."""
+def _digest(experiment: Comparison, method: str, seed: int, number: int, engine: str) -> str:
+    """Return a name for one outcome, the same for the same work."""
     work = asdict(replace(experiment, title="", methods=("local only",), seeds=(seed,)))
     if engine != "process" and method in DEPLOYED:
         work["engine"] = engine
@@ -304,37 +322,37 @@ def _digest(experiment: Experiment, method: str, seed: int, number: int, engine:
     ]
 
 
-def _read_outcome(path: Path) -> Outcome | None:
+def _read_outcome(path: Path) -> MethodOutcome | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         found |= {key: tuple(map(tuple, found[key])) for key in ("by_round", "by_labels")}
-        return Outcome(**found)
+        return MethodOutcome(**found)
     except (OSError, ValueError, TypeError, KeyError):  # none, or cut short by a kill
         return None
 
 
 def _try_method(
     name: str,
-    experiment: Experiment,
+    experiment: Comparison,
     release: EncoderWeights,
     people: Sequence[Any],
     strangers: Sequence[Any],
     seed: int,
     tell: Callable[[float], None],
     engine: str,
-) -> Outcome:
+) -> MethodOutcome:
     local = experiment.local if name != "without words" else replace(experiment.local, alignment=0.0)
     plan = Plan(experiment.rounds, experiment.cohort, experiment.learning_rate, local, seed)
     few = strangers[:CURVE_STRANGERS]
     at = {max(1, round(experiment.rounds * (i + 1) / POINTS)) for i in range(POINTS)}
     by_round: list[tuple[int, float]] = []
-    shared_head: list[NDArray[np.float32] | None] = [None]
+    shared_head: list[Float32s | None] = [None]
     asking = 0.0
 
-    def ask(encoder: EncoderWeights, head: NDArray[np.float32] | None, who: Sequence[Any]) -> NDArray[Any]:
+    def ask(encoder: EncoderWeights, head: Float32s | None, who: Sequence[Any]) -> NDArray[Any]:
         return understand(encoder, who, comments=False) if head is None else foresee_alike(encoder, head, who)
 
-    def watch(number: int, encoder: EncoderWeights, head: NDArray[np.float32] | None) -> None:
+    def watch(number: int, encoder: EncoderWeights, head: Float32s | None) -> None:
         nonlocal asking
         shared_head[0] = head
         tell(number / experiment.rounds)
@@ -370,7 +388,7 @@ def _try_method(
         for n in (LABELS if given and head is None else ())
     ]
     digest = hashlib.sha256(b"".join(encoder.tensors[n].tobytes() for n in SHARED_SHAPES)).hexdigest()
-    return Outcome(
+    return MethodOutcome(
         round(float(plain.mean()), 4),
         round(float(said.mean()), 4),
         tuple(by_round),
@@ -387,7 +405,7 @@ def _without_tower(pool: Pool, release: EncoderWeights) -> Pool:
 
 
 def write_results(results: Results, out: Path) -> list[Path]:
-    """Write results.json and plots.png into a folder and returns their paths."""
+    """Write results.json and plots.png into a folder and return their paths."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.json"
     path.write_text(json.dumps(results.to_json(), indent=1) + "\n", encoding="utf-8")
@@ -395,7 +413,7 @@ def write_results(results: Results, out: Path) -> list[Path]:
 
 
 def plot(results: Results, path: Path) -> Path:
-    """Draws accuracy against rounds, against labels, and against bytes sent."""
+    """Draw accuracy against rounds, against labels, and against bytes sent."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,5 @@
-"""What was spent stays spent: an older folder put back, an export, a new vault in place of a lost one, with and without a keyring."""
+"""What was spent stays spent: an older folder put back, an export, a new vault in place of a lost one, with
+and without a keyring."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from palate.client.backup import export_vault, import_vault
-from palate.client.privacy import spent_note
-from palate.client.privacy.ledger import OwnBudget, book_round, check_round, read_spent, write_budget
-from palate.client.privacy.spent_note import NO_KEYRING, RESTORED, read_restored, remember, settle_loss
+from palate.client.privacy import rollback
+from palate.client.privacy.budget import OwnBudget, book_round, check_round, read_spent, write_budget
+from palate.client.privacy.rollback import NO_KEYRING, RESTORED, read_restored, remember, settle_loss
 from palate.client.vault.store import ONLY
 from palate.client.vault.vault import Vault
 from palate.shared.accounting import rho_of
@@ -56,7 +57,7 @@ class MemoryKeyring:
 def keyring(monkeypatch: pytest.MonkeyPatch) -> MemoryKeyring:
     """The system's keyring, in memory."""
     kept = MemoryKeyring()
-    monkeypatch.setattr(spent_note, "find_keyring", lambda: kept)
+    monkeypatch.setattr(rollback, "find_keyring", lambda: kept)
     return kept
 
 
@@ -239,13 +240,13 @@ def test_another_machines_keyring_does_not_know_it_and_what_is_exported_there_is
     with Vault.open(home, "pw") as vault:
         export_vault(vault, tmp_path / "e", "pw")
     rounds(home, 1)
-    monkeypatch.setattr(spent_note, "find_keyring", MemoryKeyring)
+    monkeypatch.setattr(rollback, "find_keyring", MemoryKeyring)
     with Vault.create(tmp_path / "there", "pw") as vault:
         import_vault(vault, tmp_path / "e", "pw")
         assert read_restored(vault) is not None
         export_vault(vault, tmp_path / "back", "pw")
     # Back on the first machine, whose keyring knows the first account alone: rounds may have happened there.
-    monkeypatch.setattr(spent_note, "find_keyring", lambda: keyring)
+    monkeypatch.setattr(rollback, "find_keyring", lambda: keyring)
     shutil.rmtree(home)
     with Vault.create(home, "pw") as vault:
         import_vault(vault, tmp_path / "back", "pw")
@@ -332,7 +333,7 @@ def marked(home: Path) -> Iterator[Vault]:
 
 
 def test_a_note_of_a_later_version_is_one_line(marked: Vault) -> None:
-    with pytest.raises(VaultDamagedError, match="cannot read"):
+    with pytest.raises(VaultDamagedError, match="cannot be read by this version"):
         remember(marked)
 
 
