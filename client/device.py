@@ -245,7 +245,7 @@ class Device:
 
         With `adapt` the person's adapter is used if it helps; it is trained first (seconds) if comments have changed.
         """
-        from palate.client.releases import settle_encoder
+        from palate.client.releases.own_encoder import settle_encoder
         from palate.client.taste.fitting import fit_evaluator_to_vault
 
         return fit_evaluator_to_vault(
