@@ -18,7 +18,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # Nor does a test touch the keyring of the person who runs it.
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 
-# A shell starts what runs in its background deaf to Ctrl-C, and the processes of the tests would inherit that.
+# A shell starts what runs in its background deaf to Ctrl-C, and the processes of the tests would inherit
+# that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -44,10 +45,14 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(autouse=True)
 def own_vault_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Point PALATE_HOME at an empty folder, so that no test can touch the vault of the person who runs it."""
-    home = tmp_path_factory.mktemp("home") / "palate"
+    """Point PALATE_HOME at an empty folder, so that no test can touch the vault, config or unlocked key of the person who runs it."""
+    place = tmp_path_factory.mktemp("home")
+    home = place / "palate"
     monkeypatch.setenv("PALATE_HOME", str(home))
-    monkeypatch.delenv("PALATE_PASSPHRASE", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "config"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place / "run"))
+    for name in ("PALATE_CONFIG", "PALATE_PASSPHRASE"):
+        monkeypatch.delenv(name, raising=False)
     return home
 
 
@@ -60,7 +65,10 @@ def _derive_key_once(passphrase: str, salt: bytes) -> bytes:
 
 @pytest.fixture
 def remembered_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Derive each key from its passphrase once: the derivation is slow on purpose, and always comes to the same."""
+    """Derive each key from its passphrase once.
+
+    The derivation is slow on purpose, and always comes to the same.
+    """
     from palate.client.vault import export as vault_export
     from palate.client.vault import vault
 

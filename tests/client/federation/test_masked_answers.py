@@ -21,8 +21,8 @@ from palate.client.federation.pseudonyms import slots_left
 from palate.client.privacy.budget import OwnBudget, OwnSpent, read_spent, write_budget
 from palate.client.vault.vault import Vault
 from palate.server.registrar import Registrar
-from palate.server.secure_sum.masking import MaskedSum
 from palate.server.secure_sum.privacy import PlanSettings, Privacy, mask_settings, planned_masks
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.accounting import rho_of
 from palate.shared.coding import encode_model, from_levels
 from palate.shared.encoder import EncoderWeights, load_encoder

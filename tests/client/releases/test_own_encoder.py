@@ -24,7 +24,7 @@ from palate.client.releases.stored import CHOICE, read_choice
 from palate.client.releases.trial import Trial, chance_of, held_out_losses, student_tail, try_encoder
 from palate.client.taste.fitting import fit_evaluator_to_vault
 from palate.client.vault.store import MemoryStore
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.coding import encode_model
 from palate.shared.encoder import EncoderWeights, encoder_hash, encoder_to_bytes, load_encoder
 from palate.shared.errors import OptionError
