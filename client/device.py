@@ -112,7 +112,7 @@ class Device:
         self.close()
 
     def export(self, path: Path | str, passphrase: str) -> int:
-        """Write everything into one sealed file and return the number of records; see `backup.export_vault`."""
+        """Write everything into one sealed file and return the number of records (`backup.export_vault`)."""
         from palate.client.backup import export_vault
 
         return export_vault(self.vault, path, passphrase)
@@ -305,7 +305,7 @@ class Device:
         return self._find(name)
 
     def veto(self, attribute: str) -> str:
-        """Keep an attribute out of the profile for good and return its name; `OptionError` if it is locked."""
+        """Keep an attribute out of the profile for good and return its name; `OptionError` if locked."""
         name, category = self._name_attribute(attribute)
         self._edit(lambda edits: profiles.veto_preference(edits, name, category))
         return name

@@ -90,7 +90,7 @@ def teach_pictures(
 
 
 def check_pictures(path: Path | str, lessons: Sequence[Lesson], progress: Progress) -> None:
-    """Raise `PictureError` for the first picture of a file of comments that cannot be read, with its entry."""
+    """Raise `PictureError` for the first unreadable picture of a file of comments, naming its entry."""
     from palate.client.eye import copy_picture
 
     for number, lesson in enumerate(lessons):
