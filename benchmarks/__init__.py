@@ -1,1 +1,4 @@
-"""The benchmark table: one module per group of rows, each with a `run` that returns `rows.Row`s; see `__main__`."""
+"""The benchmark table: one module per group of rows, each with a `run` that returns `rows.Row`s.
+
+See `__main__`.
+"""

@@ -1,8 +1,9 @@
-"""Runs every row of the benchmark table and writes benchmarks/results.json, and from it the table in README.md.
+"""Run every row of the benchmark table and write benchmarks/results.json, and from it docs/results.md.
 
     python -m benchmarks [--quick] [--only NAME ...] [--out FILE]
 
-Rows of modules that are not run this time stay in the file as they were. The exit status is 1 when a row does not hold.
+Rows of modules that are not run this time stay in the file as they were. The exit status is 1 when a row does
+not hold.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.readme import README, RESULTS, write_table
+from benchmarks.report import PAGE, README, RESULTS, write_report
 from benchmarks.rows import Row, print_rows
 
 MODULES = (
@@ -31,7 +32,7 @@ MODULES = (
 
 
 def commit_of(folder: Path) -> str:
-    """The commit that is checked out in a folder, with "+" when files that count differ from it; "unknown" outside a repository."""
+    """Return the commit of a folder, with "+" if files that count differ; "unknown" outside a repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -42,7 +43,7 @@ def commit_of(folder: Path) -> str:
         changed = [
             line
             for line in git("status", "--porcelain").splitlines()
-            if not line.endswith((RESULTS.name, README.name))
+            if not line.endswith((RESULTS.name, PAGE.name, README.name))
         ]
         return git("rev-parse", "--short=12", "HEAD").strip() + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
@@ -50,13 +51,16 @@ def commit_of(folder: Path) -> str:
 
 
 def merge(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The old results with the new ones in place of those of the same row, and further ones at the end."""
+    """Return the old results with the new ones in place of the same rows, and further ones at the end."""
     fresh = {one["row"]: one for one in new}
     return [fresh.pop(one["row"], one) for one in old] + list(fresh.values())
 
 
 def to_result(row: Row, commit: str, seconds: float) -> dict[str, Any]:
-    """One entry of results.json: row, figure, bar, holds, command, commit, and what stands beside them."""
+    """Return one entry of results.json.
+
+    Row, figure, bar, holds, command, commit, and what stands next to them.
+    """
     plain = asdict(row)
     extra = plain.pop("extra")
     return {**plain, "holds": bool(row.holds), "commit": commit, "seconds": round(seconds, 1), "extra": extra}
@@ -70,7 +74,7 @@ def write_results(path: Path, results: Sequence[dict[str, Any]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument(
         "--quick", action="store_true", help="small counts: does everything run? Nothing is written"
@@ -100,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not a.quick:
             write_results(a.out, results)
             if a.out == RESULTS:
-                write_table(results)
+                write_report(results)
     if len(a.only) > 1:
         print("\nAll rows:")
         print_rows(rows)

@@ -1,10 +1,13 @@
-"""Are the privacy figures that are shown too low? A canary's audit, with all others honest and with all others silent.
+"""Are the privacy figures that are shown too low?
+
+A canary's audit, with all others honest and with all others silent.
 
     python -m benchmarks.canary [--quick]
 
-The attack is that of `simulations.canary`. What it is held against is what a device books and shows its owner, and for rounds that were
-sampled what the server's ledger says of a person who is known to have been in them. The controls are figures that count on noise, or on
-a secret, that is not there: the audit has to find more than they say, or it finds nothing anywhere.
+The attack is that of `simulations.attacks.canary`. What it is held against is what a device books and shows
+its owner, and for rounds that were sampled what the server's ledger says of a person who is known to have
+been in them. The controls are figures that count on noise, or on a secret, that is not there: the audit has
+to find more than they say, or it finds nothing anywhere.
 """
 
 from __future__ import annotations
@@ -44,14 +47,14 @@ ROSTER = Case(f"known to be in {KNOWN} of {ROUNDS} sampled rounds", LOUD, DEVICE
 
 
 def sampled_spent() -> Spent:
-    """What the server's ledger says of `ROUNDS` sampled rounds like those of `ROSTER`."""
+    """Return what the server's ledger says of `ROUNDS` sampled rounds like those of `ROSTER`."""
     noise = noise_of(ROSTER)
     kind = Kind(Cost(noise.counted, CHANCE).on_grid(), noise.all_add, noise.alone)
     return spent_by({kind: ROUNDS}, DELTA, 8.0, rounds=ROUNDS, honest_share=LOUD.counted_share)
 
 
 def run(quick: bool = False) -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     sums = QUICK_SUMS if quick else SUMS
     found = {case.name: audit(*guesses(case, sums)) for case in (*HONEST, *BETRAYED, ROSTER)}
     counted = {case.name: booked(case).epsilon for case in (*HONEST, *BETRAYED)}
@@ -64,23 +67,38 @@ def run(quick: bool = False) -> list[Row]:
     old, rosters = BETRAYED[0].name, ROSTER.name
     return [
         Row(
-            "canary audit: epsilon found over epsilon shown, most of 8 cases, others honest and silent", round(ratio, 3), "at most 1",
-            ratio <= 1, COMMAND, {"sums": sums, "cases": figures},
+            "canary audit: epsilon found over epsilon shown, most of 8 cases, others honest and silent",
+            round(ratio, 3),
+            "at most 1",
+            ratio <= 1,
+            COMMAND,
+            {"sums": sums, "cases": figures},
         ),
         Row(
-            "control: epsilon found where a figure counts on nine others who are silent", round(found[old], 3),
-            "above the figure, or the audit is void", found[old] > counted[old], COMMAND, {"figure": round(counted[old], 3)},
+            "control: epsilon found where a figure counts on nine others who are silent",
+            round(found[old], 3),
+            "above the figure, or the audit is void",
+            found[old] > counted[old],
+            COMMAND,
+            {"figure": round(counted[old], 3)},
         ),
         Row(
-            "control: epsilon found of somebody known to be in 2 of 20 sampled rounds", round(found[rosters], 3),
-            "above the figure with sampling, or the audit is void", found[rosters] > sampled.epsilon, COMMAND,
-            {"with_sampling": round(sampled.epsilon, 3), "known": round(known, 3), "before_the_draws": round(sampled.unsampled_epsilon, 3)},
+            "control: epsilon found of somebody known to be in 2 of 20 sampled rounds",
+            round(found[rosters], 3),
+            "above the figure with sampling, or the audit is void",
+            found[rosters] > sampled.epsilon,
+            COMMAND,
+            {
+                "with_sampling": round(sampled.epsilon, 3),
+                "known": round(known, 3),
+                "before_the_draws": round(sampled.unsampled_epsilon, 3),
+            },
         ),
-    ]  # fmt: skip
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true", help="fewer sums, which find less")
     print_rows(run(p.parse_args(arguments).quick))

@@ -1,10 +1,13 @@
-"""How well real comments on real pictures are understood: three people's comments against labels made by hand.
+"""How well real comments on real pictures are understood.
+
+Three people's comments against labels made by hand.
 
     python -m benchmarks.comments_read [--verbose] [--artworks FOLDER]
 
-The comments and pictures are those of `shared/artworks/tastes.json`, which lies beside the repository; the labels are
-`tests/data/taste_labels.json`, made before any system's output was looked at. How mentions and labels are matched is said in
-`extraction`. The picture is given, and the person's verdict, as `palate teach --from` gives them.
+The comments and pictures are those of `shared/artworks/tastes.json`, which lies next to the repository; the
+labels are `tests/data/taste_labels.json`, made before any system's output was looked at. How mentions and
+labels are matched is said in `extraction`. The picture is given, and the person's verdict, as `palate teach
+--from` gives them.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ LABELS = ROOT / "tests" / "data" / "taste_labels.json"
 
 
 def to_label(label: Mapping[str, Any]) -> dict[str, Any]:
-    """A hand label as `extraction.score_extraction` takes it: what is optional is named so."""
+    """Return a hand label as `extraction.score_extraction` takes it: what is optional is named so."""
     key = "optional" if label["optional"] else "any_of"
     return {key: label["any_of"], "polarity": label["polarity"]}
 
@@ -55,25 +58,48 @@ def run(quick: bool = False, artworks: Path = ARTWORKS, verbose: bool = False) -
         one = score_extraction([read[-1]], [wanted], vocabulary)
         if verbose and (one.precision < 1 or one.recall < 1):
             print(
-                f"{entry['comment']}\n   read  {[f'{m.attribute} {m.polarity:+d}' for m in read[-1]]}\n   label {wanted}"
+                f"{entry['comment']}\n   read  {[f'{m.attribute} {m.polarity:+d}' for m in read[-1]]}\n  "
+                f" label {wanted}"
             )
     score = score_extraction(read, [wanted for _, wanted in entries], vocabulary)
     extra = {
-        "comments": len(entries), "labels": score.labels, "mentions": score.mentions, "wrong_sign": score.wrong_sign,
-        "precision": round(score.precision, 4), "recall": round(score.recall, 4),
-    }  # fmt: skip
+        "comments": len(entries),
+        "labels": score.labels,
+        "mentions": score.mentions,
+        "wrong_sign": score.wrong_sign,
+        "precision": round(score.precision, 4),
+        "recall": round(score.recall, 4),
+    }
     return [
-        Row("extraction on real comments: precision", round(score.precision, 4), "at least 0.85", score.precision >= 0.85, COMMAND, extra),
-        Row("extraction on real comments: recall", round(score.recall, 4), "at least 0.85", score.recall >= 0.85, COMMAND, extra),
         Row(
-            "extraction on real comments: polarity errors", round(score.polarity_errors, 4), "at most 0.03",
-            score.polarity_errors <= 0.03, COMMAND, extra,
+            "extraction on real comments: precision",
+            round(score.precision, 4),
+            "at least 0.85",
+            score.precision >= 0.85,
+            COMMAND,
+            extra,
         ),
-    ]  # fmt: skip
+        Row(
+            "extraction on real comments: recall",
+            round(score.recall, 4),
+            "at least 0.85",
+            score.recall >= 0.85,
+            COMMAND,
+            extra,
+        ),
+        Row(
+            "extraction on real comments: polarity errors",
+            round(score.polarity_errors, 4),
+            "at most 0.03",
+            score.polarity_errors <= 0.03,
+            COMMAND,
+            extra,
+        ),
+    ]
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--artworks", type=Path, default=ARTWORKS)
     p.add_argument("--verbose", action="store_true", help="print every comment that is not read wholly right")

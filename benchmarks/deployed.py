@@ -1,11 +1,14 @@
-"""What a deployed round takes: a server and three devices as processes on loopback, with masks and without, in turns.
+"""What a deployed round takes.
+
+A server and three devices as processes on loopback, with masks and without, in turns.
 
     python -m benchmarks.deployed [--rounds 5] [--crowd 100 --processes 4]
 
-Each device trains on a dozen labels, which takes some milliseconds; so what a round takes is what is beyond the training: waiting,
-Flower's messages, keys, masks, noise. The first round of each kind warms up and does not count. Then come masked rounds of 30
-devices in one process and of 100 in four, as threads that answer with the code of `palate join`: what a server on this machine can
-serve, and what a round takes of the processor, for each device, at the server and at the devices. `--crowd` measures one such crowd alone.
+Each device trains on a dozen labels, which takes some milliseconds; so what a round takes is what is beyond
+the training: waiting, Flower's messages, keys, masks, noise. The first round of each kind warms up and does
+not count. Then come masked rounds of 30 devices in one process and of 100 in four, as threads that answer
+with the code of `palate join`: what a server on this machine can serve, and what a round takes of the
+processor, for each device, at the server and at the devices. `--crowd` measures one such crowd alone.
 """
 
 from __future__ import annotations
@@ -31,10 +34,10 @@ from palate.server.metrics import read_metrics
 from palate.server.rounds.run import read_note
 from palate.shared.encoder import load_encoder
 from palate.shared.errors import FederationError
-from palate.simulations.engine.lending import VirtualPerson
-from palate.simulations.federation_demo.demo import LEARNING_RATE, NAMES, free_port
+from palate.simulations.engine.virtual_people import VirtualPerson
 from palate.simulations.federation_demo.people import choose_people, write_lessons
-from palate.simulations.federation_demo.processes import Stage, at_once
+from palate.simulations.federation_demo.processes import Stage, at_once, free_port
+from palate.simulations.federation_demo.story import LEARNING_RATE, NAMES
 
 COMMAND = "python -m benchmarks.deployed"
 ROOT = Path(__file__).parent.parent
@@ -77,17 +80,38 @@ def run_three(quick: bool, rounds: int | None) -> list[Row]:
     each, bare = statistics.median(masked), statistics.median(plain)
     sound = used == {len(NAMES)}
     return [
-        Row("deployed round of 3 devices without masks, seconds", round(bare, 2), "at most 2", sound and bare <= 2, COMMAND, extra),
-        Row("deployed round of 3 devices with masks and noise, seconds", round(each, 2), "at most .8", sound and each <= 0.8, COMMAND, extra),
         Row(
-            "time of a deployed round with masks over one without", round(each / bare, 2), "at most 1.5",
-            sound and each <= 1.5 * bare, COMMAND, extra,
+            "deployed round of 3 devices without masks, seconds",
+            round(bare, 2),
+            "at most 2",
+            sound and bare <= 2,
+            COMMAND,
+            extra,
         ),
-    ]  # fmt: skip
+        Row(
+            "deployed round of 3 devices with masks and noise, seconds",
+            round(each, 2),
+            "at most .8",
+            sound and each <= 0.8,
+            COMMAND,
+            extra,
+        ),
+        Row(
+            "time of a deployed round with masks over one without",
+            round(each / bare, 2),
+            "at most 1.5",
+            sound and each <= 1.5 * bare,
+            COMMAND,
+            extra,
+        ),
+    ]
 
 
 def run_crowd(devices: int, processes: int, bar: float, rounds: int) -> list[Row]:
-    """Masked rounds of so many devices in several processes; raises FederationError when the server does not hold them."""
+    """Masked rounds of so many devices in several processes.
+
+    Raises FederationError when the server does not hold them.
+    """
     command = f"{COMMAND} --crowd {devices} --processes {processes}"
     with tempfile.TemporaryDirectory(prefix="palate-deployed-") as place, Stage(Path(place)) as stage:
         port = free_port()
@@ -96,10 +120,13 @@ def run_crowd(devices: int, processes: int, bar: float, rounds: int) -> list[Row
         nodes = [
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.deployed", "--nodes", str(count), f"127.0.0.1:{port}"],
-                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
             for count in shares
-        ]  # fmt: skip
+        ]
         server = int(read_note(stage.server.home / "server.json")["pid"])
         try:
             (Path(place) / "run.toml").write_text(
@@ -132,23 +159,42 @@ def run_crowd(devices: int, processes: int, bar: float, rounds: int) -> list[Row
     each = {kind: round(spent / devices, 4) for kind, spent in accounts.per_round().items()}
     lost = rounds - sum(one > 0 for one in used)
     extra = {
-        "devices": devices, "processes": processes, "seconds": seconds[1:], "devices_used": used, "lost": lost,
-        "processor_seconds_for_a_device_and_round": each, "load": round(os.getloadavg()[0], 1),
-    }  # fmt: skip
+        "devices": devices,
+        "processes": processes,
+        "seconds": seconds[1:],
+        "devices_used": used,
+        "lost": lost,
+        "processor_seconds_for_a_device_and_round": each,
+        "load": round(os.getloadavg()[0], 1),
+    }
     middle = statistics.median(seconds[1:]) if seconds[1:] else 0.0
     whole = used == [devices] * rounds
     what = f"deployed round of {devices} devices with masks and noise"
     return [
-        Row(f"{what}, seconds", round(middle, 2), f"at most {bar:g}, all take part", whole and middle <= bar, command, extra),
         Row(
-            f"{what}: processor seconds of the server's own process for each device", each.get("server", 0.0),
-            f"at most {SERVER_SECONDS}", whole and 0 < each.get("server", 0.0) <= SERVER_SECONDS, command, each,
+            f"{what}, seconds",
+            round(middle, 2),
+            f"at most {bar:g}, all take part",
+            whole and middle <= bar,
+            command,
+            extra,
         ),
-    ]  # fmt: skip
+        Row(
+            f"{what}: processor seconds of the server's own process for each device",
+            each.get("server", 0.0),
+            f"at most {SERVER_SECONDS}",
+            whole and 0 < each.get("server", 0.0) <= SERVER_SECONDS,
+            command,
+            each,
+        ),
+    ]
 
 
 def by_kind(server: int, nodes: Sequence[int]) -> dict[str, list[int]]:
-    """Return the processes at work: the server's own, the one that runs the rounds, what else the server started, the devices'."""
+    """Return the processes at work.
+
+    The server's own, the one that runs the rounds, what else the server started, the devices'.
+    """
     found: dict[str, list[int]] = {"server": [server], "rounds": [], "other": [], "devices": [*nodes]}
     for process, line in descendants(server).items():
         rounds = "round_process" in line or "flwr-serverapp" in line
@@ -157,7 +203,7 @@ def by_kind(server: int, nodes: Sequence[int]) -> dict[str, list[int]]:
 
 
 def be_nodes(count: int, address: str) -> None:
-    """What `run_crowd` starts: so many devices of virtual people, until stdin is closed."""
+    """Run so many devices of virtual people until stdin is closed: what `run_crowd` starts."""
     over, own = threading.Event(), load_encoder()
 
     def be(person: VirtualPerson) -> None:
@@ -168,7 +214,7 @@ def be_nodes(count: int, address: str) -> None:
                 run_node(
                     person,
                     Server(address, insecure=True),
-                    tell=lambda line: None,
+                    tell=lambda _: None,
                     keep_on=lambda: not over.is_set(),
                     wait=over.wait,
                 )
@@ -192,7 +238,7 @@ def _teach(stage: Stage, place: int) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--crowd", type=int, help="measure masked rounds of so many devices alone")

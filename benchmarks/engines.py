@@ -1,16 +1,20 @@
-"""How fast virtual people learn together: our engine against pfl 0.6 and against Flower's own engine, and what a round costs.
+"""How fast virtual people learn together.
+
+Our engine against pfl 0.6 and against Flower's own engine, and what a round costs.
 
     python -m benchmarks.engines [--quick]
 
-All engines do the same work in the same run: the same people with 6 to 60 labels, rounds of 100 of them, five local steps on the
-federated tensors, the same draws, plain averaging. Their final weights are compared, and where they differ by more than
-rounding there is no figure. Engines take turns, and a ratio is the median over turns of the ratio within a turn, so that a busy
-machine disturbs all alike; the first round of each turn warms up and does not count. What people say is left to chance here,
-which changes no speed. Ours does more than the others: messages are encoded, checked, and noted in a checkpoint as on a real server.
+All engines do the same work in the same run: the same people with 6 to 60 labels, rounds of 100 of them, five
+local steps on the federated tensors, the same draws, plain averaging. Their final weights are compared, and
+where they differ by more than rounding there is no figure. Engines take turns, and a ratio is the median over
+turns of the ratio within a turn, so that a busy machine disturbs all alike; the first round of each turn
+warms up and does not count. What people say is left to chance here, which changes no speed. Ours does more
+than the others: messages are encoded, checked, and noted in a checkpoint as on a real server.
 
-pfl gets an environment of its own under build/, made with uv; torch and Palate are those of the environment that runs this. Flower
-is measured twice: with its own apps and loop, as its users write them, where each round asks a quarter of the people; and with our
-apps and server, whose loop waits less, where everybody is asked. Ray's start does not count.
+pfl gets an environment of its own under build/, made with uv; torch and Palate are those of the environment
+that runs this. Flower is measured twice: with its own apps and loop, as its users write them, where each
+round asks a quarter of the people; and with our apps and server, whose loop waits less, where everybody is
+asked. Ray's start does not count.
 """
 
 from __future__ import annotations
@@ -34,7 +38,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.rows import Row, print_rows
@@ -45,13 +48,14 @@ from palate.client.vault.store import MemoryStore
 from palate.server.checkpoints import Checkpoint
 from palate.server.releases.round_key import passing_signer
 from palate.server.settings import RunSettings
+from palate.shared.arrays import Float64s
 from palate.shared.delegation import SIGNING_BYTES
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, flatten, load_encoder
 from palate.shared.errors import FederationError
 from palate.shared.update import LocalSettings
 from palate.shared.wire import TASK_BYTES, UPDATE_BYTES, Task, encode_task
 from palate.simulations.crowd.population import count_labels
-from palate.simulations.engine.lending import write_population
+from palate.simulations.engine.virtual_people import write_population
 
 COMMAND = "python -m benchmarks.engines"
 ROOT = Path(__file__).parent.parent
@@ -60,13 +64,14 @@ PEOPLE = 100
 STEPS = 5
 RATE = 0.02  # at larger rates ReLUs switch, and rounding grows from round to round
 FLOWER_PEOPLE = 400  # of whom a quarter is asked in a round
-APART = 1e-3  # of what was learned: float rounding grows over thirty local steps to a third of that, other work to far more
+# of what was learned: float rounding grows over thirty local steps to a third of that, other work to far more
+APART = 1e-3
 CROWD = 10_000
 SILENT = 0.3  # share of comments that name no attribute
 
-Weights = NDArray[np.float64]
+Weights = Float64s
 Engine = Callable[[], tuple[list[float], Weights]]
-"""Runs all rounds; returns the seconds of each round after the first, and the federated tensors at the end."""
+"""Runs all rounds; returns the seconds of each after the first, and the federated tensors at the end."""
 
 
 def make_labels(count: int, rng: np.random.Generator) -> Labels:
@@ -88,14 +93,14 @@ def make_crowd(count: int, seed: int) -> list[Labels]:
 
 
 def settings_for(people: int, rounds: int) -> RunSettings:
-    """A run in which so many people take part in each round."""
+    """Return a run in which so many people take part in each round."""
     return RunSettings(
         rounds=rounds, devices=people, quorum=people, local=LocalSettings(steps=STEPS, learning_rate=RATE)
     )
 
 
 def run_ours(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float], Weights]:
-    """Our engine in this process: the server's rounds over virtual people."""
+    """Measure our engine in this process: the server's rounds over virtual people."""
     from palate.server.app import grid_devices
     from palate.server.rounds.exchange import Patience
     from palate.server.rounds.loop import run_rounds
@@ -139,20 +144,34 @@ def run_flower(population: Path, settings: RunSettings) -> tuple[list[float], We
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "weights.safetensors"
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.engines_flower", str(population), settings.to_json(), str(out)],
-            cwd=ROOT, capture_output=True, text=True, check=False,
+            [
+                sys.executable,
+                "-m",
+                "benchmarks.engines_flower",
+                str(population),
+                settings.to_json(),
+                str(out),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
             env={
-                **os.environ, "PYTHONPATH": str(ROOT), "FLWR_HOME": folder, "FLWR_TELEMETRY_ENABLED": "0",
-                "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0",
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "FLWR_HOME": folder,
+                "FLWR_TELEMETRY_ENABLED": "0",
+                "FLWR_DISABLE_UPDATE_CHECK": "1",
+                "RAY_USAGE_STATS_ENABLED": "0",
             },
-        )  # fmt: skip
+        )
         if done.returncode:
             raise FederationError(f"Flower failed: {done.stderr.strip().splitlines()[-1:]}")
         return json.loads(done.stdout.splitlines()[-1]), flatten(load_file(out)).astype(float)
 
 
 def run_ray(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float], Weights]:
-    """Flower's simulation engine under our own apps, by the server's own record of how long each round took."""
+    """Run our own apps under Flower's simulation engine; times come from the server's record."""
     from palate.server.metrics import read_metrics
     from palate.simulations.engine.on_ray import run_on_ray
 
@@ -165,7 +184,10 @@ def run_ray(people: Sequence[Labels], settings: RunSettings) -> tuple[list[float
 
 
 def prepare_pfl() -> Path | None:
-    """The Python of pfl's environment, made if need be; None, with a line that says why, where it cannot be had."""
+    """Return the Python of pfl's environment, made if missing.
+
+    None, after a line that says why, if that fails.
+    """
     python = PFL / "bin" / "python"
     check = [str(python), "-c", "import pfl, torch, palate.shared.wire"]
     if python.exists() and subprocess.run(check, capture_output=True, check=False).returncode == 0:
@@ -179,7 +201,7 @@ def prepare_pfl() -> Path | None:
         ):
             subprocess.run(command, capture_output=True, text=True, check=True)
         (place,) = PFL.glob("lib/python*/site-packages")
-        # Torch and Palate from beside: the same kernels for both, and two gigabytes less to fetch.
+        # Torch and Palate from next to: the same kernels for both, and two gigabytes less to fetch.
         beside = next(Path(one) for one in sys.path if one.endswith("site-packages"))
         (place / "beside.pth").write_text(
             f"import site; site.addsitedir({str(beside)!r})\n", encoding="utf-8"
@@ -196,7 +218,10 @@ def prepare_pfl() -> Path | None:
 
 
 def race(ours: Engine, theirs: Engine, people: int, turns: int, what: str) -> dict[str, Any]:
-    """Devices per second of both, and the median ratio over turns; raises FederationError if they learned something else."""
+    """Devices per second of both, and the median ratio over turns.
+
+    Raises FederationError if they learned something else.
+    """
     start = flatten(load_encoder().tensors).astype(float)
     speeds: dict[str, list[float]] = {"ours": [], "theirs": []}
     apart = learned = 0.0
@@ -272,7 +297,7 @@ def race_flower(turns: int, rounds: int, people: int) -> Row:
 
 
 def race_ray(turns: int, rounds: int) -> Row:
-    """Our engine against our own apps under Flower's simulation engine."""
+    """Measure our engine against our own apps under Flower's simulation engine."""
     crowd, settings = make_crowd(PEOPLE, 2), settings_for(PEOPLE, rounds + 1)
     theirs = partial(run_ray, crowd, settings)
     found = race(partial(run_ours, crowd, settings), theirs, PEOPLE, turns, "our apps on Ray")
@@ -282,7 +307,7 @@ def race_ray(turns: int, rounds: int) -> Row:
 
 
 def measure_memory(people: int) -> Row:
-    """The largest memory of a process in which a crowd of people lives and rounds are held."""
+    """Return the largest memory of a process in which a crowd of people lives and rounds are held."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.engines", "--crowd", str(people)],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -294,7 +319,10 @@ def measure_memory(people: int) -> Row:
 
 
 def live_in_memory(people: int) -> None:
-    """What `measure_memory` starts: a crowd, three rounds of 100 of them, and the most that the process ever took."""
+    """Run a crowd for `measure_memory`.
+
+    A crowd, three rounds of 100 of them, and the most that the process ever took.
+    """
     crowd = make_crowd(people, 3)
     labels = sum(map(len, crowd))
     from palate.server.app import grid_devices
@@ -321,7 +349,10 @@ def live_in_memory(people: int) -> None:
 
 
 def time_training(runs: int) -> Row:
-    """What a device does in one round: reads the task, trains on 40 labels, encodes and notes the update. One thread."""
+    """Measure one device's round on one thread.
+
+    Read the task, train on 40 labels, encode and note the update.
+    """
     labels = make_labels(40, np.random.default_rng(4))
     task = encode_task(Task.for_encoder(load_encoder(), round=1, settings=LocalSettings(), seed=1))
     sent: list[bytes] = []
@@ -337,7 +368,7 @@ def time_training(runs: int) -> Row:
 
 
 def count_bytes() -> list[Row]:
-    """What one device receives and sends in one round, and what it would be with all weights that a device has."""
+    """Return what one device receives and sends in a round, and what that would be with all its weights."""
     people = make_crowd(4, 5)
     from palate.server.app import grid_devices
     from palate.server.rounds.exchange import Patience
@@ -361,18 +392,26 @@ def count_bytes() -> list[Row]:
     share = (down + up) / (2 * 4 * sum(weights.values()))
     return [
         Row(
-            "bytes per device and round, both ways, MB", round(both, 4), "at most 2.5", both <= 2.5, COMMAND,
+            "bytes per device and round, both ways, MB",
+            round(both, 4),
+            "at most 2.5",
+            both <= 2.5,
+            COMMAND,
             {"down": down, "up": up},
         ),
         Row(
-            "bytes of a round over those of all weights, trainable and frozen", f"1/{1 / share:.0f}", "at most 1/50",
-            share <= 1 / 50, COMMAND, {"weights": sum(weights.values()), "by_file": weights},
+            "bytes of a round over those of all weights, trainable and frozen",
+            f"1/{1 / share:.0f}",
+            "at most 1/50",
+            share <= 1 / 50,
+            COMMAND,
+            {"weights": sum(weights.values()), "by_file": weights},
         ),
-    ]  # fmt: skip
+    ]
 
 
 def count_weights(folders: Iterable[Path]) -> dict[str, int]:
-    """How many weights each file holds that a device is installed with."""
+    """Return how many weights each file holds that a device is installed with."""
     from safetensors import safe_open
 
     found = {}
@@ -386,7 +425,7 @@ def count_weights(folders: Iterable[Path]) -> dict[str, int]:
 
 
 def machine() -> dict[str, Any]:
-    """What the times were taken on."""
+    """Return what the times were taken on."""
     import torch
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
@@ -394,7 +433,10 @@ def machine() -> dict[str, Any]:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Measures all rows; `quick` takes fewer turns and leaves out Ray, whose start alone takes half a minute."""
+    """Measures all rows.
+
+    `quick` takes fewer turns and leaves out Ray, whose start alone takes half a minute.
+    """
     about = machine()
     print(f"machine: {about}")
     rows = [time_rounds(1 if quick else 3, 3 if quick else 10)]
@@ -405,7 +447,7 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true")
     p.add_argument("--crowd", type=int, help=argparse.SUPPRESS)

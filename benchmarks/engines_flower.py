@@ -1,10 +1,13 @@
-"""Our federated reconstruction under Flower 1.42's simulation engine, as its users would write it. `benchmarks.engines` runs this.
+"""Our federated reconstruction under Flower 1.42's simulation engine, as its users would write it.
+
+`benchmarks.engines` runs this.
 
     python -m benchmarks.engines_flower POPULATION SETTINGS OUT
 
-A ClientApp that trains the encoder which it is sent and returns it, a ServerApp with Flower's FedAvg and its `start`, Ray with a
-worker for each core. Training is that of a device, `train_locally`. Two things are ours: who is asked is drawn as our server
-draws it, and everybody counts the same; so the weights must come out equal.
+A ClientApp that trains the encoder which it is sent and returns it, a ServerApp with Flower's FedAvg and its
+`start`, Ray with a worker for each core. Training is that of a device, `train_locally`. Two things are ours:
+who is asked is drawn as our server draws it, and everybody counts the same; so the weights must come out
+equal.
 """
 
 from __future__ import annotations
@@ -32,7 +35,12 @@ from palate.server.rounds.loop import choose_cohort, derive_seed
 from palate.server.settings import RunSettings
 from palate.shared.encoder import SHARED_SHAPES, load_encoder
 from palate.simulations.engine.in_process import FIRST_NODE
-from palate.simulations.engine.lending import POPULATION_VARIABLE, VirtualPerson, population_size, read_person
+from palate.simulations.engine.virtual_people import (
+    POPULATION_VARIABLE,
+    VirtualPerson,
+    population_size,
+    read_person,
+)
 
 SETTINGS_VARIABLE = "PALATE_BENCHMARK_SETTINGS"
 
@@ -95,7 +103,7 @@ class Chosen(FedAvg):
         self._nodes = {int(str(r.content["who"]["number"])): r.metadata.src_node_id for r in replies}
 
     def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, _grid: Grid
     ) -> Iterable[Message]:
         """Configure a round as FedAvg does, for the nodes of our cohort."""
         everybody = range(FIRST_NODE, FIRST_NODE + self._people)
@@ -125,7 +133,7 @@ def main(population: Path, settings: RunSettings, out: Path) -> None:
     strategy, server = Chosen(settings, people), ServerApp()
 
     @server.main()
-    def serve(grid: Grid, context: Context) -> None:
+    def serve(grid: Grid, _: Context) -> None:
         strategy.find_people(grid)
         shared = {name: torch.from_numpy(array) for name, array in load_encoder().shared().items()}
         result = strategy.start(grid, ArrayRecord(shared), settings.rounds)

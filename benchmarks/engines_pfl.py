@@ -1,9 +1,12 @@
-"""Our federated reconstruction under Apple's pfl 0.6, as its users would write it. `benchmarks.engines` runs this in pfl's environment.
+"""Our federated reconstruction under Apple's pfl 0.6, as its users would write it.
+
+`benchmarks.engines` runs this in pfl's environment.
 
     python -m benchmarks.engines_pfl POPULATION SETTINGS OUT
 
 pfl trains one person after the other on one model whose weights it copies in place. The loss is the one of
-`palate.client.federation.local_training`, the draws are the same, full batches, plain averaging; so the weights must come out equal.
+`palate.client.federation.local_training`, the draws are the same, full batches, plain averaging; so the
+weights must come out equal.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from palate.client.federation import local_training
 from palate.server.rounds.loop import derive_seed
 from palate.server.settings import RunSettings
 from palate.shared.encoder import HIDDEN, PICTURE_FEATURES, SENTENCE_FEATURES, TASTE, EncoderWeights
-from palate.simulations.engine.lending import population_size, read_person
+from palate.simulations.engine.virtual_people import population_size, read_person
 
 NAMES = {
     "hidden.weight": "picture.hidden.weight",
@@ -60,7 +63,7 @@ class Encoder(nn.Module):
         self.mean, self.covariance = local_training._head_prior(encoder)
 
     def loss(self, support: Tensor, x: Tensor, liked: Tensor, phrases: Tensor, spoken: Tensor) -> Tensor:
-        """One step's loss; each argument comes as a batch of one."""
+        """Return one step's loss; each argument comes as a batch of one."""
         support, x, liked, phrases, spoken = support[0], x[0], liked[0].double(), phrases[0], spoken[0]
         tastes = self.taste(F.relu(self.hidden(x)))
         inputs = F.pad(torch.sigmoid(tastes).double(), (0, 1), value=1.0)
@@ -89,7 +92,7 @@ class Clock(TrainingProcessCallback):  # type: ignore[misc]
         self.ends: list[float] = []
 
     def after_central_iteration(self, *_: Any, **__: Any) -> tuple[bool, Metrics]:
-        """Called by pfl after each round; says that it shall go on."""
+        """Let pfl go on after each round."""
         self.ends.append(time.perf_counter())
         return False, Metrics()
 

@@ -1,11 +1,14 @@
-"""The evaluator on virtual people whom nothing was trained on: does it tell what they like from what they do not?
+"""The evaluator on virtual people whom nothing was trained on.
+
+Does it tell what they like from what they do not?
 
     python -m benchmarks.evaluator --people 150
 
-Each person comments on pictures as people are shown them until eight are liked and eight disliked; then the evaluator ranks
-sixty others, which it has not seen. Pairwise accuracy is the share of (liked, disliked) pairs in the right order, by the
-person's own noisy verdicts, mean over people. Beside it: the true taste (the ceiling), the crowd's opinion (no person),
-the evaluator of another person, and the comments as they were meant instead of as they were understood.
+Each person comments on pictures as people are shown them until eight are liked and eight disliked; then the
+evaluator ranks sixty others, which it has not seen. Pairwise accuracy is the share of (liked, disliked) pairs
+in the right order, by the person's own noisy verdicts, mean over people. Beside it: the true taste (the
+ceiling), the crowd's opinion (no person), the evaluator of another person, and the comments as they were
+meant instead of as they were understood.
 """
 
 from __future__ import annotations
@@ -24,15 +27,15 @@ from palate.client.eye.tower import picture_features, what_is_shown
 from palate.client.reader.extractor import extract_attributes
 from palate.client.taste.evaluator import Evaluator, fit_evaluator
 from palate.client.taste.profile import Evidence, build_profile
+from palate.shared.arrays import Float32s
 from palate.shared.attributes import Mention
 from palate.shared.encoder import load_encoder
 from palate.shared.errors import CommentError
 from palate.simulations.crowd.people import Person, make_people, sample_shown, true_utility, verdict
 from palate.simulations.crowd.remarks import comment
 from palate.simulations.world.render import render
-from palate.simulations.world.world import CATEGORY_OF, Truth
+from palate.simulations.world.truth import CATEGORY_OF, Truth
 
-Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 COMMAND = "python -m benchmarks.evaluator"
@@ -48,12 +51,15 @@ class Shown:
 
     truths: tuple[Truth, ...]
     images: tuple[Image.Image, ...]
-    features: Floats
+    features: Float32s
 
 
 @dataclass(frozen=True)
 class Case:
-    """One person's given verdicts and comments, and the verdicts to be foreseen; pictures by their place in `Shown`."""
+    """One person's given verdicts and comments, and the verdicts to be foreseen.
+
+    Pictures by their place in `Shown`.
+    """
 
     person: Person
     liked: tuple[int, ...]
@@ -72,7 +78,7 @@ def draw_pictures(count: int, first: int = FIRST_PICTURE) -> Shown:
 
 
 def ask_people(people: Sequence[Person], shown: Shown, seed: int = 7) -> list[Case]:
-    """Has each person judge pictures of the pool, with comments on the given ones."""
+    """Have each person judge pictures of the pool, with comments on the given ones."""
     seen: dict[int, dict[str, float]] = {}
 
     def look(place: int) -> Callable[[Image.Image], Mapping[str, float]]:
@@ -117,7 +123,10 @@ def ask_people(people: Sequence[Person], shown: Shown, seed: int = 7) -> list[Ca
 
 
 def pairwise(scores: NDArray[np.floating], liked: Bools) -> float:
-    """The share of (liked, disliked) pairs in the right order, ties half; 0.5 where there is no pair."""
+    """Return the share of (liked, disliked) pairs in the right order, ties half.
+
+    0.5 where there is no pair.
+    """
     if liked.all() or not liked.any():
         return 0.5
     gap = scores[liked][:, None] - scores[~liked][None]
@@ -125,7 +134,7 @@ def pairwise(scores: NDArray[np.floating], liked: Bools) -> float:
 
 
 def calibration_error(probabilities: NDArray[np.floating], liked: Bools, bins: int = 10) -> float:
-    """Expected calibration error over bins of equal width (Guo et al., ICML 2017)."""
+    """Return the expected calibration error over bins of equal width (Guo et al., ICML 2017)."""
     place = np.minimum((probabilities * bins).astype(int), bins - 1)
     return float(
         sum(
@@ -137,7 +146,7 @@ def calibration_error(probabilities: NDArray[np.floating], liked: Bools, bins: i
 
 
 def measure(cases: Sequence[Case], shown: Shown) -> dict[str, float]:
-    """Pairwise accuracies and calibration errors, means over people."""
+    """Return pairwise accuracies and calibration errors, means over people."""
     encoder = load_encoder()
     nothing = shown.features[:0]
 
@@ -208,7 +217,7 @@ def run(quick: bool = False, people: int = 150, pictures: int = 1200) -> list[Ro
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--people", type=int, default=150)
     p.add_argument("--pictures", type=int, default=1200)

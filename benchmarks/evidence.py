@@ -2,9 +2,9 @@
 
     python -m benchmarks.evidence [--out FOLDER]
 
-Runs `palate simulate evidence` (800 people, five seeds, eight methods) and `palate simulate gain` (2,000 people, three seeds), together about
-an hour on two quiet cores; they go on where they were ended. Where their results.json lies in the folder it is read instead. With
---quick one seed and fewer rounds, which says little.
+Runs `palate simulate evidence` (800 people, five seeds, eight methods) and `palate simulate gain` (2,000
+people, three seeds), together about an hour on two quiet cores; they go on where they were ended. Where their
+results.json lies in the folder it is read instead. With --quick one seed and fewer rounds, which says little.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RIVALS = ("FedAvg of all", "FedPer", "FedRep")
 
 
 def rows_of(found: dict[str, Any]) -> list[Row]:
-    """The rows of an experiment's results.json."""
+    """Return the rows of an experiment's results.json."""
     methods = found["methods"]
     ours = methods["reconstruction"]
     extra = {
@@ -50,7 +50,7 @@ def rows_of(found: dict[str, Any]) -> list[Row]:
 
 
 def gain_row(found: dict[str, Any]) -> Row:
-    """The row of the experiment with many people."""
+    """Return the row of the experiment with many people."""
     ours, local = found["methods"]["reconstruction"], found["methods"]["local only"]
     gain = ours["accuracy"] - local["accuracy"]
     said = ours["accuracy_with_comments"] - local["accuracy_with_comments"]
@@ -67,12 +67,12 @@ def run(quick: bool = False, out: Path = OUT) -> list[Row]:
 
 
 def _results(name: str, quick: bool, out: Path) -> dict[str, Any]:
-    from palate.simulations.experiments.experiment import read_experiment, run_experiment, write_results
+    from palate.simulations.experiments.comparison import read_comparison, run_comparison, write_results
 
     folder = out / name
     path = folder / "results.json"
     if quick or not path.exists():
-        experiment = read_experiment(name)
+        experiment = read_comparison(name)
         if quick:
             folder = Path(tempfile.mkdtemp(prefix="palate-evidence-"))
             experiment = replace(
@@ -84,14 +84,14 @@ def _results(name: str, quick: bool, out: Path) -> dict[str, Any]:
                 bar.set_description(what)
                 bar.update(done / total - bar.n)
 
-            found = run_experiment(experiment, folder / "cache", progress)
+            found = run_comparison(experiment, folder / "cache", progress)
         (path, *_) = write_results(found, folder)
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return results
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     print_run(run, OUT, __doc__)
 
 

@@ -1,13 +1,16 @@
-"""How well comments are understood: precision, recall and polarity errors of extraction against labels made by hand.
+"""How well comments are understood.
 
-Reads a JSON list of {"image" (optional), "comment", "liked" (optional), "attributes": [...]}; image paths are relative to the file.
-A label is {"attribute": NAME, "polarity": +1 or -1}, or {"any_of": [NAMES], "polarity": ...} where several names say it, or
-{"optional": [NAMES]} for what may be read or not (it counts neither way). Other keys of an entry are ignored, and entries
-with "held_back": true are left out unless asked for.
+Precision, recall and polarity errors of extraction against labels made by hand.
 
-A mention matches a label when the names are equal, or both mainly show the same attribute of a picture (vocabulary's `shows`), or
-they are opposites with opposite signs ("likes high contrast" is "dislikes low contrast"). A mention that matches by name and has the
-wrong sign is a polarity error: it counts as a wrong mention and a missed label too.
+Reads a JSON list of {"image" (optional), "comment", "liked" (optional), "attributes": [...]}; image paths are
+relative to the file. A label is {"attribute": NAME, "polarity": +1 or -1}, or {"any_of": [NAMES], "polarity":
+...} where several names say it, or {"optional": [NAMES]} for what may be read or not (it counts neither way).
+Other keys of an entry are ignored, and entries with "held_back": true are left out unless asked for.
+
+A mention matches a label when the names are equal, or both mainly show the same attribute of a picture
+(vocabulary's `shows`), or they are opposites with opposite signs ("likes high contrast" is "dislikes low
+contrast"). A mention that matches by name and has the wrong sign is a polarity error: it counts as a wrong
+mention and a missed label too.
 
 Run:  python benchmarks/extraction.py FILE.json [--held-back] [--verbose] [--json]
 """
@@ -62,7 +65,7 @@ def label_names(label: Label) -> tuple[str, ...]:
 
 
 def means_the_same(one: str, other: str, vocabulary: Vocabulary) -> bool:
-    """Says whether two names are one, are aliases of one term, or mainly show the same attribute of a picture."""
+    """Return whether two names are one, aliases of one term, or mainly show the same attribute."""
     first, second = vocabulary.find(one), vocabulary.find(other)
     if one == other or first is None or second is None:
         return one == other
@@ -71,7 +74,7 @@ def means_the_same(one: str, other: str, vocabulary: Vocabulary) -> bool:
 
 
 def _agrees(mention: Mention, label: Label, vocabulary: Vocabulary) -> int:
-    """Return +1 when the mention says what the label says, -1 when it says the contrary of it, 0 when it is about something else."""
+    """Return +1 for a mention that says what the label says, -1 for its contrary, 0 for another subject."""
     sign = label.get("polarity") or 0
     for name in label_names(label):
         if means_the_same(mention.attribute, name, vocabulary):
@@ -90,7 +93,7 @@ def _agrees(mention: Mention, label: Label, vocabulary: Vocabulary) -> int:
 def score_extraction(
     predicted: Sequence[Sequence[Mention]], labels: Sequence[Sequence[Label]], vocabulary: Vocabulary
 ) -> ExtractionScore:
-    """Return the score of each comment's mentions against its labels, by the rule in this module's docstring."""
+    """Return the score of each comment's mentions against its labels, by this module's rule."""
     mentions = right = total = found = wrong_sign = 0
     for ours, theirs in zip(predicted, labels, strict=True):
         counted = [label for label in theirs if "optional" not in label]

@@ -1,9 +1,12 @@
-"""Does a federation keep the pictures good? Best-of-4 by the evaluator on a federated encoder, beside the shipped one.
+"""Does a federation keep the pictures good?
+
+Best-of-4 by the evaluator on a federated encoder, next to the shipped one.
 
     python -m benchmarks.federated_pick [--people 60]
 
-The shipped encoder learns from 400 virtual people in 100 rounds, without noise, so that it moves as far as it can; then the evaluator that
-stands on it, and the one on the shipped encoder, choose among the very same pictures.
+The shipped encoder learns from 400 virtual people in 100 rounds, without noise, so that it moves as far as it
+can; then the evaluator that stands on it, and the one on the shipped encoder, choose among the very same
+pictures.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ PEOPLE, PICTURES, ROUNDS, COHORT = 400, 2_000, 100, 50
 
 
 def federated(people: int = PEOPLE, rounds: int = ROUNDS, pictures: int = PICTURES) -> EncoderWeights:
-    """The shipped encoder after federated rounds without noise, in which it moves the most."""
+    """Return the shipped encoder after federated rounds without noise, in which it moves the most."""
     with tempfile.TemporaryDirectory(prefix="palate-federated-") as cache:
         pool = draw_pool(pictures, Path(cache))
     labels = give_all_labels(make_people(people, PEOPLE_SEED), pool, 1)
@@ -63,7 +66,7 @@ def run(quick: bool = False, people: int | None = None) -> list[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--people", type=int, default=60)
     print_rows(run(False, p.parse_args().people))

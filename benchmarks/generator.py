@@ -1,10 +1,13 @@
-"""Does the shipped generator paint what it is asked for? 500 prompts, judged, against real renders of the same truths.
+"""Does the shipped generator paint what it is asked for?
+
+500 prompts, judged, against real renders of the same truths.
 
     python -m benchmarks.generator [--prompts 500] [--folder client/weights/generator]
 
-Each prompt names a subject and one to three attributes that can be seen together; half of them in plain canonical words,
-half in the varied wording of captions. The judge is fallible, so what it grants the generated pictures is divided by what
-it grants renders of the same truths. The control counts the same pictures against the attributes of the next prompt.
+Each prompt names a subject and one to three attributes that can be seen together; half of them in plain
+canonical words, half in the varied wording of captions. The judge is fallible, so what it grants the
+generated pictures is divided by what it grants renders of the same truths. The control counts the same
+pictures against the attributes of the next prompt.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from palate.client.painter.pipelines import SHIPPED_GENERATOR
 from palate.simulations.crowd.captions import SETTING_PHRASES, attribute_phrase, subject_phrase
 from palate.simulations.judge import Opinion
 from palate.simulations.world.render import render
-from palate.simulations.world.world import (
+from palate.simulations.world.truth import (
     ATTRIBUTES,
     CATEGORY_OF,
     OWN_PLACE,
@@ -34,11 +37,11 @@ from palate.simulations.world.world import (
 )
 
 COMMAND = "python -m benchmarks.generator"
-FIRST = 20_100_000  # picture numbers of the renders beside, and seeds of the pictures
+FIRST = 20_100_000  # picture numbers of the renders next to, and seeds of the pictures
 
 
 def ask(number: int) -> tuple[Truth, str]:
-    """What prompt `number` asks for, and its wording."""
+    """Return what prompt `number` asks for, and its wording."""
     rng = random.Random(f"asked {number}")
     subject = SUBJECTS[number % len(SUBJECTS)]
     chosen: list[str] = []
@@ -59,7 +62,7 @@ def ask(number: int) -> tuple[Truth, str]:
 
 
 def count_shown(opinion: Opinion, truths: Sequence[Truth]) -> tuple[float, float, dict[str, float]]:
-    """Shares of subjects and attributes seen as asked, and the share in each category."""
+    """Return shares of subjects and attributes seen as asked, and the share in each category."""
     hits = {
         c: [opinion.shows(i, t.attributes[c]) for i, t in enumerate(truths) if c in t.attributes]
         for c in ATTRIBUTES
@@ -115,19 +118,29 @@ def run(
     }
     return [
         Row(
-            "generator: subject shown as asked, relative to renders", round(ratio_subject, 4), "at least 0.85",
-            ratio_subject >= 0.85, COMMAND,
+            "generator: subject shown as asked, relative to renders",
+            round(ratio_subject, 4),
+            "at least 0.85",
+            ratio_subject >= 0.85,
+            COMMAND,
             {"generated": round(subject, 4), "renders": round(real_subject, 4), "each": by_subject, **counts},
         ),
         Row(
-            "generator: attribute shown as asked, relative to renders", round(ratio_attribute, 4), "at least 0.75",
-            ratio_attribute >= 0.75, COMMAND,
+            "generator: attribute shown as asked, relative to renders",
+            round(ratio_attribute, 4),
+            "at least 0.75",
+            ratio_attribute >= 0.75,
+            COMMAND,
             {
-                "generated": round(attribute, 4), "renders": round(real_attribute, 4), "control_other_prompt": round(other, 4),
-                "each": each, "each_renders": real_each, **counts,
+                "generated": round(attribute, 4),
+                "renders": round(real_attribute, 4),
+                "control_other_prompt": round(other, 4),
+                "each": each,
+                "each_renders": real_each,
+                **counts,
             },
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _ratio(share: float, of: float) -> float:
@@ -135,7 +148,7 @@ def _ratio(share: float, of: float) -> float:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--prompts", type=int, default=None)
     p.add_argument("--steps", type=int, default=20)

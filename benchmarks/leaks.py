@@ -2,9 +2,10 @@
 
     python -m benchmarks.leaks [--quick] [--out FILE]
 
-The attacks are those of `simulations.leaks`. Raw changes are the positive control: an attack that fails there says nothing. What
-chance alone finds is measured with the same candidates against people whom the vector has nothing to do with. Masked vectors are
-made by the device's own code for levels and by the ring's key stream, sums by the server's.
+The attacks are those of `simulations.attacks.leaks`. Raw changes are the positive control: an attack that
+fails there says nothing. What chance alone finds is measured with the same candidates against people whom the
+vector has nothing to do with. Masked vectors are made by the device's own code for levels and by the ring's
+key stream, sums by the server's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benchmarks.rows import Row, print_rows
 from palate.client.federation.local_training import Labels, train_locally, train_together
 from palate.client.federation.privatize import privatize
 from palate.client.runtime.threads import one_thread
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.coding import finest_step, from_levels
 from palate.shared.encoder import (
     ATTRIBUTE_NAMES,
@@ -42,8 +44,6 @@ from palate.simulations.attacks.leaks import best_cosines, infer_preferences, in
 from palate.simulations.crowd.people import Person, make_people
 from palate.simulations.crowd.population import Pool, draw_pool, give_labels
 
-Floats = NDArray[np.float32]
-
 COMMAND = "python -m benchmarks.leaks"
 RING_BITS, COHORT = 16, 50
 SEED = 5001  # of the attacked people: strangers to all recipes and experiments
@@ -53,7 +53,7 @@ CONTEXT = hashlib.sha256(b"leaks").digest()
 
 
 def make_settings(clip: float, noise_multiplier: float, ring_bits: int = RING_BITS) -> SimpleNamespace:
-    """The grid of a round with a cohort's worth of noise, as the server would choose it."""
+    """Return the grid of a round with a cohort's worth of noise, as the server would choose it."""
     step, noise = finest_step(ring_bits, COHORT, clip=clip, noise_multiplier=noise_multiplier)
     return SimpleNamespace(step=step, clip=clip, noise=noise)
 
@@ -65,15 +65,15 @@ def label_people(people: Sequence[Person], pool: Pool, count: int) -> list[Label
     return [give_labels(one, pool, count, random.Random(f"leaks {one.seed} {one.id}")) for one in people]
 
 
-def train_all(encoder: EncoderWeights, people: Sequence[Labels]) -> Floats:
-    """Everybody's raw change after one local step, (people, d)."""
+def train_all(encoder: EncoderWeights, people: Sequence[Labels]) -> Float32s:
+    """Return everybody's raw change after one local step, (people, d)."""
     with one_thread():
         found = dict(train_together(encoder, people, LocalSettings(), [ROUND_SEED] * len(people)))
     return np.stack([flatten(found[place]) for place in range(len(people))])
 
 
-def shield_all(encoder: EncoderWeights, changes: Floats, settings: Any) -> NDArray[np.int64]:
-    """Everybody's levels by the device's own code, (people, d + 1), with noise from a key stream of their own."""
+def shield_all(encoder: EncoderWeights, changes: Float32s, settings: Any) -> NDArray[np.int64]:
+    """Return everybody's noised levels by the device's own code, (people, d + 1)."""
     from palate.shared.encoder import unflatten
 
     base = encoder_hash(encoder)
@@ -88,8 +88,8 @@ def shield_all(encoder: EncoderWeights, changes: Floats, settings: Any) -> NDArr
     )
 
 
-def masked_all(levels: NDArray[np.int64], settings: Any) -> Floats:
-    """What a server makes of each device's masked vector alone, (people, d)."""
+def masked_all(levels: NDArray[np.int64], settings: Any) -> Float32s:
+    """Return what a server makes of each device's masked vector alone, (people, d)."""
     rows = []
     for place, one in enumerate(levels):
         ring = to_ring(one, RING_BITS)
@@ -98,7 +98,7 @@ def masked_all(levels: NDArray[np.int64], settings: Any) -> Floats:
     return np.stack(rows)
 
 
-def _seen(total: NDArray[np.int64], devices: int, settings: Any) -> Floats:
+def _seen(total: NDArray[np.int64], devices: int, settings: Any) -> Float32s:
     mean, _ = from_levels(total, devices, step=settings.step, clip=settings.clip, seed=CONTEXT)
     return mean
 
@@ -107,38 +107,34 @@ def _key(purpose: str, place: int) -> bytes:
     return hashlib.sha256(f"leaks {purpose} {place}".encode()).digest()
 
 
-# --- inputs -------------------------------------------------------------------------------------------------------
+# --- inputs -------------------------------------------------------------------------------------------------
 
 
 def rebuild(
-    vectors: Floats, truths: Sequence[Floats], attack: Callable[[int, Floats], Floats]
+    vectors: Float32s, truths: Sequence[Float32s], attack: Callable[[int, Float32s], Float32s]
 ) -> dict[str, float]:
-    """How near an attack comes to each person's rows, and how near the same candidates come to everybody else's.
+    """Return how near an attack comes to each person's rows, and to everybody else's.
 
-    The figure of a person is the mean over rows of the best cosine; of chance the mean and the 99th percentile over all
-    pairs of a vector with another person. `attack` gets a person's place and vector and returns candidates.
+    The figure of a person is the mean over rows of the best cosine; of chance the mean and the 99th
+    percentile over all pairs of a vector with another person. `attack` gets a person's place and vector and
+    returns candidates.
     """
     own, others = [], []
     for place, vector in enumerate(vectors):
         found = attack(place, vector)
         own.append(float(best_cosines(found, truths[place]).mean()))
         others += [float(best_cosines(found, truth).mean()) for i, truth in enumerate(truths) if i != place]
-    return {
-        "mean_best_cosine": round(float(np.mean(own)), 4),
-        "most": round(float(np.max(own)), 4),
-        "chance": round(float(np.mean(others)), 4),
-        "chance_99": round(float(np.quantile(others, 0.99)), 4),
-        "people": len(own),
-    }
+    return _figures(own, others)
 
 
 def inputs(encoder: EncoderWeights, pool: Pool, people: int, searches: int) -> dict[str, dict[str, float]]:
-    """All attacks on inputs, by name."""
+    """Return all attacks on inputs, by name."""
     found: dict[str, dict[str, float]] = {}
     crowd = make_people(people, SEED)
     many = label_people(crowd, pool, LABELS)
     few = [Labels(*(np.repeat(a[:1], 6, 0) for a in (one.features, one.liked, one.phrases))) for one in many]
-    # Verdicts that are all the same teach a head nothing that changes with the picture: every other one is turned round.
+    # Verdicts that are all the same teach a head nothing that changes with the picture: every other one is
+    # turned round.
     few = [Labels(one.features, np.arange(6) % 2 == 0, one.phrases) for one in few]
     update = train_locally(encoder, many[0], LocalSettings(), round=1, seed=ROUND_SEED)
     changes = train_all(encoder, many)
@@ -154,7 +150,7 @@ def inputs(encoder: EncoderWeights, pool: Pool, people: int, searches: int) -> d
     found["raw, words of 24 comments"] = rebuild(changes, words, _of_words)
     attacked, order = min(4, people), _order(LABELS)
 
-    def matched(place: int, vector: Floats) -> Floats:
+    def matched(place: int, vector: Float32s) -> Float32s:
         spoken = np.abs(many[place].phrases[order]).sum(1) > 0
         return match_gradient(encoder, vector, spoken, LocalSettings(), seed=ROUND_SEED, searches=searches)
 
@@ -181,17 +177,15 @@ def inputs(encoder: EncoderWeights, pool: Pool, people: int, searches: int) -> d
     return found
 
 
-def _of_pictures(place: int, vector: Floats) -> Floats:
+def _of_pictures(_place: int, vector: Float32s) -> Float32s:
     return invert_layer(vector)
 
 
-def _of_words(place: int, vector: Floats) -> Floats:
+def _of_words(_place: int, vector: Float32s) -> Float32s:
     return invert_layer(vector, "sentence.taste")
 
 
-def _of_sum(found: Floats, members: Sequence[Floats], outside: Sequence[Floats]) -> dict[str, float]:
-    own = [float(best_cosines(found, one).mean()) for one in members]
-    others = [float(best_cosines(found, one).mean()) for one in outside]
+def _figures(own: Sequence[float], others: Sequence[float]) -> dict[str, float]:
     return {
         "mean_best_cosine": round(float(np.mean(own)), 4),
         "most": round(float(np.max(own)), 4),
@@ -201,18 +195,24 @@ def _of_sum(found: Floats, members: Sequence[Floats], outside: Sequence[Floats])
     }
 
 
+def _of_sum(found: Float32s, members: Sequence[Float32s], outside: Sequence[Float32s]) -> dict[str, float]:
+    own = [float(best_cosines(found, one).mean()) for one in members]
+    others = [float(best_cosines(found, one).mean()) for one in outside]
+    return _figures(own, others)
+
+
 def _order(count: int) -> NDArray[np.int64]:
-    """The order in which a device takes its labels, which the round's seed gives away."""
+    """Return the order in which a device takes its labels, which the round's seed gives away."""
     import torch
 
     return np.asarray(torch.randperm(count, generator=torch.Generator().manual_seed(ROUND_SEED)).numpy())
 
 
-# --- preferences --------------------------------------------------------------------------------------------------
+# --- preferences --------------------------------------------------------------------------------------------
 
 
 def preferences(encoder: EncoderWeights, pool: Pool, known: int, victims: int) -> dict[str, dict[str, float]]:
-    """Preference inference from raw changes, masked vectors, and sums of a cohort with the victim among others."""
+    """Measure preference inference from raw changes, masked vectors, and sums of a cohort."""
     crowd = make_people(known + victims, SEED, first=20_000)
     tastes = np.array([[one.weights.get(name, 0.0) for name in ATTRIBUTE_NAMES] for one in crowd])
     changes = train_all(encoder, label_people(crowd, pool, LABELS))
@@ -232,12 +232,12 @@ def preferences(encoder: EncoderWeights, pool: Pool, known: int, victims: int) -
     return found
 
 
-def _infer(vectors: Floats, tastes: NDArray[np.float64], known: int) -> dict[str, float]:
+def _infer(vectors: Float32s, tastes: Float64s, known: int) -> dict[str, float]:
     one = infer_preferences(vectors[:known], tastes[:known], vectors[known:], tastes[known:])
     return {"accuracy": round(one.accuracy, 4), "prior": round(one.prior, 4), "pairs": one.pairs}
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------
+# --- rows ---------------------------------------------------------------------------------------------------
 
 
 def run(*, quick: bool = False, cache: Path = Path("demo-out") / "liars" / "cache") -> list[Row]:
@@ -256,7 +256,8 @@ def run(*, quick: bool = False, cache: Path = Path("demo-out") / "liars" / "cach
     return [
         Row(
             "control: pictures rebuilt from a raw change",
-            f"cosine {control:.3f} of one picture, {batch['mean_best_cosine']:.3f} of 24 (chance {batch['chance']:.3f})",
+            f"cosine {control:.3f} of one picture, {batch['mean_best_cosine']:.3f} of 24 (chance "
+            f"{batch['chance']:.3f})",
             "above 0.9 for one picture, above the 99th percentile of chance for 24, or the test is void",
             control > 0.9 and batch["mean_best_cosine"] > batch["chance_99"],
             COMMAND,
@@ -290,7 +291,7 @@ def run(*, quick: bool = False, cache: Path = Path("demo-out") / "liars" / "cach
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true", help="few people: does everything run?")
     p.add_argument("--out", type=Path, help="also write the figures there, as JSON")

@@ -1,11 +1,14 @@
-"""The privacy ledger: do two accountants agree, how long does a check take, and what does correlated noise gain?
+"""The privacy ledger.
+
+Do two accountants agree, how long does a check take, and what does correlated noise gain?
 
     python -m benchmarks.ledger [--quick]
 
-Sampled rounds: privacy loss distributions (Google's dp-accounting, which the ledger uses) against privacy random variables
-(Microsoft's prv-accountant), over a grid of noise, sampling and rounds. Rounds without sampling: both against the exact formula for
-the Gaussian (Balle and Wang 2018). Checks are timed on ledgers of a thousand rounds. Correlated noise is compared with
-independent noise of equal privacy by the noise in the prefix sums, which is what a model accumulates.
+Sampled rounds: privacy loss distributions (Google's dp-accounting, which the ledger uses) against privacy
+random variables (Microsoft's prv-accountant), over a grid of noise, sampling and rounds. Rounds without
+sampling: both against the exact formula for the Gaussian (Balle and Wang 2018). Checks are timed on ledgers
+of a thousand rounds. Correlated noise is compared with independent noise of equal privacy by the noise in the
+prefix sums, which is what a model accumulates.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from pathlib import Path
 from benchmarks.rows import Row, print_rows
 from palate.client.privacy.budget import OwnBudget, check_round, write_budget
 from palate.client.vault.store import MemoryStore
-from palate.server.ledger.ledger import Ledger
+from palate.server.ledger.booking import Ledger
 from palate.server.noise_plan.correlated import NoisePlan, best_bands, prefix_error
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld, epsilon_by_rdp
 
@@ -32,7 +35,7 @@ Setting = tuple[float, float | None, int, float]  # noise multiplier, sampling, 
 
 
 def epsilon_by_prv(setting: Setting) -> float:
-    """The second accountant's epsilon."""
+    """Return the second accountant's epsilon."""
     from prv_accountant import GaussianMechanism, PoissonSubsampledGaussianMechanism, PRVAccountant
 
     multiplier, sampling, rounds, delta = setting
@@ -59,7 +62,7 @@ def epsilon_by_prv(setting: Setting) -> float:
 
 
 def epsilon_exact(setting: Setting) -> float:
-    """The exact epsilon of unsampled Gaussians, by bisection on the formula of Balle and Wang."""
+    """Return the exact epsilon of unsampled Gaussians, by bisection on the formula of Balle and Wang."""
     multiplier, _, rounds, delta = setting
     mu = math.sqrt(rounds) / multiplier
 
@@ -87,7 +90,7 @@ def epsilon_by_pld_alone(setting: Setting) -> float:
 
 
 def compare(quick: bool) -> list[Row]:
-    """Two accountants over a grid."""
+    """Compare two accountants over a grid."""
     n = 10_000
     delta = n**-1.1
     grid: list[Setting] = [
@@ -119,9 +122,15 @@ def compare(quick: bool) -> list[Row]:
         )
     apart = max(abs(ours / other - 1) for _, ours, other, _ in figures)
     exact = [
-        (one, epsilon_by_pld([(Cost(one[0]), one[2])], one[3]), epsilon_exact(one), epsilon_by_pld_alone(one), epsilon_by_prv(one))
+        (
+            one,
+            epsilon_by_pld([(Cost(one[0]), one[2])], one[3]),
+            epsilon_exact(one),
+            epsilon_by_pld_alone(one),
+            epsilon_by_prv(one),
+        )
         for one in unsampled
-    ]  # fmt: skip
+    ]
     apart_exact = max(abs(one / truth - 1) for _, ours, truth, *others in exact for one in (ours, *others))
     shown = [
         {"noise_multiplier": round(s[0], 4), "sampling": s[1], "rounds": s[2], "delta": s[3],
@@ -136,12 +145,23 @@ def compare(quick: bool) -> list[Row]:
         for s, a, b, c, d in exact
     ]  # fmt: skip
     return [
-        Row("privacy: two accountants apart, sampled rounds", round(apart, 5), "at most 0.02", apart <= 0.02, COMMAND, {"grid": shown}),
         Row(
-            "privacy: accountants apart from the exact formula, unsampled rounds", round(apart_exact, 5), "at most 0.02",
-            apart_exact <= 0.02, COMMAND, {"grid": shown_exact},
+            "privacy: two accountants apart, sampled rounds",
+            round(apart, 5),
+            "at most 0.02",
+            apart <= 0.02,
+            COMMAND,
+            {"grid": shown},
         ),
-    ]  # fmt: skip
+        Row(
+            "privacy: accountants apart from the exact formula, unsampled rounds",
+            round(apart_exact, 5),
+            "at most 0.02",
+            apart_exact <= 0.02,
+            COMMAND,
+            {"grid": shown_exact},
+        ),
+    ]
 
 
 def timed(work: Callable[[], object], times: int) -> float:
@@ -155,7 +175,7 @@ def timed(work: Callable[[], object], times: int) -> float:
 
 
 def checks(quick: bool) -> list[Row]:
-    """How long a check takes."""
+    """Return how long a check takes."""
     rounds, times = (50, 5) if quick else (1000, 50)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -171,15 +191,23 @@ def checks(quick: bool) -> list[Row]:
             book_ms = timed(lambda cost=cost, ledger=ledger: ledger.book(1, cost, cohort=100), times)  # type: ignore[misc]
             open_ms = timed(lambda path=path: Ledger(path), 5)  # type: ignore[misc]
             extra = {
-                "rounds": rounds, "room_at_first": room, "first_question_ms": round(first_ms), "check_ms": round(check_ms, 2),
-                "check_and_book_ms": round(book_ms, 2), "open_ms": round(open_ms, 1),
-            }  # fmt: skip
+                "rounds": rounds,
+                "room_at_first": room,
+                "first_question_ms": round(first_ms),
+                "check_ms": round(check_ms, 2),
+                "check_and_book_ms": round(book_ms, 2),
+                "open_ms": round(open_ms, 1),
+            }
             rows.append(
                 Row(
-                    f"privacy: a server's ledger check, {name} (ms)", round(max(check_ms, book_ms), 2), "under 50",
-                    max(check_ms, book_ms) < 50, COMMAND, extra,
+                    f"privacy: a server's ledger check, {name} (ms)",
+                    round(max(check_ms, book_ms), 2),
+                    "under 50",
+                    max(check_ms, book_ms) < 50,
+                    COMMAND,
+                    extra,
                 )
-            )  # fmt: skip
+            )
     store = MemoryStore()
     write_budget(store, OwnBudget())
     device_ms = timed(lambda: check_round(store, 5.0), times)
@@ -190,7 +218,7 @@ def checks(quick: bool) -> list[Row]:
 
 
 def correlated() -> list[Row]:
-    """What correlated noise gains over independent noise of equal privacy."""
+    """Measure what correlated noise gains over independent noise of equal privacy."""
     figures = []
     for steps, separation in ((30, 3), (100, 10), (100, 50), (500, 20), (1000, 50)):
         bands = best_bands(steps, separation)
@@ -206,19 +234,20 @@ def correlated() -> list[Row]:
     least = min(float(one["times_less_noise"]) for one in figures)
     return [
         Row(
-            "privacy: correlated noise, times less noise in prefix sums than independent noise at equal epsilon (least of 5)", least,
+            "privacy: correlated noise, times less noise in prefix sums than independent noise at equal "
+            "epsilon (least of 5)", least,
             "above 1", least > 1, COMMAND, {"settings": figures},
         )
     ]  # fmt: skip
 
 
 def run(quick: bool = False) -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     return [*compare(quick), *checks(quick), *correlated()]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true", help="a few settings only")
     print_rows(run(p.parse_args(arguments).quick))

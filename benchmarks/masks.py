@@ -1,13 +1,16 @@
-"""What masks cost a round: bytes against the same vectors sent unmasked, time against the same round without masks.
+"""What masks cost a round.
+
+Bytes against the same vectors sent unmasked, time against the same round without masks.
 
     python -m benchmarks.masks [--quick]
 
-50 devices, vectors of 75,000 values, 30 % of the devices gone after they have shared their secrets (the costliest moment), all in
-one process on one core. Each device trains with `train_locally` on 24 labels in one step, as the default settings say. Times are
-processor seconds of the same run, medians; two readings of "round" are given, since devices train side by side and here they
-take turns: all devices' work added up with the server's, and one device's (the mean) with the server's. What a network and polling
-add is in neither. The comparator of the bytes is the survivors' ring vectors alone; all messages that masks need count, both
-ways, those of the devices that dropped out too.
+50 devices, vectors of 75,000 values, 30 % of the devices gone after they have shared their secrets (the
+costliest moment), all in one process on one core. Each device trains with `train_locally` on 24 labels in one
+step, as the default settings say. Times are processor seconds of the same run, medians; two readings of
+"round" are given, since devices train side by side and here they take turns: all devices' work added up with
+the server's, and one device's (the mean) with the server's. What a network and polling add is in neither. The
+comparator of the bytes is the survivors' ring vectors alone; all messages that masks need count, both ways,
+those of the devices that dropped out too.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from benchmarks.rows import Row, print_rows
 from palate.client.federation.local_training import Labels, train_locally
 from palate.client.federation.masked_round import MaskedRound
 from palate.client.federation.privatize import privatize
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.encoder import (
     PICTURE_FEATURES,
     SENTENCE_FEATURES,
@@ -90,8 +93,8 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One round: its sum, its bytes, and who spent how many seconds (`devices` means all of them together)."""
+class RoundCost:
+    """One round: its sum, its bytes, and who spent how many seconds (`devices`: all together)."""
 
     total: NDArray[np.int64]
     bytes_up: int
@@ -107,8 +110,8 @@ def draw_labels(rng: np.random.Generator) -> Labels:
     return Labels(features, liked, phrases / np.linalg.norm(phrases, axis=1, keepdims=True))
 
 
-def masked_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> Outcome:
-    """A masked round over the rows of `levels`, in which some devices drop out after sharing."""
+def masked_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> RoundCost:
+    """Run a masked round over the rows of `levels`, in which some devices drop out after sharing."""
     settings = MaskSettings(ring_bits=ring_bits)
     invitation = encode_invitation(Invitation(1, 0, "00" * 32, 1, LocalSettings(), settings, b""))
     identities = [Ed25519PrivateKey.generate() for _ in levels]
@@ -130,11 +133,11 @@ def masked_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> O
         raise RuntimeError("an honest device was refused")
     up = sum(len(data) for sent in (adverts, shares, masked, revealed) for data in sent.values())
     down = len(devices) * len(roster) + sum(map(len, deliveries.values())) + len(staying) * len(unmask)
-    return Outcome(total, up, down, watch.spent)
+    return RoundCost(total, up, down, watch.spent)
 
 
-def plain_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> Outcome:
-    """The same round without masks: the same vectors packed, sent and added up."""
+def plain_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> RoundCost:
+    """Run the same round without masks: the same vectors packed, sent and added up."""
     watch = Watch()
     staying = [n for n in range(len(levels)) if n not in gone]
     sent = [
@@ -148,11 +151,11 @@ def plain_round(levels: NDArray[np.int64], gone: set[int], ring_bits: int) -> Ou
         return centred(total, ring_bits)
 
     total = watch.time("server", add_up)
-    return Outcome(total, sum(map(len, sent)), 0, watch.spent)
+    return RoundCost(total, sum(map(len, sent)), 0, watch.spent)
 
 
 def train_all(encoder: EncoderWeights, labels: Sequence[Labels], staying: Sequence[int]) -> float:
-    """Seconds in which the devices that stay train, one after the other."""
+    """Return the seconds that training takes, one device after the other."""
     began = time.process_time()
     for n in staying:
         train_locally(encoder, labels[n], LocalSettings(), round=1, seed=n)
@@ -160,7 +163,7 @@ def train_all(encoder: EncoderWeights, labels: Sequence[Labels], staying: Sequen
 
 
 def shielding() -> float:
-    """Seconds in which one device's change becomes levels, masked round or not: clipped, rotated, rounded, noised."""
+    """Return the seconds in which one device's change is clipped, rotated, rounded and noised."""
     rng = np.random.default_rng(6)
     change = {
         name: (1e-3 * rng.normal(size=shape)).astype(np.float32) for name, shape in SHARED_SHAPES.items()
@@ -175,7 +178,7 @@ def shielding() -> float:
 
 
 def in_groups(levels: NDArray[np.int64], size: int) -> dict[str, float]:
-    """What a masked round costs whose cohort is cut into groups that are summed each alone, 30 % of each gone."""
+    """Return what a masked round costs whose groups are summed alone, with 30 % of each gone."""
     groups = [levels[start : start + size] for start in range(0, len(levels), size)]
     found = [masked_round(one, set(range(round(size * GONE))), RING_BITS) for one in groups]
     staying = len(groups) * (size - round(size * GONE))
@@ -189,10 +192,12 @@ def in_groups(levels: NDArray[np.int64], size: int) -> dict[str, float]:
 
 
 def one_device(count: int) -> float:
-    """Seconds that one device's masks take in a cohort of so many, from its keys to what it reveals: a mean of some devices.
+    """Return seconds that one device's masks take in a cohort of so many, from its keys to what it reveals.
 
-    The others only advertise and endorse, with real keys. What they would have sealed for the device is random bytes, which cost
-    as much to refuse as to open.
+    A mean of some devices.
+
+    The others only advertise and endorse, with real keys. What they would have sealed for the device is
+    random bytes, which cost as much to refuse as to open.
     """
     settings, values = MaskSettings(), 4_097
     invitation = encode_invitation(Invitation(1, 0, "00" * 32, 1, LocalSettings(), settings, b""))
@@ -237,7 +242,7 @@ def one_device(count: int) -> float:
 
 
 def by_cohort(sizes: Sequence[int]) -> dict[int, dict[str, float]]:
-    """What masks cost one device in cohorts of several sizes, with whom it shares, and over how few a server could get a sum."""
+    """Return what masks cost a device by the size of the cohort, its neighbours, and the smallest sum."""
     settings = MaskSettings()
     return {
         count: {
@@ -258,7 +263,7 @@ def expansion(ring_bits: int) -> float:
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """The rows: exactness, bytes, time."""
+    """Return the rows: exactness, bytes, time."""
     values, runs = (2_000, 1) if quick else (VALUES, RUNS)
     rng = np.random.default_rng(4)
     most = (1 << (OWN_BITS - 1)) - 1
@@ -305,7 +310,7 @@ def _cohort_row(sizes: Sequence[int]) -> Row:
     )
 
 
-def _bytes_row(by_bits: dict[int, Outcome], values: int, staying: int) -> Row:
+def _bytes_row(by_bits: dict[int, RoundCost], values: int, staying: int) -> Row:
     one = by_bits[RING_BITS]
     all_bytes = {bits: found.bytes_up + found.bytes_down for bits, found in by_bits.items()}
     ratio = all_bytes[RING_BITS] / (staying * packed_bytes(values, RING_BITS))
@@ -335,19 +340,19 @@ def _bytes_row(by_bits: dict[int, Outcome], values: int, staying: int) -> Row:
 
 def _time_rows(
     trained: list[float],
-    plain: list[Outcome],
-    masked: list[Outcome],
+    plain: list[RoundCost],
+    masked: list[RoundCost],
     staying: int,
     groups: dict[str, float],
 ) -> list[Row]:
-    def middle(rounds: list[Outcome], who: str) -> float:
+    def middle(rounds: list[RoundCost], who: str) -> float:
         return statistics.median(one.spent[who] for one in rounds)
 
     training, shielded = statistics.median(trained), shielding()
     clear, hidden = (
         {"devices": middle(found, "devices"), "server": middle(found, "server")} for found in (plain, masked)
     )
-    # One device beside the server: of those without masks only the ones that stay have worked.
+    # One device next to the server: of those without masks only the ones that stay have worked.
     alone = (hidden["devices"] / DEVICES + hidden["server"], clear["devices"] / staying + clear["server"])
     together = (sum(hidden.values()), sum(clear.values()))
     figures = {

@@ -1,11 +1,15 @@
-"""One lying device in each round of the recommended private run: what it does to the encoder, with the server's bounds and without.
+"""One lying device in each round of the recommended private run.
 
-    python -m benchmarks.one_liar [--out FOLDER] [--release shipped|weak] [--aims ...] [--seeds N ...] [--quick]
+What it does to the encoder, with the server's bounds and without.
 
-Runs docs/private-run.toml, twenty rounds of some 900 of 2,000 virtual people, once for each aim of `palate.simulations.attacks.one_liar`, each
-as it was before the bounds (the positive control) and as it is. From the shipped encoder one sees what a liar can do; from the one that
-was made weak on purpose, with nobody lying, what the bounds cost what people learn together. Each run is noted in
-FOLDER/cells.jsonl when it is done, and a benchmark that was stopped goes on from there.
+    python -m benchmarks.one_liar [--out FOLDER] [--release shipped|weak] [--aims ...] [--seeds N ...]
+        [--quick]
+
+Runs docs/private-run.toml, twenty rounds of some 900 of 2,000 virtual people, once for each aim of
+`palate.simulations.attacks.one_liar`, each as it was before the bounds (the positive control) and as it is.
+From the shipped encoder one sees what a liar can do; from the one that was made weak on purpose, with nobody
+lying, what the bounds cost what people learn together. Each run is noted in FOLDER/cells.jsonl when it is
+done, and a benchmark that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -15,20 +19,27 @@ import json
 import sys
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.cells import note_cell, read_cells
 from palate.server.settings import RunSettings
 from palate.shared.encoder import load_encoder
 from palate.shared.subspace import load_subspace, subspace_of
 from palate.shared.sum_noise import VOUCHED_SHARE
-from palate.simulations.attacks.one_liar import AIMS, Story, run_with_one_liar
+from palate.simulations.attacks.one_liar import AIMS, OneLiarOutcome, run_with_one_liar
 from palate.simulations.crowd.people import make_people
-from palate.simulations.crowd.population import PEOPLE_SEED, Pool, draw_pool, give_all_labels, meet_stranger
-from palate.simulations.experiments.experiment import STRANGERS_SEED, WEAK
-from palate.simulations.experiments.privacy import PUBLIC_PICTURES
+from palate.simulations.crowd.population import (
+    PEOPLE_SEED,
+    STRANGERS_SEED,
+    draw_pool,
+    give_all_labels,
+    meet_stranger,
+)
+from palate.simulations.experiments.comparison import WEAK
+from palate.simulations.experiments.privacy_cost import PUBLIC_PICTURES
 
 SETTINGS = Path(__file__).parent.parent / "docs" / "private-run.toml"
 ROUNDS = 20
@@ -59,31 +70,21 @@ QUICK = Size(people=60, strangers=4, pictures=700, rounds=2, devices=30)
 
 
 def read_settings(size: Size) -> RunSettings:
-    """The run's settings where a registrar vouches, with so many rounds; with fewer devices the same noise for each, less than the sum needs."""
+    """Return the run's settings where a registrar vouches; with fewer devices each adds the same noise."""
     found = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
     found["privacy"]["honest_share"] = VOUCHED_SHARE
     found |= {"rounds": size.rounds, "devices": size.devices, "quorum": max(2, size.devices * 9 // 10)}
     return RunSettings.from_json(json.dumps(found))
 
 
-def read_cells(path: Path) -> dict[Cell, Story]:
-    """Read the runs that are done."""
-    found = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        row = json.loads(line)
-        found[Cell(**row["cell"])] = Story(**row["story"])
-    return found
-
-
-def run_cells(wanted: Sequence[Cell], size: Size, out: Path) -> dict[Cell, Story]:
+def run_cells(wanted: Sequence[Cell], size: Size, out: Path) -> dict[Cell, OneLiarOutcome]:
     """Run what is not done yet and return all that is wanted."""
     path = out / "cells.jsonl"
-    done = read_cells(path)
+    done = read_cells(path, Cell, OneLiarOutcome)
     missing = [cell for cell in wanted if cell not in done]
     if missing:
         pool = draw_pool(size.pictures, out / "cache")
-        split = round(len(pool) * 0.8)
-        shown, asked = (Pool(pool.truths[p], pool.features[p]) for p in (slice(split), slice(split, None)))
+        shown, asked = pool.split()
         world, at = None, 0
         for cell in tqdm(missing, desc="runs of one liar", unit="run", mininterval=5, disable=None):
             if world is None or at != cell.seed:
@@ -96,34 +97,62 @@ def run_cells(wanted: Sequence[Cell], size: Size, out: Path) -> dict[Cell, Story
             if cell.release == "weak":
                 public = draw_pool(min(1_000, size.pictures), out / "cache", first=PUBLIC_PICTURES)
                 subspace = subspace_of(release, public.features, 64)
-            story = run_with_one_liar(
+            done[cell] = run_with_one_liar(
                 release, subspace, *world, read_settings(size), cell.aim, bounded=cell.bounded, seed=at
             )
-            done[cell] = story
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"cell": asdict(cell), "story": asdict(story)}) + "\n")
+            note_cell(path, cell, done[cell])
     return {cell: done[cell] for cell in wanted}
 
 
-def table(found: dict[Cell, Story]) -> str:
+def table(found: dict[Cell, OneLiarOutcome]) -> str:
     """Return the figures as a table in Markdown."""
     head = [
-        "from", "seed", "the liar's aim", "bounds", "liar's part, in clips", "correlation: mean", "least", "misty with itself", "with neon",
-        "kept", "noise / signal", "released", "clip moved", "rounds", "held", "accuracy",
-    ]  # fmt: skip
+        "from",
+        "seed",
+        "the liar's aim",
+        "bounds",
+        "liar's part, in clips",
+        "correlation: mean",
+        "least",
+        "misty with itself",
+        "with neon",
+        "kept",
+        "noise / signal",
+        "released",
+        "clip moved",
+        "rounds",
+        "held",
+        "accuracy",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for cell, one in found.items():
         values = [
-            cell.release, str(cell.seed), cell.aim, "yes" if cell.bounded else "no", f"{one.liar:.0f}", f"{one.mean_correlation:.3f}",
-            f"{one.least_correlation:.3f}", f"{one.own:.3f}", f"{one.other:.2f}", f"{one.kept:.3f}", f"{one.noise_over_signal:.2f}",
-            "yes" if one.released else "no", f"{one.clip:.2f}", str(one.rounds), str(one.held), f"{one.accuracy:.4f}",
-        ]  # fmt: skip
+            cell.release,
+            str(cell.seed),
+            cell.aim,
+            "yes" if cell.bounded else "no",
+            f"{one.liar:.0f}",
+            f"{one.mean_correlation:.3f}",
+            f"{one.least_correlation:.3f}",
+            f"{one.own:.3f}",
+            f"{one.other:.2f}",
+            f"{one.kept:.3f}",
+            f"{one.noise_over_signal:.2f}",
+            "yes" if one.released else "no",
+            f"{one.clip:.2f}",
+            str(one.rounds),
+            str(one.held),
+            f"{one.accuracy:.4f}",
+        ]
         lines.append("| " + " | ".join(values) + " |")
     return "\n".join(lines) + "\n"
 
 
-def holds(found: dict[Cell, Story]) -> list[str]:
-    """Return what misses the bar, a line each: correlations of .95 or no release, and a clip within 1.2-fold."""
+def holds(found: dict[Cell, OneLiarOutcome]) -> list[str]:
+    """Return what misses the bar, a line each.
+
+    Correlations of .95 or no release, and a clip within 1.2-fold.
+    """
     wrong = []
     for cell, one in found.items():
         if not cell.bounded or cell.release != "shipped":
@@ -136,7 +165,7 @@ def holds(found: dict[Cell, Story]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status, 1 where the bar is missed."""
+    """Run the command and return the exit status, 1 where the bar is missed."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, default=Path("demo-out") / "one-liar")
     p.add_argument("--release", choices=("shipped", "weak"), default="shipped")

@@ -1,11 +1,14 @@
-"""Whether a device's answers tell what it learned: a server that asks encoders, before the device's own code and before that of old.
+"""Whether a device's answers tell what it learned.
+
+A server that asks encoders, before the device's own code and before that of old.
 
     python -m benchmarks.oracle [--targets 30]
 
-Thirty people are asked whether they judged a picture with a certain feature, and one person which of the demo's pictures they judged.
-Half of the answers are yes. The control is the same attack on devices that tell when training fails, as they once did: it must be
-right, or the rest says nothing. On devices as they are, everything that is seen of a round (kinds and lengths of messages,
-refusals, the ledger, the outbox) is compared with what would be seen if the answer were the other one.
+Thirty people are asked whether they judged a picture with a certain feature, and one person which of the
+demo's pictures they judged. Half of the answers are yes. The control is the same attack on devices that tell
+when training fails, as they once did: it must be right, or the rest says nothing. On devices as they are,
+everything that is seen of a round (kinds and lengths of messages, refusals, the ledger, the outbox) is
+compared with what would be seen if the answer were the other one.
 """
 
 from __future__ import annotations
@@ -19,9 +22,9 @@ from PIL import Image
 from benchmarks.rows import Row, print_rows
 from palate.client.demo.showcase import demo_folder
 from palate.client.eye.tower import picture_features
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.simulations.attacks.oracle import (
-    Floats,
     Target,
     ask_now,
     ask_openly,
@@ -48,14 +51,17 @@ def run(quick: bool = False, targets: int = TARGETS) -> list[Row]:
     ]
 
 
-def demo_pictures() -> Floats:
-    """The first twelve pictures of the demo as a device sees them, (12, 216)."""
+def demo_pictures() -> Float32s:
+    """Return the first twelve pictures of the demo as a device sees them, (12, 216)."""
     opened = [Image.open(path).convert("RGB") for path in sorted(demo_folder().glob("*.jpg"))[:PICTURES]]
     return picture_features(opened)
 
 
 def compare(name: str, own: EncoderWeights, targets: Sequence[Target]) -> Row:
-    """One row: of how many targets an answer differs from the twin's, beside how often the attack is right where devices tell."""
+    """Return one row.
+
+    How many answers differ from the twin's, and how often the attack is right where devices tell.
+    """
     rng = np.random.default_rng(5)
     before = [ask_openly(own, one) == one.truth for one in targets]
     tell, right = set[int](), list[bool]()
@@ -75,7 +81,7 @@ def compare(name: str, own: EncoderWeights, targets: Sequence[Target]) -> Row:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--targets", type=int, default=TARGETS)
     print_rows(run(targets=p.parse_args().targets))

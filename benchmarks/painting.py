@@ -1,8 +1,11 @@
-"""Personal pictures, many at once: the device's own conditioning, fidelity guard and evaluator round the stock pipeline.
+"""Personal pictures, many at once.
 
-The same steps as `client/generator` and `client/creating` take for one person, batched: what goes in is made by
-`client/conditioning`, the guard draws a picture again at half the strengths, at most twice, when the picture tower no longer
-sees the subject, and candidates are ranked by the evaluator from the profile alone.
+The device's own conditioning, fidelity guard and evaluator round the stock pipeline.
+
+The same steps as `client/painter/generator` and `client/painter/create` take for one person, batched: what
+goes in is made by `client/painter/conditioning`, the guard draws a picture again at half the strengths, at
+most twice, when the picture tower no longer sees the subject, and candidates are ranked by the evaluator from
+the profile alone.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.studio import Pictures, Studio, Words
+from benchmarks.studio import Studio, Words
 from palate.client.painter.conditioning import TextStates, condition
 from palate.client.painter.create import LEAST_SHOWN, worth
 from palate.client.painter.drawable import likes_and_dislikes
@@ -30,7 +33,9 @@ from palate.client.painter.generator import (
 )
 from palate.client.painter.pipelines import SHIPPED_GENERATOR
 from palate.client.taste.profile import Profile
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import EncoderWeights
+from palate.simulations.world.shards import Pictures
 
 Asked = tuple[str, int, Profile | None]  # prompt, seed, and whose profile (None: impersonal)
 
@@ -56,7 +61,7 @@ class Painter:
         self.steps = steps
 
     def words(self, prompt: str, profile: Profile | None, taste: Taste, share: float = 1.0) -> Words:
-        """What the pipeline is given for a prompt and a profile, at a share of the strengths."""
+        """Return what the pipeline takes for a prompt and a profile, at a share of the strengths."""
         likes, dislikes = ((), ()) if profile is None else likes_and_dislikes(profile)
         dislike = taste.strength if taste.dislike_strength is None else taste.dislike_strength
         made = condition(
@@ -66,7 +71,7 @@ class Painter:
         return Words(made.prompt_embeds[0], made.negative_prompt_embeds[0], taste.guidance)
 
     def paint(self, asked: Sequence[Asked], taste: Taste = Taste(), *, what: str = "painting") -> Pictures:
-        """Pictures (n, 128, 128, 3) uint8; each depends on its own prompt, seed and profile alone."""
+        """Return pictures (n, 128, 128, 3) uint8; each depends on its own prompt, seed and profile alone."""
         if taste.mode == "guidance":
             return self._one_by_one(asked, taste, what)
         words = [self.words(prompt, profile, taste) for prompt, _, profile in asked]
@@ -87,7 +92,7 @@ class Painter:
         return out
 
     def _one_by_one(self, asked: Sequence[Asked], taste: Taste, what: str) -> Pictures:
-        """The mode with further terms of guidance cannot be batched: the generator draws picture after picture."""
+        """Return the pictures of the mode with further terms of guidance, which cannot be batched."""
         generator = load_generator(self.folder)
         out = np.zeros((len(asked), 128, 128, 3), np.uint8)
         for i, (prompt, seed, profile) in enumerate(
@@ -95,9 +100,16 @@ class Painter:
         ):
             likes, dislikes = ((), ()) if profile is None else likes_and_dislikes(profile)
             request = Request(
-                prompt, seed=seed, steps=self.steps, guidance_scale=taste.guidance, mode=taste.mode, strength=taste.strength,
-                dislike_strength=taste.dislike_strength, likes=likes, dislikes=dislikes,
-            )  # fmt: skip
+                prompt,
+                seed=seed,
+                steps=self.steps,
+                guidance_scale=taste.guidance,
+                mode=taste.mode,
+                strength=taste.strength,
+                dislike_strength=taste.dislike_strength,
+                likes=likes,
+                dislikes=dislikes,
+            )
 
             def faithful(image: Image.Image, prompt: str = prompt) -> bool:
                 return self._is_faithful(prompt, np.asarray(image))
@@ -109,8 +121,11 @@ class Painter:
 
     def rank(
         self, pictures: Pictures, prompt: str, profile: Profile, encoder: EncoderWeights | None = None
-    ) -> NDArray[np.float32]:
-        """What the device ranks candidates by, from the profile alone: no verdict was ever given, (n,)."""
+    ) -> Float32s:
+        """Return what the device ranks candidates by, from the profile alone.
+
+        No verdict was ever given, (n,).
+        """
         from palate.client.eye.tower import FEATURE_NAMES, load_tower, subject_of_prompt
         from palate.client.taste.evaluator import fit_evaluator
         from palate.client.taste.scoring import read_directions

@@ -1,12 +1,15 @@
-"""Do personal pictures please? 200 virtual people × 5 prompts, taught by comments alone, judged by their true taste.
+"""Do personal pictures please?
+
+200 virtual people × 5 prompts, taught by comments alone, judged by their true taste.
 
     python -m benchmarks.personalization [--people 200] [--curve-people 40] [--pick-people 60] [--folder ...]
 
-For each person and prompt one picture is made with the profile and one without, of the same seed. Worth is the person's true
-weights times the judge's probabilities: the profile, the picture tower and the evaluator have no part in it. A pair is won
-when the personal picture is worth more; an equal pair counts as lost. The control asks how often person i prefers the
-picture made with person j's profile, over all other persons j. The curve over strength, the four modes and best-of-4 by the
-evaluator (which knows the profile alone, no verdict) are measured on fewer people.
+For each person and prompt one picture is made with the profile and one without, of the same seed. Worth is
+the person's true weights times the judge's probabilities: the profile, the picture tower and the evaluator
+have no part in it. A pair is won when the personal picture is worth more; an equal pair counts as lost. The
+control asks how often person i prefers the picture made with person j's profile, over all other persons j.
+The curve over strength, the four modes and best-of-4 by the evaluator (which knows the profile alone, no
+verdict) are measured on fewer people.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.painting import Painter, Taste
 from benchmarks.pupils import COMMENTS, Pupil, Wish, draw_wishes, teach_people
@@ -26,6 +28,7 @@ from benchmarks.rows import Row, print_rows
 from benchmarks.studio import ask_judge, judge_figures
 from palate.client.painter.generator import DEFAULT_GUIDANCE, DEFAULT_MODE, DEFAULT_STRENGTH, MODES
 from palate.client.painter.pipelines import SHIPPED_GENERATOR
+from palate.shared.arrays import Float64s
 from palate.shared.encoder import EncoderWeights
 from palate.simulations.judge import VALUES, Judge, Opinion
 
@@ -33,12 +36,10 @@ COMMAND = "python -m benchmarks.personalization"
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 CANDIDATES = 4
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the personal pictures of some wishes reached beside the impersonal ones of the same seeds."""
+class PersonalGain:
+    """What the personal pictures of some wishes reached next to the impersonal ones of the same seeds."""
 
     pairs: int
     won: float  # share of pairs
@@ -47,29 +48,32 @@ class Outcome:
     impersonal_subject: float
 
     def figures(self) -> dict[str, float]:
-        """As plain rounded numbers."""
+        """Return the figures as rounded numbers."""
         return {
-            "pairs": self.pairs, "won": round(self.won, 4), "gain": round(self.gain, 3), "subject": round(self.subject, 4),
+            "pairs": self.pairs,
+            "won": round(self.won, 4),
+            "gain": round(self.gain, 3),
+            "subject": round(self.subject, 4),
             "impersonal_subject": round(self.impersonal_subject, 4),
-        }  # fmt: skip
+        }
 
 
 @dataclass
 class Measurement:
-    """The painter and the judge, with the impersonal pictures' opinions kept between measurements of one run."""
+    """The painter and the judge; opinions of impersonal pictures are kept within one run."""
 
     painter: Painter
     judge: Judge
     pupils: Sequence[Pupil]
-    _plain: dict[tuple[str, int], tuple[Floats, Floats]] = field(default_factory=dict)
+    _plain: dict[tuple[str, int], tuple[Float64s, Float64s]] = field(default_factory=dict)
 
-    def weights(self) -> Floats:
-        """Everybody's true weights in units of utility, (people, 55)."""
+    def weights(self) -> Float64s:
+        """Return everybody's true weights in units of utility, (people, 55)."""
         rows = [[p.person.weights.get(v, 0.0) / p.person.spread for v in VALUES] for p in self.pupils]
         return np.array(rows, float)
 
     def plain(self, wishes: Sequence[Wish]) -> Opinion:
-        """The judge's opinion of the impersonal pictures; each prompt and seed is painted once."""
+        """Return the judge's opinion of the impersonal pictures; each prompt and seed is painted once."""
         fresh = list(
             dict.fromkeys((w.prompt, w.seed) for w in wishes if (w.prompt, w.seed) not in self._plain)
         )
@@ -80,23 +84,26 @@ class Measurement:
         return Opinion(np.stack([k[0] for k in kept]), np.stack([k[1] for k in kept]))
 
     def personal(self, wishes: Sequence[Wish], taste: Taste, what: str) -> Opinion:
-        """The judge's opinion of the personal pictures."""
+        """Return the judge's opinion of the personal pictures."""
         asked = [(w.prompt, w.seed, self.pupils[w.pupil].profile) for w in wishes]
         return self.judge(self.painter.paint(asked, taste, what=what))
 
-    def compare(self, wishes: Sequence[Wish], personal: Opinion) -> Outcome:
-        """How the personal pictures fare, each judged by the true taste of the person who wished for it."""
+    def compare(self, wishes: Sequence[Wish], personal: Opinion) -> PersonalGain:
+        """Return how the personal pictures fare, each by the true taste of the person who wished for it."""
         plain = self.plain(wishes)
         weights = self.weights()[[w.pupil for w in wishes]]
         gains = ((personal.values - plain.values) * weights).sum(1)
         subjects = [w.subject for w in wishes]
-        return Outcome(
-            len(wishes), float((gains > 0).mean()), float(gains.mean()), float(personal.names_subject(subjects).mean()),
+        return PersonalGain(
+            len(wishes),
+            float((gains > 0).mean()),
+            float(gains.mean()),
+            float(personal.names_subject(subjects).mean()),
             float(plain.names_subject(subjects).mean()),
-        )  # fmt: skip
+        )
 
     def control(self, wishes: Sequence[Wish], personal: Opinion) -> dict[str, float]:
-        """How often a person prefers the picture made with another's profile to the impersonal one, over all others."""
+        """Return how often a person prefers the picture of another's profile to the impersonal one."""
         change = personal.values - self.plain(wishes).values  # (wishes, 55)
         won = change @ self.weights().T > 0  # (wishes, people)
         makers = np.array([w.pupil for w in wishes])
@@ -115,10 +122,11 @@ class Measurement:
 
     def pick(
         self, wishes: Sequence[Wish], taste: Taste, encoders: Sequence[EncoderWeights | None] = (None,)
-    ) -> list[Outcome]:
-        """Best of several candidates by the device's evaluator, beside the impersonal picture of the seed that was picked.
+    ) -> list[PersonalGain]:
+        """Pick the best of several candidates by the device's evaluator.
 
-        One outcome for each encoder that the evaluator stands on, None for the shipped one; all choose among the same pictures.
+        One outcome for each encoder that the evaluator stands on, None for the shipped one; all choose among
+        the same pictures.
         """
         many = [replace(w, seed=w.seed + k) for w in wishes for k in range(CANDIDATES)]
         asked = [(w.prompt, w.seed, self.pupils[w.pupil].profile) for w in many]
@@ -158,31 +166,58 @@ def run(
     control = measurement.control(wishes, personal)
     found = np.array([p.found for p in pupils]).mean(0).round(2)
     extra: dict[str, Any] = {
-        "people": count, "comments_each": COMMENTS, **outcome.figures(), "mode": taste.mode, "strength": taste.strength,
-        "profile_right_wrong_unfelt": found.tolist(), **judge_figures(accuracy),
-    }  # fmt: skip
+        "people": count,
+        "comments_each": COMMENTS,
+        **outcome.figures(),
+        "mode": taste.mode,
+        "strength": taste.strength,
+        "profile_right_wrong_unfelt": found.tolist(),
+        **judge_figures(accuracy),
+    }
     some = [w for w in wishes if w.pupil < on_curve]
     if some:
         extra["curve"] = _curve(measurement, some, taste, strengths)
         extra["modes"] = _modes(measurement, some, taste, modes)
     drop = outcome.impersonal_subject - outcome.subject
     rows = [
-        Row("personalization from comments alone: pairs won", round(outcome.won, 4), "at least 0.86", outcome.won >= 0.86, COMMAND, extra),
-        Row("personalization: subject accuracy lost", round(drop, 4), "at most 0.03", drop <= 0.03, COMMAND, outcome.figures()),
         Row(
-            "personalization with another person's profile (control): pairs won", control.get("all", 0.0), "at most 0.55",
-            control.get("all", 0.0) <= 0.55, COMMAND, control,
+            "personalization from comments alone: pairs won",
+            round(outcome.won, 4),
+            "at least 0.86",
+            outcome.won >= 0.86,
+            COMMAND,
+            extra,
         ),
-    ]  # fmt: skip
+        Row(
+            "personalization: subject accuracy lost",
+            round(drop, 4),
+            "at most 0.03",
+            drop <= 0.03,
+            COMMAND,
+            outcome.figures(),
+        ),
+        Row(
+            "personalization with another person's profile (control): pairs won",
+            control.get("all", 0.0),
+            "at most 0.55",
+            control.get("all", 0.0) <= 0.55,
+            COMMAND,
+            control,
+        ),
+    ]
     some = [w for w in wishes if w.pupil < on_pick]
     if some:
         (best,) = measurement.pick(some, taste)
         rows.append(
             Row(
-                f"personalization with best-of-{CANDIDATES} by the evaluator: pairs won", round(best.won, 4), "at least 0.92",
-                best.won >= 0.92, COMMAND, best.figures(),
+                f"personalization with best-of-{CANDIDATES} by the evaluator: pairs won",
+                round(best.won, 4),
+                "at least 0.92",
+                best.won >= 0.92,
+                COMMAND,
+                best.figures(),
             )
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -211,7 +246,7 @@ def _modes(
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--people", type=int, default=200)
     p.add_argument(

@@ -2,10 +2,10 @@
 
     python -m benchmarks.personalization_cost [--steps 20] [--runs 15] [--folder ...]
 
-All draw on one thread, as the device draws with the shipped model. The stock pipeline and the modes take turns in a random
-order, and the figure is the median over turns of the ratio to the stock picture of the same turn, so that a busy machine
-disturbs all alike. The profile holds ten likes and six dislikes. The first picture of a profile also encodes its
-attributes; that is printed beside the figures, in seconds.
+All draw on one thread, as the device draws with the shipped model. The stock pipeline and the modes take
+turns in a random order, and the figure is the median over turns of the ratio to the stock picture of the same
+turn, so that a busy machine disturbs all alike. The profile holds ten likes and six dislikes. The first
+picture of a profile also encodes its attributes; that is printed next to the figures, in seconds.
 """
 
 from __future__ import annotations
@@ -28,8 +28,17 @@ COMMAND = "python -m benchmarks.personalization_cost"
 PROMPT = "a house by the sea"
 SEED = 20_000_000
 LIKES = (
-    "watercolour", "pastel", "misty", "soft light", "calm", "muted", "minimalist", "flowing lines", "golden hour", "dreamy",
-)  # fmt: skip
+    "watercolour",
+    "pastel",
+    "misty",
+    "soft light",
+    "calm",
+    "muted",
+    "minimalist",
+    "flowing lines",
+    "golden hour",
+    "dreamy",
+)
 DISLIKES = ("neon", "pixel art", "busy", "high contrast", "bold outlines", "grainy")
 BARS = {DEFAULT_MODE: 0.05, "embedding": 0.02}
 
@@ -42,7 +51,7 @@ def _clock(work: Callable[[], object]) -> float:
 
 
 def _works(generator: Generator, steps: int) -> dict[str, Callable[[], object]]:
-    """The stock pipeline as anybody calls it, and one personal picture in each mode."""
+    """Measure the stock pipeline as anybody calls it, and one personal picture in each mode."""
     import torch
 
     likes = tuple((words, 1.0 - 0.05 * i) for i, words in enumerate(LIKES))
@@ -65,7 +74,7 @@ def _works(generator: Generator, steps: int) -> dict[str, Callable[[], object]]:
 
 
 def measure(folder: Path | None = None, *, steps: int = 20, runs: int = 15) -> list[Row]:
-    """A row for each mode that has a bar; the other modes and the seconds stand in the rows' extra figures."""
+    """Return a row for each mode with a bar; other modes and seconds stand in the extra figures."""
     works = _works(load_generator(folder), steps)
     first = {name: round(_clock(work), 3) for name, work in works.items()}
     times: dict[str, list[float]] = {name: [] for name in works}
@@ -97,12 +106,12 @@ def measure(folder: Path | None = None, *, steps: int = 20, runs: int = 15) -> l
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Both rows; `quick` takes fewer turns."""
+    """Return both rows; `quick` takes fewer turns."""
     return measure(runs=3 if quick else 15)
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--runs", type=int, default=15)

@@ -2,8 +2,9 @@
 
     python -m benchmarks.privacy [--out FOLDER]
 
-Runs `python -m palate.simulations.experiments.privacy` (10,000 people, five seeds; about forty minutes on two quiet cores, and it
-goes on where it was ended), or reads the results.json that it left in the folder. With --quick one seed and 300 people, which says little.
+Runs `python -m palate.simulations.experiments.privacy_cost` (10,000 people, five seeds; about forty minutes
+on two quiet cores, and it goes on where it was ended), or reads the results.json that it left in the folder.
+With --quick one seed and 300 people, which says little.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ EPSILON = 2.0
 
 
 def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
-    """The rows of an experiment's results.json."""
-    from palate.simulations.experiments.privacy_report import rows_of
+    """Return the rows of an experiment's results.json."""
+    from palate.simulations.experiments.privacy_cost_report import rows_of
 
     found = rows_of(results)
     people = results["experiment"]["people"]
@@ -48,42 +49,63 @@ def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
     }
     return [
         Row(
-            f"points of accuracy lost at epsilon {EPSILON:g} per device, {people:,} people", round(lost, 2), "at most 2",
-            lost <= 2 and people >= 10_000, COMMAND, extra,
+            f"points of accuracy lost at epsilon {EPSILON:g} per device, {people:,} people",
+            round(lost, 2),
+            "at most 2",
+            lost <= 2 and people >= 10_000,
+            COMMAND,
+            extra,
         ),
         Row(
-            f"the same where devices cannot be sampled, with a noise plan of {steps} rounds", round(-100 * unsampled["difference"], 2), "at most 2",
-            -100 * unsampled["difference"] <= 2 and people >= 10_000, COMMAND,
+            f"the same where devices cannot be sampled, with a noise plan of {steps} rounds",
+            round(-100 * unsampled["difference"], 2),
+            "at most 2",
+            -100 * unsampled["difference"] <= 2 and people >= 10_000,
+            COMMAND,
             {
-                "half_width_points": None if unsampled["half_width"] is None else round(100 * unsampled["half_width"], 2),
-                "epsilon_by_pld": unsampled["epsilon"], "noise_multiplier": unsampled["noise_multiplier"],
-                "points_by_epsilon": {f"{one['value']:g}": round(100 * one["difference"], 2) for one in planned},
+                "half_width_points": None
+                if unsampled["half_width"] is None
+                else round(100 * unsampled["half_width"], 2),
+                "epsilon_by_pld": unsampled["epsilon"],
+                "noise_multiplier": unsampled["noise_multiplier"],
+                "points_by_epsilon": {
+                    f"{one['value']:g}": round(100 * one["difference"], 2) for one in planned
+                },
             },
         ),
         Row(
             "bytes per device and round, masks on, times fewer than in fp32 at no more than 0.5 points lost",
-            round(best["times_fewer"], 2), "at least 4", best["times_fewer"] >= 4, COMMAND,
-            {"ring_bits": best["value"], "points": round(100 * best["difference"], 2), "fp32_bytes": TASK_BYTES + UPDATE_BYTES},
+            round(best["times_fewer"], 2),
+            "at least 4",
+            best["times_fewer"] >= 4,
+            COMMAND,
+            {
+                "ring_bits": best["value"],
+                "points": round(100 * best["difference"], 2),
+                "fp32_bytes": TASK_BYTES + UPDATE_BYTES,
+            },
         ),
-    ]  # fmt: skip
+    ]
 
 
 def run(quick: bool = False, out: Path = OUT) -> list[Row]:
     """Run the experiment, or reads what it left."""
-    from palate.simulations.experiments.privacy import read_experiment, run_experiment
+    from palate.simulations.experiments.privacy_cost import read_privacy_experiment, run_privacy_experiment
 
     path = out / "results.json"
     if quick:
-        tiny = replace(read_experiment("privacy"), people=300, strangers=20, seeds=(1,), epsilons=(EPSILON,))
+        tiny = replace(
+            read_privacy_experiment("privacy"), people=300, strangers=20, seeds=(1,), epsilons=(EPSILON,)
+        )
         folder = Path(tempfile.mkdtemp(prefix="palate-privacy-"))
-        return rows_of_results(run_experiment(tiny, folder, folder / "cache"))
+        return rows_of_results(run_privacy_experiment(tiny, folder, folder / "cache"))
     if not path.exists():
-        run_experiment(read_experiment("privacy"), out, out / "cache")
+        run_privacy_experiment(read_privacy_experiment("privacy"), out, out / "cache")
     return rows_of_results(json.loads(path.read_text(encoding="utf-8")))
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     print_run(run, OUT, __doc__)
 
 

@@ -1,7 +1,9 @@
-"""Processor seconds of processes that are at work, by what they are, at the end of each round: read from Linux's /proc.
+"""Processor seconds of processes that are at work, by what they are, at the end of each round.
 
-Wall time says how long a round takes on a machine with whatever else it does; processor time says what the round itself takes.
-The first round of a run is left out: it loads libraries.
+Read from Linux's /proc.
+
+Wall time says how long a round takes on a machine with whatever else it does; processor time says what the
+round itself takes. The first round of a run is left out: it loads libraries.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ _PARENT, _USER, _SYSTEM = 1, 11, 12  # fields of /proc/PID/stat behind the name
 
 
 def processor_seconds(process: int) -> float:
-    """Return the processor time, user's and system's, of a process with all its threads; 0 when it has ended."""
+    """Return the processor time, user's and system's, of a process with all its threads.
+
+    0 when it has ended.
+    """
     found = _stat(process)
     return (int(found[_USER]) + int(found[_SYSTEM])) / _TICKS if found else 0.0
 
@@ -52,7 +57,10 @@ class Mark:
 
 
 class Accounts:
-    """Notes what each kind of process has used whenever a round has ended; a `with` block in which it looks."""
+    """Notes what each kind of process has used whenever a round has ended.
+
+    A `with` block in which it looks.
+    """
 
     def __init__(self, look: Callable[[], Mapping[str, list[int]]], rounds: Callable[[], int]) -> None:
         """`look` gives the processes by kind, `rounds` how many rounds have ended."""
@@ -73,7 +81,10 @@ class Accounts:
         self._thread.join()
 
     def per_round(self) -> dict[str, float]:
-        """Return the processor seconds of a round by kind, a mean over all rounds but the first; empty for fewer than two."""
+        """Return the processor seconds of a round by kind, a mean over all rounds but the first.
+
+        Empty for fewer than two.
+        """
         if len(self.marks) < 2:
             return {}
         first, last = self.marks[0], self.marks[-1]

@@ -1,9 +1,12 @@
-"""What pseudonyms cost: the registrar, the device that gets them, and every device of a round that checks the others'.
+"""What pseudonyms cost.
+
+The registrar, the device that gets them, and every device of a round that checks the others'.
 
     python -m benchmarks.pseudonyms [--slots 1000] [--devices 100 900]
 
-Everything is the project's own code, the device with a real vault on this machine's disk. Seconds are processor seconds of this process.
-"Certificate each" is what a roster costs beside the keys and the signatures, which every roster has: with certificates minus without.
+Everything is the project's own code, the device with a real vault on this machine's disk. Seconds are
+processor seconds of this process. "Certificate each" is what a roster costs next to the keys and the
+signatures, which every roster has: with certificates minus without.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ def batch(slots: int) -> None:
 
 
 def rosters(counts: list[int]) -> None:
-    """A device reads rosters of so many devices, with certificates and without."""
+    """Measure how a device reads rosters of so many devices, with certificates and without."""
     signing = make_signing_key()
     key = SlotKey(1, signing.modulus)
 
@@ -89,7 +92,8 @@ def rosters(counts: list[int]) -> None:
             decode_roster(data, context=CONTEXT, slot_key=key if certified else None)
             took.append(time.process_time() - before)
             print(
-                f"roster of {count}, {'certified' if certified else 'plain'}: {len(data):,} bytes, {took[-1]:.4f} s"
+                f"roster of {count}, {'certified' if certified else 'plain'}: {len(data):,} bytes, "
+                f"{took[-1]:.4f} s"
             )
         print(f"certificate each: {(took[1] - took[0]) / count * 1e6:.1f} microseconds")
 

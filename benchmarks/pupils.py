@@ -1,7 +1,8 @@
 """Virtual people who teach the device by comments alone, and the prompts that they ask for.
 
-Used by `personalization`. The people's tastes are known to the measurement only: what the device learns is what the real
-extractor reads out of their words about rendered pictures, without verdicts, merged by the real profile.
+Used by `personalization`. The people's tastes are known to the measurement only: what the device learns is
+what the real extractor reads out of their words about rendered pictures, without verdicts, merged by the real
+profile.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from palate.simulations.crowd.captions import SETTING_PHRASES
 from palate.simulations.crowd.people import Person, make_people, sample_shown, verdict
 from palate.simulations.crowd.remarks import comment
 from palate.simulations.world.render import render
-from palate.simulations.world.world import CATEGORY_OF, OWN_PLACE, SETTINGS, SUBJECTS
+from palate.simulations.world.truth import CATEGORY_OF, OWN_PLACE, SETTINGS, SUBJECTS
 
 POPULATION = 20_300_000  # the seed of people who took no part in any training
 FIRST_SHOWN = 20_310_000  # picture numbers of what they comment on
 FIRST_SEED = 20_320_000
 COMMENTS = 16  # eight liked and eight disliked pictures are what the device asks for
-NOISES = 8  # seeds of first pictures; candidates beside the first take the seeds that follow
+NOISES = 8  # seeds of first pictures; candidates next to the first take the seeds that follow
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Pupil:
 
     @property
     def found(self) -> tuple[int, int, int]:
-        """Likes and dislikes of the world's that the profile has rightly, with the wrong sign, and though nobody feels so."""
+        """Count the profile's likes and dislikes: right, with the wrong sign, and without ground."""
         signed = {a: s for a, s in self.profile.signed().items() if a in CATEGORY_OF}
         agreement = [self.person.weights.get(a, 0.0) * s for a, s in signed.items()]
         return sum(x > 0 for x in agreement), sum(x < 0 for x in agreement), sum(x == 0 for x in agreement)
@@ -55,7 +56,7 @@ class Wish:
 
 
 def teach_person(person: Person, comments: int = COMMENTS) -> Profile:
-    """The profile after this many comments on rendered pictures, no verdict given."""
+    """Return the profile after this many comments on rendered pictures, no verdict given."""
     rng = random.Random(f"pupil {person.seed} {person.id}")
     evidence = []
     for k in range(comments):
@@ -78,8 +79,10 @@ def teach_people(count: int, comments: int = COMMENTS) -> list[Pupil]:
 
 
 def draw_wishes(pupils: Sequence[Pupil], each: int = 5) -> list[Wish]:
-    """Prompts that name a subject, sometimes with a place, and no attribute; seeds come from a few, so that the impersonal
-    pictures can be shared between people."""
+    """Return prompts that name a subject, sometimes with a place, and no attribute.
+
+    There are only a few seeds, so people can share the impersonal pictures.
+    """
     wishes = []
     for i, pupil in enumerate(pupils):
         rng = random.Random(f"wishes {pupil.person.seed} {pupil.person.id}")

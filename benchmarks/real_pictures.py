@@ -1,12 +1,14 @@
-"""The evaluator on real pictures and real comments: photographs and paintings, judged by people in their own words.
+"""The evaluator on real pictures and real comments.
+
+Photographs and paintings, judged by people in their own words.
 
     python -m benchmarks.real_pictures PATH/tastes.json
 
-For each person and picture: an evaluator is fitted on the verdicts and comments of all the other pictures, and scores the
-one left out. The figure is the area under the curve of these scores per person, mean over people. Beside it: verdicts
-alone, comments alone, the crowd's opinion, and each person's pictures scored by the evaluators of the others.
-The file is {"tastes": {PERSON: [{"image", "liked", "comment"}]}}, image paths relative to it. Without the file there is
-nothing to measure, and one line says so.
+For each person and picture: an evaluator is fitted on the verdicts and comments of all the other pictures,
+and scores the one left out. The figure is the area under the curve of these scores per person, mean over
+people. Beside it: verdicts alone, comments alone, the crowd's opinion, and each person's pictures scored by
+the evaluators of the others. The file is {"tastes": {PERSON: [{"image", "liked", "comment"}]}}, image paths
+relative to it. Without the file there is nothing to measure, and one line says so.
 """
 
 from __future__ import annotations
@@ -31,10 +33,9 @@ from palate.client.reader.extractor import extract_attributes
 from palate.client.reader.sentences import SentenceTower
 from palate.client.taste.evaluator import Settings, fit_evaluator
 from palate.client.taste.profile import Evidence, build_profile
+from palate.shared.arrays import Float32s
 from palate.shared.attributes import Mention
 from palate.shared.encoder import ATTRIBUTE_NAMES, load_encoder, project_sentences
-
-Floats = NDArray[np.float32]
 
 COMMAND = "python -m benchmarks.real_pictures PATH/tastes.json"
 FILE = Path(os.environ.get("PALATE_TASTES", "../shared/artworks/tastes.json"))
@@ -42,15 +43,21 @@ FILE = Path(os.environ.get("PALATE_TASTES", "../shared/artworks/tastes.json"))
 
 @dataclass(frozen=True)
 class Judged:
-    """One person's pictures: features (n, features), verdicts (n,), and what was understood from each comment."""
+    """One person's pictures.
 
-    features: Floats
+    Features (n, features), verdicts (n,), and what was understood from each comment.
+    """
+
+    features: Float32s
     liked: NDArray[np.bool_]
     mentions: tuple[tuple[Mention, ...], ...]
 
 
 def read_tastes(path: Path) -> dict[str, Judged]:
-    """Read the file, looks at the pictures and understands the comments; raises OSError where there is no such file."""
+    """Read the file, looks at the pictures and understands the comments.
+
+    Raises OSError where there is no such file.
+    """
     people = json.loads(path.read_text(encoding="utf-8"))["tastes"]
     names = sorted({e["image"] for entries in people.values() for e in entries})
     images: dict[str, Image.Image] = {n: read_picture(path.parent / n) for n in names}
@@ -70,13 +77,13 @@ def read_tastes(path: Path) -> dict[str, Judged]:
 
 
 def tastes_of(mentions: Mapping[int, tuple[Mention, ...]]) -> dict[str, float]:
-    """The profile of some comments, by their numbers."""
+    """Return the profile of some comments, by their numbers."""
     return build_profile([Evidence(f"{i:03d}", f"{i:03d}", given) for i, given in mentions.items()]).signed()
 
 
 @cache
-def direction_of(phrase: str) -> Floats:
-    """The place of a phrase in the taste space."""
+def direction_of(phrase: str) -> Float32s:
+    """Return the place of a phrase in the taste space."""
     return project_sentences(load_encoder(), SentenceTower().embed([phrase]))[0]
 
 
@@ -88,7 +95,7 @@ def leave_one_out(
     other: Judged | None = None,
     settings: Settings | None = None,
 ) -> float:
-    """The area under the curve of each picture's score by an evaluator that saw all the others.
+    """Return the area under the curve of each picture's score by an evaluator that saw all the others.
 
     With `other`, that person's verdicts and comments (again without this picture) are given instead.
     """
@@ -110,7 +117,7 @@ def leave_one_out(
 
 
 def measure(people: Mapping[str, Judged]) -> dict[str, float]:
-    """All figures, per person and mean."""
+    """Return all figures, per person and mean."""
     ways = {
         "verdicts and comments": {"verdicts": True, "comments": True},
         "verdicts alone": {"verdicts": True, "comments": False},
@@ -153,7 +160,7 @@ def run(quick: bool = False, path: Path = FILE) -> list[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("path", type=Path, nargs="?", default=FILE)
     for row in run(path=p.parse_args().path):

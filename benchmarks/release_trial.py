@@ -1,10 +1,13 @@
-"""Does a device's own trial of a release refuse bad ones, and let good ones pass? Virtual people with few labels, five new encoders.
+"""Does a device's own trial of a release refuse bad ones, and let good ones pass?
+
+Virtual people with few labels, five new encoders.
 
     python -m benchmarks.release_trial [--people 60]
 
-Each person judges pictures, with comments, until so many are liked and as many disliked, and tries five releases on them as a
-device does: the shipped encoder in place of a weak one (a good release), the shipped one moved by a little noise (a usual one), the weak
-one in place of the shipped one, the shipped one under noise five times its length, and with every attribute turned to its opposite.
+Each person judges pictures, with comments, until so many are liked and as many disliked, and tries five
+releases on them as a device does: the shipped encoder in place of a weak one (a good release), the shipped
+one moved by a little noise (a usual one), the weak one in place of the shipped one, the shipped one under
+noise five times its length, and with every attribute turned to its opposite.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from palate.client.releases.trial import try_encoder
 from palate.shared.encoder import EncoderWeights, encoder_from_bytes, load_encoder
 from palate.simulations.crowd.people import make_people
 from palate.simulations.crowd.population import PEOPLE_SEED, draw_pool, meet_stranger
-from palate.simulations.experiments.experiment import WEAK
+from palate.simulations.experiments.comparison import WEAK
 
 COMMAND = "python -m benchmarks.release_trial"
 PEOPLE, PICTURES, FIRST_PERSON = 60, 1_500, 5_000
@@ -29,7 +32,7 @@ MOST_FALSE, LEAST_FOUND = 0.05, 0.5
 
 
 def moved(encoder: EncoderWeights, share: float, seed: int) -> EncoderWeights:
-    """The encoder with noise in it that is `share` of its length."""
+    """Return the encoder with noise in it that is `share` of its length."""
     rng, shared = np.random.default_rng(seed), encoder.shared()
     length = float(np.sqrt(sum(float((t.astype(np.float64) ** 2).sum()) for t in shared.values())))
     spread = share * length / np.sqrt(sum(t.size for t in shared.values()))
@@ -39,7 +42,7 @@ def moved(encoder: EncoderWeights, share: float, seed: int) -> EncoderWeights:
 
 
 def opposite(encoder: EncoderWeights) -> EncoderWeights:
-    """The encoder with every attribute of a picture turned to its opposite."""
+    """Return the encoder with every attribute of a picture turned to its opposite."""
     shared = dict(encoder.shared())
     for name in ("picture.taste.weight", "picture.taste.bias"):
         shared[name] = -shared[name]
@@ -47,7 +50,7 @@ def opposite(encoder: EncoderWeights) -> EncoderWeights:
 
 
 def cases() -> dict[str, tuple[EncoderWeights, EncoderWeights]]:
-    """The encoder before and the new one of each case; the first two are good."""
+    """Return the encoder before and the new one of each case; the first two are good."""
     shipped, weak = load_encoder(), encoder_from_bytes(WEAK.read_bytes())
     return {
         "better": (weak, shipped),
@@ -100,7 +103,7 @@ def run(quick: bool = False, people: int | None = None) -> list[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--people", type=int, default=PEOPLE)
     print_rows(run(False, p.parse_args().people))

@@ -15,9 +15,9 @@ from typing import Any
 class Row:
     """One measured figure.
 
-    `figure` is a number, or words where several numbers belong together; `bar` is the rule in words ("at least 85 %");
-    `holds` says whether the figure meets it; `command` measures it again; `extra` holds further figures as plain JSON
-    values: counts, the judge's own accuracy, curves, controls.
+    `figure` is a number, or words where several numbers belong together; `bar` is the rule in words ("at
+    least 85 %"); `holds` says whether the figure meets it; `command` measures it again; `extra` holds further
+    figures as plain JSON values: counts, the judge's own accuracy, curves, controls.
     """
 
     row: str
@@ -28,7 +28,10 @@ class Row:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a row without a name, a bar or a command, and a figure that is no number; raises ValueError."""
+        """Refuse a row without a name, a bar or a command, and a figure that is no number.
+
+        Raises ValueError.
+        """
         for name in ("row", "bar", "command"):
             if not getattr(self, name):
                 raise ValueError(
@@ -62,7 +65,7 @@ def print_rows(rows: Sequence[Row], *, full: bool = True) -> None:
 
 
 def print_run(run: Callable[[bool, Path], list[Row]], out: Path, about: str | None) -> None:
-    """The command of a benchmark that reads an experiment's results in a folder, `out` by default: run(quick, folder)."""
+    """Read the arguments, call `run(quick, folder)`, by default with `out`, and print its rows."""
     p = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true")
     p.add_argument("--out", type=Path, default=out)

@@ -1,10 +1,13 @@
-"""Does the network know better than the rules what a person likes? Signs of looks in comments of people whom neither learned from.
+"""Does the network know better than the rules what a person likes?
+
+Signs of looks in comments of people whom neither learned from.
 
     python -m benchmarks.sentiment
 
-Two sets, without pictures: 1,500 comments of forty invented people with marks on the looks (`simulations/crowd/marked.py` says who wrote them),
-and the development comments of eight invented people whom nobody worked on, labelled by attribute. Each is read by the rules alone
-and by rules and network together, as devices do; the network alone is asked for all marks of the first, also those that no rule sees.
+Two sets, without pictures: 1,500 comments of forty invented people with marks on the looks
+(`simulations/crowd/marked.py` says who wrote them), and the development comments of eight invented people
+whom nobody worked on, labelled by attribute. Each is read by the rules alone and by rules and network
+together, as devices do; the network alone is asked for all marks of the first, also those that no rule sees.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ LABELLED = DATA / "comments_development.json"
 
 
 def wrong_signs(extractor: ShippedExtractor, spoken: Sequence[Marked]) -> tuple[int, int]:
-    """Return how many marks a mention quotes a word of, and how many of these mentions have the other sign."""
+    """Return how many marks a mention quotes a word of, and how many of these have the other sign."""
     read = wrong = 0
     for one in tqdm(spoken, desc="marked comments", mininterval=1, disable=None):
         mentions = extractor.extract(one.comment, None, one.liked) if one.places else []
@@ -54,7 +57,7 @@ def network_wrong(spoken: Sequence[Marked]) -> tuple[int, int]:
 
 
 def labelled_wrong(extractor: ShippedExtractor) -> float:
-    """Return the share of mentions with the wrong sign on the development comments of people whom nobody worked on."""
+    """Return the share of wrong signs on development comments of people whom nobody worked on."""
     entries = [e for e in json.loads(LABELLED.read_text(encoding="utf-8")) if e["split"] == "held out"]
     found = [
         extractor.extract(e["comment"], None, e["liked"])
@@ -73,21 +76,36 @@ def run(quick: bool = False) -> list[Row]:
     alone, together = labelled_wrong(rules), labelled_wrong(both)
     bar = "below the rules alone"
     of_marked = {
-        "comments": len(spoken), "marks": marks, "read": read_by_both, "wrong": wrong,
-        "rules alone": round(wrong_by_rules / read, 4), "network alone, all marks": round(wrong_by_network / marks, 4),
-    }  # fmt: skip
+        "comments": len(spoken),
+        "marks": marks,
+        "read": read_by_both,
+        "wrong": wrong,
+        "rules alone": round(wrong_by_rules / read, 4),
+        "network alone, all marks": round(wrong_by_network / marks, 4),
+    }
     share = wrong / read_by_both
     return [
-        Row("looks with the wrong sign, comments of invented people", round(share, 4), bar, share < wrong_by_rules / read, COMMAND, of_marked),
         Row(
-            "looks with the wrong sign, development comments of people left alone", round(together, 4), bar, together < alone, COMMAND,
+            "looks with the wrong sign, comments of invented people",
+            round(share, 4),
+            bar,
+            share < wrong_by_rules / read,
+            COMMAND,
+            of_marked,
+        ),
+        Row(
+            "looks with the wrong sign, development comments of people left alone",
+            round(together, 4),
+            bar,
+            together < alone,
+            COMMAND,
             {"rules alone": round(alone, 4)},
         ),
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()

@@ -1,10 +1,13 @@
-"""A deployed server for hours: masked rounds with devices and server killed at random; what is lost, and whether memory grows.
+"""A deployed server for hours: masked rounds with devices and server killed at random.
+
+What is lost, and whether memory grows.
 
     python -m benchmarks.soak [--rounds 200] [--devices 20] [--kill-every 6]
 
-Devices run in four processes with the code of `palate join`. Every few rounds one of them, or the server, is killed outright
-(SIGKILL) and started again. In the end every round must be kept once and in order, and the server's memory must be flat: the most
-that it had in the last quarter of its longest life over the most in the second quarter.
+Devices run in four processes with the code of `palate join`. Every few rounds one of them, or the server, is
+killed outright (SIGKILL) and started again. In the end every round must be kept once and in order, and the
+server's memory must be flat: the most that it had in the last quarter of its longest life over the most in
+the second quarter.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import Row, print_rows
-from palate.simulations.federation_demo.demo import LEARNING_RATE, free_port
+from palate.simulations.federation_demo.processes import free_port
+from palate.simulations.federation_demo.story import LEARNING_RATE
 
 COMMAND = "python -m benchmarks.soak"
 ROOT = Path(__file__).parent.parent
@@ -53,7 +57,10 @@ class Soak:
         )
 
     def make_keys(self) -> None:
-        """Make the keys that sign invitations; they end with the soak's folder, and nobody sits here to unseal them."""
+        """Make the keys that sign invitations.
+
+        They end with the soak's folder, and nobody sits here to unseal them.
+        """
         self.palate("key", "--unsealed")
 
     def start(self) -> None:
@@ -103,7 +110,7 @@ class Soak:
         self.nodes(place)
 
     def rounds(self) -> list[dict[str, Any]]:
-        """The rounds that were kept."""
+        """Return the rounds that were kept."""
         with contextlib.suppress(OSError):
             return [json.loads(line) for line in (self.home / "rounds.jsonl").read_text().splitlines()]
         return []
@@ -166,13 +173,19 @@ def run(quick: bool = False, rounds: int = 200, devices: int = 20, kill_every: i
     return [
         Row("soak: rounds kept once and in order", len(kept), f"{rounds}", in_order, COMMAND, extra),
         Row("soak: rounds with a quorum", counted, f"{rounds}", counted == rounds, COMMAND, extra),
-        Row("soak: memory of the server, last quarter over second", round(growth, 3), "at most 1.05", growth <= 1.05,
-            COMMAND, extra),
-    ]  # fmt: skip
+        Row(
+            "soak: memory of the server, last quarter over second",
+            round(growth, 3),
+            "at most 1.05",
+            growth <= 1.05,
+            COMMAND,
+            extra,
+        ),
+    ]
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=200)
     p.add_argument("--devices", type=int, default=20)

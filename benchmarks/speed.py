@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed
 
-The bars are seconds on two cores; cores, threads and the load that the machine already had stand beside each figure. What
-personalization costs is a ratio, and measured by `personalization_cost`.
+The bars are seconds on two cores; cores, threads and the load that the machine already had stand next to each
+figure. What personalization costs is a ratio, and measured by `personalization_cost`.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ PROMPT = "a house by the sea"
 
 
 def clock(work: Callable[[], object]) -> float:
-    """How many seconds a call takes."""
+    """Return how many seconds a call takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def machine() -> dict[str, Any]:
-    """What the times were taken on."""
+    """Return what the times were taken on."""
     import torch
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
@@ -103,7 +103,7 @@ def time_start(runs: int) -> Row:
 
 
 def time_teach(runs: int) -> Row:
-    """One comment in a warm process: reading the picture, understanding the words, sealing both."""
+    """Measure one comment in a warm process: read the picture, understand the words, seal both."""
     from palate.client.device import Device
 
     lessons = shown_pictures(runs + 2)
@@ -147,7 +147,7 @@ def time_evaluator(pictures: int, runs: int) -> Row:
 
 
 def time_pictures(runs: int) -> list[Row]:
-    """One personal picture at 20 and at 8 steps, in the default mode."""
+    """Measure one personal picture at 20 and at 8 steps, in the default mode."""
     from palate.client.painter.generator import DEFAULT_MODE, Request, load_generator
 
     generator = load_generator()
@@ -204,7 +204,7 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true")
     a = p.parse_args()

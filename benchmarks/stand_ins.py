@@ -1,11 +1,14 @@
-"""A server alone under thousands of devices: stand-ins with real keys, messages, hashes and sizes, which neither train nor mask.
+"""A server alone under thousands of devices.
+
+Stand-ins with real keys, messages, hashes and sizes, which neither train nor mask.
 
     python -m benchmarks.stand_ins [--devices 1000] [--rounds 3]
 
-What a server can serve cannot be seen with devices that compute on the same machine. A stand-in keeps one connection, takes a task,
-checks that its bytes are those of the hash it is named by, and gives random bytes as long as the answer to it would be. A round
-is four exchanges with the sizes of a masked round; this program asks them through the server's own socket, as the process
-that runs the rounds does, while a run waits for more devices than there will be. The first round does not count.
+What a server can serve cannot be seen with devices that compute on the same machine. A stand-in keeps one
+connection, takes a task, checks that its bytes are those of the hash it is named by, and gives random bytes
+as long as the answer to it would be. A round is four exchanges with the sizes of a masked round; this program
+asks them through the server's own socket, as the process that runs the rounds does, while a run waits for
+more devices than there will be. The first round does not count.
 """
 
 from __future__ import annotations
@@ -34,8 +37,7 @@ from palate.server.front.control import ControlClient, ControlDevices
 from palate.server.rounds.exchange import Exchange, Patience
 from palate.server.rounds.run import read_note
 from palate.shared.frames import join_frames, split_frames
-from palate.simulations.federation_demo.demo import free_port
-from palate.simulations.federation_demo.processes import Stage
+from palate.simulations.federation_demo.processes import Stage, free_port
 
 COMMAND = "python -m benchmarks.stand_ins"
 ROOT = Path(__file__).parent.parent
@@ -64,7 +66,8 @@ def run_crowd(devices: int, bar: float, rounds: int) -> Row:
         stage.serve("start", "--port", str(port))
         server = int(read_note(stage.server.home / "server.json")["pid"])
         socket = Path(read_note(stage.server.home / "server.json")["socket"])
-        # A run must be at work for anybody to be asked; it waits for one device more, and asks nothing itself.
+        # A run must be at work for anybody to be asked; it waits for one device more, and asks nothing
+        # itself.
         waiting = ("--wait", "36000", "--devices", str(devices + 1), "--quorum", str(devices + 1))
         stage.serve("run", "--detach", "--unmasked", *waiting)
         shares = [len(range(part, devices, PROCESSES)) for part in range(PROCESSES)]
@@ -114,11 +117,11 @@ def one_round(link: ControlDevices, nodes: Sequence[int], number: int) -> list[i
     return answered
 
 
-# --- the stand-ins ------------------------------------------------------------------------------------------------
+# --- the stand-ins ------------------------------------------------------------------------------------------
 
 
 def be_stand_ins(count: int, address: str) -> None:
-    """What `run_crowd` starts: so many stand-ins on one loop, until stdin is closed or one of them fails."""
+    """Run so many stand-ins on one loop until stdin is closed or one fails: what `run_crowd` starts."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -205,7 +208,7 @@ class StandIn:
 
 
 def _wire_of(tree: Any, record: bytes) -> bytes:
-    """The bytes of a task, whose record must be the one that the tree names; raises RuntimeError."""
+    """Return the bytes of a task, whose record must be the one that the tree names; raises RuntimeError."""
     from flwr.app import ConfigRecord
     from flwr.supercore.inflatable import inflatable_object
 
@@ -219,7 +222,7 @@ def _wire_of(tree: Any, record: bytes) -> bytes:
 
 
 def _reply(node: Any, message: Any, wire: bytes) -> bytes:
-    """The body of a call that gives an answer."""
+    """Return the body of a call that gives an answer."""
     from flwr.app import ConfigRecord, Message, RecordDict
     from flwr.app.message import remove_content_from_message
     from flwr.common.serde import message_to_proto
@@ -244,7 +247,7 @@ def _reply(node: Any, message: Any, wire: bytes) -> bytes:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--devices", type=int, help="measure so many stand-ins alone")
     p.add_argument("--rounds", type=int, default=3)

@@ -1,7 +1,8 @@
-"""Many pictures at once from the shipped generator, and the judge that looks at them with its own accuracy beside it.
+"""Many pictures at once from the shipped generator, and the judge that looks at them.
 
-The stock pipeline paints; only the embeddings that go in differ. Seeds name the noise of each single picture, so a picture
-does not depend on what else is in its batch, and a personal picture can be set beside the impersonal one of the same seed.
+The stock pipeline paints; only the embeddings that go in differ. Seeds name the noise of each single picture,
+so a picture does not depend on what else is in its batch, and a personal picture can be set next to the
+impersonal one of the same seed.
 """
 
 from __future__ import annotations
@@ -14,21 +15,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from palate.client.painter.generator import DEFAULT_GUIDANCE
 from palate.client.painter.pipelines import SHIPPED_GENERATOR, load_pipeline
 from palate.simulations.judge import Judge, JudgeAccuracy, load_judge, measure_judge
+from palate.simulations.world.shards import Pictures
 
-Pictures = NDArray[np.uint8]  # (n, 128, 128, 3)
 BATCH = 8
 
 
 @dataclass(frozen=True)
 class Words:
-    """What one picture is asked for: states of the prompt and of its opposite, each (states, 384), and how hard it is guided."""
+    """What one picture is asked for.
+
+    States of the prompt and of its opposite, each (states, 384), and how hard it is guided.
+    """
 
     positive: Tensor
     negative: Tensor
@@ -43,7 +46,7 @@ class Studio:
 
     @torch.inference_mode()
     def words(self, prompts: Sequence[str], guidance: float = DEFAULT_GUIDANCE) -> list[Words]:
-        """The plain words of prompts, as the stock pipeline encodes them."""
+        """Return the plain words of prompts, as the stock pipeline encodes them."""
         device = self.pipeline.device
         out: list[Words] = []
         for start in range(0, len(prompts), 64):
@@ -56,7 +59,7 @@ class Studio:
     def paint(
         self, words: Sequence[Words], seeds: Sequence[int], *, steps: int = 20, what: str = "painting"
     ) -> Pictures:
-        """Paints one picture for each words and seed, (n, 128, 128, 3) uint8, with a progress bar named `what`."""
+        """Paint one picture for each words and seed, (n, 128, 128, 3) uint8, with progress named `what`."""
         if len(words) != len(seeds):
             raise ValueError(f"{len(words)} words but {len(seeds)} seeds: each picture takes one of each")
         out = np.zeros((len(words), 128, 128, 3), np.uint8)
@@ -82,7 +85,7 @@ class Studio:
 
 @lru_cache(maxsize=1)
 def ask_judge(count: int = 1000) -> tuple[Judge, JudgeAccuracy]:
-    """The judge and what it reaches on fresh renders, measured once in a run; printed, for it stands beside every use."""
+    """Return the judge and what it reaches on fresh renders, measured once in a run and printed."""
     judge = load_judge()
     with tqdm(total=count, desc="measuring the judge", unit="render", mininterval=2, disable=None) as bar:
         accuracy = measure_judge(judge, count, progress=bar.update)
@@ -91,7 +94,7 @@ def ask_judge(count: int = 1000) -> tuple[Judge, JudgeAccuracy]:
 
 
 def judge_figures(accuracy: JudgeAccuracy) -> dict[str, float]:
-    """The judge's own accuracy as plain numbers for a row's extra figures."""
+    """Return the judge's own accuracy as plain numbers for a row's extra figures."""
     return {
         "judge_subject": round(accuracy.subject, 4),
         "judge_attribute": round(accuracy.attribute, 4),

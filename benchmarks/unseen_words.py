@@ -1,9 +1,12 @@
-"""Does the generator know words that no caption ever used? Each unseen word against the known word of its subject.
+"""Does the generator know words that no caption ever used?
+
+Each unseen word against the known word of its subject.
 
     python -m benchmarks.unseen_words [--each 8] [--folder client/weights/generator]
 
-The words are `captions.UNSEEN_SUBJECT_WORDS`. All captions of the training recipe are written again and searched first; a
-word that is found in one, in whatever sense, is named and left out. The known word gets the same wording and seeds.
+The words are `captions.UNSEEN_SUBJECT_WORDS`. All captions of the training recipe are written again and
+searched first; a word that is found in one, in whatever sense, is named and left out. The known word gets the
+same wording and seeds.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from palate.simulations.crowd.captions import (
     caption,
 )
 from palate.simulations.world.shards import truth_of
-from palate.simulations.world.world import SUBJECTS
+from palate.simulations.world.truth import SUBJECTS
 
 COMMAND = "python -m benchmarks.unseen_words"
 FIRST_SEED = 20_200_000
@@ -48,7 +51,10 @@ FRAMES = (
 
 
 def training_texts(captions: int = CAPTIONS) -> Iterator[str]:
-    """Every text that the generator met: the captions of `recipes/conditions`, and the pieces its short prompts are made of."""
+    """Return every text that the generator met.
+
+    Captions of `recipes/conditions` and pieces of short prompts.
+    """
     for number in range(captions):
         rng, truth = random.Random(f"caption {number}"), truth_of(number)
         yield attributes_only(rng, truth) if rng.random() < 0.06 else caption(rng, truth)
@@ -58,7 +64,7 @@ def training_texts(captions: int = CAPTIONS) -> Iterator[str]:
 
 
 def find_used(words: Iterable[str], texts: Iterable[str]) -> set[str]:
-    """Those of the words that occur in the texts, as whole words, singular or plural."""
+    """Return those of the words that occur in the texts, as whole words, singular or plural."""
     pattern = re.compile(
         r"(?<![a-z-])(" + "|".join(sorted(map(re.escape, words), key=len, reverse=True)) + r")s?(?![a-z-])"
     )
@@ -66,7 +72,7 @@ def find_used(words: Iterable[str], texts: Iterable[str]) -> set[str]:
 
 
 def phrase(word: str, number: int) -> str:
-    """A prompt with the word; the same number gives the same wording round it."""
+    """Return a prompt with the word; the same number gives the same wording round it."""
     article = "" if word in PLURAL else "an " if word[0] in "aeiou" else "a "
     return FRAMES[number % len(FRAMES)].format(article + word)
 
@@ -85,7 +91,8 @@ def run(quick: bool = False, each: int | None = None, folder: Path = SHIPPED_GEN
     )
     used = find_used(listed, texts)
     print(
-        f"{len(listed) - len(used)} of {len(listed)} words are in no caption; found and left out: {sorted(used) or 'none'}"
+        f"{len(listed) - len(used)} of {len(listed)} words are in no caption; found and left out: "
+        f"{sorted(used) or 'none'}"
     )
     unseen = [(s, w) for s in SUBJECTS for w in UNSEEN_SUBJECT_WORDS[s] if w not in used]
     known = [(s, s) for s in SUBJECTS]
@@ -100,17 +107,22 @@ def run(quick: bool = False, each: int | None = None, folder: Path = SHIPPED_GEN
     mean_known = float(np.mean([with_known[s] for s, _ in unseen]))
     ratio = mean_unseen / mean_known if mean_known else 0.0
     extra = {
-        "words": len(unseen), "found_in_captions": sorted(used), "pictures_each": each, "unseen": round(mean_unseen, 4),
-        "known": round(mean_known, 4), "each_known": {s: round(float(v), 3) for s, v in with_known.items()},
-        "each_unseen": {w: round(float(v), 3) for (_, w), v in zip(unseen, right, strict=False)}, **judge_figures(accuracy),
-    }  # fmt: skip
+        "words": len(unseen),
+        "found_in_captions": sorted(used),
+        "pictures_each": each,
+        "unseen": round(mean_unseen, 4),
+        "known": round(mean_known, 4),
+        "each_known": {s: round(float(v), 3) for s, v in with_known.items()},
+        "each_unseen": {w: round(float(v), 3) for (_, w), v in zip(unseen, right, strict=False)},
+        **judge_figures(accuracy),
+    }
     row = "words never used in a caption: accuracy relative to the known word"
     holds = len(unseen) >= 40 and ratio >= 0.70
     return [Row(row, round(ratio, 4), "at least 0.70, at least 40 words", holds, COMMAND, extra)]
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--each", type=int, default=None)
     p.add_argument("--folder", type=Path, default=SHIPPED_GENERATOR)

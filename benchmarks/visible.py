@@ -2,9 +2,10 @@
 
     python -m benchmarks.visible [--pictures 3000]
 
-People are shown pictures with four or five attributes, which may hide each other. The judge, whose own accuracy on plainer
-renders stands beside, says how often it names the subject and each attribute; the pairs at the end are those in which the
-first is seldom found beside the second, and are candidates for what the world must not draw together.
+People are shown pictures with four or five attributes, which may hide each other. The judge, whose own
+accuracy on plainer renders is printed too, says how often it names the subject and each attribute; the pairs
+at the end are those in which the first is seldom found next to the second, and are candidates for what the
+world must not draw together.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks.studio import judge_figures
 from palate.simulations.crowd.people import sample_shown
 from palate.simulations.judge import WEIGHTS, Opinion, load_judge, measure_judge, score_truths
 from palate.simulations.world.render import render
-from palate.simulations.world.world import Truth
+from palate.simulations.world.truth import Truth
 
 COMMAND = "python -m benchmarks.visible"
 FIRST = 23_000_000
@@ -30,7 +31,7 @@ SEEN_TOGETHER = 12  # pairs that met less often say nothing
 
 
 def hidden_pairs(opinion: Opinion, truths: list[Truth]) -> dict[str, float]:
-    """How often the first attribute of each pair is named in pictures that show both, rarest first: the worst thirty."""
+    """Return the thirty pairs whose first attribute is named most rarely in pictures that show both."""
     found: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for i, truth in enumerate(truths):
         values = truth.values()
@@ -71,7 +72,7 @@ def run(*, quick: bool = False, pictures: int | None = None, weights: Path = WEI
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=int, default=None)
     p.add_argument("--weights", type=Path, default=WEIGHTS, help="another judge's")

@@ -15,7 +15,7 @@ yet, and `picture` is a file.
     b'PNG'
 
 The device ties the flow together and keeps nothing to itself. What is personal goes through one transaction
-of the vault for each act. Profile and evaluator are computed afresh from the comments that are kept, so
+of the vault for each act. Profile and evaluator are computed each time from the comments that are kept, so
 forgetting a comment leaves everything as if it had never been given. (The vault's docstring says what
 "forgotten" means on a disk.)
 """
@@ -363,7 +363,7 @@ class Device:
             progress: is told how far the work is.
             notice: gets lines that the person should see.
         """
-        from palate.client.releases import settle_encoder
+        from palate.client.releases.own_encoder import settle_encoder
         from palate.client.taste.fitting import fit_evaluator_to_vault
 
         return fit_evaluator_to_vault(

@@ -20,9 +20,9 @@ from palate.shared.errors import ModelError, PalateError
 
 PACKAGES = (
     "numpy", "pillow", "cryptography", "safetensors", "typer", "rich",
-    "torch", "diffusers", "transformers", "peft", "tokenizers", "keyring",
+    "torch", "diffusers", "transformers", "peft", "tokenizers", "keyring", "pillow-heif",
 )  # fmt: skip
-OPTIONAL = frozenset({"keyring"})
+OPTIONAL = frozenset({"keyring", "pillow-heif"})
 MEASURED_STEPS = 8
 
 # The weights that Palate needs for its job, by the package in whose folder `weights` they are.

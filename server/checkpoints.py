@@ -1,12 +1,16 @@
-"""The server's memory between rounds: one file, replaced in one step after every round, from which a run goes on bit for bit.
+"""The server's memory between rounds: one file, from which a run goes on bit for bit.
 
-Where it stands in the flow: `rounds` returns a `Checkpoint` after each round, `federation` writes it here before anything
-else happens, and after a kill or a power cut reads it back. What a round does depends on nothing but the checkpoint, the
-settings and the devices' answers: cohort and seeds are derived from (seed, round), so no state of a random generator is kept.
+The file is replaced in one step after every round.
+
+Where it stands in the flow: `rounds` returns a `Checkpoint` after each round, `rounds.run` writes it here
+before anything else happens, and after a kill or a power cut reads it back. What a round does depends on
+nothing but the checkpoint, the settings and the devices' answers: cohort and seeds are derived from (seed,
+round), so no state of a random generator is kept.
 
     checkpoint.safetensors   encoder.<name>     the encoder after the round: federated and fixed tensors
                              memory.<name>      what the averaging strategy remembers (FedAdam's moments)
-                             header "palate"    JSON: format, round, release, settings, missed, updates, metrics, clip, sha256 of the tensors
+                             header "palate"    JSON: format, round, release, settings, missed, updates,
+                                                metrics, clip, sha256 of the tensors
 """
 
 from __future__ import annotations
@@ -22,10 +26,10 @@ from typing import Any, Final
 import numpy as np
 
 from palate.server.settings import RunSettings
+from palate.shared.arrays import Float32s
 from palate.shared.durable import storage_error, write_atomically
 from palate.shared.encoder import EncoderWeights
 from palate.shared.errors import FileFormatError, PalateError
-from palate.shared.update import Floats
 
 FORMAT: Final = "palate checkpoint 1"
 MAX_BYTES: Final = 64_000_000
@@ -38,7 +42,7 @@ class Checkpoint:
     round: int
     encoder: EncoderWeights  # its release is the one that training started from
     settings: RunSettings
-    memory: Mapping[str, Floats] = field(default_factory=dict)  # of the averaging strategy
+    memory: Mapping[str, Float32s] = field(default_factory=dict)  # of the averaging strategy
     missed: int = 0  # rounds in a row without a quorum
     updates: int = 0  # that went into the encoder since its release
     metrics: Mapping[str, Any] = field(default_factory=dict)  # of the last round
@@ -68,7 +72,11 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
 
 
 def checkpoint_from_bytes(data: bytes, place: str) -> Checkpoint:
-    """Return the checkpoint of these bytes; raises FileFormatError when they are damaged, cut short or something else."""
+    """Return the checkpoint of these bytes.
+
+    Raises:
+        FileFormatError: they are damaged, cut short or something else.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -107,7 +115,12 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint | None:
-    """Return the checkpoint, or None if there is none; raises FileFormatError when it is damaged, StorageError otherwise."""
+    """Return the checkpoint, or None if there is none.
+
+    Raises:
+        FileFormatError: it is damaged.
+        StorageError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -120,7 +133,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
     return checkpoint_from_bytes(data, str(path))
 
 
-def _digest(tensors: Mapping[str, Floats]) -> str:
+def _digest(tensors: Mapping[str, Float32s]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype.str} {tensors[name].shape}\n".encode())
@@ -128,5 +141,5 @@ def _digest(tensors: Mapping[str, Floats]) -> str:
     return digest.hexdigest()
 
 
-def _under(prefix: str, tensors: Mapping[str, Floats]) -> dict[str, Floats]:
+def _under(prefix: str, tensors: Mapping[str, Float32s]) -> dict[str, Float32s]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,7 +1,7 @@
-"""What a run of the federation is told: how many rounds with how many devices, how long to wait, how to average.
+"""What a run is told: how many rounds and devices, how long to wait, and how to average.
 
-Where it stands in the flow: `palate server run` fills it from its options, Flower carries it as one JSON text in the run's
-configuration, `server.app` reads it back in its first line, and every checkpoint keeps it.
+Where it stands in the flow: `palate server run` fills it from its options, Flower carries it as one JSON text
+in the run's configuration, `server.app` reads it back in its first line, and every checkpoint keeps it.
 """
 
 from __future__ import annotations
@@ -9,24 +9,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from palate.server.secure_sum.privacy import PlanSettings, Privacy
+from palate.shared.checks import check_wholes, keep_numbers
 from palate.shared.errors import FileFormatError, OptionError
 from palate.shared.update import MAX_NORM, MAX_ROUND, LocalSettings
 
-STRATEGIES: Final = (
-    "fedavg", "fedadam", "fedprox", "krum", "multikrum", "bulyan", "fedmedian", "fedtrimmedavg",
-)  # fmt: skip
-_NEEDED: Final = {"krum": (2, 3), "multikrum": (2, 3), "bulyan": (4, 3)}  # updates for f liars: a * f + b
+STRATEGIES: Final = ("fedavg", "fedadam", "fedprox")
+_GONE: Final[Mapping[str, Sequence[object]]] = {"liars": [0], "trim": [0.2]}
+_GONE_OF_PRIVACY: Final[Mapping[str, Sequence[object]]] = {"rule": ["mean", "centred clipping"]}
+"""Settings that earlier versions wrote into checkpoints, with the values that a run of today has anyway."""
 
 _WHOLE: Final = {
     "rounds": (1, MAX_ROUND),
     "devices": (1, 100_000),
     "quorum": (1, 100_000),
     "missed_rounds": (1, 1_000),
-    "liars": (0, 10_000),
     "seed": (0, 2**63 - 1),
 }
 _NUMBERS: Final = {
@@ -37,7 +39,6 @@ _NUMBERS: Final = {
     "beta_1": (0.0, 0.9999),
     "beta_2": (0.0, 0.999999),
     "tau": (1e-12, 1.0),
-    "trim": (0.0, 0.49),
     "max_norm": (1e-6, 1e6),
 }
 
@@ -46,20 +47,18 @@ _NUMBERS: Final = {
 class RunSettings:
     """The settings of a run; raises OptionError outside the ranges.
 
-    `rounds` is the number of the last round, counted from the first one that this server ever held. A round asks
-    `devices` times `over_sampling` devices, ends when `devices` usable updates are there, when all have answered, or at the
-    deadline, and counts if at least `quorum` are. After `missed_rounds` in a row that did not, the run ends.
+    `rounds` is the number of the last round, counted from the first one that this server ever held. A round
+    asks `devices` times `over_sampling` devices, ends when `devices` usable updates are there, when all have
+    answered, or at the deadline, and counts if at least `quorum` are. After `missed_rounds` in a row that did
+    not, the run ends.
 
-    `server_learning_rate` scales the average change (1 is plain averaging; for FedAdam 0.001 to 0.1 is usual). `beta_1`,
-    `beta_2` and `tau` are FedAdam's (Reddi et al., ICLR 2021). `max_norm` is the longest change that is taken (L2).
+    `server_learning_rate` scales the average change (1 is plain averaging; for FedAdam 0.001 to 0.1 is
+    usual). `beta_1`, `beta_2` and `tau` are FedAdam's (Reddi et al., ICLR 2021). `max_norm` is the longest
+    change that is taken (L2).
 
-    The strategies from krum on are Flower's rules against devices that lie; they look at each device's change, so they work
-    only in rounds without masks (`robust` holds what works with them). `liars` is how many of a round's devices may lie without
-    deciding its outcome, for krum, multikrum and bulyan; `trim` is the part that fedtrimmedavg leaves out at each end.
-
-    With `privacy` rounds are masked: the server sees noised sums over many devices only. Then a round asks all of its devices
-    and waits for all of them until the deadline. With a noise plan in it, a sum is divided by `devices`, not by how many came, so
-    that the noise of one round cancels in the next.
+    With `privacy` rounds are masked: the server sees noised sums over many devices only. Then a round asks
+    all of its devices and waits for all of them until the deadline. With a noise plan in it, a sum is divided
+    by `devices`, not by how many came, so that the noise of one round cancels in the next.
     """
 
     rounds: int = 3
@@ -75,38 +74,19 @@ class RunSettings:
     beta_1: float = 0.9
     beta_2: float = 0.99
     tau: float = 1e-3
-    liars: int = 0
-    trim: float = 0.2
     max_norm: float = MAX_NORM
     local: LocalSettings = field(default_factory=LocalSettings)
     privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _WHOLE.items():
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise OptionError(f"{name} is {value!r}; it must be a whole number from {least} to {most:,}")
-        for name, (low, high) in _NUMBERS.items():
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not low <= value <= high:
-                raise OptionError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}")
-            object.__setattr__(self, name, float(value))
+        check_wholes(self, _WHOLE)
+        keep_numbers(self, _NUMBERS)
         if self.quorum > self.devices:
             raise OptionError(f"quorum is {self.quorum}; it must be at most devices, {self.devices}")
         if self.strategy not in STRATEGIES:
             raise OptionError(f"strategy is {self.strategy!r}; it must be one of {', '.join(STRATEGIES)}")
         if self.privacy is not None:
             object.__setattr__(self, "privacy", self.privacy.for_cohort(self.devices))
-        needed = self.updates_needed
-        if self.quorum < needed:
-            raise OptionError(
-                f"quorum is {self.quorum}; {self.strategy} against {self.liars} liars needs at least {needed} updates"
-            )
-        if self.privacy is not None and self.strategy not in STRATEGIES[:3]:
-            raise OptionError(
-                f"strategy is {self.strategy!r}; it looks at each device's change, which masks hide: take a rule over groups"
-            )
         if (self.strategy == "fedprox") != (self.local.proximal > 0):
             raise OptionError(
                 f"strategy is {self.strategy!r} and proximal is {self.local.proximal:g}; "
@@ -124,15 +104,6 @@ class RunSettings:
         size = (self.privacy.group_size or 0) if self.privacy is not None else 0
         return max(2, self.quorum if not size else -(-2 * size // 3))
 
-    @property
-    def updates_needed(self) -> int:
-        """How few updates the strategy can work on: 2 f + 3 for krum and multikrum, 4 f + 3 for bulyan with f liars, else 1.
-
-        The bounds are those of Blanchard et al. (NeurIPS 2017) and El Mhamdi et al. (ICML 2018).
-        """
-        each, more = _NEEDED.get(self.strategy, (0, 1))
-        return each * self.liars + more
-
     def to_json(self) -> str:
         """Return the settings as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
@@ -141,7 +112,9 @@ class RunSettings:
     def from_json(cls, text: str) -> RunSettings:
         """Return the settings of a JSON text; an empty text gives the defaults.
 
-        Raises FileFormatError for text that is no such object and for unknown keys, OptionError for values out of range.
+        Raises:
+            FileFormatError: the text is no such object, or a key is unknown.
+            OptionError: a value is out of range.
         """
         try:
             found = json.loads(text or "{}")
@@ -149,13 +122,13 @@ class RunSettings:
             raise FileFormatError(
                 "the run's settings are not JSON; submit the run with `palate server run`"
             ) from None
-        known = _known(cls, found, "the run's settings")
+        known = _known(cls, found, "the run's settings", _GONE)
         if "local" in known:
             known["local"] = LocalSettings(
                 **_known(LocalSettings, known["local"], "the run's local settings")
             )
         if known.get("privacy") is not None:
-            private = _known(Privacy, known["privacy"], "the run's privacy settings")
+            private = _known(Privacy, known["privacy"], "the run's privacy settings", _GONE_OF_PRIVACY)
             if private.get("plan") is not None:
                 private["plan"] = PlanSettings(
                     **_known(PlanSettings, private["plan"], "the noise plan's settings")
@@ -164,12 +137,16 @@ class RunSettings:
         return cls(**known)
 
 
-def _known(kind: type, found: Any, what: str) -> dict[str, Any]:
+def _known(
+    kind: type, found: Any, what: str, gone: Mapping[str, Sequence[object]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return the keys of a JSON object that a dataclass has; `gone` are keys and values that are left out."""
     names = [one.name for one in dataclasses.fields(kind)]
     if not isinstance(found, dict):
         raise FileFormatError(
             f"{what} are a {type(found).__name__}; they must be an object with {', '.join(names)}"
         )
+    found = {key: value for key, value in found.items() if value not in gone.get(key, ())}
     unknown = next((str(key) for key in found if key not in names), None)
     if unknown is not None:
         raise FileFormatError(

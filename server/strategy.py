@@ -1,26 +1,22 @@
-"""Averaging by Flower's own strategies, and Flower's rules against devices that lie, as functions on explicit state.
+"""Averaging by Flower's own strategies, as functions on explicit state.
 
-Where it stands in the flow: `rounds` hands over the updates that passed `aggregation`'s checks, this module puts their mean
-before a Flower strategy as a reply, and returns what is to be added to the encoder. Flower's strategies do not check what they
-sum (one NaN or one example count of 1e12 decides everything), so nothing reaches them that was not checked. The mean itself,
-with equal weights, is taken here in float64: Flower would make a file in memory of each update and read it again, which for a
-hundred devices costs more than all else that the server does. A test compares it with Flower's own averaging.
+Where it stands in the flow: `rounds` passes on the updates that passed the checks of `aggregation`. This
+module gives their mean to a Flower strategy as one reply, and returns what to add to the encoder. Flower's
+strategies do not check what they sum (one NaN or one example count of 1e12 decides everything), so they get
+nothing unchecked. The mean itself, with equal weights, is taken here in float64: Flower would write each
+update to a file in memory and read it again, which for a hundred devices costs more than all else that the
+server does. A test compares it with Flower's own averaging.
 
     FedAvg   McMahan et al., AISTATS 2017       the average change, times the server's learning rate
     FedProx  Li et al., MLSys 2020              the same here; its proximal term acts on the devices
     FedAdam  Reddi et al., ICLR 2021            the average change as the gradient of an Adam step
 
-For rounds without masks, in which each device's change can be looked at, Flower's own code picks or sorts them:
+What stands against devices that lie is in `secure_sum`. Its result goes through `server_step`, as the plain
+mean does.
 
-    Krum, MultiKrum  Blanchard et al., NeurIPS 2017    the change with the nearest neighbours, or the mean of n - f such ones
-    Bulyan           El Mhamdi et al., ICML 2018       a MultiKrum choice, then the mean of those nearest to the median
-    FedMedian        Yin et al., ICML 2018             the median of each coordinate
-    FedTrimmedAvg    Yin et al., ICML 2018             the mean of each coordinate without its lowest and highest part
-
-What masked rounds have against liars is in `robust`; what it yields goes through `server_step`, as the plain mean does.
-
-Flower's strategies work on encoders; here they are given changes of an encoder at zero, which is the same arithmetic with less
-rounding. What FedAdam remembers goes in and out as plain arrays, so a checkpoint can hold it.
+Flower's strategies work on encoders. Here they get changes of an encoder at zero, which is the same
+arithmetic with less rounding. What FedAdam remembers goes in and out as plain arrays, so that a checkpoint
+can hold it.
 """
 
 from __future__ import annotations
@@ -33,19 +29,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord, RecordDict
 from flwr.app.message import make_message
-from flwr.serverapp.strategy import (
-    Bulyan,
-    FedAdam,
-    FedAvg,
-    FedMedian,
-    FedProx,
-    FedTrimmedAvg,
-    Krum,
-    MultiKrum,
-)
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx
 
 from palate.server.settings import RunSettings
-from palate.shared.update import EncoderUpdate, Floats
+from palate.shared.arrays import Float32s
+from palate.shared.update import EncoderUpdate
 
 _NAME = "change"  # of the one tensor that a strategy sees
 _MEMORY = ("m", "v")  # FedAdam's first and second moment
@@ -55,49 +43,49 @@ def average(
     settings: RunSettings,
     round: int,  # noqa: A002
     updates: Sequence[EncoderUpdate],
-    memory: Mapping[str, Floats],
-) -> tuple[Floats, dict[str, Floats]]:
-    """Return the vector to add to the encoder's federated tensors, and what the strategy remembers from now on.
+    memory: Mapping[str, Float32s],
+) -> tuple[Float32s, dict[str, Float32s]]:
+    """Return the vector to add to the encoder's federated tensors, and what the strategy remembers.
 
-    `updates` are at least one, already checked; each counts the same. `memory` is what the call for the round before
-    returned, empty at first.
+    Args:
+        settings: the run's settings.
+        round: the number of the round.
+        updates: at least one, already checked; each counts the same.
+        memory: what the call for the round before returned, empty at first.
     """
     if not updates:
         raise ValueError("there must be at least one update to average")
-    rule = _rule(settings, len(updates))
-    if rule is None:
-        return server_step(settings, round, mean_change(updates), memory)
-    if len(updates) < settings.updates_needed:
-        raise ValueError(
-            f"{settings.strategy} needs {settings.updates_needed} updates; there are {len(updates)}"
-        )
-    change = _aggregate(rule, round, [one.vector for one in updates])
-    return change * np.float32(settings.server_learning_rate), {}
+    return server_step(settings, round, mean_change(updates), memory)
 
 
 def server_step(
     settings: RunSettings,
     round: int,  # noqa: A002
-    mean: Floats,
-    memory: Mapping[str, Floats],
-) -> tuple[Floats, dict[str, Floats]]:
-    """Return what the server's optimizer makes of a round's mean change, and what it remembers from now on.
+    mean: Float32s,
+    memory: Mapping[str, Float32s],
+) -> tuple[Float32s, dict[str, Float32s]]:
+    """Return what the server's optimizer makes of a round's mean change, and what it remembers.
 
-    The mean, a vector, may come from anywhere: from `mean_change`, from a masked sum, or from a robust rule over masked sums.
+    Args:
+        settings: the run's settings.
+        round: the number of the round.
+        mean: a vector from anywhere: from `mean_change`, from a masked sum, or from several.
+        memory: what the call for the round before returned, empty at first.
     """
     strategy = _optimizer(settings)
     if isinstance(strategy, FedAdam):
         strategy.current_arrays = {_NAME: np.zeros_like(mean)}
         if set(memory) >= set(_MEMORY):
             strategy.m_t, strategy.v_t = ({_NAME: memory[name].copy()} for name in _MEMORY)
-    change = _aggregate(strategy, round, [mean])
+    change = aggregate(strategy, round, [mean])
     if not isinstance(strategy, FedAdam):
         return change * np.float32(settings.server_learning_rate), {}
     moments = (strategy.m_t or {}, strategy.v_t or {})
     return change, {name: kept[_NAME].astype(np.float32) for name, kept in zip(_MEMORY, moments, strict=True)}
 
 
-def _aggregate(strategy: FedAvg, round: int, changes: Sequence[Floats]) -> Floats:  # noqa: A002
+def aggregate(strategy: FedAvg, round: int, changes: Sequence[Float32s]) -> Float32s:  # noqa: A002
+    """Return what a strategy of Flower makes of these changes (d,), each with the weight 1."""
     with _quietly():
         arrays, _ = strategy.aggregate_train(round, [as_reply(change) for change in changes])
     if arrays is None:
@@ -105,8 +93,8 @@ def _aggregate(strategy: FedAvg, round: int, changes: Sequence[Floats]) -> Float
     return np.asarray(arrays[_NAME].numpy(), dtype=np.float32)
 
 
-def mean_change(updates: Sequence[EncoderUpdate]) -> Floats:
-    """Return the mean of at least one change as a vector, each counting the same, summed in float64 in the given order."""
+def mean_change(updates: Sequence[EncoderUpdate]) -> Float32s:
+    """Return the mean of at least one change, all counting the same, summed in float64 in the given order."""
     total = np.zeros_like(updates[0].vector, np.float64)
 
     def add(part: slice) -> None:
@@ -117,21 +105,6 @@ def mean_change(updates: Sequence[EncoderUpdate]) -> Floats:
     with ThreadPoolExecutor() as pool:
         list(pool.map(add, (slice(half), slice(half, None))))
     return np.asarray(total / len(updates), dtype=np.float32)
-
-
-def _rule(settings: RunSettings, count: int) -> FedAvg | None:
-    """Flower's rule over the changes of `count` devices; None for the strategies that take their plain mean."""
-    if settings.strategy == "krum":
-        return Krum(num_malicious_nodes=settings.liars)
-    if settings.strategy == "multikrum":
-        return MultiKrum(num_malicious_nodes=settings.liars, num_nodes_to_select=count - settings.liars)
-    if settings.strategy == "bulyan":
-        return Bulyan(num_malicious_nodes=settings.liars)
-    if settings.strategy == "fedmedian":
-        return FedMedian()
-    if settings.strategy == "fedtrimmedavg":
-        return FedTrimmedAvg(beta=settings.trim)
-    return None
 
 
 def _optimizer(settings: RunSettings) -> FedAvg:
@@ -147,7 +120,7 @@ def _optimizer(settings: RunSettings) -> FedAvg:
     return FedAvg()
 
 
-def as_reply(change: Floats) -> Message:
+def as_reply(change: Float32s) -> Message:
     """Return a change in the form in which Flower's strategies read replies, with the weight 1."""
     content = RecordDict(
         {
@@ -171,7 +144,7 @@ def as_reply(change: Floats) -> Message:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep Flower from logging each averaging: the metrics of the round say more, and a simulation has thousands."""
+    """Keep Flower from logging each averaging: the round's metrics say more."""
     logger = logging.getLogger("flwr")
     logger.addFilter(_nothing)
     try:

@@ -1,24 +1,25 @@
-"""What may leave a device: the change of the shared encoder in one round, and the settings that it was trained with.
+"""What may leave a device: the change of the shared encoder in a round, and how it was trained.
 
-Where it stands in the flow: the device trains (`client.reconstruction`), the result is an `EncoderUpdate`, `wire` makes bytes
-of it, the outbox sends them, the server reads them back into the same type and averages. What the type has no field for
-cannot travel: there is room for the declared tensors, the number of the round and one hash, and the hash is checked to be 64
-hexadecimal digits. (A device that *wants* to smuggle text out can write it into weights; the type protects the person from
-mistakes of ours, not from a program that was put in the place of ours.)
+Where it stands in the flow: the device trains (`client.federation.local_training`), and the result is an
+`EncoderUpdate`. `wire` makes bytes of it, the outbox sends them, and the server reads them back into the same
+type and averages. What the type has no field for cannot travel. There is room for the declared tensors, the
+number of the round and one hash, and the hash is checked to be 64 hexadecimal digits. (A device that *wants*
+to smuggle text out can write it into weights. The type protects the person from our mistakes, not from a
+program that was put in place of ours.)
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from palate.shared.arrays import Float32s
+from palate.shared.checks import check_whole, is_hex, is_whole, keep_numbers, shown
 from palate.shared.encoder import (
     FIXED_SHAPES,
     SHARED_SHAPES,
@@ -28,28 +29,29 @@ from palate.shared.encoder import (
     flatten,
     unflatten,
 )
-from palate.shared.errors import OptionError, UpdateError
-
-Floats = NDArray[np.float32]
+from palate.shared.errors import UpdateError
 
 MAX_NORM: Final = 25.0
-"""The longest change that a server takes unless told otherwise: L2 over all tensors. Honest ones are far shorter."""
+"""The longest change that a server takes unless told otherwise: L2 over all tensors.
+
+Honest ones are far shorter.
+"""
 
 MAX_ROUND: Final = 2**32 - 1
 
-_HASH = re.compile(r"[0-9a-f]{64}")
 _PIECE = 4_096  # values; of far more, BLAS would take threads that wait for each other
 _LEAST_SQUARE, _MOST_SQUARE = 1e-20, 1e30  # sums between them are told well in float32
-_SHOWN = 60  # characters of a name that is not ours, in an error
 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """How a device trains in one round; the same for all devices of the round. Raises OptionError outside the ranges.
+    """How a device trains in one round, the same for all devices of the round.
 
-    `proximal` is FedProx's mu (Li et al., MLSys 2020), which pulls the weights back to those that were received;
-    `query_share` is the part of the labels that the head must predict, having been fitted on the others; `alignment` is the
-    weight of the part that brings comments and pictures together.
+    Raises OptionError outside the ranges.
+
+    `proximal` is FedProx's mu (Li et al., MLSys 2020), which pulls the weights back to those that were
+    received; `query_share` is the part of the labels that the head must predict, having been fitted on the
+    others; `alignment` is the weight of the part that brings comments and pictures together.
     """
 
     steps: int = 1  # 1 to 100
@@ -59,32 +61,19 @@ class LocalSettings:
     alignment: float = 1.0  # 0 to 10
 
     def __post_init__(self) -> None:
-        if type(self.steps) is not int or not 1 <= self.steps <= 100:
-            raise OptionError(f"steps is {_cut(self.steps)}; it must be a whole number from 1 to 100")
-        for name, low, high in (
-            ("learning_rate", 0.0, 10.0),
-            ("proximal", 0.0, 10.0),
-            ("query_share", 0.2, 0.8),
-            ("alignment", 0.0, 10.0),
-        ):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            inside = (
-                number and low <= value <= high and math.copysign(1.0, value) > 0
-            )  # -0 is 0 written otherwise
-            if not inside or (name == "learning_rate" and value == 0):
-                least = "above 0" if name == "learning_rate" else f"from {low:g}"
-                raise OptionError(f"{name} is {_cut(value)}; it must be a number {least} to {high:g}")
-            object.__setattr__(self, name, float(value))
+        check_whole("steps", self.steps, 1, 100)
+        keep_numbers(self, {"learning_rate": (0.0, 10.0)}, above=True)
+        keep_numbers(self, {"proximal": (0.0, 10.0), "query_share": (0.2, 0.8), "alignment": (0.0, 10.0)})
 
 
-class SharedTensors(Mapping[str, Floats]):
+class SharedTensors(Mapping[str, Float32s]):
     """The federated tensors as views of one vector, in declared order, all read-only from here on.
 
-    Raises ValueError for a vector of another length or type.
+    Raises:
+        ValueError: a vector of another length or type.
     """
 
-    def __init__(self, vector: Floats) -> None:
+    def __init__(self, vector: Float32s) -> None:
         """Take the vector, which nothing else may write to."""
         if vector.shape != (SHARED_WEIGHTS,) or vector.dtype != np.float32:
             raise ValueError(f"the vector is not of float32 ({SHARED_WEIGHTS},)")
@@ -92,7 +81,7 @@ class SharedTensors(Mapping[str, Floats]):
         self.vector = vector
         self._views = unflatten(vector)
 
-    def __getitem__(self, name: str) -> Floats:
+    def __getitem__(self, name: str) -> Float32s:
         """Return one tensor."""
         return self._views[name]
 
@@ -112,16 +101,19 @@ class SharedTensors(Mapping[str, Floats]):
 
 @dataclass(frozen=True, eq=False)
 class EncoderUpdate:
-    """The change of the federated tensors, trained minus received: all of `SHARED_SHAPES`, float32, copied, read-only.
+    """The change of the federated tensors, trained minus received: `SHARED_SHAPES`, float32, read-only.
 
-    `base` is the `encoder_hash` of the encoder that was received, `round` counts from 1. Two updates are equal if they are so
-    bit for bit. Raises UpdateError when a tensor is missing, unknown, of another shape or type, or not finite, and when base
-    or round is not what it must be.
+    `base` is the `encoder_hash` of the encoder that was received, `round` counts from 1. Two updates are
+    equal if they are so bit for bit.
+
+    Raises:
+        UpdateError: a tensor is missing, unknown, of another shape or type, or not finite, and base or
+            round is not what it must be.
     """
 
     base: str
     round: int
-    tensors: Mapping[str, Floats] = field(repr=False)  # a person's update has no place in a log
+    tensors: Mapping[str, Float32s] = field(repr=False)  # a person's update has no place in a log
 
     def __post_init__(self) -> None:
         check_hash("base", self.base)
@@ -129,7 +121,7 @@ class EncoderUpdate:
         object.__setattr__(self, "tensors", check_tensors(self.tensors, "the update"))
 
     @property
-    def vector(self) -> Floats:
+    def vector(self) -> Float32s:
         """All tensors one after the other, (`SHARED_WEIGHTS`,)."""
         return cast(SharedTensors, self.tensors).vector
 
@@ -140,7 +132,11 @@ class EncoderUpdate:
 
     @classmethod
     def difference(cls, before: EncoderWeights, after: EncoderWeights, round: int) -> EncoderUpdate:  # noqa: A002
-        """Return what training changed; raises UpdateError when fixed tensors differ or the change is not finite."""
+        """Return what training changed.
+
+        Raises:
+            UpdateError: fixed tensors differ or the change is not finite.
+        """
         if any(not same_bits(before.tensors[name], after.tensors[name]) for name in FIXED_SHAPES):
             raise UpdateError("the two encoders differ in tensors that training must not change", "fixed")
         with np.errstate(over="ignore"):  # becomes infinite, which is refused below
@@ -148,7 +144,7 @@ class EncoderUpdate:
         return cls(encoder_hash(before), round, change)
 
     def __eq__(self, other: object) -> bool:
-        """Says whether the other is the same update, bit for bit."""
+        """Return whether the other is the same update, bit for bit."""
         if not isinstance(other, EncoderUpdate):
             return NotImplemented
         return (self.base, self.round) == (other.base, other.round) and same_tensors(
@@ -160,10 +156,11 @@ class EncoderUpdate:
         return hash((self.base, self.round))
 
 
-def norm_of(tensor: Floats) -> float:
+def norm_of(tensor: Float32s) -> float:
     """Return the L2 length of one tensor, to about six digits, and not finite if and only if a value is not.
 
-    Squares are summed in float32 piece by piece, and the pieces in float64; all in float64 where float32 has not the range.
+    Squares are summed in float32 piece by piece, and the pieces in float64; all in float64 where float32 has
+    not the range.
     """
     values = tensor.ravel()
     with np.errstate(all="ignore"):
@@ -174,38 +171,40 @@ def norm_of(tensor: Floats) -> float:
     return math.sqrt(total)
 
 
-def same_bits(one: Floats, other: Floats) -> bool:
-    """Says whether two tensors are equal bit for bit."""
+def same_bits(one: Float32s, other: Float32s) -> bool:
+    """Return whether two tensors are equal bit for bit."""
     return one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-def same_tensors(one: Mapping[str, Floats], other: Mapping[str, Floats]) -> bool:
-    """Says whether two sets of tensors have the same names and are equal bit for bit."""
+def same_tensors(one: Mapping[str, Float32s], other: Mapping[str, Float32s]) -> bool:
+    """Return whether two sets of tensors have the same names and are equal bit for bit."""
     return set(one) == set(other) and all(same_bits(one[name], other[name]) for name in one)
 
 
 def check_hash(name: str, value: str) -> bytes:
     """Return the 32 bytes of a SHA-256; raises UpdateError unless it is 64 lower-case hexadecimal digits."""
-    if not isinstance(value, str) or not _HASH.fullmatch(value):
+    if not is_hex(value):
         raise UpdateError(
-            f"{name} is {_cut(value)}; it must be a SHA-256 in 64 lower-case hexadecimal digits", "hash"
+            f"{name} is {shown(value)}; it must be a SHA-256 in 64 lower-case hexadecimal digits", "hash"
         )
     return bytes.fromhex(value)
 
 
 def check_number(name: str, value: int, least: int, most: int) -> None:
     """Raise UpdateError unless the value is a whole number in the range (True and 1.0 are none)."""
-    if type(value) is not int or not least <= value <= most:
+    if not is_whole(value, least, most):
         raise UpdateError(
-            f"{name} is {_cut(value)}; it must be a whole number from {least} to {most:,}", "number"
+            f"{name} is {shown(value)}; it must be a whole number from {least} to {most:,}", "number"
         )
 
 
-def check_tensors(tensors: Mapping[str, Floats], whose: str) -> SharedTensors:
+def check_tensors(tensors: Mapping[str, Float32s], whose: str) -> SharedTensors:
     """Return the federated tensors, copied unless what they lie in cannot change.
 
-    Raises UpdateError unless they are exactly those of `SHARED_SHAPES`, by name, shape and type, and finite. The error is short
-    and quick to make, however many tensors and however long their names.
+    The error is short and quick to make, however many tensors and however long their names.
+
+    Raises:
+        UpdateError: unless they are exactly those of `SHARED_SHAPES`, by name, shape and type, and finite.
     """
     kept = tensors
     if not isinstance(kept, SharedTensors):
@@ -217,7 +216,7 @@ def check_tensors(tensors: Mapping[str, Floats], whose: str) -> SharedTensors:
             raise UpdateError(f"{whose} lacks the tensor {missing!r}; it has {declared}", "tensors")
         if len(tensors) != len(SHARED_SHAPES):
             unknown = next(name for name in tensors if name not in SHARED_SHAPES)
-            raise UpdateError(f"{whose} has an unknown tensor {_cut(unknown)}; it has {declared}", "tensors")
+            raise UpdateError(f"{whose} has an unknown tensor {shown(unknown)}; it has {declared}", "tensors")
         for name, shape in SHARED_SHAPES.items():
             tensor = tensors[name]
             if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32 or tensor.shape != shape:
@@ -227,12 +226,3 @@ def check_tensors(tensors: Mapping[str, Floats], whose: str) -> SharedTensors:
         name = next(name for name, tensor in kept.items() if not np.isfinite(tensor).all())
         raise UpdateError(f"{whose}'s {name!r} holds values that are not finite", "finite")
     return kept
-
-
-def _cut(value: object) -> str:
-    """Return a value for an error: short, and on one line, whatever it is."""
-    if isinstance(value, str):
-        return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
-    if type(value) is int:
-        return f"{value:,}" if abs(value) < 10**_SHOWN else "huge"
-    return repr(value) if value is None or type(value) in (bool, float) else f"a {type(value).__name__}"

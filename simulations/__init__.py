@@ -1,1 +1,1 @@
-"""Drawn worlds, virtual people and the experiments that judge Palate by a truth which took no part in training."""
+"""Drawn worlds, virtual people, and experiments that judge Palate by a truth that trained nothing."""

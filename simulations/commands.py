@@ -1,6 +1,7 @@
 """`palate simulate NAME_OR_FILE`: a federation of virtual people on this machine, and what it was worth.
 
-The command line finds this group by the entry point `palate.commands`. Progress goes to stderr, the table or one JSON object to stdout.
+The command line finds this group by the entry point `palate.commands`. Progress goes to stderr, the table or
+one JSON object to stdout.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from palate.simulations.experiments.experiment import Results
+    from palate.simulations.experiments.comparison import Results
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -35,7 +36,8 @@ def simulate(
         str,
         typer.Option(
             metavar="process|ray",
-            help="What runs the federation: this process, or Flower's own engine (needs ray; slower on one machine).",
+            help="What runs the federation: this process, or Flower's own engine (needs ray; slower on "
+            "one machine).",
         ),
     ] = "process",
     json: Annotated[
@@ -49,9 +51,9 @@ def simulate(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from palate.simulations.experiments.experiment import read_experiment, run_experiment, write_results
+    from palate.simulations.experiments.comparison import read_comparison, run_comparison, write_results
 
-    asked = read_experiment(experiment)
+    asked = read_comparison(experiment)
     columns = (TextColumn("{task.description:<32}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("starting", total=1.0)
@@ -59,7 +61,7 @@ def simulate(
         def progress(what: str, done: float, total: float) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        results = run_experiment(asked, out / "cache" if cache is None else cache, progress, engine)
+        results = run_comparison(asked, out / "cache" if cache is None else cache, progress, engine)
     paths = write_results(results, out)
     if json:
         typer.echo(jsonlib.dumps(results.to_json()))
@@ -90,7 +92,8 @@ def show(results: Results) -> None:
     console.print(table)
     if found["gap_closed"] is not None:
         low, high = found["gap_closed_interval"]
-        line = f"Learning together closes {found['gap_closed']:.0%} ({low:.0%} to {high:.0%}) of the gap between local only and central"
+        line = f"Learning together closes {found['gap_closed']:.0%} ({low:.0%} to {high:.0%}) of the gap "
+        line += "between local only and central"
         if found["gap_closed_with_comments"] is not None:
             line += f"; with comments {found['gap_closed_with_comments']:.0%}"
         console.print(f"{line}.")

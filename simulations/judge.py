@@ -1,10 +1,13 @@
-"""The independent judge: says which subject and which attributes a picture shows, and took no part in any training.
+"""The independent judge of pictures, which took no part in any training.
 
-Claims about generated pictures are read off this classifier, never off the evaluator that ranks candidates: it learned
-from renders alone (`recipes/judge`, picture numbers that no other recipe uses), has an architecture of its own (a residual
-network of full pre-activation, He et al., ECCV 2016, with squeeze-and-excitation, Hu et al., CVPR 2018), and no code of
-the device imports it. It is fallible: `measure_judge` says how often it is right on fresh renders, and every benchmark that
-asks the judge prints that beside its own figure.
+It says which subject and which attributes a picture shows.
+
+Claims about generated pictures are read off this classifier, never off the evaluator that ranks candidates:
+it learned from renders alone (`recipes/judge`, picture numbers that no other recipe uses), has an
+architecture of its own (a residual network of full pre-activation, He et al., ECCV 2016, with
+squeeze-and-excitation, Hu et al., CVPR 2018), and no code of the device imports it. It is fallible:
+`measure_judge` says how often it is right on fresh renders, and every benchmark that asks the judge prints
+that next to its own figure.
 """
 
 from __future__ import annotations
@@ -20,11 +23,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from palate.shared.arrays import Float32s
 from palate.simulations.crowd.people import Person
 from palate.simulations.world.render import render
-from palate.simulations.world.world import ATTRIBUTES, CATEGORY_OF, SUBJECTS, Picture, Truth
-
-Floats = NDArray[np.float32]
+from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, SUBJECTS, Pixels, Truth
 
 WEIGHTS = Path(__file__).parent / "weights" / "judge.safetensors"
 FRESH = 20_000_000  # the first picture number of the renders on which the judge is measured
@@ -44,7 +46,10 @@ HIDDEN = 192
 
 
 class Residual(nn.Module):
-    """Two 3 × 3 convolutions and a squeeze-and-excitation beside a shortcut: (n, inner, h, w) to (n, outer, h / stride, ...)."""
+    """Two 3 × 3 convolutions and a squeeze-and-excitation next to a shortcut.
+
+    (n, inner, h, w) to (n, outer, h / stride, ...).
+    """
 
     def __init__(self, inner: int, outer: int, stride: int) -> None:
         super().__init__()
@@ -58,7 +63,7 @@ class Residual(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output."""
+        """Return the block's output."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         gate = torch.sigmoid(self.excite(F.silu(self.squeeze(h.mean((2, 3))))))
@@ -68,10 +73,12 @@ class Residual(nn.Module):
 
 
 class JudgeNetwork(nn.Module):
-    """Pictures (n, 3, 128, 128) in [-1, 1] to logits (n, 80): the subjects, then each category's values and its "none".
+    """Pictures (n, 3, 128, 128) in [-1, 1] to logits (n, 80).
 
-    Shapes are seen at half the size by the residual stages, textures and colours at full size by patches of 8 × 8, whose
-    answers are only averaged over the picture. The head reads both.
+    The subjects, then each category's values and its "none".
+
+    Shapes are seen at half the size by the residual stages, textures and colours at full size by patches of 8
+    × 8, whose answers are only averaged over the picture. The head reads both.
     """
 
     def __init__(self) -> None:
@@ -90,7 +97,7 @@ class JudgeNetwork(nn.Module):
         self.head = nn.Linear(HIDDEN, LOGITS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits, (n, 80)."""
+        """Return the logits, (n, 80)."""
         patches = self.patches(x)
         levels = [patches, self.mix(F.silu(self.patch_norm(patches))), self.stem(F.avg_pool2d(x, 2))]
         for stage in self.stages:
@@ -101,7 +108,7 @@ class JudgeNetwork(nn.Module):
 
 
 def to_network(pictures: NDArray[np.uint8]) -> Tensor:
-    """Pictures (n, 128, 128, 3) uint8 as the network takes them, (n, 3, 128, 128) in [-1, 1].
+    """Return pictures (n, 128, 128, 3) uint8 as the network takes them, (n, 3, 128, 128) in [-1, 1].
 
     Raises ValueError for another shape or type.
     """
@@ -120,29 +127,29 @@ class Opinion:
     Within a category the values' probabilities and that of "none of them" sum to one.
     """
 
-    subjects: Floats
-    values: Floats
+    subjects: Float32s
+    values: Float32s
 
     def __len__(self) -> int:
-        """How many pictures were judged."""
+        """Return how many pictures were judged."""
         return len(self.subjects)
 
     def names_subject(self, subjects: Sequence[str]) -> NDArray[np.bool_]:
-        """Whether the likeliest subject of each picture is the one given for it, (n,)."""
+        """Return whether the likeliest subject of each picture is the one given for it, (n,)."""
         named: NDArray[np.bool_] = self.subjects.argmax(1) == np.array(
             [SUBJECTS.index(s) for s in subjects], int
         )
         return named
 
     def shows(self, picture: int, value: str) -> bool:
-        """Whether `value` is the likeliest answer in its category, "none of them" included."""
+        """Return whether `value` is the likeliest answer in its category, "none of them" included."""
         rivals = [VALUES.index(v) for v in ATTRIBUTES[CATEGORY_OF[value]]]
         own = self.values[picture, VALUES.index(value)]
         shares = self.values[picture, rivals]
         return bool(own >= shares.max() and own >= 1 - shares.sum())
 
-    def utilities(self, person: Person) -> Floats:
-        """What each picture is worth to a person of known taste, expected under the judge's probabilities, (n,).
+    def utilities(self, person: Person) -> Float32s:
+        """Return what each picture is worth to a person of known taste, by the judge's probabilities, (n,).
 
         In the units of `people.true_utility`: standard deviations over shown pictures.
         """
@@ -157,7 +164,7 @@ class Judge:
         self.network = network.eval()
 
     @torch.inference_mode()
-    def __call__(self, pictures: NDArray[np.uint8] | Sequence[Picture]) -> Opinion:
+    def __call__(self, pictures: NDArray[np.uint8] | Sequence[Pixels]) -> Opinion:
         """Judges pictures, (n, 128, 128, 3) uint8; raises ValueError for another shape or type."""
         x = to_network(np.stack(list(pictures)) if not isinstance(pictures, np.ndarray) else pictures)
         logits = (
@@ -172,7 +179,10 @@ class Judge:
 
 @lru_cache(maxsize=2)
 def load_judge(path: Path = WEIGHTS) -> Judge:
-    """The judge that ships with the simulations. Raises FileNotFoundError when its weights are missing."""
+    """Return the judge that ships with the simulations.
+
+    Raises FileNotFoundError when its weights are missing.
+    """
     from safetensors.torch import load_file
 
     if not path.exists():
@@ -196,15 +206,17 @@ class JudgeAccuracy:
     utility: float  # correlation of judged and true utility, over virtual people
 
     def __str__(self) -> str:
-        """One line, to be printed beside whatever the judge says."""
+        """Return one line, to be printed with every opinion of the judge."""
         return (
-            f"judge on {self.pictures} fresh renders: subject {self.subject:.1%}, drawn attribute {self.attribute:.1%}, "
-            f"empty category filled {self.invented:.1%}, correlation of judged with true utility {self.utility:.3f}"
+            f"judge on {self.pictures} fresh renders: subject {self.subject:.1%}, drawn attribute "
+            f"{self.attribute:.1%}, "
+            f"empty category filled {self.invented:.1%}, correlation of judged with true utility "
+            f"{self.utility:.3f}"
         )
 
 
 def score_truths(opinion: Opinion, truths: Sequence[Truth]) -> tuple[float, float, float, dict[str, float]]:
-    """Shares of subjects named, attributes named, empty categories filled, and of each value named where it was drawn."""
+    """Return the shares of subjects and attributes named, of empty categories filled, of each value named."""
     named = {v: [opinion.shows(i, v) for i, t in enumerate(truths) if t.shows(v)] for v in VALUES}
     flat = [hit for hits in named.values() for hit in hits]
     empty = [
@@ -220,7 +232,10 @@ def score_truths(opinion: Opinion, truths: Sequence[Truth]) -> tuple[float, floa
 def measure_judge(
     judge: Judge, count: int = 1000, first: int = FRESH, progress: Callable[[int], object] | None = None
 ) -> JudgeAccuracy:
-    """Asks the judge about fresh renders, numbers `first` to `first + count - 1`; `progress` is called with each number done."""
+    """Asks the judge about fresh renders, numbers `first` to `first + count - 1`.
+
+    `progress` is called with each number done.
+    """
     from palate.simulations.crowd.people import make_people, true_utility
     from palate.simulations.world.shards import truth_of
 

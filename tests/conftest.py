@@ -18,7 +18,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # Nor does a test touch the keyring of the person who runs it.
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 
-# A shell starts what runs in its background deaf to Ctrl-C, and the processes of the tests would inherit that.
+# A shell starts what runs in its background deaf to Ctrl-C, and the processes of the tests would inherit
+# that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -64,7 +65,10 @@ def _derive_key_once(passphrase: str, salt: bytes) -> bytes:
 
 @pytest.fixture
 def remembered_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Derive each key from its passphrase once: the derivation is slow on purpose, and always comes to the same."""
+    """Derive each key from its passphrase once.
+
+    The derivation is slow on purpose, and always comes to the same.
+    """
     from palate.client.vault import export as vault_export
     from palate.client.vault import vault
 

@@ -1,4 +1,7 @@
-"""What of Flower's inside is used, by name and by the names of its arguments: what differs is what changed with an upgrade."""
+"""What of Flower's inside is used, by name and by the names of its arguments.
+
+What differs is what changed with an upgrade.
+"""
 
 import importlib
 import inspect

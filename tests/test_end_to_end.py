@@ -1,7 +1,8 @@
 """The main job from end to end, on what ships: comments in, pictures that fit the taste out.
 
-Here the parts are put together for real: shipped weights, shipped pictures and comments, the command line and the façade.
-How well it goes over many people is for the benchmarks; here stands what must hold for every single one.
+Here the parts are put together for real: shipped weights, shipped pictures and comments, the command line and
+the façade. How well it goes over many people is for the benchmarks; here stands what must hold for every
+single one.
 """
 
 import json
@@ -57,7 +58,7 @@ def same_evaluator(one: Evaluator, other: Evaluator) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays)
 
 
-# --- scoring ----------------------------------------------------------------------------------------------------
+# --- scoring ------------------------------------------------------------------------------------------------
 
 
 def test_what_a_person_likes_scores_above_what_the_person_dislikes(device: Device) -> None:
@@ -98,7 +99,7 @@ def test_scoring_nothing_or_an_empty_folder_is_refused(tmp_path: Path) -> None:
         score_pictures([tmp_path], liked=files(THEO_LIKES), disliked=files(MARA_LIKES))
 
 
-# --- forgetting -------------------------------------------------------------------------------------------------
+# --- forgetting ---------------------------------------------------------------------------------------------
 
 
 def test_forgetting_leaves_profile_evaluator_and_adapter_as_in_a_twin_that_never_heard_it(
@@ -117,8 +118,8 @@ def test_forgetting_leaves_profile_evaluator_and_adapter_as_in_a_twin_that_never
         assert not same_evaluator(own, with_it)
         assert device.vault.get("adapter", "only") == twin.vault.get("adapter", "only")
         assert device.vault.get("adapter", "only") != adapter_with_it
-        # Nothing of the forgotten comment is left in any record. The twin came out of a backup, and notes besides that it
-        # was restored and what its account spent.
+        # Nothing of the forgotten comment is left in any record. The twin came out of a backup, and notes
+        # besides that it was restored and what its account spent.
         names = [(type_, id_) for type_ in device.vault.types() for id_ in device.vault.list(type_)]
         twins_names = [(type_, id_) for type_ in twin.vault.types() for id_ in twin.vault.list(type_)]
         assert set(twins_names) - set(names) == {("privacy spent", "only"), ("privacy restored", "only")}
@@ -126,7 +127,7 @@ def test_forgetting_leaves_profile_evaluator_and_adapter_as_in_a_twin_that_never
         assert all(device.vault.get(*name) == twin.vault.get(*name) for name in names)
 
 
-# --- creating ---------------------------------------------------------------------------------------------------
+# --- creating -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +155,12 @@ def test_create_writes_pictures_their_impersonal_siblings_and_a_sheet(
     assert [one["seed"] for one in told] == [5, 6]
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "001-seed5.png", "001-seed5-impersonal.png", "001-seed6.png", "001-seed6-impersonal.png", "001-sheet.png",
-    }  # fmt: skip
+        "001-seed5.png",
+        "001-seed5-impersonal.png",
+        "001-seed6.png",
+        "001-seed6-impersonal.png",
+        "001-sheet.png",
+    }
     for one in told:
         with Image.open(one["file"]) as personal, Image.open(one["impersonal"]) as plain:
             assert personal.size == plain.size == (128, 128)
@@ -205,7 +210,7 @@ def test_an_empty_profile_makes_impersonal_pictures_and_says_so(tmp_path: Path) 
     assert any("empty" in line for line in said)
 
 
-# --- offline ----------------------------------------------------------------------------------------------------
+# --- offline ------------------------------------------------------------------------------------------------
 
 
 def test_the_main_job_needs_no_network(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,13 +223,13 @@ def test_the_main_job_needs_no_network(device: Device, monkeypatch: pytest.Monke
     assert device.create("a cat", count=1, steps=2)
 
 
-# --- the demo ---------------------------------------------------------------------------------------------------
+# --- the demo -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def show() -> Showcase:
     """A short demo: one picture for each prompt."""
-    return run_showcase(progress=lambda what, done, total: None, count=1, steps=8, best_of=0)
+    return run_showcase(progress=lambda *_: None, count=1, steps=8, best_of=0)
 
 
 def test_the_demo_understands_two_different_people(show: Showcase) -> None:
@@ -280,11 +285,11 @@ def test_the_demo_leaves_nothing_in_the_temporary_folder(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(showcase.Device, "create", stop)
     with pytest.raises(KeyboardInterrupt):
-        run_showcase(progress=lambda what, done, total: None)
+        run_showcase(progress=lambda *_: None)
     assert list(tmp_path.iterdir()) == []
 
 
-# --- the README -------------------------------------------------------------------------------------------------
+# --- the README ---------------------------------------------------------------------------------------------
 
 
 def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

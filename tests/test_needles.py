@@ -1,4 +1,6 @@
-"""Nothing personal lies on the disk in the clear: every byte under the vault, the temporary folder and the home folder is
+"""Nothing personal lies on the disk in the clear.
+
+Every byte under the vault, the temporary folder and the home folder is
 searched for needles from comments, pictures, attributes and weights, before and after each command.
 
 The search is shown to find what it looks for: in plain files, and in a vault whose seal has been taken off.
@@ -61,7 +63,10 @@ class Search:
                 self.needles[f"{form} (UTF-16)"] = form.encode("utf-16-le")
 
     def add_bytes(self, name: str, data: bytes, length: int = 24, pieces: int = 24) -> None:
-        """Look for pieces of some data, spread over it; monotonous ones would be found anywhere and are left out."""
+        """Look for pieces of some data, spread over it.
+
+        Monotonous ones would be found anywhere and are left out.
+        """
         for place in range(0, max(1, len(data) - length), max(1, len(data) // pieces)):
             piece = data[place : place + length]
             if len(set(piece)) > length // 3:
@@ -152,7 +157,8 @@ def test_no_command_leaves_anything_personal_in_the_clear(search: Search, tmp_pa
     palate(search, "erase", "--yes")
     palate(search, "import", str(tmp_path / "home" / "taste.palate"))
     palate(search, "doctor", "--no-measure")
-    # The pictures that were asked for are the person's own; they say how they were made and nothing about the person.
+    # The pictures that were asked for are the person's own; they say how they were made and nothing about the
+    # person.
     search.roots = (pictures,)
     assert not [where for where in search.find() if "sheet" not in where]
 
@@ -187,8 +193,10 @@ def test_the_search_finds_words_pictures_and_names_in_the_clear(search: Search, 
 def test_the_search_finds_everything_in_a_vault_whose_seal_is_off(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vault_format, "seal", lambda key, plaintext, bound: bytes(12) + plaintext + bytes(16))
-    monkeypatch.setattr(vault_format, "unseal", lambda key, sealed, bound: sealed[12:-16])
+    monkeypatch.setattr(
+        vault_format, "seal", lambda _key, plaintext, _bound: bytes(12) + plaintext + bytes(16)
+    )
+    monkeypatch.setattr(vault_format, "unseal", lambda _key, sealed, _bound: sealed[12:-16])
     with Device.init(os.environ["PALATE_HOME"], "correct horse") as device:
         taught = device.teach(DEMO / "boat.jpg", COMMENTS["boat.jpg"][0], True)
         kept = device.vault.get(PICTURE, str(taught.comment.picture))

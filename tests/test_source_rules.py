@@ -42,6 +42,8 @@ HOMES = {
             "server/front/superlink.py",
         ),
         "simulations/engine/in_process.py",
+        "simulations/attacks/many_liars.py",  # compares Flower's own rules against liars
+        "simulations/engine/on_ray.py",
     },
     "uvicorn": {"server/processes/serve.py"},
     "httpx": {"client/federation/fleet.py", "server/front/control.py"},

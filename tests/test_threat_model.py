@@ -1,4 +1,7 @@
-"""The threat model names a test for each claim; a name that no test has any more is a claim that nothing refutes."""
+"""The threat model names a test for each claim.
+
+A name that no test has any more is a claim that nothing refutes.
+"""
 
 import re
 from pathlib import Path

@@ -85,7 +85,8 @@ def adopt(
         palate release adopt --anyway
     """
     from palate.client.releases import adopt as adopt_release
-    from palate.client.releases import decide, describe_choice, read_source, read_standing
+    from palate.client.releases import read_source, read_standing
+    from palate.client.releases.own_encoder import decide, describe_choice
 
     if source is None and not anyway:
         raise OptionError("name the file or folder of a release, or use the newest one with --anyway")
@@ -125,7 +126,7 @@ def back(home: Home = None, json: Json = False) -> None:
 
         palate release back
     """
-    from palate.client.releases import decide, describe_choice
+    from palate.client.releases.own_encoder import decide, describe_choice
 
     with shell.open_device(home) as device:
         choice, newest = decide(device.vault, "before")
@@ -241,7 +242,7 @@ def _view(standing: "Standing") -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
 
-    from palate.client.releases import describe_choice
+    from palate.client.releases.own_encoder import describe_choice
     from palate.shared.releases.message import time_of
 
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from palate.client.commands.extras import explain_missing
 from palate.client.runtime.progress import Progress
 from palate.shared import hardening
 from palate.shared.errors import OptionError, PalateError, StorageError, WrongPassphraseError
+from palate.shared.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +51,8 @@ class PoliteGroup(TyperGroup):
             return super().invoke(ctx)
         except PalateError as error:
             message = str(error)
+        except ModuleNotFoundError as error:
+            message = explain_missing(error)
         except KeyboardInterrupt:
             complain("stopped; everything that was finished before is kept")
             raise typer.Exit(STOPPED) from None
@@ -191,7 +195,7 @@ def plain(words: str, style: str = "") -> "Text":
     """Return words as they stand: no markup, no control characters."""
     from rich.text import Text
 
-    return Text("".join(c if c.isprintable() or c == "\n" else "�" for c in words), style=style)
+    return Text(printable(words), style=style)
 
 
 def _print(console: "Console", what: Any) -> None:

@@ -58,7 +58,7 @@ def installed_backbone() -> str:
         )
         return _hash_backbone(WEIGHTS, found, names)
     except OSError as error:
-        raise ModelError(f"{error.filename} cannot be read; install Palate anew") from None
+        raise ModelError(f"{error.filename} cannot be read; install Palate again") from None
 
 
 def check_backbone() -> None:
@@ -74,7 +74,7 @@ def check_backbone() -> None:
     if installed_backbone() != BACKBONE_HASH:
         raise ModelError(
             "the picture or sentence tower installed here is not the one that ships with this version of "
-            "Palate, so this device takes part in no round; install Palate anew"
+            "Palate, so this device takes part in no round; install Palate again"
         )
 
 
@@ -98,7 +98,7 @@ def shipped() -> EncoderWeights:
     encoder = load_encoder()
     if encoder_hash(encoder) != SHIPPED_HASH:
         raise ReleaseError(
-            "the encoder that is installed is not the one that Palate ships with; install Palate anew",
+            "the encoder that is installed is not the one that Palate ships with; install Palate again",
             "encoder",
         )
     return encoder

@@ -104,7 +104,7 @@ def _open(data: bytes) -> Image.Image:
     """Return the picture with its header read and no pixel decoded."""
     if data.startswith(b"\xff\xd8\xff"):
         # Directly, because `Image.open` refuses the size that a draft makes harmless, and reads all pictures
-        # of a file that holds several (MPO), of which we want the first.
+        # of a file that holds several (MPO); we want the first.
         return JpegImageFile(io.BytesIO(data))
     if _is_heic(data):
         return _open_heic(data)

@@ -129,11 +129,11 @@ def load_tower(path: Path = SHIPPED) -> PictureTower:
         return PictureTower(from_tensors(load_file(path), LOGITS))
     except FileNotFoundError:
         raise ModelError(
-            f"the picture tower {path} is not there; install Palate anew, or run its recipe"
+            f"the picture tower {path} is not there; install Palate again, or run its recipe"
         ) from None
     except Exception as error:  # noqa: BLE001 - safetensors and torch raise many kinds for a damaged file
         raise ModelError(
-            f"{path} is not a picture tower ({type(error).__name__}); install Palate anew"
+            f"{path} is not a picture tower ({type(error).__name__}); install Palate again"
         ) from None
 
 

@@ -12,8 +12,7 @@ personal.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from palate.client.federation.rounds_a_day import invitations_of_the_day
 from palate.client.privacy import DEFAULT_DELTA, DEFAULT_EPSILON
 from palate.client.vault.json_records import decode_json, encode_json, readable
 from palate.client.vault.store import ONLY, Change, Records, Store
+from palate.shared.checks import check_number, check_whole, is_hex, keep_numbers
 from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultError
 from palate.shared.releases.message import read_key, write_key
 from palate.shared.sum_noise import VOUCHED_SHARE
@@ -34,8 +34,6 @@ KEPT = 500
 """Entries of the history that are kept; of older ones only how many there were."""
 
 _VERSION = 1
-_KEY = re.compile(r"[0-9a-f]{64}")
-_CERTIFICATE = re.compile(r"([0-9a-f]{128})?")
 
 
 @dataclass(frozen=True)
@@ -87,31 +85,19 @@ class Terms:
                 raise OptionError(f"{_spoken(name)} must be yes or no")
         for name in ("release_key", "registrar"):
             value = getattr(self, name)
-            if not isinstance(value, str) or (value and not _KEY.fullmatch(value)):
+            if value != "" and not is_hex(value):
                 raise OptionError(f"{_spoken(name)} must be an Ed25519 public key in 64 hexadecimal digits")
-        if not isinstance(self.certificate, str) or not _CERTIFICATE.fullmatch(self.certificate):
+        if self.certificate != "" and not is_hex(self.certificate, 128):
             raise OptionError(
                 "certificate must be 128 hexadecimal digits, as palate server certify prints them"
             )
 
     def _check_numbers(self) -> None:
         for name, least, most in (("rounds_a_day", 1, 10_000), ("least_devices", 2, 1_000)):
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise OptionError(
-                    f"{_spoken(name)} is {value!r}; it must be a whole number from {least} to {most:,}"
-                )
-        for name, ceiling in (("epsilon", 1e6), ("delta", 1e-3)):
-            value = getattr(self, name)
-            if not _is_number(value) or not 0 < value <= ceiling:  # false for NaN too
-                raise OptionError(
-                    f"{name} is {value!r}; it must be a number above 0 and at most {ceiling:,g}"
-                )
-            object.__setattr__(self, name, float(value))
-        share = self.honest_share
-        if not _is_number(share) or not 0 <= share <= 1:
-            raise OptionError(f"honest share is {share!r}; it must be a number from 0 to 1")
-        object.__setattr__(self, "honest_share", float(share))
+            check_whole(_spoken(name), getattr(self, name), least, most)
+        keep_numbers(self, {"epsilon": (0.0, 1e6), "delta": (0.0, 1e-3)}, above=True)
+        check_number("honest share", self.honest_share, 0.0, 1.0)
+        object.__setattr__(self, "honest_share", float(self.honest_share))
 
     def conditions(self) -> tuple[str, ...]:
         """Return the conditions that must be met, none for "always"."""
@@ -275,28 +261,30 @@ def read_history(records: Records) -> tuple[int, tuple[Event, ...]]:
 def agree(store: Store, terms: Terms, now: datetime) -> Event:
     """Write down that the person joins on these terms, and return the entry; raises what the vault raises."""
     with store.transaction() as change:
-        book, _, _ = _read_book(change)
+        book, events, dropped = _read_book(change)
         before = book.get(terms.server)
         what = "agreed" if before is None else "joined" if before == terms else "changed"
         event = Event(_stamp(now), terms.server, what, None if what == "joined" else terms)
-        _write(change, {**book, terms.server: terms}, event)
+        _write(change, {**book, terms.server: terms}, (*events, event), dropped)
     return event
 
 
 def refuse(store: Store, server: str, now: datetime) -> Event:
     """Write down that the person said no: terms agreed to before no longer hold."""
     with store.transaction() as change:
-        book = {name: terms for name, terms in _read_book(change)[0].items() if name != server}
+        book, events, dropped = _read_book(change)
+        left = {name: terms for name, terms in book.items() if name != server}
         event = Event(_stamp(now), server, "refused", None)
-        _write(change, book, event)
+        _write(change, left, (*events, event), dropped)
     return event
 
 
 def note_leaving(store: Store, server: str, now: datetime) -> Event:
     """Write down that this device left; the terms hold for the next time."""
     with store.transaction() as change:
+        book, events, dropped = _read_book(change)
         event = Event(_stamp(now), server, "left", None)
-        _write(change, _read_book(change)[0], event)
+        _write(change, book, (*events, event), dropped)
     return event
 
 
@@ -312,7 +300,7 @@ def read_public_key(text: str) -> str:
 
     given = text.strip()
     try:
-        if _KEY.fullmatch(given.lower()):
+        if is_hex(given.lower()):
             return given.lower()
         if given.lower().startswith("palate1"):
             return read_key(given).hex()
@@ -362,13 +350,12 @@ def _read_book(records: Records) -> tuple[dict[str, Terms], tuple[Event, ...], i
         return book, events, int(content["dropped"])
 
 
-def _write(change: Change, book: Mapping[str, Terms], event: Event) -> None:
-    _, events, dropped = _read_book(change)
-    kept = [*events, event]
+def _write(change: Change, book: Mapping[str, Terms], events: Sequence[Event], dropped: int) -> None:
+    """Keep the terms and the newest `KEPT` of the events; the record is sealed whole, so it is written whole."""
     content = {
         "terms": [asdict(terms) for terms in book.values()],
-        "events": [asdict(one) for one in kept[-KEPT:]],
-        "dropped": dropped + max(0, len(kept) - KEPT),
+        "events": [asdict(one) for one in events[-KEPT:]],
+        "dropped": dropped + max(0, len(events) - KEPT),
     }
     change.put(CONSENT, ONLY, encode_json(_VERSION, content))
 
@@ -377,10 +364,6 @@ def _stamp(now: datetime) -> str:
     if now.tzinfo is None:
         raise ValueError("the time of an entry needs a zone")
     return now.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _spoken(name: str) -> str:

@@ -28,6 +28,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from palate.shared.arrays import Levels
+from palate.shared.checks import check_whole
 from palate.shared.errors import MaskError, OptionError
 from palate.shared.secure_sum import masks
 from palate.shared.secure_sum.agreement import decode_agreement, encode_endorsement
@@ -48,7 +50,7 @@ from palate.shared.secure_sum.messages import (
     encode_shares,
 )
 from palate.shared.secure_sum.pseudonym import CERTIFICATE_BYTES, NO_CERTIFICATE, SlotKey
-from palate.shared.secure_sum.ring import Levels, add_masks, to_ring
+from palate.shared.secure_sum.ring import add_masks, to_ring
 from palate.shared.secure_sum.shamir import SHARE_BYTES, decode_share, encode_share, split_secret
 
 _NONCE = bytes(12)  # sound, because each key seals one message: both keys are new in every round
@@ -71,10 +73,7 @@ class MaskRules:
     certificate: bytes = NO_CERTIFICATE
 
     def __post_init__(self) -> None:
-        if type(self.least_devices) is not int or not 2 <= self.least_devices <= MOST_DEVICES:
-            raise OptionError(
-                f"least_devices is not right; it must be a whole number from 2 to {MOST_DEVICES:,}"
-            )
+        check_whole("least_devices", self.least_devices, 2, MOST_DEVICES)
         if len(self.certificate) != CERTIFICATE_BYTES:
             raise OptionError(f"a certificate has {CERTIFICATE_BYTES} bytes")
 

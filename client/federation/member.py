@@ -40,6 +40,7 @@ from palate.client.privacy import book_round, remember
 from palate.client.releases import federation_encoder, is_pinned, offer, release_key, why_not_good
 from palate.client.runtime.progress import Notice, no_notice
 from palate.client.vault.store import Store
+from palate.shared.arrays import Float32s
 from palate.shared.delegation import ANY_RELEASE, SIGNED
 from palate.shared.encoder import EncoderWeights
 from palate.shared.errors import (
@@ -59,7 +60,6 @@ from palate.shared.wire import TASK, Task, decode_task, kind_of
 
 if TYPE_CHECKING:
     from palate.client.federation.local_training import Labels
-    from palate.shared.update import Floats
 
 FEW = 10
 """With fewer pseudonyms left the person is told."""
@@ -163,7 +163,7 @@ class Member:
         self._device = device
         self._server = server
         self._tell = tell
-        self._meanings: dict[str, Floats] = {}
+        self._meanings: dict[str, Float32s] = {}
         self._said_unpinned = False
         vault = device.vault
         check_backbone()

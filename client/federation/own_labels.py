@@ -16,8 +16,8 @@ from palate.client.device import Device
 from palate.client.records import Taught
 from palate.client.runtime.progress import no_progress
 from palate.client.taste.profile import read_edits
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import SENTENCE_FEATURES
-from palate.shared.update import Floats
 
 if TYPE_CHECKING:
     from palate.client.federation.local_training import Labels
@@ -31,8 +31,8 @@ def teaching_comments(device: Device) -> list[Taught]:
 
 
 def read_labels(
-    device: Device, known: Mapping[str, Floats] | None = None
-) -> tuple[Labels, dict[str, Floats]]:
+    device: Device, known: Mapping[str, Float32s] | None = None
+) -> tuple[Labels, dict[str, Float32s]]:
     """Return one label for each of `teaching_comments`, in its order, and the meanings of their phrases.
 
     Phrases are the attributes that the comment names, liked or not, except those that the person has vetoed.
@@ -65,7 +65,7 @@ def read_labels(
     return Labels(features, liked, phrases), meanings
 
 
-def read_meanings(names: set[str], known: Mapping[str, Floats] | None = None) -> dict[str, Floats]:
+def read_meanings(names: set[str], known: Mapping[str, Float32s] | None = None) -> dict[str, Float32s]:
     """Return each attribute's direction in the sentence tower, (384,) of length 1.
 
     Those in `known` are not computed again.
@@ -83,12 +83,12 @@ def read_meanings(names: set[str], known: Mapping[str, Floats] | None = None) ->
 
 
 @cache
-def _term_meanings() -> dict[str, Floats]:
+def _term_meanings() -> dict[str, Float32s]:
     """Return the direction of each term of the vocabulary, by name and alias."""
     from palate.client.reader.sentences import SentenceTower, load_term_embeddings
 
     rows, names = load_term_embeddings(SentenceTower())
-    found: dict[str, Floats] = {}
+    found: dict[str, Float32s] = {}
     for row, name in zip(rows, names, strict=True):
         found.setdefault(name, row)  # the first is the term's own name, the others are its aliases
     return found

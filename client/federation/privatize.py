@@ -16,7 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
-from palate.shared.coding import Levels, to_levels
+from palate.shared.arrays import Levels
+from palate.shared.coding import to_levels
 from palate.shared.noise import Source, discrete_gaussian
 from palate.shared.subspace import Subspace
 from palate.shared.update import EncoderUpdate

@@ -17,7 +17,7 @@ from palate.client.reader.sentences import Directions, SentenceTower, load_term_
 from palate.shared.attributes import Attribute, load_vocabulary
 
 BESIDE_NOUN = 0.72
-"""Least cosine for a word beside a noun of a kind, among that kind's terms."""
+"""Least cosine for a word next to a noun of a kind, among that kind's terms."""
 ALONE = 0.76
 """Least cosine for a word that describes the whole picture, among all terms."""
 PRAISE = 0.66

@@ -101,8 +101,8 @@ def train_adapter(
     before, after = float(np.mean(np.concatenate(without))), float(np.mean(np.concatenate(with_it)))
     if after <= 0.5 or after < before + LEAST_GAIN / (len(liked) + len(disliked)) ** 0.5:
         message = (
-            "tuning the eye to you does not help yet; more verdicts may change that (of your pairs of a liked "
-            f"and a disliked picture, {after:.0%} come out right with tuning, {before:.0%} without)"
+            "tuning the eye to you does not help yet; more verdicts may change that (of your pairs of a "
+            f"liked and a disliked picture, {after:.0%} come out right with tuning, {before:.0%} without)"
         )
         return AdapterResult(False, None, before, after, message)
     head = fit_evaluator(encoder, liked, disliked, tastes=tastes)

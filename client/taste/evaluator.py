@@ -1,6 +1,6 @@
 """The evaluator: will this person like this picture? A private Bayesian head on the encoder's taste space.
 
-Where it stands in the flow: after the profile. It is fitted anew, in milliseconds, from the pictures that a
+Where it stands in the flow: after the profile. It is fitted each time, in milliseconds, from the pictures a
 person liked and disliked and from the profile's attributes. It ranks candidates for the painter and answers
 `palate score`. Nothing of it ever leaves the device. Nothing is carried over from one fit to the next, so
 forgetting a comment is exact.

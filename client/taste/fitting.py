@@ -1,6 +1,6 @@
 """Fits the private models, evaluator and adapter, to what one vault holds.
 
-Stands between `device` and `evaluator` and `adapter`. The evaluator is fitted anew each time it is needed
+Stands between `device` and `evaluator` and `adapter`. The evaluator is fitted each time it is needed
 (milliseconds). The adapter takes seconds, so it is kept in the vault with a fingerprint of everything that it
 was trained on, and trained again when that has changed. Both are functions of what is kept alone, in the
 order of time. So forgetting one comment gives exactly the models that would be there had it never been

@@ -2,7 +2,7 @@
 
 The third step of the flow: the reader finds mentions in each comment, `build_profile` merges them, and
 painter, evaluator and adapter start from the result. The profile is a pure function of the comments that are
-kept and of the person's edits. It is computed anew each time, and does not depend on their order. So
+kept and of the person's edits. It is computed each time, and does not depend on their order. So
 forgetting a comment is exact: without it, the profile is what it would be had the comment never been given.
 
 **How mentions become a strength.** Per attribute, each comment counts once per side, with its strongest

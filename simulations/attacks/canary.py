@@ -1,15 +1,19 @@
-"""A canary's audit of privacy figures: how well does the best guess tell whether one device's change is in a sum?
+"""A canary's audit of privacy figures.
 
-Where it stands in the flow: nowhere; it attacks what `server.ledger` and `client.privacy.budget` promise. One device, the canary, sends the longest
-change that it may. Whoever guesses knows everything else: its change, the rotation, the changes of all others, and in rounds that
-were sampled who took part. What is left is noise, made by the device's own code (`to_levels`, `discrete_gaussian`) at what a server's
-settings make of it (`mask_settings` with fewer numbers, so that thousands of sums take seconds). Masks cancel exactly and are left out. Devices
-that are silent send their part without noise, as made-up ones would.
+How well does the best guess tell whether one device's change is in a sum?
 
-The guess is the sum's projection on the canary's levels, above a threshold or below. The threshold is chosen on one half of the sums
-and judged on the other: with a confidence of 95 % epsilon is at least log((hits - delta) / false alarms), by Clopper and Pearson's bounds on
-both (Jagielski, Ullman and Oprea, "Auditing differentially private machine learning", NeurIPS 2020). A figure that is shown and lies
-below that is wrong. That the audit can find something is seen where a figure counts on noise that is not there.
+Where it stands in the flow: nowhere; it attacks what `server.ledger` and `client.privacy.budget` promise. One
+device, the canary, sends the longest change that it may. Whoever guesses knows everything else: its change,
+the rotation, the changes of all others, and in rounds that were sampled who took part. What is left is noise,
+made by the device's own code (`to_levels`, `discrete_gaussian`) at what a server's settings make of it
+(`mask_settings` with fewer numbers, so that thousands of sums take seconds). Masks cancel exactly and are
+left out. Devices that are silent send their part without noise, as made-up ones would.
+
+The guess is the sum's projection on the canary's levels, above a threshold or below. The threshold is chosen
+on one half of the sums and judged on the other: with a confidence of 95 % epsilon is at least log((hits -
+delta) / false alarms), by Clopper and Pearson's bounds on both (Jagielski, Ullman and Oprea, "Auditing
+differentially private machine learning", NeurIPS 2020). A figure that is shown and lies below that is wrong.
+That the audit can find something is seen where a figure counts on noise that is not there.
 """
 
 from __future__ import annotations
@@ -27,14 +31,13 @@ from palate.client.federation.masked_answers import guaranteed
 from palate.client.privacy.budget import OwnBudget, OwnSpent, book_round, write_budget
 from palate.client.vault.store import MemoryStore
 from palate.server.secure_sum.privacy import Privacy, more_noise
+from palate.shared.arrays import Float64s
 from palate.shared.coding import finest_step, to_levels
 from palate.shared.noise import Source, discrete_gaussian, stream_of
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.sum_noise import SumNoise
 
-Floats = NDArray[np.float64]
-
-COUNT: Final = 31  # numbers of a change, beside the vote
+COUNT: Final = 31  # numbers of a change, next to the vote
 CLIP: Final = 0.15
 DELTA: Final = 1e-5
 CONFIDENCE: Final = 0.95
@@ -43,7 +46,7 @@ _CHUNK = 1_000  # sums at a time
 
 @dataclass(frozen=True)
 class Case:
-    """One sum of `devices`, of which `adding` add noise, the canary among them, and `rounds` of it that the canary is in."""
+    """One sum of `devices`, `adding` of which add noise, and `rounds` of it that the canary is in."""
 
     name: str
     privacy: Privacy
@@ -74,8 +77,8 @@ def booked(case: Case) -> OwnSpent:
     return spent
 
 
-def guesses(case: Case, sums: int, seed: int = 1) -> tuple[Floats, Floats]:
-    """Return the projections of so many noised sums with the canary, and of as many without, each added up over the rounds."""
+def guesses(case: Case, sums: int, seed: int = 1) -> tuple[Float64s, Float64s]:
+    """Return the projections of so many noised sums with the canary and without, added up over the rounds."""
     masks = masks_of(case.privacy, case.devices)
     source = stream_of(hashlib.sha256(f"palate canary {case.name} {seed}".encode()).digest())
     rng = np.random.default_rng(seed)
@@ -96,8 +99,17 @@ def guesses(case: Case, sums: int, seed: int = 1) -> tuple[Floats, Floats]:
     return within, without
 
 
-def audit(within: Floats, without: Floats, delta: float = DELTA) -> float:
-    """Return what epsilon is at least, with a confidence of 95 %, if these are guesses with and without the canary; 0 or more."""
+def audit(within: Float64s, without: Float64s, delta: float = DELTA) -> float:
+    """Return the least epsilon, with a confidence of 95 %, that explains these guesses; 0 or more.
+
+    Args:
+        within: projections of sums with the canary, (sums,).
+        without: of sums without it, (sums,).
+        delta: the chance that goes with epsilon.
+
+    Reference:
+        Clopper and Pearson (Biometrika 1934) for the interval.
+    """
     half = len(within) // 2
     ordered = np.sort(np.concatenate([within[:half], without[:half]]))
     best = max(
@@ -109,8 +121,8 @@ def audit(within: Floats, without: Floats, delta: float = DELTA) -> float:
     return max(0.0, _bound(within[half:], without[half:], best[1], best[2], delta))
 
 
-def _bound(within: Floats, without: Floats, threshold: float, sign: int, delta: float) -> float:
-    """The lower bound on epsilon from one threshold: above it the canary is said to be there, or with -1 below it not to be."""
+def _bound(within: Float64s, without: Float64s, threshold: float, sign: int, delta: float) -> float:
+    """Return the lower bound on epsilon from one threshold; with -1 the guess is made below it."""
     right, wrong = (within, without) if sign > 0 else (without, within)
     hits, alarms = (int((sign * one > sign * threshold).sum()) for one in (right, wrong))
     likely, rarely = _interval(hits, len(right))[0], _interval(alarms, len(wrong))[1]
@@ -127,8 +139,8 @@ def _interval(found: int, tries: int) -> tuple[float, float]:
     return low, high
 
 
-def _noise(masks: MaskSettings, adding: int, sums: int, source: Source, direction: Floats) -> Floats:
-    """The projections of so many sums of the noise of `adding` devices."""
+def _noise(masks: MaskSettings, adding: int, sums: int, source: Source, direction: Float64s) -> Float64s:
+    """Return the projections of so many sums of the noise of `adding` devices."""
     found = []
     for begin in range(0, sums, _CHUNK):
         shape = (min(_CHUNK, sums - begin), COUNT + 1)

@@ -1,16 +1,18 @@
 """Attacks on ourselves: what a server could rebuild of a person from what leaves the device.
 
-Where it stands in the flow: `benchmarks.leaks` trains virtual people's devices and puts before these attacks, one after the other,
-a raw change of the encoder (where they must succeed, or the test is void), the masked vector of one device, and the sum of a
-cohort with and without noise.
+Where it stands in the flow: `benchmarks.leaks` trains virtual people's devices and puts before these attacks,
+one after the other, a raw change of the encoder (where they must succeed, or the test is void), the masked
+vector of one device, and the sum of a cohort with and without noise.
 
-    invert_layer       a layer's weight change over its bias change, row by row, gives the layer's inputs: exactly for one label,
-                       mixed for several (Phong et al., IEEE TIFS 2018; Geiping et al., NeurIPS 2020, proposition 3.1)
-    match_gradient     pictures, verdicts and words are searched whose change points the same way (Geiping et al., NeurIPS 2020)
-    infer_preferences  who likes what, by ridge regression from changes to tastes over people that the attacker knows
+    invert_layer       a layer's weight change over its bias change gives its inputs: exactly for one label,
+                       mixed for several (Phong et al., IEEE TIFS 2018; Geiping et al., NeurIPS 2020,
+                       proposition 3.1)
+    match_gradient     searches pictures, verdicts and words whose change points the same way
+                       (Geiping et al., NeurIPS 2020)
+    infer_preferences  who likes what, by ridge regression from changes to tastes of known people
 
-The attacker is strong: it knows the encoder, the settings, the seed of the round (so which labels the head was fitted on and how
-features were shaken), and how many labels there are, which of them with words.
+The attacker is strong: it knows the encoder, the settings, the seed of the round (so which labels the head
+was fitted on and how features were shaken), and how many labels there are, which of them with words.
 """
 
 from __future__ import annotations
@@ -28,21 +30,22 @@ from torch import Tensor
 
 from palate.client.federation import local_training
 from palate.client.federation.local_training import Labels
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, EncoderWeights, unflatten
 from palate.shared.update import LocalSettings
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 _SILENT: Final = 1e-7  # of the largest bias change: a unit below it says nothing
 _RATE: Final = 0.05
 _RIDGES: Final = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
-def invert_layer(change: Floats, layer: str = "picture.hidden") -> Floats:
-    """Return what a change (d,) says of a layer's inputs: its weight rows over their bias entries, (units that say anything, in).
+def invert_layer(change: Float32s, layer: str = "picture.hidden") -> Float32s:
+    """Return what a change (d,) says of a layer's inputs.
 
-    `picture.hidden` gives standardized picture features, `sentence.taste` mean embeddings of a comment's phrases.
+    Its weight rows over their bias entries, (units that say anything, in).
+
+    `picture.hidden` gives standardized picture features, `sentence.taste` mean embeddings of a comment's
+    phrases.
     """
     tensors = unflatten(change)
     weight, bias = tensors[f"{layer}.weight"], tensors[f"{layer}.bias"]
@@ -50,12 +53,15 @@ def invert_layer(change: Floats, layer: str = "picture.hidden") -> Floats:
     return np.asarray(weight[heard] / bias[heard, None], dtype=np.float32)
 
 
-def best_cosines(found: Floats, truth: Floats) -> Doubles:
-    """Return for each true row (n, features) the cosine to the candidate that is nearest to it, (n,); 0 without candidates."""
+def best_cosines(found: Float32s, truth: Float32s) -> Float64s:
+    """Return for each true row (n, features) the cosine to the candidate that is nearest to it, (n,).
+
+    0 without candidates.
+    """
     if not len(found):
         return np.zeros(len(truth))
 
-    def units(rows: Floats) -> Doubles:
+    def units(rows: Float32s) -> Float64s:
         lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
         return np.asarray(rows / np.maximum(lengths, 1e-12))
 
@@ -64,17 +70,18 @@ def best_cosines(found: Floats, truth: Floats) -> Doubles:
 
 def match_gradient(
     encoder: EncoderWeights,
-    change: Floats,
+    change: Float32s,
     spoken: NDArray[np.bool_],
     settings: LocalSettings,
     *,
     seed: int,
     searches: int = 300,
-) -> Floats:
+) -> Float32s:
     """Return standardized features (n, 216) whose one local step would point the way of the change (d,).
 
-    `spoken` (n,) says which labels had words, in the order in which the device took them; `seed` is the round's. Verdicts and
-    phrases are searched too. The first guess is what `invert_layer` finds. Several local steps are attacked as if they were one.
+    `spoken` (n,) says which labels had words, in the order in which the device took them; `seed` is the
+    round's. Verdicts and phrases are searched too. The first guess is what `invert_layer` finds. Several
+    local steps are attacked as if they were one.
     """
     one = LocalSettings(**{**vars(settings), "steps": 1})
     batch, kept, noise = _known(encoder, len(spoken), one, seed)
@@ -112,7 +119,10 @@ def _adam(
     number: int,
     rate: float,
 ) -> None:
-    """Step `number` of Adam (Kingma, Ba, ICLR 2015), in place; torch's own takes seconds to import what it does not need here."""
+    """Step `number` of Adam (Kingma, Ba, ICLR 2015), in place.
+
+    Torch's own takes seconds to import what it does not need here.
+    """
     with torch.no_grad():
         for one, slope, (first, second) in zip(searched, slopes, moments, strict=True):
             first.lerp_(slope, 0.1)
@@ -121,7 +131,7 @@ def _adam(
             one -= rate * first / (1 - 0.9**number) / spread
 
 
-def _first_guess(found: Floats, shape: tuple[int, int], g: torch.Generator) -> Tensor:
+def _first_guess(found: Float32s, shape: tuple[int, int], g: torch.Generator) -> Tensor:
     """Candidates of the analytic attack, drawn at random, cut to a usual size; (1, n, features)."""
     guess = 0.1 * torch.randn(1, *shape, generator=g)
     if len(found):
@@ -133,7 +143,7 @@ def _first_guess(found: Floats, shape: tuple[int, int], g: torch.Generator) -> T
 def _known(
     encoder: EncoderWeights, count: int, settings: LocalSettings, seed: int
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """What the seed alone says: the padded batch of a device with `count` labels, which features are kept, what is added."""
+    """Return what the seed alone says of a batch with `count` labels: features kept, noise added, padding."""
     mean, scale = encoder.tensors["feature.mean"], encoder.tensors["feature.scale"]
     nothing = np.zeros((count, SENTENCE_FEATURES), np.float32)
     batches = []
@@ -151,7 +161,7 @@ def _slopes(
     batch: Mapping[str, Tensor],
     alignment: float,
 ) -> dict[str, Tensor]:
-    """The gradient of one local step by each shared tensor, differentiable by what it was computed from."""
+    """Return the gradient of one local step by each shared tensor, differentiable by its inputs."""
     names = {"picture.hidden": "x", "sentence.taste": "phrases"}
     now = {n: F.linear(batch[x], start[f"{n}.weight"], start[f"{n}.bias"]) for n, x in names.items()}
     for name in ("picture.taste.weight", "picture.taste.bias"):
@@ -171,10 +181,13 @@ def _losses(
     support: Tensor,
     alignment: float,
 ) -> Tensor:
-    """What a device descends, as a loss: `local_training` has its slopes by hand, which cannot be searched through.
+    """Return what a device descends, as a loss.
 
-    How badly each device's head, fitted on the supported labels, predicts the others, plus how badly words and pictures meet.
-    `now` holds the outputs of the first layers, (devices, n, 256) and (devices, n, 64), and the last layer's weights.
+    `local_training` has its slopes by hand, which cannot be searched through.
+
+    How badly each device's head, fitted on the supported labels, predicts the others, plus how badly words
+    and pictures meet. `now` holds the outputs of the first layers, (devices, n, 256) and (devices, n, 64),
+    and the last layer's weights.
     """
     hidden = F.relu(now["picture.hidden"])
     tastes = torch.baddbmm(now["picture.taste.bias"][:, None], hidden, now["picture.taste.weight"].mT)
@@ -187,7 +200,9 @@ def _losses(
 def _verdict_losses(
     z: Tensor, head: tuple[Tensor, Tensor], liked: Tensor, valid: Tensor, support: Tensor
 ) -> Tensor:
-    """Cross-entropy of the queried verdicts under the head of the supported ones: Gaussian regression in kernel form.
+    """Cross-entropy of the queried verdicts under the head of the supported ones.
+
+    Gaussian regression in kernel form.
 
     In float64, which costs little here and keeps what the solution would make of rounding out of the weights.
     """
@@ -206,7 +221,10 @@ def _verdict_losses(
 
 
 def _word_losses(said: Tensor, tastes: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Cross-entropy of the picture that a comment's phrases were said of, among the person's pictures; 0 without phrases."""
+    """Cross-entropy of the picture that a comment's phrases were said of, among the person's pictures.
+
+    0 without phrases.
+    """
     said = said / (said.norm(dim=2, keepdim=True) + 1e-6)
     near = (
         said @ tastes.mT + (batch["valid"][:, None] - 1) * 1e4
@@ -224,19 +242,22 @@ def _cosine(made: Mapping[str, Tensor], observed: Mapping[str, Tensor], names: l
 
 @dataclass(frozen=True)
 class Inference:
-    """How often an attacker names rightly whether people it does not know like or dislike what they feel about."""
+    """Return how often an attacker names rightly what people it does not know like or dislike."""
 
     accuracy: float
     prior: float  # by what most of the people that it knows feel, and nothing else
     pairs: int  # (person, attribute) that were asked
 
 
-def infer_preferences(known: Floats, tastes: Doubles, unknown: Floats, truth: Doubles) -> Inference:
-    """Attacks the tastes of people: from what their devices sent, (people, d), to like or dislike, (people, attributes).
+def infer_preferences(known: Float32s, tastes: Float64s, unknown: Float32s, truth: Float64s) -> Inference:
+    """Attacks the tastes of people.
 
-    `known` and `tastes` are of people whose taste the attacker has (its own virtual people, say), weights above 0 for likes, below
-    for dislikes, 0 for neither; `unknown` and `truth` of its victims. Ridge regression in kernel form on vectors of length 1, by
-    the strength that is best on a quarter of the known people.
+    From what their devices sent, (people, d), to like or dislike, (people, attributes).
+
+    `known` and `tastes` are of people whose taste the attacker has (its own virtual people, say), weights
+    above 0 for likes, below for dislikes, 0 for neither; `unknown` and `truth` of its victims. Ridge
+    regression in kernel form on vectors of length 1, by the strength that is best on a quarter of the known
+    people.
     """
     usual = tastes.mean(0)
     ridge = _fit_ridge(known, tastes)
@@ -252,26 +273,26 @@ def infer_preferences(known: Floats, tastes: Doubles, unknown: Floats, truth: Do
     return Inference(_agreement(ridge(unknown, best), truth), prior, asked)
 
 
-def _fit_ridge(known: Floats, tastes: Doubles) -> Callable[[Floats, float], Doubles]:
-    """A function from vectors (people, d) and a ridge strength to foreseen tastes (people, attributes)."""
+def _fit_ridge(known: Float32s, tastes: Float64s) -> Callable[[Float32s, float], Float64s]:
+    """Return a function from vectors (people, d) and a ridge strength to tastes (people, attributes)."""
     centre, usual = _unit(known).mean(0), tastes.mean(0)
     x = _unit(known) - centre
     kernel = (x @ x.T).astype(np.float64)
     scale = float(np.trace(kernel)) / len(x)
 
-    def foresee(given: Floats, strength: float) -> Doubles:
+    def foresee(given: Float32s, strength: float) -> Float64s:
         weights = np.linalg.solve(kernel + strength * scale * np.eye(len(x)), tastes - usual)
         return np.asarray(usual + ((_unit(given) - centre) @ x.T).astype(np.float64) @ weights)
 
     return foresee
 
 
-def _unit(rows: Floats) -> Floats:
+def _unit(rows: Float32s) -> Float32s:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
-def _agreement(foreseen: Doubles, truth: Doubles) -> float:
-    """The share of (person, attribute) pairs about which the person feels that have the right sign."""
+def _agreement(foreseen: Float64s, truth: Float64s) -> float:
+    """Return the share of (person, attribute) pairs with the right sign, among those with a taste."""
     felt = truth != 0
     return float((np.sign(foreseen[felt]) == np.sign(truth[felt])).mean())

@@ -1,10 +1,13 @@
-"""One device in each round lies, among hundreds that are honest, in the recommended private run: what it does to the encoder.
+"""One device in each round lies, among hundreds that are honest, in the recommended private run.
 
-Where it stands in the flow: `benchmarks.one_liar` runs it for each aim, with the server's bounds and without. People train with the
-device's own function, changes become levels with its own, noise is drawn for the sum as for devices together, and the total goes through
-the ring; the server's own functions take it from there. The liar is strong (Kerckhoffs' principle): it knows the encoder, what all the
-honest ones send, the bound and what it was reckoned from, and only the noise it does not know. Under masks its vector may be as
-long as the ring is wide, so it sends what moves the sum as far its way as is kept.
+What it does to the encoder.
+
+Where it stands in the flow: `benchmarks.one_liar` runs it for each aim, with the server's bounds and without.
+People train with the device's own function, changes become levels with its own, noise is drawn for the sum as
+for devices together, and the total goes through the ring; the server's own functions take it from there. The
+liar is strong (Kerckhoffs' principle): it knows the encoder, what all the honest ones send, the bound and
+what it was computed from, and only the noise it does not know. Under masks its vector may be as long as the
+ring is wide, so it sends what moves the sum as far its way as is kept.
 
     nobody       everybody is honest
     negate       each attribute reads as its opposite
@@ -22,7 +25,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from palate.client.federation.local_training import Labels, train_together
 from palate.client.runtime.threads import one_thread
@@ -30,7 +32,7 @@ from palate.server.aggregation import moved
 from palate.server.releases.acceptance import accept, faults, kept_of
 from palate.server.rounds.loop import derive_seed
 from palate.server.secure_sum.clipping import next_clip
-from palate.server.secure_sum.groups import combine, drop_long, longest_sum
+from palate.server.secure_sum.groups import drop_long, longest_sum
 from palate.server.secure_sum.privacy import Privacy, mask_settings
 from palate.server.secure_sum.reach import CEILING_IN_SUBSPACE, share_of
 from palate.server.secure_sum.sampling import poisson_cohort
@@ -38,6 +40,7 @@ from palate.server.secure_sum.sums import Believed, believe
 from palate.server.secure_sum.trust_region import held_near, taste_logits
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
+from palate.shared.arrays import Float32s, Levels
 from palate.shared.coding import VOTE, decode_model, encode_model, from_levels, to_levels
 from palate.shared.encoder import ATTRIBUTE_NAMES, EncoderWeights, encoder_hash
 from palate.shared.noise import discrete_gaussian, stream_of
@@ -51,18 +54,17 @@ from palate.simulations.crowd.population import Stranger
 from palate.simulations.experiments.methods import understand
 from palate.simulations.experiments.private_rounds import coins
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Levels = NDArray[np.int64]
-
 AIMS: Final = ("nobody", "negate", "shuffle", "backdoor", "vote")
 FROM, TO = "misty", "neon"  # of the backdoor
 MARGIN: Final = 0.98  # of the longest that is kept: the liar does not know the noise
 
 
 @dataclass(frozen=True)
-class Story:
-    """What a run came to; correlations are of the attributes' logits on public pictures with those of the start."""
+class OneLiarOutcome:
+    """What a run came to.
+
+    Correlations are of the attributes' logits on public pictures with those of the start.
+    """
 
     accuracy: float  # of people who took no part, pairwise
     least_correlation: float
@@ -88,15 +90,28 @@ def run_with_one_liar(
     *,
     bounded: bool = True,
     seed: int = 1,
-) -> Story:
-    """Run all rounds of the settings and return what became of the encoder; without `bounded` as it was before the bounds.
+) -> OneLiarOutcome:
+    """Run all rounds of the settings and return what became of the encoder.
 
-    Everybody is asked with the same chance, so that `settings.devices` are on average. Raises ValueError for an unknown aim.
+    Each person takes part with the same chance, `settings.devices` of them on average.
+
+    Args:
+        release: where the run starts.
+        subspace: that changes travel in.
+        people: everybody's labels.
+        strangers: people who judge the outcome.
+        settings: of the run, with masks.
+        aim: what the liar wants, one of `AIMS`.
+        bounded: with the server's bounds; False is the positive control.
+        seed: of cohorts, training and noise.
+
+    Raises:
+        ValueError: the aim is unknown, or the settings have no masks.
     """
     if aim not in AIMS or settings.privacy is None:
         raise ValueError(f"{aim!r} is no aim, or there are no masks; the aims are {', '.join(AIMS)}")
     privacy = replace(settings.privacy, group_size=settings.privacy.group_size or 0)
-    encoder, memory, clip = release, dict[str, Floats](), privacy.clip
+    encoder, memory, clip = release, dict[str, Float32s](), privacy.clip
     rounds, liar, held = 0, 0.0, 0
     source = stream_of(hashlib.sha256(f"palate one liar {seed}".encode()).digest())
     for number in range(1, settings.rounds + 1):
@@ -135,7 +150,7 @@ def run_with_one_liar(
         if bounded:
             encoder, held = held_near(encoder, release)
     accuracy = float(understand(encoder, strangers, comments=False).mean())
-    return _story(encoder, release, memory, accuracy, clip / privacy.clip, rounds, liar, held)
+    return _outcome(encoder, release, memory, accuracy, clip / privacy.clip, rounds, liar, held)
 
 
 def _honest_sum(
@@ -148,7 +163,7 @@ def _honest_sum(
     seed: int,
     number: int,
 ) -> Levels:
-    """The sum of honest devices' levels, without noise, (d + 1,)."""
+    """Return the sum of honest devices' levels, without noise, (d + 1,)."""
     total = np.zeros(subspace.count + 1, np.int64)
     seeds = [derive_seed(seed, number) % 2**62] * len(people)
     rng = np.random.default_rng([seed, number])
@@ -169,8 +184,8 @@ def _lie(
     context: bytes,
     share: float,
     bounded: bool,
-) -> tuple[Floats, float]:
-    """What the liar adds to the sum: a change (d,), and what it adds to the count of votes."""
+) -> tuple[Float32s, float]:
+    """Return what the liar adds to the sum: a change (d,), and what it adds to the count of votes."""
     nothing = np.zeros(subspace.count, np.float32)
     votes = devices * VOTE * masks.clip
     if aim == "nobody":
@@ -189,7 +204,7 @@ def _lie(
     expected = d * noise**2 * devices
 
     def part(bound: float) -> float:
-        """How long the liar's part may be for the sum, with the noise that is likely, to be so long."""
+        """Return how long the liar's part may be for a sum of this length, with the likely noise."""
         along = float(honest @ way)
         room = along**2 + (MARGIN * bound) ** 2 - expected - float(honest @ honest)
         return max(0.0, math.sqrt(max(0.0, room)) - along)
@@ -202,8 +217,11 @@ def _lie(
     return ((far if after > near else near) * way).astype(np.float32), 0.0
 
 
-def direction(aim: str, encoder: EncoderWeights, subspace: Subspace) -> Floats:
-    """Return the way in which an aim wants the last layer to move, in the subspace's coordinates: (d,), of length 1."""
+def direction(aim: str, encoder: EncoderWeights, subspace: Subspace) -> Float32s:
+    """Return the way in which an aim wants the last layer to move, in the subspace's coordinates.
+
+    (d,), of length 1.
+    """
     t = encoder.tensors
     layer = np.concatenate([t["picture.taste.weight"], t["picture.taste.bias"][:, None]], axis=1).astype(
         np.float64
@@ -231,39 +249,37 @@ def _believe_as_before(
     sums: Sequence[tuple[Levels, int]],
     masks: MaskSettings,
     privacy: Privacy,
-    memory: Mapping[str, Floats],
-    *,
+    *_: object,
     clip: float,
     rotation: bytes,
-    release: int,
+    **__: object,
 ) -> Believed:
-    """What a server without the bounds makes of one sum: all devices may be the same, and any vote counts. The positive control."""
+    """Return what a server without the bounds makes of one sum: the positive control."""
     ((total, devices),) = sums
     mean, share = from_levels(total, devices, step=masks.step, clip=clip, seed=rotation)
     noise = masks.step * math.hypot(masks.noise, 0.5)
     if not drop_long(mean[None], [devices], clip=clip, noise=noise).all():
         return Believed(clip=clip, refused={"long": 1})
-    found, _ = combine(mean[None], [devices], privacy.robust_rule, {})
-    return Believed(found, [devices], next_clip(clip, share, privacy.clip_rule))
+    return Believed(mean, [devices], next_clip(clip, share, privacy.clip_rule))
 
 
-def _story(
+def _outcome(
     encoder: EncoderWeights,
     release: EncoderWeights,
-    memory: Mapping[str, Floats],
+    memory: Mapping[str, Float32s],
     accuracy: float,
     clip: float,
     rounds: int,
     liar: float,
     held: int,
-) -> Story:
+) -> OneLiarOutcome:
     public = load_public_pictures()
     names = len(ATTRIBUTE_NAMES)
     now, then = (taste_logits(one, public.features)[:, :names] for one in (encoder, release))
     same = np.array([np.corrcoef(now[:, i], then[:, i])[0, 1] for i in range(names)])
     place, other = ATTRIBUTE_NAMES.index(FROM), ATTRIBUTE_NAMES.index(TO)
     tried = accept(release, encoder, memory, first=release)
-    return Story(
+    return OneLiarOutcome(
         accuracy=accuracy,
         least_correlation=float(same.min()),
         mean_correlation=float(same.mean()),

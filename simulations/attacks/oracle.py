@@ -1,20 +1,21 @@
-"""Attacks on ourselves: a server that asks encoders instead of training them, and reads the answer from what a device says.
+"""Attacks on ourselves: a server that reads from a device's answers what its encoders asked.
 
-Where it stands in the flow: `benchmarks.oracle` and the tests put these invitations before the device's own code (`masked_answers`) and
-look at everything that the server, or whoever reads over its shoulder, can see of a round: kinds and lengths of messages,
-refusals, and what the device writes into its ledger and its outbox.
+Where it stands in the flow: `benchmarks.oracle` and the tests put these invitations before the device's own
+code (`masked_answers`) and look at everything that the server, or anybody who reads along, can see of
+a round: kinds and lengths of messages, refusals, and what the device writes into its ledger and its outbox.
 
-**The question** is an encoder. Its hidden units are dead (their bias is far below 0) but for some that fire if and only if a judged picture
-lies beyond a hyperplane of the picture features. While all are dead, every picture has the same place in the taste space, and
-training moves next to nothing. One that fires is pushed by the loss over words, whose steps, each as large as settings allow, feed each
-other through two layers: the numbers grow until they are none. So "training failed" means "yes, somebody judged such a picture".
-A hyperplane around one known picture asks for that very picture.
+**The question** is an encoder. Its hidden units are dead (their bias is far below 0) except some that fire
+if and only if a judged picture lies beyond a hyperplane of the picture features. While all are dead, every
+picture has the same place in the taste space, and training moves next to nothing. One that fires is pushed by
+the loss over words, whose steps, each as large as settings allow, feed each other through two layers: the
+numbers grow until they are none. So "training failed" means "yes, somebody judged such a picture". A
+hyperplane around one known picture asks for that very picture.
 
     asks_for         whether a picture lies far along a direction; `asks_for_picture` whether it is this one
-    watch            the encoder of a question: as loud as the wire form allows, or within what a device goes along with
-    answer_openly    the way devices answered before: failed training is told; the attack must succeed on it, or it is void
+    watch            the encoder of a question: as loud as the wire allows, or within a device's limits
+    answer_openly    the old way to answer, which tells of failed training: the positive control
     answer_now       the device's own code in a masked round with others, and all that can be seen of it
-    guess            what the best attacker says of it, who knows how it would look if the answer were the other one
+    guess            what the best attacker concludes, who knows how either answer would look
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from palate.client.federation import local_training
 from palate.client.federation.contribution import no_class
@@ -40,7 +40,8 @@ from palate.client.federation.task_limits import FARTHEST, TRAINING
 from palate.client.privacy.budget import PRIVACY_SPENT
 from palate.client.runtime.progress import no_notice
 from palate.client.vault.store import ONLY, MemoryStore
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.coding import encode_model
 from palate.shared.encoder import (
     PICTURE_FEATURES,
@@ -55,8 +56,6 @@ from palate.shared.secure_sum.messages import Invitation, encode_invitation
 from palate.shared.subspace import load_subspace, subspace_hash
 from palate.shared.update import LocalSettings, norm_of
 from palate.shared.wire import fixed_hash, kind_of
-
-Floats = NDArray[np.float32]
 
 LOUDEST: Final = LocalSettings(steps=100, learning_rate=10.0, alignment=10.0)
 """The settings of the attack: the most that the wire form can say."""
@@ -75,7 +74,7 @@ TAKEN: Final = MaskSettings(ring_bits=32, step=1e-4, clip=0.01, noise=16_000.0, 
 """The same within what a device goes along with."""
 
 ROUNDS: Final = 6
-"""How often each target is asked: a picture whose feature was dropped by chance, as training does, is asked again."""
+"""Rounds for each target: training drops features by chance, so one question is not enough."""
 
 _ALIVE, _GAIN, _LOUD, _DEAD = 100, 4.0, 3.0, -1.0
 
@@ -84,7 +83,7 @@ _ALIVE, _GAIN, _LOUD, _DEAD = 100, 4.0, 3.0, -1.0
 class Question:
     """Whether a standardized picture x (216,) of the person's has `direction` @ x > `threshold`."""
 
-    direction: Floats
+    direction: Float32s
     threshold: float
 
 
@@ -95,8 +94,11 @@ def asks_for(feature: int, threshold: float) -> Question:
     return Question(direction, threshold)
 
 
-def asks_for_picture(encoder: EncoderWeights, features: Floats, others: Floats) -> Question:
-    """Asks for one picture (216,) among others (n, 216) that it is not to be taken for: by a hyperplane between it and them."""
+def asks_for_picture(encoder: EncoderWeights, features: Float32s, others: Float32s) -> Question:
+    """Asks for one picture (216,) among others (n, 216) that it is not to be taken for.
+
+    By a hyperplane between it and them.
+    """
     mine, rest = standardize(encoder, features[None])[0], standardize(encoder, others)
     away = mine - rest.mean(0)
     direction = (away / np.linalg.norm(away)).astype(np.float32)
@@ -104,7 +106,10 @@ def asks_for_picture(encoder: EncoderWeights, features: Floats, others: Floats) 
 
 
 def watch(own: EncoderWeights, question: Question, *, taken: bool = False) -> EncoderWeights:
-    """Return the encoder of a question; where it is to be `taken` by a device, as near to it as its own release allows."""
+    """Return the encoder of a question.
+
+    Where it is to be `taken` by a device, as near to it as its own release allows.
+    """
     rng = np.random.default_rng(1)
     t = {name: np.zeros(shape, np.float32) for name, shape in SHARED_SHAPES.items()}
     t["picture.hidden.bias"][:] = _DEAD
@@ -119,7 +124,7 @@ def watch(own: EncoderWeights, question: Question, *, taken: bool = False) -> En
     return own.with_shared(t)
 
 
-# --- how devices answer -------------------------------------------------------------------------------------------
+# --- how devices answer -------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -134,7 +139,10 @@ def unbounded() -> Iterator[None]:
 
 
 def answer_openly(encoder: EncoderWeights, labels: Labels, settings: LocalSettings, seed: int) -> str:
-    """Return what a device said that tells what came of training: "vector", or "failed", or that it stays out."""
+    """Return what a device said that tells what came of training.
+
+    "vector", or "failed", or that it stays out.
+    """
     if len(labels) < LEAST_LABELS:
         return "empty"
     with unbounded():
@@ -147,7 +155,7 @@ def answer_openly(encoder: EncoderWeights, labels: Labels, settings: LocalSettin
 
 @dataclass(frozen=True)
 class Seen:
-    """All that can be seen of a device's part in a round, but for random bytes and times."""
+    """All that can be seen of a device's part in a round except random bytes and times."""
 
     answers: tuple[tuple[int, int] | str, ...]  # kind and length, or the reason of a refusal
     spent: str
@@ -220,19 +228,22 @@ def _without_time(store: MemoryStore) -> str:
 
 
 def _notes(store: MemoryStore) -> tuple[str, ...]:
-    """The outbox, without times and without the hash of bytes that are random."""
+    """Return the outbox, without times and without the hash of bytes that are random."""
     notes = [note.to_json() for note in read_outbox(store)]
     for note in notes:
         note |= {"id": "", "when": "", "sha256": bool(note["sha256"])}
     return tuple(json.dumps(note, sort_keys=True) for note in notes)
 
 
-# --- targets ------------------------------------------------------------------------------------------------------
+# --- targets ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Target:
-    """A person, what is asked about them, what is true, and who they would be if it were not: all else alike."""
+    """A person, what is asked about them, what is true, and who they would be if it were not.
+
+    All else alike.
+    """
 
     labels: Labels
     twin: Labels
@@ -241,7 +252,7 @@ class Target:
 
 
 def make_targets(own: EncoderWeights, count: int, seed: int = 1) -> list[Target]:
-    """Return people of whom every second has judged one picture with a feature three standard deviations up, and nobody else has."""
+    """Return people, every second of whom judged a picture with one feature three deviations up."""
     rng = np.random.default_rng(seed)
     found = []
     for number in range(count):
@@ -256,7 +267,7 @@ def make_targets(own: EncoderWeights, count: int, seed: int = 1) -> list[Target]
     return found
 
 
-def picture_targets(own: EncoderWeights, pictures: Floats, judged: int, seed: int = 1) -> list[Target]:
+def picture_targets(own: EncoderWeights, pictures: Float32s, judged: int, seed: int = 1) -> list[Target]:
     """Return one person who judged some of the pictures (n, 216), once for each picture: was it among them?
 
     The twin judged another picture in its place, or it in the place of another.
@@ -277,20 +288,20 @@ def picture_targets(own: EncoderWeights, pictures: Floats, judged: int, seed: in
     return found
 
 
-def labels_of(own: EncoderWeights, standard: NDArray[np.float64], rng: np.random.Generator) -> Labels:
+def labels_of(own: EncoderWeights, standard: Float64s, rng: np.random.Generator) -> Labels:
     """Return labels whose pictures have these standardized features, with verdicts and words at random."""
     phrases = rng.standard_normal((len(standard), SENTENCE_FEATURES))
     phrases /= np.linalg.norm(phrases, axis=1, keepdims=True)
     return Labels(_raw(own, standard), rng.random(len(standard)) < 0.5, phrases.astype(np.float32))
 
 
-def _raw(own: EncoderWeights, standard: NDArray[np.float64]) -> Floats:
+def _raw(own: EncoderWeights, standard: Float64s) -> Float32s:
     t = own.tensors
     return np.asarray(t["feature.mean"] + t["feature.scale"] * standard, np.float32)
 
 
 def ask_openly(own: EncoderWeights, target: Target) -> bool:
-    """Return whether training failed in any of the rounds that a target was asked in, on devices as they were before."""
+    """Return whether training failed in any round that reached a target, on devices as they were before."""
     encoder = watch(own, target.question)
     return any(answer_openly(encoder, target.labels, LOUDEST, seed) == "failed" for seed in range(ROUNDS))
 
@@ -312,5 +323,8 @@ def ask_now(own: EncoderWeights, target: Target, *, taken: bool, seed: int = 0) 
 
 
 def guess(seen: Seen, twin: Seen, truth: bool, rng: np.random.Generator) -> bool:
-    """Return what the best attacker says, who knows how both answers look: a coin where they look the same."""
+    """Return what the best attacker says, who knows how both answers look.
+
+    A coin where they look the same.
+    """
     return bool(rng.random() < 0.5) if seen == twin else truth

@@ -1,14 +1,16 @@
-"""What a person might say a picture shows: captions in varied wording that mention a random part of its truth.
+"""What a person might say a picture shows.
 
-The generator learns from these. `UNSEEN_SUBJECT_WORDS` are never used in any caption: they measure whether the text
-encoder's own knowledge of English carries the generator to words that it was never shown.
+Captions in varied wording that mention a random part of its truth.
+
+The generator learns from these. `UNSEEN_SUBJECT_WORDS` are never used in any caption: they measure whether
+the text encoder's own knowledge of English carries the generator to words that it was never shown.
 """
 
 from __future__ import annotations
 
 import random
 
-from palate.simulations.world.world import ATTRIBUTES, CATEGORY_OF, Truth
+from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, Truth
 
 SUBJECT_WORDS: dict[str, tuple[str, ...]] = {
     "house": (
@@ -174,7 +176,7 @@ _OPENINGS = ("", "", "", "a painting of ", "an image of ", "a picture of ", "an 
 
 
 def subject_phrase(rng: random.Random, truth: Truth, *, plain: float = 0.4) -> str:
-    """The subject with an article, and its setting most of the time: 'a cat', 'a home by the sea'."""
+    """Return the subject with an article, and its setting most of the time: 'a cat', 'a home by the sea'."""
     words = SUBJECT_WORDS[truth.subject]
     word = words[0] if rng.random() < plain else rng.choice(words)
     plural = word in _WITHOUT_ARTICLE
@@ -186,12 +188,15 @@ def subject_phrase(rng: random.Random, truth: Truth, *, plain: float = 0.4) -> s
 
 
 def attribute_phrase(rng: random.Random, attribute: str) -> str:
-    """One wording of an attribute; its own name about half of the time."""
+    """Return one wording of an attribute; its own name about half of the time."""
     return attribute if rng.random() < 0.4 else rng.choice(ATTRIBUTE_PHRASES[attribute])
 
 
 def caption(rng: random.Random, truth: Truth) -> str:
-    """A caption of the picture: the subject, and a random part of its attributes in random order and wording."""
+    """Return a caption of the picture.
+
+    The subject, and a random part of its attributes in random order and wording.
+    """
     subject = rng.choice(_OPENINGS) + subject_phrase(rng, truth)
     shown = list(truth.values())
     rng.shuffle(shown)
@@ -210,7 +215,7 @@ def caption(rng: random.Random, truth: Truth) -> str:
 
 
 def attributes_only(rng: random.Random, truth: Truth) -> str:
-    """A caption without the subject; empty where the truth has no attribute."""
+    """Return a caption without the subject; empty where the truth has no attribute."""
     shown = list(truth.values())
     rng.shuffle(shown)
     return ", ".join(attribute_phrase(rng, a) for a in shown[:4])

@@ -1,9 +1,10 @@
 """Comments with marks on the words that name a look: [+soft light] is liked, [-muddy greens] is not.
 
-Invented people wrote them, each with a taste and a voice of their own: a large language model spoke for them, and marked each look as it
-wrote. `recipes/comments.jsonl` teaches the network of client/reader/sentiment.py; the people of `tests/data/comments_marked.jsonl` took no part
-in that. A sign says whether the person wants more of what the words name: in "it lacks [+depth]" depth is liked, in "no [-glare]" glare
-is not. Looks about which nothing follows, and subjects, are not marked.
+Invented people wrote them, each with a taste and a voice of their own: a large language model spoke for them,
+and marked each look as it wrote. `recipes/comments.jsonl` teaches the network of client/reader/sentiment.py;
+the people of `tests/data/comments_marked.jsonl` took no part in that. A sign says whether the person wants
+more of what the words name: in "it lacks [+depth]" depth is liked, in "no [-glare]" glare is not. Looks about
+which nothing follows, and subjects, are not marked.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ _MARK = re.compile(r"\[([+-])([^\[\]]+)\]")
 
 @dataclass(frozen=True)
 class Marked:
-    """A comment with the characters [start, end) of each look that it judges, and the signs, +1 or -1; liked None: no verdict.
+    """A comment with the characters [start, end) of each look that it judges, and its sign, +1 or -1.
 
-    A recipe may add places with the sign 0: named, and not judged.
+    `liked` is None where there is no verdict. A recipe may add places with the sign 0: named, not judged.
     """
 
     person: str

@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
-from palate.simulations.world.world import CATEGORY_OF, Truth, sample_truth
+from palate.shared.arrays import Float64s
+from palate.simulations.world.truth import CATEGORY_OF, Truth, sample_truth
 
 LIKED = (6, 8)  # how many attributes a person likes, smallest and largest number
 DISLIKED = (5, 7)
@@ -120,11 +120,18 @@ class Person:
 
 
 def make_people(n: int, seed: int, *, first: int = 0) -> list[Person]:
-    """Draws the people `first` to `first + n - 1` of the population `seed`.
+    """Draw the people `first` to `first + n - 1` of the population `seed`.
 
-    Each person depends on (seed, id) alone, so populations with different seeds share nobody, and a longer
-    list begins with the shorter one. All populations share `CROWD` and `COHORTS`, as people in one culture
-    do.
+    Each person depends on (seed, id) alone: populations of different seeds share nobody, and a longer list
+    begins with the shorter one. All populations share `CROWD` and `COHORTS`, as people of one culture do.
+
+    Args:
+        n: how many people, from 0.
+        seed: of the population.
+        first: id of the first person, from 0.
+
+    Raises:
+        ValueError: a count or an id is negative.
     """
     if n < 0 or first < 0:
         raise ValueError(f"n = {n} and first = {first} must not be negative")
@@ -132,7 +139,7 @@ def make_people(n: int, seed: int, *, first: int = 0) -> list[Person]:
 
 
 def sample_shown(rng: random.Random) -> Truth:
-    """Draws a picture to show to people: with four or five attributes, most feel something about it."""
+    """Draw a picture to show to people: with four or five attributes, most feel something about it."""
     wanted = rng.choice((4, 5, 5))
     while True:
         truth = sample_truth(rng)
@@ -143,34 +150,17 @@ def sample_shown(rng: random.Random) -> Truth:
 
 
 def true_utility(person: Person, truth: Truth) -> float:
-    """How much this person really likes what a picture shows, in standard deviations over shown pictures."""
+    """Return how much this person really likes what a picture shows, in deviations over shown pictures."""
     return sum(person.weights.get(value, 0.0) for value in truth.values()) / person.spread
 
 
 def verdict(person: Person, truth: Truth, rng: random.Random) -> bool:
-    """Whether the person says, this time, that they like it: utility plus noise above the threshold."""
+    """Return whether the person says, this time, that they like it.
+
+    Utility plus noise above the threshold.
+    """
     uniform = min(max(rng.random(), 1e-12), 1 - 1e-12)
     return true_utility(person, truth) + person.noise * math.log(uniform / (1 - uniform)) > person.threshold
-
-
-def oracle_accuracy(people: Sequence[Person], rng: random.Random, pictures: int = 200) -> float:
-    """How often the true utility ranks a liked above a disliked picture, by noisy verdicts on shown pictures.
-
-    Ties count half; the mean over people is returned, in [0, 1]. It is the ceiling beside which scorers are
-    read. Raises ValueError when no person has both a liked and a disliked picture.
-    """
-    accuracies = []
-    for person in people:
-        truths = [sample_shown(rng) for _ in range(pictures)]
-        utilities = np.array([true_utility(person, truth) for truth in truths])
-        liked = np.array([verdict(person, truth, rng) for truth in truths])
-        if liked.any() and not liked.all():
-            accuracies.append(_pairwise(utilities, liked.astype(float)))
-    if not accuracies:
-        raise ValueError(
-            f"{len(people)} people and {pictures} pictures leave nobody with a like and a dislike"
-        )
-    return float(np.mean(accuracies))
 
 
 def _make_person(seed: int, number: int) -> Person:
@@ -199,7 +189,7 @@ def _make_person(seed: int, number: int) -> Person:
 
 
 def _draw_weights(rng: random.Random, cohort: str) -> dict[str, float]:
-    """A sparse signed taste: picks for and against, drawn by leaning, some contrary and some odd."""
+    """Return a sparse signed taste: picks for and against, drawn by leaning, some contrary and some odd."""
     lean = dict.fromkeys(CATEGORY_OF, 0.0)
     lean.update({a: value / 2 for a, value in CROWD.items()})
     for sign, attributes in zip((1.0, -1.0), COHORTS[cohort], strict=True):
@@ -218,17 +208,23 @@ def _draw_weights(rng: random.Random, cohort: str) -> dict[str, float]:
 
 
 @cache
-def _reference_shows() -> NDArray[np.float64]:
-    """What each of many shown pictures carries: (pictures, attributes), zeros and ones, always the same."""
+def _reference_shows() -> Float64s:
+    """Return what each of many shown pictures carries.
+
+    (pictures, attributes), zeros and ones, always the same.
+    """
     rng = random.Random("palate reference pictures")
     shown = [set(sample_shown(rng).values()) for _ in range(_REFERENCE_PICTURES)]
     return np.array([[float(a in values) for a in CATEGORY_OF] for values in shown])
 
 
-def _fit_noise(utilities: NDArray[np.float64], like_rate: float, target: float) -> tuple[float, float] | None:
-    """The threshold and noise scale for this share of likes and this accuracy; None when out of reach."""
+def _fit_noise(utilities: Float64s, like_rate: float, target: float) -> tuple[float, float] | None:
+    """Return the threshold and noise scale for this share of likes and this accuracy.
 
-    def probabilities(noise: float) -> tuple[float, NDArray[np.float64]]:
+    None when out of reach.
+    """
+
+    def probabilities(noise: float) -> tuple[float, Float64s]:
         low, high = float(utilities.min()) - 12 * noise, float(utilities.max()) + 12 * noise
         for _ in range(30):
             threshold = (low + high) / 2
@@ -248,8 +244,11 @@ def _fit_noise(utilities: NDArray[np.float64], like_rate: float, target: float) 
     return probabilities(noise)[0], noise
 
 
-def _pairwise(scores: NDArray[np.float64], liked: NDArray[np.float64]) -> float:
-    """The chance that a liked picture scores above a disliked one, ties half; probabilities may be given."""
+def _pairwise(scores: Float64s, liked: Float64s) -> float:
+    """Return the chance that a liked picture scores above a disliked one, ties half.
+
+    Probabilities may be given.
+    """
     levels, place = np.unique(np.round(scores, 9), return_inverse=True)
     up = np.bincount(place, liked, len(levels))  # (levels,)
     down = np.bincount(place, 1 - liked, len(levels))

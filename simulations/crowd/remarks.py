@@ -20,7 +20,7 @@ from typing import Any
 
 from palate.simulations.crowd.people import Person
 from palate.simulations.crowd.slips import americanise, misspell
-from palate.simulations.world.world import CATEGORY_OF, Truth
+from palate.simulations.world.truth import CATEGORY_OF, Truth
 
 KINDS: Mapping[str, float] = {
     "points": 0.42,  # one to three plain points, praise or complaint or negation
@@ -217,7 +217,10 @@ _WRITERS = {
 
 
 def _pick(draft: _Draft, attributes: Sequence[str], sign: int = 0) -> str | None:
-    """One felt attribute, not yet mentioned, by strength; what fits the verdict comes to mind first."""
+    """Return one felt attribute, not yet mentioned, by strength.
+
+    What fits the verdict comes to mind first.
+    """
     weights = draft.person.weights
     open_to = [a for a in attributes if a not in draft.mentions and weights.get(a, 0.0) * (sign or 1) != 0]
     if sign:
@@ -229,7 +232,7 @@ def _pick(draft: _Draft, attributes: Sequence[str], sign: int = 0) -> str | None
 
 
 def _say(draft: _Draft, attribute: str, weight: float, indirect: bool = True) -> tuple[str, str]:
-    """One point on a shown attribute, as (words, kind); the weight sets how strongly it is put."""
+    """Return one point on a shown attribute, as (words, kind); the weight sets how strongly it is put."""
     rng, sign = draft.rng, 1 if weight > 0 else -1
     entry = _wording()["attribute"][attribute]
     if indirect and (sign > 0) == draft.liked and rng.random() < 0.16:
@@ -244,7 +247,10 @@ def _say(draft: _Draft, attribute: str, weight: float, indirect: bool = True) ->
 def _fill(
     rng: random.Random, clause: str, attribute: str, sign: int, level: str | None = None, harsh: bool = True
 ) -> str:
-    """One clause about an attribute; `harsh` also allows the words that only a friend or foe would use."""
+    """Return one clause about an attribute.
+
+    `harsh` also allows the words that only a friend or foe would use.
+    """
     clauses = _wording()["clause"]
     if rng.random() < 0.58:
         noun = _noun(rng, attribute, sign, harsh)
@@ -270,7 +276,10 @@ def _noun(rng: random.Random, attribute: str, sign: int, harsh: bool = True) -> 
 
 
 def _noun_words(noun: str, prefix: str) -> dict[str, str]:
-    """The forms of a noun phrase that a clause may ask for, agreeing in number; each key has the prefix."""
+    """Return the forms of a noun phrase that a clause may ask for, agreeing in number.
+
+    Each key has the prefix.
+    """
     bare = re.sub(r"^an? ", "", noun)
     plural = bare == noun and _is_plural(noun)
     the = noun if prefix == "v" or noun.startswith(("the ", *_QUANTIFIERS)) else f"the {bare}"

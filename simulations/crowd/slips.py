@@ -15,7 +15,7 @@ _AMERICAN = (
 
 
 def americanise(text: str) -> str:
-    """The same words in American spelling."""
+    """Return the same words in American spelling."""
     for british, american in _AMERICAN:
         text = text.replace(british, american).replace(british.capitalize(), american.capitalize())
     return text

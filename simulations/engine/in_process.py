@@ -1,14 +1,17 @@
-"""Flower in one process: a Grid whose devices are virtual people, for tests and for simulations on one machine.
+"""Flower in one process: a Grid whose devices are virtual people, for tests and simulations on one machine.
 
-The same ServerApp and ClientApp as on real devices run here, without Ray, SuperLink or a process for each message. There are two
-ways to answer a round, and both give the same updates (a test says so):
+Where it stands in the flow: the ServerApp and the ClientApp are those of real devices, here without Ray,
+SuperLink or a process for each message. There are two ways to answer a round. Both give the same updates, and
+a test holds it:
 
 - *one by one*: every message goes through the ClientApp, as on a device;
-- *together*: the round's task is read once, and all people that it asks are trained side by side by the very function that a
-  device trains with (`client.reconstruction.train_together`), in threads. Virtual people keep no outbox, so nothing is noted.
+- *together*: the round's task is read once, and all people that it reaches are trained side by side, in
+  threads, by the function that a device trains with (`local_training.train_together`). Virtual people keep no
+  outbox, so nothing is noted.
 
-`simulate_on_ray` runs the same two apps under Flower's own simulation engine, which can use many machines; on one it is far
-slower (`benchmarks/engines.py`). The parts of a Grid that Flower calls internal are pinned with flwr 1.42 and tested.
+`on_ray` runs the same two apps under Flower's own simulation engine, which can use many machines but is far
+slower on one (`benchmarks/engines.py`). The parts of a Grid that Flower calls internal are pinned with flwr
+1.42 and tested.
 """
 
 from __future__ import annotations
@@ -16,14 +19,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from uuid import uuid4
 
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -33,17 +35,15 @@ from palate.client.federation.fleet import RECORD, WIRE
 from palate.client.federation.local_training import CHUNK, LEAST_LABELS, Labels, train_together
 from palate.client.federation.member import read_task
 from palate.client.runtime.threads import side_by_side
-from palate.server.settings import RunSettings
 from palate.shared.delegation import SIGNED, message_in
 from palate.shared.encoder import EncoderWeights, encoder_hash, load_encoder
 from palate.shared.errors import InvitationError, UpdateError
 from palate.shared.update import MAX_NORM, EncoderUpdate
 from palate.shared.wire import TASK, Task, encode_update, kind_of
-from palate.simulations.engine.lending import VirtualPerson, open_by_anybody
+from palate.simulations.engine.virtual_people import VirtualPerson, open_by_anybody
 
 RUN = 1
 FIRST_NODE = SUPERLINK_NODE_ID + 1
-LONGEST_SECONDS = 86_400.0
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 KEPT_BYTES, LARGE_BYTES = 256_000_000, 32_000_000
 
@@ -51,8 +51,9 @@ KEPT_BYTES, LARGE_BYTES = 256_000_000, 32_000_000
 class InProcessGrid(Grid):
     """A Grid over virtual people; node `FIRST_NODE + i` is the i-th of them.
 
-    Messages are answered when they are pushed. What an app gets is copied on its way, as on a network, so that no device sees
-    what another did to it. One grid at a time in a process: Flower keeps the identity of the running task in a global.
+    Messages are answered when they are pushed. An app gets a copy, as over a network, so no device sees what
+    another did to it. Use one grid at a time in a process: Flower keeps the identity of the running task in a
+    global.
     """
 
     def __init__(
@@ -63,9 +64,13 @@ class InProcessGrid(Grid):
         together: bool = True,
         workers: int | None = None,
     ) -> None:
-        """Take the people's labels, and the release that their devices have installed.
+        """Put people behind the nodes.
 
-        `workers` threads train, as many as torch would use by default; how many there are changes nothing else.
+        Args:
+            people: their labels.
+            own: the release that their devices have installed; the shipped one by default.
+            together: train the people of a round side by side.
+            workers: threads that train, as many as torch uses by default. The number changes no result.
         """
         self._own = load_encoder() if own is None else own
         self._people = {FIRST_NODE + i: VirtualPerson(labels, self._own) for i, labels in enumerate(people)}
@@ -114,10 +119,8 @@ class InProcessGrid(Grid):
         """Return the replies to these messages, each once."""
         return [self._replies.pop(name) for name in list(message_ids) if name in self._replies]
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Push messages and pull the replies, which are all there at once: `timeout` is not needed."""
+    def send_and_receive(self, messages: Iterable[Message], **_: object) -> Iterable[Message]:
+        """Push messages and pull the replies, which are all there at once."""
         return self.pull_messages(self.push_messages(messages))
 
     def _answer(self, message: Message) -> Message:
@@ -151,7 +154,7 @@ class InProcessGrid(Grid):
         except Declined as declined:
             return {place: refusal(message, declined.reason) for place, message in asked.items()}
         base = encoder_hash(encoder)
-        # Sorted, so that those who are trained side by side have about as many labels and little is padded.
+        # Sorted, so that people trained side by side have about as many labels and little is padded.
         order = sorted(asked, key=lambda place: -len(self._labels_of(asked[place])))
         chunks = [order[first : first + CHUNK] for first in range(0, len(order), CHUNK)]
 
@@ -164,11 +167,11 @@ class InProcessGrid(Grid):
     def _train_chunk(
         self, task: Task, encoder: EncoderWeights, base: str, asked: Mapping[int, Message]
     ) -> dict[int, Message]:
-        """Train people side by side; whoever's training comes to nothing is answered alone, as on a device."""
+        """Train people side by side; a person whose training fails is answered alone, as on a device."""
         people = [self._labels_of(message) for message in asked.values()]
         seeds = [task.seed] * len(people)
         updates: dict[int, EncoderUpdate] = {}
-        # Whose training diverges gets no numbers, and the others get theirs; what fails for all is tried for each alone.
+        # A training that diverges yields no update; what fails for all is tried for each alone.
         with contextlib.suppress(RuntimeError):
             for row, change in train_together(encoder, people, task.settings, seeds, len(people)):
                 with contextlib.suppress(UpdateError):
@@ -187,16 +190,11 @@ class InProcessGrid(Grid):
         return self._people[message.metadata.dst_node_id].labels
 
 
-def run_server(app: ServerApp, grid: Grid, run_config: Mapping[str, str | int | float | bool]) -> None:
-    """Run a ServerApp on a grid; raises what the app raises."""
-    app(grid, Context(RUN, SUPERLINK_NODE_ID, {}, RecordDict(), dict(run_config)))
-
-
 def _keep_memory() -> None:
-    """Has the process keep memory that a round has freed for the next one, where the C library can be told so.
+    """Let the process keep the memory that a round has freed, where the C library has a setting for it.
 
-    A round of 100 devices takes and frees 40 MB of messages; to give the pages back and to get them anew, each zeroed,
-    costs a tenth of the round.
+    A round of 100 devices allocates and frees 40 MB of messages. Giving the pages back and getting them
+    again, zeroed, costs a tenth of the round.
     """
     with contextlib.suppress(OSError, AttributeError):  # of other systems and other C libraries
         tune = ctypes.CDLL(None).mallopt
@@ -205,7 +203,7 @@ def _keep_memory() -> None:
 
 
 def _wire_of(message: Message) -> bytes | None:
-    """The bytes of a task; None for a message of any other form, which the ClientApp answers as a device does."""
+    """Return the bytes of a task, or None for a message that the ClientApp answers as on a device."""
     record = message.content.get(RECORD)
     if (
         message.metadata.message_type != TRAIN
@@ -218,7 +216,7 @@ def _wire_of(message: Message) -> bytes | None:
 
 
 def _is_signed_task(wire: bytes) -> bool:
-    """Say whether a message is a signed task; anything else the ClientApp answers as a device does."""
+    """Return whether a message is a signed task; the ClientApp answers anything else as on a device."""
     try:
         return kind_of(wire) == SIGNED and kind_of(message_in(wire)) == TASK
     except InvitationError:
@@ -226,7 +224,7 @@ def _is_signed_task(wire: bytes) -> bool:
 
 
 def _arrived(message: Message) -> Message:
-    """A message with an id of its own, as if it had come over a network; the content is still the sender's."""
+    """Return the message with an id of its own, as over a network; the content is still the sender's."""
     copy = Message(
         message.content,
         message.metadata.dst_node_id,
@@ -236,39 +234,3 @@ def _arrived(message: Message) -> Message:
     )
     copy.metadata.__dict__["_message_id"] = uuid4().hex
     return copy
-
-
-# --- Flower's own engine ------------------------------------------------------------------------------------------
-
-
-def simulate_on_ray(people: int, settings: RunSettings, workers: int) -> None:
-    """Run our two apps under Flower's simulation engine, in this process, which must be there for nothing else.
-
-    `on_ray.run_on_ray` starts such a process. Who is behind a node, and where the server's folder lies, the environment says.
-    """
-    from flwr.simulation import run_simulation
-
-    from palate.client.federation.app import app as client_app
-    from palate.server.app import app as server_app
-
-    # Nobody is late in a simulation: devices wait for their turn, the first ones until Ray has started.
-    settings = replace(settings, deadline_seconds=LONGEST_SECONDS)
-    told = ServerApp()
-
-    @told.main()
-    def main(grid: Grid, context: Context) -> None:
-        # Flower's function has no parameter for a run's configuration.
-        run_config: dict[str, str | int | float | bool] = {"settings": settings.to_json()}
-        server_app(
-            grid, Context(context.run_id, context.node_id, context.node_config, context.state, run_config)
-        )
-
-    run_simulation(
-        told,
-        client_app,
-        people,
-        backend_config={
-            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {"num_cpus": workers},
-        },
-    )

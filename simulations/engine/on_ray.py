@@ -1,10 +1,12 @@
 """A federation of virtual people under Flower's own simulation engine, Ray, which can use many machines.
 
-Where it stands in the flow: beside `engine.InProcessGrid`, with the same ServerApp and the same ClientApp. Ray brings processes of
-its own, so people reach them through a folder (`lending`) and the server keeps its folder as on a real server.
+Where it stands in the flow: next to `in_process`, with the same ServerApp and ClientApp. Ray starts processes
+of its own, so people reach them through a folder (`virtual_people`), and the server keeps its folder as on a
+real server.
 
-Flower numbers its nodes by chance there, and cohorts are drawn by number: a cohort smaller than the population holds other people
-in each run. Where everybody is asked, the result is that of the engine in one process but for the last bits (a test says so).
+Flower numbers its nodes at random there, and cohorts are drawn by number. So a cohort smaller than the
+population holds other people in each run. Where everybody takes part, the result is that of the engine in one
+process up to the last bits (a test).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from palate.client.federation.local_training import Labels
@@ -24,15 +27,16 @@ from palate.server.rounds.run import ServerFolder, read_note
 from palate.server.settings import RunSettings
 from palate.shared.encoder import EncoderWeights, load_encoder
 from palate.shared.errors import FederationError, OptionError
-from palate.simulations.engine.lending import POPULATION_VARIABLE, write_population
+from palate.simulations.engine.virtual_people import POPULATION_VARIABLE, write_population
 
 POLL_SECONDS = 0.2
+LONGEST_SECONDS = 86_400.0
 HOME_VARIABLE = "PALATE_SERVER_HOME"  # as in `server.app`, which imports Flower
 
 _CHILD = """
 import sys
 from palate.server.settings import RunSettings
-from palate.simulations.engine.in_process import simulate_on_ray
+from palate.simulations.engine.on_ray import simulate_on_ray
 simulate_on_ray(int(sys.argv[1]), RunSettings.from_json(sys.argv[2]), int(sys.argv[3]))
 """
 
@@ -44,14 +48,24 @@ def run_on_ray(
     *,
     own: EncoderWeights | None = None,
     workers: int | None = None,
-    on_round: Callable[[int], None] = lambda done: None,
+    on_round: Callable[[int], None] = lambda _: None,
 ) -> Checkpoint:
-    """Run the federation of these people and returns where it ended; like a server it goes on from what `home` holds.
+    """Run the federation of these people and return where it ended; go on from what `home` holds.
 
-    Devices are trained in `workers` processes, one for each core by default. `home` becomes the server's folder, with the
-    population in it; on a cluster it must be a place that all machines see. `own` is the release that everybody has installed and
-    that the first round starts from. `on_round` is told the number of each round that is over. Ray's output lies in
-    `home/logs/ray.log`. Raises FederationError with the line that the run ended with, and StorageError.
+    Args:
+        people: their labels.
+        settings: those of the run.
+        home: the server's folder. The population and Ray's output (`logs/ray.log`) lie in it too; on a
+            cluster, all machines must see it.
+        own: the release that every device has installed and that the first round starts from; the shipped one
+            by default.
+        workers: processes that train, one for each core by default.
+        on_round: called with the number of each round that is over.
+
+    Raises:
+        FederationError: the run ended without a result; the message is its last line.
+        OptionError: `workers` is below 1.
+        StorageError: the folder cannot be written.
     """
     workers = workers or os.cpu_count() or 1
     if workers < 1:
@@ -105,3 +119,38 @@ def _tell(folder: ServerFolder, told: int, on_round: Callable[[int], None]) -> i
     for number in range(told + 1, done + 1):
         on_round(number)
     return max(told, done)
+
+
+def simulate_on_ray(people: int, settings: RunSettings, workers: int) -> None:
+    """Run our two apps under Flower's simulation engine, in a process that `run_on_ray` started for it.
+
+    The environment names the population and the server's folder.
+    """
+    from flwr.app import Context
+    from flwr.serverapp import Grid, ServerApp
+    from flwr.simulation import run_simulation
+
+    from palate.client.federation.app import app as client_app
+    from palate.server.app import app as server_app
+
+    # No device is late in a simulation: each waits for its turn, the first ones until Ray has started.
+    settings = replace(settings, deadline_seconds=LONGEST_SECONDS)
+    told = ServerApp()
+
+    @told.main()
+    def main(grid: Grid, context: Context) -> None:
+        # Flower's function has no parameter for a run's configuration.
+        run_config: dict[str, str | int | float | bool] = {"settings": settings.to_json()}
+        server_app(
+            grid, Context(context.run_id, context.node_id, context.node_config, context.state, run_config)
+        )
+
+    run_simulation(
+        told,
+        client_app,
+        people,
+        backend_config={
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            "init_args": {"num_cpus": workers},
+        },
+    )

@@ -1,1 +1,4 @@
-"""Experiments: methods compared over virtual people, and what privacy costs. The TOML files beside them are what is run."""
+"""Experiments: methods compared over virtual people, and what privacy costs.
+
+The TOML files next to them are what is run.
+"""

@@ -1,15 +1,18 @@
-"""Ways to improve the shared encoder, to be compared: ours, what others publish, nothing, and everything pooled.
+"""Ways to improve the shared encoder, to be compared.
+
+Ours, what others publish, nothing, and everything pooled.
 
     local only        nobody learns together: the release as it is, and a head of one's own
-    reconstruction    ours (Singhal et al., NeurIPS 2021, with the words of comments), by the same server and device code as deployed
+    reconstruction    ours (Singhal et al., NeurIPS 2021, with the words of comments), by deployed code
     without words     the same without the part that brings comments and pictures together
     FedPer            encoder shared, head private, both trained at once (Arivazhagan et al., 2019)
     FedRep            encoder shared, head private, the head trained first (Collins et al., ICML 2021)
     FedAvg of all     one encoder and one head for everybody (McMahan et al., AISTATS 2017)
     central           the labels of all people in one place, our loss, more passes: the upper bound
 
-All federated ways get the same people, cohorts, rounds and server optimizer. The encoder that each yields is judged in the same
-way, by people whom nobody has trained on (`understand`), with an evaluator fitted to a few of their labels.
+All federated ways get the same people, cohorts, rounds and server optimizer. The encoder that each yields is
+judged in the same way, by people whom nobody has trained on (`understand`), with an evaluator fitted to a few
+of their labels.
 """
 
 from __future__ import annotations
@@ -35,12 +38,12 @@ from palate.server.rounds.loop import choose_cohort
 from palate.server.rounds.run import ServerFolder, federate
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.encoder import SHARED_SHAPES, EncoderWeights, encoder_hash, project_pictures, standardize
 from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.simulations.crowd.population import Stranger
 
-Floats = NDArray[np.float32]
-Watch = Callable[[int, EncoderWeights, Floats | None], None]
+Watch = Callable[[int, EncoderWeights, Float32s | None], None]
 """Called with the round, the encoder, and the head that all share, if they do."""
 
 COOLING = (
@@ -65,7 +68,7 @@ class Plan:
     seed: int
 
     def settings(self, until: int, rate: float) -> RunSettings:
-        """The server's settings up to a round."""
+        """Return the server's settings up to a round."""
         return RunSettings(
             rounds=until,
             devices=self.cohort,
@@ -78,18 +81,25 @@ class Plan:
         )
 
     def stages(self) -> list[RunSettings]:
-        """The settings of the stages that follow each other, the learning rate falling."""
+        """Return the settings of the stages that follow each other, the learning rate falling."""
         return [self.settings(max(1, round(self.rounds * until)), rate) for until, rate in COOLING]
 
     def stage(self, number: int) -> RunSettings:
-        """The settings that a round falls under."""
+        """Return the settings that a round falls under."""
         return next(one for one in self.stages() if number <= one.rounds)
 
 
 def understand(
     encoder: EncoderWeights, strangers: Sequence[Stranger], *, comments: bool, labels: int = 8
-) -> NDArray[np.float64]:
-    """How well each stranger's verdicts are foreseen, pairwise, from `labels` liked and as many disliked pictures, (n,)."""
+) -> Float64s:
+    """Return how well each stranger's verdicts are foreseen, pairwise, (n,).
+
+    Args:
+        encoder: the one that is judged.
+        strangers: people whom nobody trained on.
+        comments: use the words of their comments too.
+        labels: the evaluator is fitted to so many liked and as many disliked pictures.
+    """
     found = []
     for one in strangers:
         tastes = one.tastes if comments else {}
@@ -98,15 +108,16 @@ def understand(
     return np.array(found)
 
 
-def foresee_alike(
-    encoder: EncoderWeights, head: Floats, strangers: Sequence[Stranger]
-) -> NDArray[np.float64]:
-    """The same by a head (65,) that all people share, (n,)."""
+def foresee_alike(encoder: EncoderWeights, head: Float32s, strangers: Sequence[Stranger]) -> Float64s:
+    """Return the same by a head (65,) that all people share, (n,)."""
     return np.array([pairwise(project_pictures(encoder, s.asked) @ head[:-1], s.answers) for s in strangers])
 
 
 def pairwise(scores: NDArray[np.floating], liked: NDArray[np.bool_]) -> float:
-    """The share of (liked, disliked) pairs in the right order, ties half; 0.5 where there is no pair."""
+    """Return the share of (liked, disliked) pairs in the right order, ties half.
+
+    0.5 where there is no pair.
+    """
     if liked.all() or not liked.any():
         return 0.5
     gap = scores[liked][:, None] - scores[~liked][None]
@@ -116,7 +127,7 @@ def pairwise(scores: NDArray[np.floating], liked: NDArray[np.bool_]) -> float:
 def train_deployed(
     release: EncoderWeights, people: Sequence[Labels], plan: Plan, watch: Watch
 ) -> EncoderWeights:
-    """Federated reconstruction, by the server's own rounds over devices in this process."""
+    """Train by federated reconstruction: the server's own rounds over devices in this process."""
     from palate.server.app import grid_devices
     from palate.simulations.engine.in_process import InProcessGrid
 
@@ -132,7 +143,6 @@ def train_deployed(
                 first=release,
                 patience=Patience(poll_seconds=0.0),
                 on_round=lambda state: watch(state.round, state.encoder, None),
-                tensorboard=False,
             ).encoder
     return encoder
 
@@ -140,10 +150,11 @@ def train_deployed(
 def train_on_ray(
     release: EncoderWeights, people: Sequence[Labels], plan: Plan, watch: Watch
 ) -> EncoderWeights:
-    """The same by Flower's own simulation engine, Ray, in processes of its own, one for each core.
+    """Train like `train_deployed` under Flower's own simulation engine, Ray, in a process for each core.
 
-    Cohorts that are smaller than the population hold other people than in `train_deployed` (`on_ray` says why). `watch` is called
-    once for each round, with the newest encoder there is by then, which may be that of a later round.
+    Cohorts that are smaller than the population hold other people than in `train_deployed` (`on_ray` says
+    why). `watch` is called once for each round, with the newest encoder there is by then, which may be that
+    of a later round.
     """
     from palate.simulations.engine.on_ray import run_on_ray
 
@@ -167,11 +178,11 @@ def train_on_ray(
 def train_joint(
     release: EncoderWeights, people: Sequence[Labels], plan: Plan, watch: Watch, *, method: str
 ) -> EncoderWeights:
-    """FedPer ("fedper"), FedRep ("fedrep") or FedAvg of all ("fedavg"), with the server optimizer of ours."""
+    """Train by "fedper", "fedrep" or "fedavg" (FedAvg of all), with our server optimizer."""
     crowd = release.tensors["crowd.share"] @ release.tensors["crowd.mean"]  # (65,)
     heads = torch.from_numpy(crowd).expand(len(people), -1).clone()  # of each person; for FedAvg all the same
     encoder = release
-    memory: Mapping[str, Floats] = {}
+    memory: Mapping[str, Float32s] = {}
     for number in range(1, plan.rounds + 1):
         who = choose_cohort(range(len(people)), plan.cohort, plan.seed, number)
         change, trained = _joint_round(encoder, [people[i] for i in who], heads[who], method)
@@ -188,11 +199,11 @@ def train_joint(
 
 def _joint_round(
     encoder: EncoderWeights, people: Sequence[Labels], heads: Tensor, method: str
-) -> tuple[dict[str, Floats], Tensor]:
-    """The mean change of the encoder and the heads (people, 65) after everybody's local steps."""
+) -> tuple[dict[str, Float32s], Tensor]:
+    """Return the mean change of the encoder and the heads (people, 65) after everybody's local steps."""
     size = max(map(len, people))
 
-    def padded(rows: Floats) -> Tensor:
+    def padded(rows: Float32s) -> Tensor:
         return F.pad(torch.from_numpy(rows), (0, 0) * (rows.ndim - 1) + (0, size - len(rows)))
 
     x = torch.stack([padded(standardize(encoder, one.features)) for one in people])
@@ -233,7 +244,7 @@ def _joint_round(
 def train_centrally(
     release: EncoderWeights, people: Sequence[Labels], plan: Plan, watch: Watch
 ) -> EncoderWeights:
-    """Our loss on the labels of all people in one place, by Adam; each round of the federation is `PASSES` batches here."""
+    """Train with our loss on all people's labels in one place, by Adam, `PASSES` batches for each round."""
     start = {name: torch.from_numpy(release.tensors[name].copy()) for name in SHARED_SHAPES}
     weights = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
     optimizer = torch.optim.Adam(list(weights.values()), lr=plan.learning_rate)
@@ -246,7 +257,7 @@ def train_centrally(
         seeds = [int(seed) for seed in rng.integers(0, 2**62, len(who))]
         slope = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
         for _, change in train_together(encoder, [people[i] for i in who], one_step, seeds):
-            for name, total in slope.items():  # one step of descent is the gradient, but for its length
+            for name, total in slope.items():  # one step of descent is the gradient up to its length
                 total -= torch.from_numpy(change[name]) / (one_step.learning_rate * len(who))
         for name, tensor in weights.items():
             tensor.grad = slope[name] + 2 * PULL * (tensor.detach() - start[name])

@@ -1,8 +1,11 @@
-"""Rounds with noise and in few bits over virtual people: all that masked rounds have, but for the masks, which cancel exactly.
+"""Rounds with noise and in few bits over virtual people.
 
-Where it stands in the flow: `privacy` says what to compare; this module trains. Devices train with the code that is deployed, make levels
-of their changes with it and add their own shares of noise; the sum goes through the ring as masks would leave it, and the
-server takes mean, clip and encoder from it with its own functions.
+They have all that masked rounds have except the masks, which cancel exactly.
+
+Where it stands in the flow: `privacy_cost` says what to compare; this module trains. Devices train with the
+code that is deployed, make levels of their changes with it and add their own shares of noise; the sum goes
+through the ring as masks would leave it, and the server takes mean, clip and encoder from it with its own
+functions.
 """
 
 from __future__ import annotations
@@ -27,23 +30,27 @@ from palate.server.secure_sum.sampling import poisson_cohort
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.accounting import noise_multiplier
+from palate.shared.arrays import Float32s
 from palate.shared.coding import decode_model, encode_model, finest_step, from_levels, sensitivity_of
 from palate.shared.encoder import SHARED_WEIGHTS, EncoderWeights, encoder_hash, unflatten
 from palate.shared.noise import stream_of
 from palate.shared.secure_sum.masks import MOST_DEVICES, MaskSettings
 from palate.shared.secure_sum.ring import centred, to_ring
 from palate.shared.subspace import Subspace
-from palate.shared.update import EncoderUpdate, Floats, LocalSettings
+from palate.shared.update import EncoderUpdate, LocalSettings
 from palate.simulations.experiments.methods import COOLING
 
 SURVIVORS: Final = (
-    0.9  # of the expected cohort: the noise is reckoned for so many, and a round of fewer does not count
+    0.9  # of the expected cohort: the noise is set for so many, and a round of fewer does not count
 )
 
 
 @dataclass(frozen=True)
 class Private:
-    """Rounds with noise; `clip` is where it starts, `learning_rate`, `beta_1` and `tau` are the server's FedAdam's."""
+    """Rounds with noise.
+
+    `clip` is where it starts, `learning_rate`, `beta_1` and `tau` are the server's FedAdam's.
+    """
 
     rounds: int
     sample_rate: float
@@ -60,7 +67,10 @@ class Private:
 
 @dataclass(frozen=True)
 class Planned:
-    """Rounds with a noise plan; everybody takes part once in `separation` rounds. What is not said here is as in `Private`."""
+    """Rounds with a noise plan; everybody takes part once in `separation` rounds.
+
+    What is not said here is as in `Private`.
+    """
 
     epsilons: tuple[float, ...]
     rounds: int
@@ -108,7 +118,7 @@ class Coded:
     agreement: float = 1.0
     multiplier: float = 0.0
     subspace: Subspace | None = None
-    plan: PlanSettings | None = None  # of the server's noise, beside that of the devices
+    plan: PlanSettings | None = None  # of the server's noise, next to that of the devices
 
     @property
     def count(self) -> int:
@@ -116,7 +126,7 @@ class Coded:
         return SHARED_WEIGHTS if self.subspace is None else self.subspace.count
 
     def masks(self, clip: float) -> MaskSettings:
-        """The settings of a round with this clip."""
+        """Return the settings of a round with this clip."""
         step, noise = finest_step(
             self.ring_bits,
             self.most,
@@ -136,11 +146,17 @@ def learn(
     seed: int,
     coded: Coded | None = None,
 ) -> tuple[EncoderWeights, float]:
-    """Return the encoder after all rounds, and the noise multiplier that every one of them kept to at least.
+    """Return the encoder after all rounds, and the noise multiplier that each of them kept to at least.
 
-    `settings` and `cohorts` give the server's settings and who is asked, by round. Without `coded` changes are averaged as they are.
+    Args:
+        release: where the rounds start.
+        people: everybody's labels.
+        settings: the server's settings, by round.
+        cohorts: who takes part, by round.
+        seed: of training, rotations and noise.
+        coded: how changes become levels; None averages them as they are.
     """
-    encoder, memory, kept_to = release, dict[str, Floats](), math.inf
+    encoder, memory, kept_to = release, dict[str, Float32s](), math.inf
     clip = coded.clip if coded else 0.0
     source = stream_of(hashlib.sha256(f"palate privacy noise {seed}".encode()).digest())
     added = _PlannedNoise(coded, seed) if coded and coded.plan else None
@@ -184,7 +200,7 @@ def learn(
 
 
 class _PlannedNoise:
-    """The server's noise of a plan, and the masks that leave room for it, as `server.planned` has them."""
+    """The server's noise of a plan, and the masks that leave room for it, as `rounds.planned` has them."""
 
     def __init__(self, coded: Coded, seed: int) -> None:
         privacy = Privacy(
@@ -206,12 +222,12 @@ class _PlannedNoise:
         return noised
 
 
-def _weights_of(mean: Floats, subspace: Subspace | None) -> dict[str, Floats]:
+def _weights_of(mean: Float32s, subspace: Subspace | None) -> dict[str, Float32s]:
     return unflatten(mean) if subspace is None else subspace.change(mean)
 
 
 def _stages(plan: Open | FewBits, seed: int) -> Callable[[int], RunSettings]:
-    """The settings of `methods`: Adam whose learning rate falls."""
+    """Return the settings of `methods`: Adam whose learning rate falls."""
     rounds, cohort = plan.rounds, plan.cohort
 
     def at(number: int) -> RunSettings:
@@ -231,7 +247,7 @@ def _stages(plan: Open | FewBits, seed: int) -> Callable[[int], RunSettings]:
 
 
 def learn_openly(release: EncoderWeights, people: Sequence[Labels], plan: Open, seed: int) -> EncoderWeights:
-    """Round without masks, noise or few bits."""
+    """Run rounds without masks, noise or few bits."""
 
     def cohorts(number: int) -> list[int]:
         return choose_cohort(range(len(people)), plan.cohort, seed, number)
@@ -243,7 +259,7 @@ def learn_openly(release: EncoderWeights, people: Sequence[Labels], plan: Open, 
 def learn_in_bits(
     release: EncoderWeights, people: Sequence[Labels], plan: FewBits, bits: int, seed: int
 ) -> EncoderWeights:
-    """Round with all weights in so many bits (32: as they are)."""
+    """Run rounds with all weights in so many bits (32: as they are)."""
     coded = None
     if bits < 32:
         size = plan.cohort
@@ -264,7 +280,7 @@ def learn_privately(
     multiplier: float,
     seed: int,
 ) -> tuple[EncoderWeights, float]:
-    """Round of Poisson samples with noise; returns the encoder and the noise multiplier that was kept to."""
+    """Run noised rounds of Poisson samples; return the encoder and the noise multiplier that was kept to."""
     expected = plan.sample_rate * len(people)
     coded = Coded(
         plan.ring_bits,
@@ -285,7 +301,8 @@ def learn_privately(
         strategy="fedadam",
         server_learning_rate=plan.learning_rate,
         beta_1=plan.beta_1,
-        beta_2=0.0,  # with a tau far above the mean change this is plain momentum; what noise adds to it stays noise
+        # with a tau far above the mean change this is plain momentum; what noise adds to it stays noise
+        beta_2=0.0,
         tau=plan.tau,
         local=LocalSettings(alignment=plan.alignment),
     )
@@ -293,7 +310,7 @@ def learn_privately(
     def cohorts(number: int) -> list[int]:
         return poisson_cohort(range(len(people)), plan.sample_rate, coins(seed, number))
 
-    return learn(release, people, lambda number: settings, cohorts, seed, coded)
+    return learn(release, people, lambda _: settings, cohorts, seed, coded)
 
 
 def learn_planned(
@@ -305,7 +322,7 @@ def learn_planned(
     multiplier: float,
     seed: int,
 ) -> tuple[EncoderWeights, float]:
-    """Round in which everybody takes part in turn, with a plan's noise; returns the encoder and the plan's noise multiplier."""
+    """Run rounds in turn with a plan's noise; return the encoder and the plan's noise multiplier."""
     size = len(people) // plan.separation
     coded = Coded(
         like.ring_bits,
@@ -335,9 +352,12 @@ def learn_planned(
         first = (number - 1) % plan.separation * size
         return turns[first : first + size]
 
-    return learn(release, people, lambda number: settings, cohorts, seed, coded)
+    return learn(release, people, lambda _: settings, cohorts, seed, coded)
 
 
 def coins(seed: int, number: int) -> bytes:
-    """Return what decides who is drawn in a round: secret on a server, of the seed here, so that a run can be repeated."""
+    """Return what decides who is drawn in a round.
+
+    Secret on a server, here from the seed, to repeat a run.
+    """
     return hashlib.sha256(f"palate privacy cohort {seed} {number}".encode()).digest()

@@ -1,1 +1,4 @@
-"""The federation as real processes on this machine, killed, restarted and listened to: `make federation-demo`."""
+"""The federation as real processes on this machine, killed, restarted and listened to.
+
+`make federation-demo`.
+"""

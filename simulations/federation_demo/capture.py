@@ -1,14 +1,19 @@
-"""What travels between devices and their server, byte for byte: a tap on the wire, and how to read what it kept.
+"""What travels between devices and their server, byte for byte.
 
-Where it stands in the flow: a demonstration puts a `Tap` between the devices and the server, the devices join the tap's port,
-and afterwards `needles` searches what was kept. No rights of an administrator are needed: the tap is a small TCP proxy.
+A tap on the wire, and how to read what it kept.
 
-Everything is kept in one file per connection and direction, before it is passed on, whether or not it arrives:
+Where it stands in the flow: a demonstration puts a `Tap` between the devices and the server, the devices join
+the tap's port, and afterwards `needles` searches what was kept. No rights of an administrator are needed: the
+tap is a small TCP proxy.
+
+Everything is kept in one file per connection and direction, before it is passed on, whether or not it
+arrives:
 
     0001-to-server.bin    0001-to-device.bin    0002-to-server.bin    ...
 
-Reading knows HTTP/1: bodies with their chunks put together and their compression undone. What is in a body (Protocol Buffers,
-here) keeps texts and bytes as they are. A stream that cannot be read is an error: a search that sees nothing proves nothing.
+Reading knows HTTP/1: bodies with their chunks put together and their compression undone. What is in a body
+(Protocol Buffers, here) keeps texts and bytes as they are. A stream that cannot be read is an error: a search
+that sees nothing proves nothing.
 """
 
 from __future__ import annotations
@@ -48,13 +53,16 @@ _HEXADECIMAL = re.compile(rb"(?:[0-9a-fA-F]{2}){16,}")
 
 
 class Tap:
-    """Passes connections on to a server on this machine and keeps every byte, both ways; use it in a `with` block."""
+    """Passes connections on to a server on this machine and keeps every byte, both ways.
+
+    Use it in a `with` block.
+    """
 
     def __init__(self, server: tuple[str, int], folder: Path, tls: Path | None = None) -> None:
         """Listen on a free port; `server` is host and port, `folder` gets the files. Raises OSError.
 
-        With `tls`, the server's own folder of certificates, the tap stands in the server's place: it opens what devices encrypt, keeps it
-        in the clear, and encrypts it again.
+        With `tls`, the server's own folder of certificates, the tap stands in the server's place: it opens
+        what devices encrypt, keeps it in the clear, and encrypts it again.
         """
         self._server, self._folder = server, folder
         self._contexts = None if tls is None else _contexts_of(tls)
@@ -173,14 +181,17 @@ class Tap:
 
 
 def _contexts_of(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """What the tap shows devices, and what it checks the server by."""
+    """Return what the tap shows devices, and what it checks the server by."""
     as_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     as_server.load_cert_chain(folder / "server.pem", folder / "server.key")
     return as_server, ssl.create_default_context(cafile=str(folder / "ca.crt"))
 
 
 def _read_now(one: ssl.SSLSocket) -> bytes | None:
-    """What is there to read, empty at the end; None where what came was TLS's own, such as a ticket for another session."""
+    """Return what is there to read, empty at the end.
+
+    None for data of TLS itself, such as a session ticket.
+    """
     one.settimeout(0)
     try:
         return one.recv(_READ)
@@ -206,7 +217,7 @@ def _hang_up(one: socket.socket) -> None:
         one.shutdown(socket.SHUT_RDWR)
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -235,8 +246,8 @@ def read_capture(folder: Path) -> list[Stream]:
 def read_bodies(data: bytes) -> list[bytes]:
     """Return the bodies of the HTTP/1 messages of a stream: chunks put together, compression undone.
 
-    The last message may be cut short, as by a kill. Raises ValueError for a stream of another protocol, and for a compression
-    that is not known here: to search it would be to search blindly.
+    The last message may be cut short, as by a kill. Raises ValueError for a stream of another protocol, and
+    for a compression that is not known here: to search it would be to search blindly.
     """
     bodies: list[bytes] = []
     place = 0
@@ -316,7 +327,10 @@ def _inflate(data: bytes | memoryview, format_: int = 47) -> bytes | None:
 
 
 def unpack(data: bytes, depth: int = DEPTH) -> Iterator[bytes]:
-    """Yield whatever else some bytes may hold: gzip and zlib streams at any place, base64 and hexadecimal text, nested too."""
+    """Yield whatever else some bytes may hold.
+
+    Gzip and zlib streams at any place, base64 and hexadecimal text, nested too.
+    """
     found = [_inflate(memoryview(data)[match.start() :]) for match in _PACKED.finditer(data)]
     for match in _BASE64.finditer(data):
         text = match.group().translate(bytes.maketrans(b"-_", b"+/"))
@@ -338,9 +352,12 @@ def _decode_base64(text: bytes) -> bytes:
 
 
 def read_layers(stream: Stream) -> Iterator[tuple[str, bytes]]:
-    """Yield what there is to search in a stream, by name: as it was sent, its bodies, and what is packed in either.
+    """Yield what there is to search in a stream, by name.
 
-    Bodies are joined, so that what is spread over several of them is found too. Raises what `read_bodies` raises.
+    As it was sent, its bodies, and what is packed in either.
+
+    Bodies are joined, so that what is spread over several of them is found too. Raises what `read_bodies`
+    raises.
     """
     bodies = b"".join(read_bodies(stream.data))
     yield "as sent", stream.data
@@ -354,7 +371,8 @@ def read_layers(stream: Stream) -> Iterator[tuple[str, bytes]]:
 def find_updates(stream: Stream, ring_bits: int = 16, count: int | None = None) -> list[str]:
     """Return the SHA-256 of every whole update in a stream, in hexadecimal, as the outbox notes it.
 
-    Both kinds are found: plain updates, and masked ones of `count` numbers (by default those of the shipped subspace) in so many bits.
+    Both kinds are found: plain updates, and masked ones of `count` numbers (by default those of the shipped
+    subspace) in so many bits.
     """
     bodies = b"".join(read_bodies(stream.data))
     found = []

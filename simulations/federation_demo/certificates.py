@@ -1,4 +1,6 @@
-"""A root and a server's certificate for loopback, as the person who runs a server makes them: for demonstrations and tests.
+"""A root and a server's certificate for loopback, as the person who runs a server makes them.
+
+For demonstrations and tests.
 
 Where it stands in the flow: `federation_demo` runs its server over TLS with these, good for a day.
 """

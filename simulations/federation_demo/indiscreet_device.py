@@ -1,10 +1,13 @@
 """A device that sends what must never leave: the positive control of the search in `needles`.
 
-    python -m palate.simulations.federation_demo.indiscreet_device HOST:PORT HOME PICTURES      passphrase in PALATE_PASSPHRASE
+    python -m palate.simulations.federation_demo.indiscreet_device HOST:PORT HOME PICTURES
 
-Where it stands in the flow: `federation_demo` lets it join after the honest devices have left, and searches what it sent. It opens a
-vault like any device and answers a task through the same node, but with a message of its own making in place of the outbox's. The
-server refuses that message, for it is no update, and the tap has seen it. Nothing in `client/` can be made to do this by a switch.
+The passphrase is taken from PALATE_PASSPHRASE.
+
+Where it stands in the flow: `federation_demo` lets it join after the honest devices have left, and searches
+what it sent. It opens a vault like any device and answers a task through the same node, but with a message of
+its own making in place of the outbox's. The server refuses that message, for it is no update, and the tap has
+seen it. Nothing in `client/` can be made to do this by a switch.
 """
 
 from __future__ import annotations

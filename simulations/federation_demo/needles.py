@@ -1,12 +1,14 @@
 """What must never leave a device, cut into needles, and the search for them in a capture.
 
-Where it stands in the flow: `capture` keeps what was sent; this module takes a person's comments, attributes, pictures and private
-weights, makes thousands of needles of them, and says which of them lie in what was sent. A search that finds nothing says
-something only if it finds what is there, so whoever uses it also searches a capture in which everything was put on purpose.
+Where it stands in the flow: `capture` keeps what was sent; this module takes a person's comments, attributes,
+pictures and private weights, makes thousands of needles of them, and says which of them lie in what was sent.
+A search that finds nothing says something only if it finds what is there, so its users also search a
+capture in which everything was put on purpose.
 
-Each needle is long enough that chance does not find it in megabytes of weights (8 bytes or more of different values), and the pieces
-lie so close that a part of something is found too: any 128 bytes of a picture, any 7 weights in a row, any 4 words in a row.
-How text is written does not matter: capitals, punctuation and white space are undone, and so are UTF-16 and UTF-32.
+Each needle is long enough that chance does not find it in megabytes of weights (8 bytes or more of different
+values), and the pieces lie so close that a part of something is found too: any 128 bytes of a picture, any 7
+weights in a row, any 4 words in a row. How text is written does not matter: capitals, punctuation and white
+space are undone, and so are UTF-16 and UTF-32.
 """
 
 from __future__ import annotations
@@ -47,12 +49,16 @@ _BEFORE, _AFTER = rb"(?:[\s\"'(\[{,|/]|\A)", rb"(?=[\s\"')\]},|/.!?]|\Z)"
 
 @dataclass(frozen=True)
 class Needle:
-    """One thing to look for: what kind of thing it is a part of, which part, and the bytes in one way of looking."""
+    """One thing to look for.
+
+    What kind of thing it is a part of, which part, and the bytes in one way of looking.
+    """
 
     kind: str
     name: str
     data: bytes
-    look: str  # BYTES as they are; WORDS, with everything else taken out; TEXT, in lower case and without zero bytes
+    # BYTES as they are; WORDS, with everything else taken out; TEXT, in lower case and without zero bytes
+    look: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Needles:
         return iter(self._all.values())
 
     def __len__(self) -> int:
-        """The number of needles."""
+        """Return the number of needles."""
         return len(self._all)
 
     def kinds(self) -> Counter[str]:
@@ -90,7 +96,10 @@ class Needles:
             self._add(one.kind, one.name, one.data, one.look)
 
     def add_comment(self, name: str, text: str) -> None:
-        """Look for a comment, whole and by any four words in a row. Raises ValueError for one of fewer words."""
+        """Look for a comment, whole and by any four words in a row.
+
+        Raises ValueError for one of fewer words.
+        """
         words = read_words(text.encode()).split()
         if len(words) < WORDS_TOGETHER:
             raise ValueError(
@@ -123,7 +132,7 @@ class Needles:
                 self._add(kind, f"{name} at {place}", piece, BYTES)
 
     def add_weights(self, kind: str, name: str, weights: NDArray[Any]) -> None:
-        """Look for numbers, four in a row in binary (fp64, fp32, fp16) and in rounded text, and one alone in full text."""
+        """Look for numbers: four in a row in binary and in rounded text, one alone in full text."""
         flat = np.asarray(weights, dtype=np.float64).ravel()
         step = max(WEIGHTS_TOGETHER, len(flat) // MOST_RUNS)
         for start in range(0, len(flat) - WEIGHTS_TOGETHER + 1, step):
@@ -152,13 +161,17 @@ class Needles:
 def read_words(data: bytes) -> bytes:
     """Return the words in some bytes, in lower case with one space between them and at both ends.
 
-    Whatever is no ASCII letter or digit parts two words; zero bytes part nothing, so UTF-16 and UTF-32 read as they should.
+    Whatever is no ASCII letter or digit parts two words; zero bytes part nothing, so UTF-16 and UTF-32 read
+    as they should.
     """
     return b" " + b" ".join(data.translate(_TO_WORDS, b"\0").split()) + b" "
 
 
 def search(streams: Iterable[Stream], needles: Sequence[Needle]) -> list[Found]:
-    """Return which needles lie in what was sent, each once per layer of a stream; raises what `read_layers` raises."""
+    """Return which needles lie in what was sent, each once per layer of a stream.
+
+    Raises what `read_layers` raises.
+    """
     look_for = {look: _Index([one for one in needles if one.look == look]) for look in (BYTES, WORDS)}
     short = {one.data: one for one in needles if one.look == TEXT and len(one.data) <= SHORT_WORD}
     long = _Index([one for one in needles if one.look == TEXT and len(one.data) > SHORT_WORD])
@@ -189,7 +202,7 @@ def _find_short(short: dict[bytes, Needle], data: bytes, plain: bytes) -> Iterat
 
 
 class _Index:
-    """Needles by their last four bytes, so that one pass over the data finds all of them (many numbers begin alike)."""
+    """Needles by their last four bytes, so one pass finds all (many numbers begin alike)."""
 
     def __init__(self, needles: Iterable[Needle]) -> None:
         self._by_end: dict[int, list[Needle]] = defaultdict(list)

@@ -1,7 +1,10 @@
-"""The people of the federation's demonstration: what they say about pictures, and what must never leave their devices.
+"""The people of the federation's demonstration.
 
-Where it stands in the flow: `federation_demo` gives each of them a device of their own and searches what was sent for the needles
-that are made here. Their pictures are drawn for the purpose, with numbers that took no part in any training.
+What they say about pictures, and what must never leave their devices.
+
+Where it stands in the flow: `federation_demo` gives each of them a device of their own and searches what was
+sent for the needles that are made here. Their pictures are drawn for the purpose, with numbers that took no
+part in any training.
 """
 
 from __future__ import annotations
@@ -13,13 +16,13 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from palate.client import records
 from palate.client.device import Device
 from palate.client.reader.comment import check_comment
 from palate.client.taste.fitting import ADAPTER_SEED, read_verdicts
+from palate.shared.arrays import Float64s
 from palate.shared.encoder import load_encoder
 from palate.shared.errors import CommentError
 from palate.simulations.crowd.people import Person, make_people, sample_shown, verdict
@@ -33,21 +36,19 @@ PICTURES_APART = 10_000  # from one person's first picture to the next one's
 LIKED, DISLIKED = 6, 6
 LEAST_WORDS = 5  # of a comment: what is shorter cannot be looked for
 
-Array = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Private:
-    """What a person's device holds and no server may learn, as the needles and the positive control need it."""
+    """What a person's device holds and no server may learn."""
 
     passphrase: str
     comments: tuple[tuple[str, str], ...]  # id and text
     attributes: tuple[str, ...]
     kept: tuple[tuple[str, bytes], ...]  # pictures as the vault holds them, with their ids
     given: tuple[tuple[str, bytes], ...]  # pictures as the person gave them, with their file names
-    features: Array  # (pictures, 216)
-    head: Array  # mean and covariance of the evaluator's head, in a row
-    adapter: Array  # in a row
+    features: Float64s  # (pictures, 216)
+    head: Float64s  # mean and covariance of the evaluator's head, in a row
+    adapter: Float64s  # in a row
 
 
 def choose_people(how_many: int) -> list[Person]:
@@ -62,9 +63,11 @@ def choose_people(how_many: int) -> list[Person]:
 
 
 def write_lessons(person: Person, place: int, folder: Path) -> Path:
-    """Show pictures to a person until enough are liked and disliked; returns the file for `palate teach --from`.
+    """Show pictures to a person until enough are liked and disliked.
 
-    The pictures lie beside it as PNG. `place` is the person's among those of the demonstration.
+    Returns the file for `palate teach --from`.
+
+    The pictures lie next to it as PNG. `place` is the person's among those of the demonstration.
     """
     rng = random.Random(f"federation demo {person.seed} {person.id}")
     missing = {True: LIKED, False: DISLIKED}
@@ -92,9 +95,10 @@ def write_lessons(person: Person, place: int, folder: Path) -> Path:
 def read_private(home: Path, passphrase: str, pictures: Path) -> Private:
     """Open a device and returns what is private in it; `pictures` is the folder of those that were given.
 
-    The evaluator is fitted and the adapter trained as `palate score` does it, and the vault keeps the adapter if it helps. Where it
-    does not, it is the one that was tried and thrown away. One thread computes, as in the devices' processes: on more of them
-    sums come out otherwise, and the last bits of a head would not be those that are looked for.
+    The evaluator is fitted and the adapter trained as `palate score` does it, and the vault keeps the adapter
+    if it helps. Where it does not, it is the one that was tried and thrown away. One thread computes, as in
+    the devices' processes: on more of them sums come out otherwise, and the last bits of a head would not be
+    those that are looked for.
     """
     from threadpoolctl import threadpool_limits
 
@@ -121,7 +125,10 @@ def read_private(home: Path, passphrase: str, pictures: Path) -> Private:
 
 
 def make_needles(name: str, private: Private) -> Needles:
-    """Return the needles for everything that is private on one person's device; `name` is the person's, for findings."""
+    """Return the needles for everything that is private on one person's device.
+
+    `name` is the person's, for findings.
+    """
     needles = Needles()
     needles.add_secret("passphrase", name, private.passphrase)
     for id_, text in private.comments:
@@ -147,7 +154,7 @@ def _is_readable(text: str) -> bool:
         return False
 
 
-def _flatten(weights: bytes) -> Array:
+def _flatten(weights: bytes) -> Float64s:
     from safetensors.numpy import load
 
     return np.concatenate([tensor.ravel() for _, tensor in sorted(load(weights).items())]).astype(np.float64)

@@ -1,8 +1,11 @@
-"""The processes of the federation's demonstration: `palate` commands, device nodes and a server, all ended at the end.
+"""The processes of the federation's demonstration.
 
-Where it stands in the flow: `federation_demo` tells the story, this module starts, kills and ends. Every process is a real one,
-started through the `palate` command; passphrases reach it through its environment. What was started is ended whatever happens: nodes
-as children of this process, the server and whatever it left behind by the folder that they were started for.
+`palate` commands, device nodes and a server, all ended at the end.
+
+Where it stands in the flow: `story` says what happens, this module starts, kills and ends. Every process is a
+real one, started through the `palate` command; passphrases reach it through its environment. What was started
+is ended whatever happens: nodes as children of this process, the server and whatever it left behind by the
+folder that they were started for.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +38,13 @@ SAMPLE_SECONDS = 1.0  # the lists are slow to read
 LEAST_DEVICES = 2  # whose sum a device lets be opened: the demonstration has three, real federations many
 
 _PROGRAM = "import sys; from palate.client.commands.cli import main; sys.argv[0] = 'palate'; main()"
+
+
+def free_port() -> int:
+    """Return a port of this machine on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -85,12 +96,13 @@ class Stage:
             end_processes_of(self.server.home)
             shutil.rmtree(self.folder / "bytecode", ignore_errors=True)
 
-    # --- commands -----------------------------------------------------------------------------------------------
+    # --- commands -------------------------------------------------------------------------------------------
 
     def palate(self, *arguments: str, node: Node | None = None, status: int = 0, columns: int = 100) -> str:
-        """Run a `palate` command to its end and returns what it prints; raises FederationError if it ends otherwise.
+        """Run a `palate` command to its end and return what it prints; raises FederationError if it fails.
 
-        With a status other than 0 that end is the expected one, and the last line of its complaint is returned.
+        With a status other than 0 that end is the expected one, and the last line of its complaint is
+        returned.
         """
         try:
             done = subprocess.run(
@@ -115,7 +127,7 @@ class Stage:
         return done.stdout if status == 0 else said
 
     def serve(self, *arguments: str) -> Any:
-        """Run a `palate server` command and returns its JSON."""
+        """Run a `palate server` command and return its JSON."""
         return json.loads(self.palate("server", *arguments, "--home", str(self.server.home), "--json"))
 
     def add(self, name: str, passphrase: str) -> Node:
@@ -126,7 +138,10 @@ class Stage:
         return node
 
     def join(self, node: Node, address: str, *command: str, extra: Sequence[str] = ()) -> None:
-        """Start a device's long-lived process: `palate join` with `extra` options, or another command in its place."""
+        """Start a device's long-lived process.
+
+        `palate join` with `extra` options, or another command in its place.
+        """
         joined = command or (
             *(*_palate(), "join", address, *self._how_to_trust(), "--home", str(node.home)),
             *("--least-devices", str(LEAST_DEVICES), *extra),
@@ -146,13 +161,13 @@ class Stage:
         return ("--insecure",) if self.tls is None else ("--root-certificates", str(self.tls / "ca.crt"))
 
     def kill(self, node: Node) -> None:
-        """Kills a device's process, which gets no chance to say goodbye."""
+        """Kill a device's process, which gets no chance to say goodbye."""
         if node.process is not None:
             node.process.kill()
             node.process.wait()
 
     def leave(self, node: Node) -> None:
-        """Lets a device leave; raises FederationError unless its process then ends well."""
+        """Let a device leave; raises FederationError unless its process then ends well."""
         self.palate("leave", "--home", str(node.home))
         with contextlib.suppress(subprocess.TimeoutExpired):
             if node.process is None or node.process.wait(END_SECONDS) == 0:
@@ -169,10 +184,13 @@ class Stage:
         except subprocess.TimeoutExpired:
             self.kill(node)
 
-    # --- waiting ------------------------------------------------------------------------------------------------
+    # --- waiting --------------------------------------------------------------------------------------------
 
     def until(self, what: str, found: Callable[[], bool], seconds: float = COMMAND_SECONDS) -> None:
-        """Wait until something is so; raises FederationError when it is not after so long, or a device ended meanwhile."""
+        """Wait until something is so.
+
+        Raises FederationError when it is not after so long, or a device ended meanwhile.
+        """
         deadline = time.monotonic() + seconds
         while not found():
             for node in self.nodes:
@@ -181,7 +199,8 @@ class Stage:
                     raise FederationError(f"the device {node.name} ended by itself: {last}; see {node.log}")
             if time.monotonic() >= deadline:
                 raise FederationError(
-                    f"{what}: not so after {seconds:g} s; see {self.folder / 'logs'} and {self.server.home / 'logs'}"
+                    f"{what}: not so after {seconds:g} s; see {self.folder / 'logs'} and "
+                    f"{self.server.home / 'logs'}"
                 )
             time.sleep(0.05)
 
@@ -196,7 +215,10 @@ class Stage:
         return ended if run and ended.get("run") == run else None
 
     def _environment(self, node: Node | None) -> dict[str, str]:
-        """Return this process's environment for a child: with the passphrase that it needs, and without our user's own settings."""
+        """Return this process's environment for a child.
+
+        With the passphrase that it needs, and without our user's own settings.
+        """
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("PALATE_", "FLWR_"))
         }
@@ -205,7 +227,7 @@ class Stage:
         kept |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
         if kept.pop(
             "PYTHONDONTWRITEBYTECODE", None
-        ):  # some thirty processes would compile every library anew
+        ):  # some thirty processes would compile every library again
             kept["PYTHONPYCACHEPREFIX"] = str(self.folder / "bytecode")
         if node is not None:
             return kept | {"PALATE_PASSPHRASE": node.passphrase}
@@ -213,15 +235,21 @@ class Stage:
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """Make calls side by side and returns their results in order; raises the first error, after all have ended."""
+    """Make calls side by side and return their results in order.
+
+    Raises the first error, after all have ended.
+    """
     with ThreadPoolExecutor(len(calls)) as pool:
         return [one.result() for one in [pool.submit(call) for call in calls]]
 
 
 def end_processes_of(home: Path) -> list[int]:
-    """End whatever still runs for a server's folder, by the command line that it was started with; returns what it ended.
+    """End whatever still runs for a server's folder, by the command line that it was started with.
 
-    Needed when the server was killed: what it had started ends by itself within a second or so, and is not waited for there.
+    Returns what it ended.
+
+    Needed when the server was killed: what it had started ends by itself within a second or so, and is not
+    waited for there.
     """
     ended: list[int] = []
     for entry in Path("/proc").glob("[0-9]*") if Path("/proc/self/cmdline").exists() else ():
@@ -269,7 +297,10 @@ class Peers:
 
 
 def find_peers(processes: Sequence[int]) -> set[str]:
-    """Return the remote ends of these processes' sockets: HOST:PORT for IPv4, what the system writes for the others."""
+    """Return the remote ends of these processes' sockets.
+
+    HOST:PORT for IPv4, what the system writes for the others.
+    """
     sockets = set()
     for process in processes:
         with contextlib.suppress(OSError):
@@ -294,7 +325,7 @@ def find_peers(processes: Sequence[int]) -> set[str]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let no signal that asks this process to end interrupt the block, where this is the thread that gets them."""
+    """Let no signal that ends this process interrupt the block, in the thread that gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

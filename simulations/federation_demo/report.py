@@ -1,4 +1,7 @@
-"""Shows how the federation's demonstration went: rounds, release, outboxes, and what was found in what was sent."""
+"""How the federation's demonstration went.
+
+Is everything as it should be, and the report for a person to read.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,67 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+def find_wrong(report: Mapping[str, Any], rounds: int) -> list[str]:
+    """Return a line for everything in a report that is not as it should be."""
+    from palate.shared.encoder import encoder_hash, load_encoder
+    from palate.simulations.federation_demo.processes import Peers
+
+    wrong = []
+
+    def expect(right: bool, line: str) -> None:
+        if not right:
+            wrong.append(line)
+
+    numbers = [one["round"] for one in report["rounds"]]
+    expect(numbers == list(range(1, rounds + 1)), f"the server has kept the rounds {numbers}")
+    expect(all(one["counted"] for one in report["rounds"]), "a round had too few updates")
+    expect(
+        report["rounds"][-1]["used"] == len(report["devices"]), "not every device took part in the last round"
+    )
+    ended = report["server_killed"]["ended"]
+    expect(report["server_killed"]["resumed"], "there was nothing to resume when the server came back")
+    expect((ended or {}).get("ended") == "finished", f"the run ended so: {ended}")
+    installed, made = load_encoder(), report["release"]
+    expect(made["release"] > installed.release, "the release is not newer than the installed one")
+    expect(made["hash"] != encoder_hash(installed), "the release is the installed encoder")
+    expect(
+        "noise" in made["refused"], f"the test before the release does not speak of noise: {made['refused']}"
+    )
+    for device in report["devices"]:
+        done = {one["round"] for one in device["outbox"]}
+        expect({1, rounds} <= done, f"{device['name']} sent updates of the rounds {sorted(done)} only")
+        spent = device["privacy"]
+        expect(
+            spent["epsilon_if_all_add"] < spent["epsilon"] <= min(spent["epsilon_alone"], spent["budget"]),
+            f"{device['name']}'s device has spent {spent}",
+        )
+    kept = report["privacy"]
+    expect(
+        kept["if_all_add_epsilon"] < kept["epsilon"] <= min(kept["alone_epsilon"], kept["budget"]),
+        "the server's ledger does not say what holds if devices add no noise",
+    )
+    noted = {one["sha256"] for device in report["devices"] for one in device["outbox"]}
+    gone = {one["sha256"] for device in report["devices"] for one in device["outbox"] if one["sent"]}
+    seen = set(report["capture"]["updates"])
+    expect(gone <= seen, "the tap has missed updates that an outbox lists as sent")
+    expect(seen <= noted, "an update was sent that no outbox lists")
+    peers = report["peers"]
+    expect(
+        peers["samples"] > 0 or not Peers.can_watch(), "nobody has watched what the devices were connected to"
+    )
+    expect(
+        set(peers["seen"]) <= {peers["tap"]},
+        f"devices were connected to {peers['seen']}, not to the tap alone",
+    )
+    expect(not report["capture"]["found"], f"found in what was sent: {report['capture']['found']}")
+    missed = set(report["control"]["needles"]) - set(report["control"]["found"])
+    expect(not missed, f"the search does not find what an indiscreet device sends: {sorted(missed)}")
+    expect(not report["control"]["updates"], "the indiscreet device sent an update")
+    return wrong
+
+
 def show_report(console: Console, report: Mapping[str, Any]) -> None:
-    """Print a report of `federation_demo.run_demo`."""
+    """Print a report of `story.run_demo`."""
     from rich.table import Table
     from rich.text import Text
 
@@ -45,7 +107,8 @@ def show_report(console: Console, report: Mapping[str, Any]) -> None:
     console.print(table)
     say(
         f"{capture['connections']} connections, {capture['bytes_to_server']:,} bytes to the server, "
-        f"{capture['bytes_to_devices']:,} to the devices, {len(capture['updates'])} updates, all of them in an outbox"
+        f"{capture['bytes_to_devices']:,} to the devices, {len(capture['updates'])} updates, all of them "
+        "in an outbox"
         if not report["wrong"]
         else f"{capture['connections']} connections, {len(capture['updates'])} updates"
     )

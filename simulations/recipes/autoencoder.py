@@ -1,12 +1,15 @@
-"""Trains the small autoencoder of the shipped generator: 128 × 128 pictures to 16 × 16 latents of 8 channels and back.
+"""Trains the small autoencoder of the shipped generator.
 
-    python -m palate.simulations.recipes.autoencoder --run runs/autoencoder
-    python -m palate.simulations.recipes.autoencoder --run runs/textured --start runs/autoencoder/vae --texture 0.6
+128 × 128 pictures to 16 × 16 latents of 8 channels and back.
 
-The architecture is diffusers' AutoencoderTiny (after Bohan's TAESD, 2023). The loss is L1, gradients, squared error at
-several scales, and squared error of opponent colours (without which green turns brown); the latents are held near zero
-mean and unit variance. The second command goes on under a loss on texture energy, for weave, dots and hatching; from the
-start that loss makes stripes. With --freeze-encoder the decoder goes on alone, and latents keep their meaning.
+    python -m palate.simulations.recipes.autoencoder --run runs/autoencoder python -m
+    palate.simulations.recipes.autoencoder --run runs/textured --start runs/autoencoder/vae --texture 0.6
+
+The architecture is diffusers' AutoencoderTiny (after Bohan's TAESD, 2023). The loss is L1, gradients, squared
+error at several scales, and squared error of opponent colours (without which green turns brown); the latents
+are held near zero mean and unit variance. The second command goes on under a loss on texture energy, for
+weave, dots and hatching; from the start that loss makes stripes. With --freeze-encoder the decoder goes on
+alone, and latents keep their meaning.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ CROP = 64
 
 
 def make_autoencoder() -> Any:
-    """An untrained autoencoder, 0.4 M weights."""
+    """Return an untrained autoencoder, 0.4 M weights."""
     from diffusers import AutoencoderTiny
 
     return AutoencoderTiny(
@@ -41,13 +44,16 @@ def make_autoencoder() -> Any:
 
 
 def texture_energy(x: Tensor) -> Tensor:
-    """How much fine structure there is around each point: (n, 3, h, w) to (n, 3, h / 4 - 1, w / 4 - 1)."""
+    """Return how much fine structure there is around each point.
+
+    (n, 3, h, w) to (n, 3, h / 4 - 1, w / 4 - 1).
+    """
     fine = x - F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
     return (F.avg_pool2d(fine * fine, 8, 4) + 1e-4).sqrt()
 
 
 def reconstruction_loss(x: Tensor, y: Tensor) -> Tensor:
-    """L1, gradients, squared error over scales, and squared error of the green-magenta opponent, of (n, 3, h, w)."""
+    """Return L1, gradients and squared errors over scales and of green against magenta, of (n, 3, h, w)."""
     e = y - x
     loss = e.abs().mean()
     loss = loss + 0.25 * ((e[..., 1:] - e[..., :-1]).abs().mean() + (e[:, :, 1:] - e[:, :, :-1]).abs().mean())
@@ -87,7 +93,7 @@ def _work(
         x = torch.from_numpy(np.stack(crops)).to(worker.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         return x.contiguous(memory_format=torch.channels_last)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(_step: int) -> tuple[Tensor, dict[str, float]]:
         x = batch()
         z = model.encode(x.to(worker.dtype)).latents
         noisy = z + 0.04 * torch.randn(z.shape, generator=worker.random).to(z)
@@ -117,14 +123,15 @@ def _measure_and_save(model: Any, shards: list[Pictures], worker: Worker) -> Non
     y = torch.cat([model.decode(z[i : i + 32]).sample for i in range(0, len(z), 32)]).clamp(-1, 1)
     psnr = -10 * ((y - x).pow(2).mean((1, 2, 3)) / 4).log10()
     print(
-        f"PSNR {psnr.mean():.2f} dB on 256 pictures; latents: mean {z.mean():.3f}, standard deviation {z.std():.3f}"
+        f"PSNR {psnr.mean():.2f} dB on 256 pictures; latents: mean {z.mean():.3f}, standard deviation "
+        f"{z.std():.3f}"
     )
     model.register_to_config(scaling_factor=round(1 / float(z.std()), 4))
     model.save_pretrained(worker.folder / "vae")
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=Path, default=Path("build/pictures"))
     p.add_argument("--run", type=Path, default=Path("runs/autoencoder"))

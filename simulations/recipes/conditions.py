@@ -1,12 +1,13 @@
-"""What the generator is told about each training picture, as states of the text tower, in the three forms that it meets.
+"""What the generator is told about each training picture: states of the text tower, in three forms.
 
 - stock: a full caption, 32 states, what `StableDiffusionPipeline` makes of a prompt;
-- tokens: a prompt that names the subject only, followed by the states of attribute phrases that were encoded one by one
-  and weighted (`palate.client.painter.conditioning`, mode `tokens`);
-- embedding: E(prompt) + β (E(attributes shown) − E(attributes not shown)), ViPer's formula (Salehi et al., ECCV 2024).
+- tokens: a prompt that names the subject only, followed by the states of attribute phrases that were encoded
+  one by one and weighted (`palate.client.painter.conditioning`, mode `tokens`);
+- embedding: E(prompt) + β (E(attributes shown) − E(attributes not shown)), ViPer's formula (Salehi et al.,
+  ECCV 2024).
 
-A generator that meets all three while it learns can be personalized in any of them without leaving what it knows.
-Everything is encoded once and cached, because the text tower is frozen.
+A generator that meets all three while it learns can be personalized in any of them without leaving what it
+knows. Everything is encoded once and cached, because the text tower is frozen.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palate.simulations.crowd.captions import ATTRIBUTE_PHRASES, attributes_only, caption, subject_phrase
-from palate.simulations.world.world import CATEGORY_OF, SETTINGS, SUBJECTS, Truth
+from palate.simulations.world.truth import CATEGORY_OF, SETTINGS, SUBJECTS, Truth
 
 WIDTH = 384
 LENGTH = 32  # states of a prompt
@@ -74,7 +75,10 @@ class Conditions:
         return self.prompts[rng.choice(self.prompt_rows[truth.subject, truth.setting])].float()
 
     def tokens(self, truths: Sequence[Truth], rng: random.Random) -> Tensor:
-        """(n, 32 + 24, 384): a prompt and weighted attribute states; what is free holds the empty prompt's padding."""
+        """(n, 32 + 24, 384): a prompt and weighted attribute states.
+
+        What is free holds the empty prompt's padding.
+        """
         out = []
         for truth in truths:
             prompt = self.empty.float() if rng.random() < 0.15 else self._prompt(truth, rng)

@@ -2,14 +2,15 @@
 
     python -m palate.simulations.recipes.demo          writes client/demo/*.jpg
 
-The comments beside them (client/demo/mara.json, theo.json) are written by hand, for these very pictures; nobody's words
-come from the comment writer of `remarks`. Drawn from picture numbers that took no part in any training.
+The comments next to them (client/demo/mara.json, theo.json) are written by hand, for these very pictures;
+nobody's words come from the comment writer of `remarks`. Drawn from picture numbers that took no part in any
+training.
 """
 
 import argparse
 from pathlib import Path
 
-from palate.simulations.world.world import CATEGORY_OF, Truth
+from palate.simulations.world.truth import CATEGORY_OF, Truth
 
 FOLDER = Path(__file__).parents[2] / "client" / "demo"
 FIRST_NUMBER = 29_000_000  # picture numbers above 20 million are left to benchmarks, tests and this

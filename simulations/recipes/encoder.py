@@ -1,13 +1,15 @@
 """Makes release 0 of the shared encoder: from picture features and words to the taste space.
 
-    python -m palate.simulations.world.shards --count 48000 --out build/pictures
-    python -m palate.simulations.recipes.encoder --pictures build/pictures --soft runs/picture_tower/soft.npy --run runs/encoder
+    python -m palate.simulations.world.shards --count 48000 --out build/pictures python -m
+    palate.simulations.recipes.encoder --pictures build/pictures --soft runs/picture_tower/soft.npy --run
+    runs/encoder
 
-In order: features of drawn pictures, of pictures as they are shown to people, and of pictures softened by the generator's
-autoencoder (kept in files, so that a killed run goes on); the picture side by cross-entropy on what each picture shows, and
-then by episodes, in which a head fitted on sixteen verdicts of a training person must predict other verdicts of that person;
-the sentence side by the vocabulary and by captions; and the crowd prior, a mixture of Gaussians fitted by
-expectation-maximisation to the tastes of training people (seed 1001; benchmarks draw others). About 8 minutes on one core.
+In order: features of drawn pictures, of pictures as they are shown to people, and of pictures softened by the
+generator's autoencoder (kept in files, so that a killed run goes on); the picture side by cross-entropy on
+what each picture shows, and then by episodes, in which a head fitted on sixteen verdicts of a training person
+must predict other verdicts of that person; the sentence side by the vocabulary and by captions; and the crowd
+prior, a mixture of Gaussians fitted by expectation-maximisation to the tastes of training people (seed 1001;
+benchmarks draw others). About 8 minutes on one core.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from torch import Tensor
 from palate.client.eye.tower import load_tower, measure_all
 from palate.client.reader.sentences import SentenceTower
 from palate.shared import encoder as shared
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.attributes import load_vocabulary
 from palate.shared.encoder import ATTRIBUTE_NAMES, TASTE, TOWER_FEATURES, EncoderWeights, encoder_to_bytes
 from palate.simulations.crowd.captions import caption
@@ -37,11 +40,7 @@ from palate.simulations.crowd.people import Person, make_people, sample_shown
 from palate.simulations.recipes.picture_tower import KEPT
 from palate.simulations.world.render import render
 from palate.simulations.world.shards import SHARD, load
-from palate.simulations.world.world import ATTRIBUTES, CATEGORY_OF, Truth
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Pixels = NDArray[np.uint8]
+from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, Pixels, Truth
 
 FIRST_SHOWN = 1_000_000  # the number of the first picture as people are shown them
 PEOPLE_SEED = 1001
@@ -51,19 +50,22 @@ SEED = 3
 
 @dataclass(frozen=True)
 class Seen:
-    """Pictures as the recipe learns from them: features (n, features), what they truly show (n, 55), and their truths."""
+    """Pictures as the recipe learns from them.
 
-    features: Floats
-    shows: Floats
+    Features (n, features), what they truly show (n, 55), and their truths.
+    """
+
+    features: Float32s
+    shows: Float32s
     truths: tuple[Truth, ...]
 
 
 def shown_truth(number: int) -> Truth:
-    """What picture `number` shows, drawn as pictures are for people."""
+    """Return what picture `number` shows, drawn as pictures are for people."""
     return sample_shown(random.Random(f"shown {number}"))
 
 
-def shows(truths: Sequence[Truth]) -> Floats:
+def shows(truths: Sequence[Truth]) -> Float32s:
     """Zeros and ones, (n, 55)."""
     return np.array([[float(t.shows(a)) for a in ATTRIBUTE_NAMES] for t in truths], np.float32).reshape(
         -1, len(ATTRIBUTE_NAMES)
@@ -71,7 +73,9 @@ def shows(truths: Sequence[Truth]) -> Floats:
 
 
 def see(folder: Path, name: str, truths: Sequence[Truth], pixels: Callable[[int], Pixels]) -> Seen:
-    """Features of pictures, in files of `PART` that survive an interruption. `pixels(i)` gives the i-th picture.
+    """Features of pictures, in files of `PART` that survive an interruption.
+
+    `pixels(i)` gives the i-th picture.
 
     The statistics and the pictures are kept apart from the tower's features, since they outlive a tower.
     """
@@ -87,7 +91,7 @@ def see(folder: Path, name: str, truths: Sequence[Truth], pixels: Callable[[int]
         images = [Image.fromarray(one) for one in _kept(f"{place}-pixels.npy", draw, range(start, stop))]
         known = _kept(f"{place}-statistics.npy", measure_all, images)
 
-        def watch(given: list[Image.Image], known: Floats = known) -> Floats:
+        def watch(given: list[Image.Image], known: Float32s = known) -> Float32s:
             return load_tower().look(given, known).features
 
         parts.append(_kept(f"{place}.npy", watch, images))
@@ -96,7 +100,7 @@ def see(folder: Path, name: str, truths: Sequence[Truth], pixels: Callable[[int]
 
 
 def _kept(name: str, make: Callable[[Any], NDArray[Any]], given: object) -> NDArray[Any]:
-    """The array in a file, made from what is given and written first where there is none."""
+    """Return the array in a file, which is made first if missing."""
     path = Path(name)
     if not path.exists():
         with path.with_suffix(".part").open("wb") as f:
@@ -106,7 +110,7 @@ def _kept(name: str, make: Callable[[Any], NDArray[Any]], given: object) -> NDAr
 
 
 def together(parts: Sequence[Seen]) -> Seen:
-    """All pictures of several lots."""
+    """Return all pictures of several lots."""
     return Seen(
         np.concatenate([p.features for p in parts]),
         np.concatenate([p.shows for p in parts]),
@@ -114,20 +118,23 @@ def together(parts: Sequence[Seen]) -> Seen:
     )
 
 
-def attribute_steps(z: Floats, shown: Floats) -> Floats:
-    """What an attribute adds to each statistic, others held fixed: ridge regression of (n, statistics) on (n, 55)."""
+def attribute_steps(z: Float32s, shown: Float32s) -> Float32s:
+    """Return what an attribute adds to each statistic: ridge regression of (n, statistics) on (n, 55)."""
     x = np.concatenate([shown, np.ones((len(shown), 1), np.float32)], 1).astype(np.float64)
     solved = np.linalg.solve(x.T @ x + 5.0 * np.eye(x.shape[1]), x.T @ z)
     return solved[:-1].astype(np.float32)
 
 
 def taste_of(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The picture side in torch: standardized features (n, features) to logits of the taste space (n, 64)."""
+    """Return the picture side in torch.
+
+    Standardized features (n, features) to logits of the taste space (n, 64).
+    """
     hidden = F.relu(F.linear(x, parameters["picture.hidden.weight"], parameters["picture.hidden.bias"]))
     return F.linear(hidden, parameters["picture.taste.weight"], parameters["picture.taste.bias"])
 
 
-def first_weights(g: torch.Generator, usual: Floats) -> dict[str, Tensor]:
+def first_weights(g: torch.Generator, usual: Float32s) -> dict[str, Tensor]:
     """Small random weights; each anchor starts at its attribute's frequency."""
     shapes = shared.SHARED_SHAPES
     p = {
@@ -144,7 +151,10 @@ def first_weights(g: torch.Generator, usual: Floats) -> dict[str, Tensor]:
 def learn_anchors(
     p: dict[str, Tensor], x: Tensor, y: Tensor, steps: int, g: torch.Generator, told: Sequence[int]
 ) -> None:
-    """Cross-entropy of the anchors `told` with what is shown; features are dropped and shaken, so that no few of them decide."""
+    """Cross-entropy of the anchors `told` with what is shown.
+
+    Features are dropped and shaken, so that no few of them decide.
+    """
     trained = [p[n].requires_grad_() for n in p if n.startswith("picture")]
     optimizer = torch.optim.AdamW(trained, lr=2e-3, weight_decay=0.02)
     for step in range(steps):
@@ -165,12 +175,15 @@ def learn_anchors(
 
 
 def learn_by_episodes(
-    p: dict[str, Tensor], x: Tensor, y: Tensor, people: Sequence[Person], crowd: tuple[Doubles, Doubles],
+    p: dict[str, Tensor], x: Tensor, y: Tensor, people: Sequence[Person], crowd: tuple[Float64s, Float64s],
     steps: int, g: torch.Generator,
 ) -> None:  # fmt: skip
-    """Heads fitted on 8 + 8 verdicts predict 16 more; the encoder moves so that they do, and keeps its anchors.
+    """Heads fitted on 8 + 8 verdicts predict 16 more.
 
-    The head is the linear-Gaussian one in closed form, (C Z' (Z C Z' + R)^-1), with the crowd's mean and covariance.
+    The encoder moves so that they do, and keeps its anchors.
+
+    The head is the linear-Gaussian one in closed form, (C Z' (Z C Z' + R)^-1), with the crowd's mean and
+    covariance.
     """
     trained = [p[n].requires_grad_() for n in p if n.startswith("picture")]
     optimizer = torch.optim.AdamW(trained, lr=3e-4, weight_decay=0.02)
@@ -237,7 +250,7 @@ def learn_words(
         p[n] = p[n].detach()
 
 
-def words_and_meanings(truths: Sequence[Truth], tower: SentenceTower) -> tuple[Floats, Floats, Floats]:
+def words_and_meanings(truths: Sequence[Truth], tower: SentenceTower) -> tuple[Float32s, Float32s, Float32s]:
     """Embeddings (n, 384), directions (n, 64), how often to draw each: the vocabulary, then captions."""
     vocabulary = load_vocabulary()
     place = {a: i for i, a in enumerate(ATTRIBUTE_NAMES)}
@@ -266,11 +279,11 @@ def words_and_meanings(truths: Sequence[Truth], tower: SentenceTower) -> tuple[F
     )
 
 
-def heads_of(people: Sequence[Person]) -> Doubles:
-    """The true heads of people, (n, 65): a weight per dimension, and the threshold as a bias.
+def heads_of(people: Sequence[Person]) -> Float64s:
+    """Return the true heads of people, (n, 65): a weight per dimension, and the threshold as a bias.
 
-    In logits of a person whose verdicts are as noisy as is usual: some people's noise is so small that in logits of their
-    own they would stretch every kind of the crowd.
+    In logits of a person whose verdicts are as noisy as is usual: some people's noise is so small that in
+    logits of their own they would stretch every kind of the crowd.
     """
     noise = float(np.median([p.noise for p in people]))
     heads = np.zeros((len(people), TASTE + 1))
@@ -282,14 +295,16 @@ def heads_of(people: Sequence[Person]) -> Doubles:
     return heads
 
 
-def fit_crowd(heads: Doubles, kinds: int, floor: float, seed: int) -> tuple[Doubles, Doubles, Doubles]:
-    """A mixture of Gaussians by expectation-maximisation: shares (k,), means (k, d), covariances (k, d, d).
+def fit_crowd(heads: Float64s, kinds: int, floor: float, seed: int) -> tuple[Float64s, Float64s, Float64s]:
+    """Return a mixture of Gaussians by expectation-maximisation.
+
+    Shares (k,), means (k, d), covariances (k, d, d).
 
     `floor` is added to every variance: whatever a kind has not been seen to feel, somebody may.
     """
     rng = np.random.default_rng(seed)
     ridge = floor * np.eye(heads.shape[1])
-    best: tuple[float, tuple[Doubles, Doubles, Doubles]] | None = None
+    best: tuple[float, tuple[Float64s, Float64s, Float64s]] | None = None
     for _ in range(8):
         nearest = _nearest(heads, kinds, rng)
         share = np.bincount(nearest, minlength=kinds) / len(heads)
@@ -329,8 +344,8 @@ def fit_crowd(heads: Doubles, kinds: int, floor: float, seed: int) -> tuple[Doub
     return best[1]
 
 
-def _nearest(heads: Doubles, kinds: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """The cluster of each head, (n,), by k-means with spread starting points (Arthur and Vassilvitskii, SODA 2007)."""
+def _nearest(heads: Float64s, kinds: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the cluster of each head, (n,), by k-means++ (Arthur and Vassilvitskii, SODA 2007)."""
     centres = heads[rng.integers(len(heads))][None]
     while len(centres) < kinds:
         far = ((heads[:, None] - centres[None]) ** 2).sum(2).min(1)
@@ -356,7 +371,8 @@ def make_release(
 ) -> EncoderWeights:
     """Run the whole recipe and writes the encoder and its card.
 
-    An encoder `without` some categories is for experiments: it was told nothing of what these look like, nor any verdict.
+    An encoder `without` some categories is for experiments: it was told nothing of what these look like, nor
+    any verdict.
     """
     told = [i for i, a in enumerate(ATTRIBUTE_NAMES) if CATEGORY_OF[a] not in without]
     torch.set_num_threads(1)
@@ -417,7 +433,7 @@ def make_release(
 
 
 def write_card(weights: EncoderWeights, kept: Sequence[Seen], out: Path, without: Sequence[str]) -> None:
-    """Measures the anchors on pictures that were kept back and writes the card beside the weights."""
+    """Measures the anchors on pictures that were kept back and writes the card next to the weights."""
     quality = {}
     for name, lot in zip(("as_shown_to_people", "softened", "drawn"), kept, strict=True):
         z = shared.project_pictures(weights, lot.features)[:, : len(ATTRIBUTE_NAMES)]
@@ -439,16 +455,18 @@ def write_card(weights: EncoderWeights, kept: Sequence[Seen], out: Path, without
         "shared_weights": sum(int(np.prod(s)) for s in shared.SHARED_SHAPES.values()),
         "bytes": out.stat().st_size,
         "hash": shared.encoder_hash(weights),
-        "data": "rendered pictures below number 2 million; tastes of 3,000 training people (seed 1001); the vocabulary; captions",
+        "data": "rendered pictures below number 2 million; tastes of 3,000 training people (seed 1001); "
+        "the vocabulary; captions",
         "measured_on_kept_pictures": quality,
-        "limits": "Anchors are learned from drawn pictures; on photographs they lean on statistics of colour and texture.",
+        "limits": "Anchors are learned from drawn pictures; on photographs they lean on statistics of "
+        "colour and texture.",
     }
     out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card, indent=2))
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=Path, default=Path("build/pictures"))
     p.add_argument("--soft", type=Path, default=Path("runs/picture_tower/soft.npy"))

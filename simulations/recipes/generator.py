@@ -1,11 +1,15 @@
-"""Trains the shipped text-to-image model: a small latent diffusion U-Net in the Stable Diffusion format of diffusers.
+"""Trains the shipped text-to-image model.
 
-    python -m palate.simulations.recipes.generator --pictures build/pictures --vae runs/autoencoder/vae --run runs/generator
+A small latent diffusion U-Net in the Stable Diffusion format of diffusers.
 
-Latents of the frozen autoencoder, states of the frozen text tower (`conditions`), v-prediction (Salimans and Ho, 2022) on
-a cosine schedule (Nichol and Dhariwal, 2021) with logit-normal times (Esser et al., 2024). The last step writes the
-folder that `StableDiffusionPipeline.from_pretrained` reads. A run may be prolonged with a larger --steps, or brought to
-its end with a smaller one: the learning rate falls over the last --decay steps.
+    python -m palate.simulations.recipes.generator --pictures build/pictures --vae runs/autoencoder/vae --run
+    runs/generator
+
+Latents of the frozen autoencoder, states of the frozen text tower (`conditions`), v-prediction (Salimans and
+Ho, 2022) on a cosine schedule (Nichol and Dhariwal, 2021) with logit-normal times (Esser et al., 2024). The
+last step writes the folder that `StableDiffusionPipeline.from_pretrained` reads. A run may be prolonged with
+a larger --steps, or brought to its end with a smaller one: the learning rate falls over the last --decay
+steps.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from torch import Tensor, nn
 from palate.simulations.recipes.conditions import WIDTH, Conditions, prepare
 from palate.simulations.recipes.training import Plan, Worker, launch, train
 from palate.simulations.world.shards import load
-from palate.simulations.world.world import Truth
+from palate.simulations.world.truth import Truth
 
 CHANNELS = 8
 SCHEDULE = {
@@ -39,7 +43,7 @@ SCHEDULE = {
 
 
 def make_unet(widths: tuple[int, int, int] = (64, 128, 192)) -> Any:
-    """An untrained U-Net for 16 × 16 × 8 latents, 11.5 M weights at the default widths."""
+    """Return an untrained U-Net for 16 × 16 × 8 latents, 11.5 M weights at the default widths."""
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import AttnProcessor
 
@@ -63,7 +67,10 @@ def make_unet(widths: tuple[int, int, int] = (64, 128, 192)) -> Any:
 def encode_pictures(
     folder: Path, vae_folder: Path, shards: list[np.ndarray], device: torch.device
 ) -> np.ndarray:
-    """The latents of all pictures, scaled to unit variance: (pictures, 8, 16, 16) float16, cached in `folder`."""
+    """Return the latents of all pictures, scaled to unit variance.
+
+    (pictures, 8, 16, 16) float16, cached in `folder`.
+    """
     from diffusers import AutoencoderTiny
     from tqdm import tqdm
 
@@ -111,13 +118,13 @@ def _work(
 def _diffusion_loss(
     worker: Worker, plan: Plan, unet: nn.Module, latents: Tensor, truths: list[Truth], conditions: Conditions
 ) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
-    """The v-prediction loss of one worker's share of a batch, in one of the three forms of conditioning."""
+    """Return the v-prediction loss of one worker's share of a batch, in one form of conditioning."""
     from diffusers import DDPMScheduler
 
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
     share = plan.batch // worker.world
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(_step: int) -> tuple[Tensor, dict[str, float]]:
         g = worker.random
         rng = random.Random(int(torch.randint(2**62, (1,), generator=g)))
         numbers = torch.randint(len(truths), (share,), generator=g).tolist()
@@ -158,13 +165,14 @@ def save_pipeline(unet: nn.Module, vae: Path, tower: Path, out: Path) -> None:
         requires_safety_checker=False,
     ).to(dtype=torch.float16)
     pipeline.save_pretrained(out, safe_serialization=True)
-    # transformers loads a model in the type that its config names; the stock pipeline expects fp32 beside its U-Net.
+    # transformers loads a model in the type that its config names; the stock pipeline expects fp32 next to
+    # its U-Net.
     config = out / "text_encoder" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=Path, default=Path("build/pictures"))
     p.add_argument("--vae", type=Path, default=Path("runs/autoencoder/vae"))

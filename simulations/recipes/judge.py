@@ -3,9 +3,10 @@
     python -m palate.simulations.world.shards --count 24000 --first 10000000 --out build/judge_pictures
     python -m palate.simulations.recipes.judge --pictures build/judge_pictures --run runs/judge
 
-Cross-entropy on the subject and on each category (its values and "none of them"). No autoencoder and no generated picture
-is ever seen; mild blur, noise, JPEG, shifts and mirror images keep the judge fair to pictures that are a little soft. It
-runs on one core in about an hour and resumes after being killed. The last step writes the fp16 weights and their card.
+Cross-entropy on the subject and on each category (its values and "none of them"). No autoencoder and no
+generated picture is ever seen; mild blur, noise, JPEG, shifts and mirror images keep the judge fair to
+pictures that are a little soft. It runs on one core in about an hour and resumes after being killed. The last
+step writes the fp16 weights and their card.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ from palate.simulations.judge import (
 )
 from palate.simulations.recipes.training import Plan, Worker, launch, train
 from palate.simulations.world.shards import SHARD, load
-from palate.simulations.world.world import ATTRIBUTES, SUBJECTS, Truth
+from palate.simulations.world.truth import ATTRIBUTES, SUBJECTS, Truth
 
 NORM_BATCHES = 40
 
 
 def labels_of(truths: Sequence[Truth]) -> Tensor:
-    """The right answers: (truths, 1 + 13) int64, the subject and each category's value or, last, "none of them"."""
+    """Return the right answers (truths, 1 + 13) int64.
+
+    Subject, and each category's value or "none of them".
+    """
     rows = [
         [SUBJECTS.index(t.subject)]
         + [
@@ -69,7 +73,7 @@ def judge_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]
 
 
 def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    """The picture after JPEG at this quality."""
+    """Return the picture after JPEG at this quality."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -78,7 +82,7 @@ def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
 
 
 def weather(x: Tensor, g: torch.Generator) -> Tensor:
-    """Blurs about half of the pictures (n, 3, 128, 128) a little, adds faint noise to a quarter, mirrors half, shifts all."""
+    """Blur about half of the pictures (n, 3, 128, 128), add noise to a quarter, mirror half, shift all."""
     n = len(x)
     soft = torch.rand(n, generator=g) < 0.5
     blurred = F.avg_pool2d(F.pad(x[soft], (1, 1, 1, 1), mode="replicate"), 3, 1)
@@ -123,7 +127,7 @@ def _work(worker: Worker, plan: Plan, pictures: Path, threads: int) -> None:
     network = JudgeNetwork()
     start_weights(network, torch.Generator().manual_seed(7))
     network = network.to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for buffer in network.buffers():  # running statistics are measured anew at the end
+    for buffer in network.buffers():  # running statistics are measured again at the end
         buffer.data = buffer.data.to(worker.dtype) if buffer.is_floating_point() else buffer.data
 
     def batch(g: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -133,7 +137,7 @@ def _work(worker: Worker, plan: Plan, pictures: Path, threads: int) -> None:
         drawn = [jpeg(p, q) if q <= 95 else p for p, q in zip(drawn, quality, strict=True)]
         return weather(to_network(np.stack(drawn)), g).to(worker.device), labels[numbers].to(worker.device)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(_step: int) -> tuple[Tensor, dict[str, float]]:
         x, wanted = batch(worker.random)
         return judge_loss(network(x.to(worker.dtype)), wanted)
 
@@ -144,7 +148,7 @@ def _work(worker: Worker, plan: Plan, pictures: Path, threads: int) -> None:
 
 
 def save_judge(network: JudgeNetwork, folder: Path, steps: int, pictures: int) -> JudgeAccuracy:
-    """Write judge.safetensors (fp16) and its card into `folder`, and returns what the written weights reach."""
+    """Write judge.safetensors (fp16) and its card into `folder`; return what these weights reach."""
     from safetensors.torch import save_file
 
     path = folder / WEIGHTS.name
@@ -154,10 +158,13 @@ def save_judge(network: JudgeNetwork, folder: Path, steps: int, pictures: int) -
     load_judge.cache_clear()
     accuracy = measure_judge(load_judge(path), 2000)
     card = {
-        "what": "Independent judge: subject and attributes of a 128 x 128 picture of the drawn world. For measuring only.",
-        "architecture": "pre-activation residual network with squeeze-and-excitation, and patch averages for textures",
+        "what": "Independent judge: subject and attributes of a 128 x 128 picture of the drawn world. "
+        "For measuring only.",
+        "architecture": "pre-activation residual network with squeeze-and-excitation, and patch averages "
+        "for textures",
         "weights": sum(tensor.numel() for tensor in state.values()),
-        "trained_on": f"{pictures} renders, numbers 10,000,000 and up, with mild blur, noise, JPEG, shifts and mirrors",
+        "trained_on": f"{pictures} renders, numbers 10,000,000 and up, with mild blur, noise, JPEG, "
+        "shifts and mirrors",
         "recipe": "python -m palate.simulations.recipes.judge",
         "steps": steps,
         "license": "same as the project",
@@ -175,7 +182,7 @@ def save_judge(network: JudgeNetwork, folder: Path, steps: int, pictures: int) -
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=Path, default=Path("build/judge_pictures"))
     p.add_argument("--run", type=Path, default=Path("runs/judge"))

@@ -1,15 +1,17 @@
 """Trains the picture tower that ships with Palate: what a picture shows, from its pixels.
 
-    python -m palate.simulations.world.shards --count 48000 --out build/pictures
-    python -m palate.simulations.recipes.picture_tower --pictures build/pictures --autoencoder runs/autoencoder/vae --run runs/picture_tower
+    python -m palate.simulations.world.shards --count 48000 --out build/pictures python -m
+    palate.simulations.recipes.picture_tower --pictures build/pictures --autoencoder runs/autoencoder/vae
+    --run runs/picture_tower
 
-Cross-entropy on the subject and on each category (its values and "none of them"). After the first 3,800 steps two fifths of
-every batch show as many attributes as the pictures that people judge, four or five, which teach more each and hide more of each
-other. A quarter of every batch has been through the generator's autoencoder with a little noise on the latents, so that the
-tower reads generated pictures, whose fine texture is soft, as it reads drawn ones. Sizes, sharpness, noise, JPEG and mirror
-images vary; colours move by no more than a label bears. Weights are averaged over time, and the normalisations are measured
-anew for the average, then folded away. The last 2,000 pictures are kept for measuring. One process needs about an hour on one
-core, two half of it; a killed run resumes.
+Cross-entropy on the subject and on each category (its values and "none of them"). After the first 3,800 steps
+two fifths of every batch show as many attributes as the pictures that people judge, four or five, which teach
+more each and hide more of each other. A quarter of every batch has been through the generator's autoencoder
+with a little noise on the latents, so that the tower reads generated pictures, whose fine texture is soft, as
+it reads drawn ones. Sizes, sharpness, noise, JPEG and mirror images vary; colours move by no more than a
+label bears. Weights are averaged over time, and the normalisations are measured again for the average, then
+folded away. The last 2,000 pictures are kept for measuring. One process needs about an hour on one core, two
+half of it; a killed run resumes.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from palate.client.eye.tower import LOGITS, LOGITS_OF, SHIPPED
@@ -32,19 +33,18 @@ from palate.client.eye.tower_network import PictureNetwork, folded
 from palate.simulations.crowd.people import sample_shown
 from palate.simulations.recipes.training import Plan, Worker, launch, train
 from palate.simulations.world.render import render
-from palate.simulations.world.shards import SHARD, load
-from palate.simulations.world.world import ATTRIBUTES, SUBJECTS, Truth
+from palate.simulations.world.shards import SHARD, Pictures, load
+from palate.simulations.world.truth import ATTRIBUTES, SUBJECTS, Truth
 
 KEPT = 2000  # pictures at the end that are for measuring only
 SOFT_SHARE, RICH_SHARE = 0.25, 0.4
-PLAIN_STEPS = 3800  # rich pictures come after, when the subjects are known: from the start they hide more than they teach
+# rich pictures come after, when the subjects are known: from the start they hide more than they teach
+PLAIN_STEPS = 3800
 FIRST_RICH = 2_000_000
-
-Pictures = NDArray[np.uint8]
 
 
 def labels_of(truths: Sequence[Truth]) -> Tensor:
-    """The right answers: (truths, 1 + categories) int64; a category's last answer is "none of them"."""
+    """Return the right answers (truths, 1 + categories) int64; a category's last is "none of them"."""
     return torch.tensor(
         [
             [SUBJECTS.index(t.subject)]
@@ -55,13 +55,13 @@ def labels_of(truths: Sequence[Truth]) -> Tensor:
 
 
 def to_network(pictures: Pictures) -> Tensor:
-    """Pictures (n, 128, 128, 3) uint8 as the network takes them: (n, 3, 128, 128) in [-1, 1]."""
+    """Return pictures (n, 128, 128, 3) uint8 as the network takes them: (n, 3, 128, 128) in [-1, 1]."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
 @torch.no_grad()
 def soften(pictures: Pictures, autoencoder: Path, noise: float, g: torch.Generator) -> Pictures:
-    """The pictures after the autoencoder, with this much noise on latents of about unit spread."""
+    """Return the pictures after the autoencoder, with this much noise on latents of about unit spread."""
     from diffusers import AutoencoderTiny
 
     model = AutoencoderTiny.from_pretrained(autoencoder).to(torch.bfloat16).eval()
@@ -77,7 +77,7 @@ def soften(pictures: Pictures, autoencoder: Path, noise: float, g: torch.Generat
 def soft_pictures(
     folder: Path, shards: Sequence[Pictures], numbers: Sequence[int], autoencoder: Path
 ) -> Pictures:
-    """The named pictures after the autoencoder, kept in a file so that a resumed run need not make them again."""
+    """Return the named pictures after the autoencoder, kept in a file for a resumed run."""
     path = folder / "soft.npy"
     if not path.exists():
         chosen = np.stack([shards[n // SHARD][n % SHARD] for n in numbers])
@@ -90,12 +90,12 @@ def soft_pictures(
 
 
 def rich_truth(number: int) -> Truth:
-    """What the `number`-th rich picture shows: four or five attributes, as in the pictures that people are shown."""
+    """Return what the `number`-th rich picture shows: four or five attributes."""
     return sample_shown(random.Random(f"rich {number}"))
 
 
 def rich_pictures(folder: Path, count: int) -> tuple[list[Pictures], list[Truth]]:
-    """Rich pictures in files of `SHARD`, kept so that a resumed run need not draw them again, and their truths."""
+    """Return rich pictures and their truths, kept in files of `SHARD` for a resumed run."""
     shards = []
     for start in range(0, count, SHARD):
         path = folder / f"rich-{start:06d}.npy"
@@ -110,7 +110,7 @@ def rich_pictures(folder: Path, count: int) -> tuple[list[Pictures], list[Truth]
 
 
 def jpeg(picture: Pictures, quality: int) -> Pictures:
-    """The picture after JPEG at this quality."""
+    """Return the picture after JPEG at this quality."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -119,7 +119,7 @@ def jpeg(picture: Pictures, quality: int) -> Pictures:
 
 
 def vary(x: Tensor, g: torch.Generator) -> Tensor:
-    """Other sizes, places, sharpness, noise, light and mirror images of (n, 3, 128, 128), each within what labels bear."""
+    """Vary size, place, sharpness, noise, light and side of (n, 3, 128, 128), within what labels bear."""
     n = len(x)
 
     def some(share: float) -> Tensor:
@@ -149,7 +149,10 @@ def vary(x: Tensor, g: torch.Generator) -> Tensor:
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of the subject plus the sum over categories; logits (n, LOGITS), labels (n, 1 + categories)."""
+    """Cross-entropy of the subject plus the sum over categories.
+
+    Logits (n, LOGITS), labels (n, 1 + categories).
+    """
     logits = logits.float()
     parts = [F.cross_entropy(logits[:, where], labels[:, i]) for i, where in enumerate(LOGITS_OF.values())]
     right = (logits[:, LOGITS_OF["subject"]].argmax(1) == labels[:, 0]).float().mean()
@@ -211,7 +214,7 @@ def _work(
 
 @torch.no_grad()
 def remeasure(network: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Measures means and variances of the normalisations anew, with the averaged weights."""
+    """Measures means and variances of the normalisations again, with the averaged weights."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -271,15 +274,16 @@ def save_tower(
             "drawn": measure(network, kept, labels),
             "through_the_autoencoder": measure(network, few, labels[:600]),
         },
-        "limits": "It has seen drawn pictures of twelve subjects only. On photographs and paintings its attributes are "
-        "guesses; colour and texture statistics stand beside it there.",
+        "limits": "It has seen drawn pictures of twelve subjects only. On photographs and paintings its "
+        "attributes are "
+        "guesses; colour and texture statistics stand next to it there.",
     }
     (folder / SHIPPED.with_suffix(".json").name).write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card["measured"], indent=2))
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=Path, default=Path("build/pictures"))
     p.add_argument("--autoencoder", type=Path, default=Path("runs/autoencoder/vae"))
@@ -291,7 +295,7 @@ def main() -> None:
         "--rich",
         type=int,
         default=18_000,
-        help="pictures with four or five attributes, drawn beside the others",
+        help="pictures with four or five attributes, drawn next to the others",
     )
     p.add_argument("--workers", type=int, default=1)
     p.add_argument(

@@ -1,10 +1,13 @@
-"""Makes the public pictures on which a server tries an encoder before it becomes a release: features, truth, attributes' names.
+"""Makes the public pictures on which a server tries an encoder before it becomes a release.
+
+Features, truth, attributes' names.
 
     python -m palate.simulations.recipes.public_pictures
 
-Draws 640 pictures that no person is shown and that no other recipe uses, looks at them with the shipped tower, and reads the name of
-each attribute with the shipped sentence tower (`shared.public_pictures`). Nothing is learned, nothing is of people. A minute on one
-core; features are kept in the cache, and the same bytes come out each time.
+Draws 640 pictures that no person is shown and that no other recipe uses, looks at them with the shipped
+tower, and reads the name of each attribute with the shipped sentence tower (`shared.public_pictures`).
+Nothing is learned, nothing is of people. A minute on one core; features are kept in the cache, and the same
+bytes come out each time.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ FIRST_PICTURE = 27_000_000
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=int, default=640)
     p.add_argument("--cache", type=Path, default=Path("runs/public_pictures"))
@@ -57,8 +60,10 @@ def main() -> None:
         "bytes": len(data),
         "pictures": len(found),
         "fewest_pictures_of_an_attribute": int(found.shows.sum(0).min()),
-        "data": f"{a.pictures} rendered pictures from number {FIRST_PICTURE:,} on, and the {len(ATTRIBUTE_NAMES)} attributes' names; nobody's taste",
-        "limits": "Drawn pictures: what an encoder says of photographs is not tried. Features in half precision.",
+        "data": f"{a.pictures} rendered pictures from number {FIRST_PICTURE:,} on, and the "
+        f"{len(ATTRIBUTE_NAMES)} attributes' names; nobody's taste",
+        "limits": "Drawn pictures: what an encoder says of photographs is not tried. Features in half "
+        "precision.",
     }
     a.out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card, indent=2))

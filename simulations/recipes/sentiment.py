@@ -1,14 +1,16 @@
-"""Trains the network that says of each look in a comment whether the person judges it, and likes it (client/reader/sentiment.py).
+"""Train the network that says of each look in a comment whether the person judges it, and likes it.
 
-    python -m palate.simulations.recipes.sentiment --run runs/sentiment [--seed 0] [--steps 17000] [--workers 2]
-    python -m palate.simulations.recipes.sentiment --join runs/first runs/second --run runs/both
+    python -m palate.simulations.recipes.sentiment --run runs/sentiment [--seed 0] [--steps 17000] [--workers
+    2] python -m palate.simulations.recipes.sentiment --join runs/first runs/second --run runs/both
 
-From: the shipped sentence tower, whose weights stay, and marked comments of invented people (`simulations/crowd/marked.py`) with those of
-training people of the drawn world (seed 1001). Low-rank changes of all linear maps of the tower and a head are trained by
-cross-entropy: of the signs, and of what is marked among all that the extractor takes for a look. Looks are swapped for others at
-random, so that what is said decides and not what it is said of; now and then the verdict is withheld and capitals are lost. Plain
-formulas (formulas.toml) come with any look and verdict, since people who write as they please seldom use the same one twice. One
-person in ten is left out and scored at the end. A good hour on two cores. What is shipped are two such networks, joined.
+From: the shipped sentence tower, whose weights stay, and marked comments of invented people
+(`simulations/crowd/marked.py`) with those of training people of the drawn world (seed 1001). Low-rank changes
+of all linear maps of the tower and a head are trained by cross-entropy: of the signs, and of what is marked
+among all that the extractor takes for a look. Looks are swapped for others at random, so that what is said
+decides and not what it is said of; now and then the verdict is withheld and capitals are lost. Plain formulas
+(formulas.toml) come with any look and verdict, since people who write as they please seldom use the same one
+twice. One person in ten is left out and scored at the end. A good hour on two cores. What is shipped are two
+such networks, joined.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ DROPPED = 0.1
 SWAPPED = 0.25  # share of looks that are swapped for another
 UNTOLD = 0.1  # share of verdicts that are withheld
 SMALL = 0.3  # share of comments in small letters
-WHETHER = 0.5  # weight of whether a look is judged beside whether it is liked
+WHETHER = 0.5  # weight of whether a look is judged next to whether it is liked
 CERTAIN = 0.98  # what the network is to say at most: some marks are wrong
 PEOPLE, COMMENTS_EACH = 150, 4  # of the drawn world
 PEOPLE_SEED = 1001
@@ -84,14 +86,14 @@ class Reader(nn.Module):
         self.hidden, self.out = nn.Linear(2 * WIDTH, HIDDEN), nn.Linear(HIDDEN, 2)
 
     def _hook(self, key: str) -> Any:
-        def add(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
+        def add(_module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
             down, up = (self.changes[f"{key} {side}"].float() for side in ("down", "up"))
             return made + 2 * F.linear(F.linear(given[0], down), up)
 
         return add
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is shipped, named as `client.sentiment` reads it."""
+        """Return what is shipped, named as `client.reader.sentiment` reads it."""
         found = {}
         for number in range(len(self.tower.encoder.layer)):
             for name in LINEAR:
@@ -101,7 +103,7 @@ class Reader(nn.Module):
         return found | self.head()
 
     def head(self) -> dict[str, Tensor]:
-        """The tensors of the head alone."""
+        """Return the tensors of the head alone."""
         layers = (("hidden", self.hidden), ("out", self.out))
         return {
             f"head.{name}.{kind}": getattr(layer, kind).float()
@@ -110,7 +112,10 @@ class Reader(nn.Module):
         }
 
     def forward(self, batch: Sequence[Marked], tokenizer: Any) -> tuple[Tensor, Tensor]:
-        """Log-odds (places, 2), as `client.sentiment.Odds`, and the signs; places that the tower cannot read are left out."""
+        """Log-odds (places, 2), as `client.reader.sentiment.Odds`, and the signs.
+
+        Places that the tower cannot read are left out.
+        """
         windows: list[Window] = []
         rows: list[int] = []
         tokens: list[list[int]] = []
@@ -137,7 +142,7 @@ class Reader(nn.Module):
 
 
 def with_unjudged(one: Marked) -> Marked:
-    """A comment with all places that the extractor takes for a look; those that no mark touches have the sign 0."""
+    """Return a comment with all places that the extractor takes for a look; unmarked ones have the sign 0."""
     places, signs = list(one.places), list(one.signs)
     for start, end in (place for place, _ in find_places(one.comment)):
         if not any(a < end and b > start for a, b in one.places):
@@ -148,7 +153,10 @@ def with_unjudged(one: Marked) -> Marked:
 
 
 def drawn_comments() -> list[Marked]:
-    """Comments of training people on what they were shown; of what the writer meant, what the comment names by a known word."""
+    """Comments of training people on what they were shown.
+
+    Of what the writer meant, what the comment names by a known word.
+    """
     vocabulary, found = load_vocabulary(), []
     for person in make_people(PEOPLE, PEOPLE_SEED):
         rng = random.Random(f"sentiment {person.id}")
@@ -171,7 +179,7 @@ def drawn_comments() -> list[Marked]:
 
 
 def formula_comments(count: int, turn: int, looks: Sequence[str]) -> list[Marked]:
-    """Plain formulas of liking and dislike, one or two in a comment, about any look, whatever the verdict says."""
+    """Return plain formulas of liking and dislike about any look, one or two in a comment."""
     formulas = tomllib.loads(FORMULAS.read_text(encoding="utf-8"))
     rng, found = random.Random(f"formulas {turn}"), []
     for _ in range(count):
@@ -196,7 +204,10 @@ def is_left_out(one: Marked) -> bool:
 
 
 def varied(one: Marked, rng: random.Random, looks: Sequence[str]) -> Marked:
-    """A comment as it might also have been written: some looks swapped, the verdict or capitals gone."""
+    """Return a comment as it might also have been written.
+
+    Some looks swapped, the verdict or capitals gone.
+    """
     text, places, last = "", [], 0
     for (start, end), sign in zip(one.places, one.signs, strict=True):
         text += one.comment[last:start]
@@ -213,7 +224,7 @@ def varied(one: Marked, rng: random.Random, looks: Sequence[str]) -> Marked:
 
 
 def batches(lessons: Sequence[Marked], size: int, turn: int) -> list[list[Marked]]:
-    """All comments once, in batches of about the same length; another order in each turn."""
+    """Return all comments once, in batches of about the same length; another order in each turn."""
     rng = random.Random(f"sentiment {turn}")
     order = sorted(lessons, key=lambda one: len(one.comment) + 60 * rng.random())
     cut = [order[first : first + size] for first in range(0, len(order), size)]
@@ -251,14 +262,21 @@ def work(worker: Worker, plan: Plan, seed: int) -> None:
         return
     left_out = [one for one in spoken if is_left_out(one)]
     measured = {
-        "invented people left out": score(model, [one for one in left_out if not one.person.startswith("drawn")], tokenizer),
-        "drawn people left out": score(model, [one for one in left_out if one.person.startswith("drawn")], tokenizer),
-    }  # fmt: skip
+        "invented people left out": score(
+            model, [one for one in left_out if not one.person.startswith("drawn")], tokenizer
+        ),
+        "drawn people left out": score(
+            model, [one for one in left_out if one.person.startswith("drawn")], tokenizer
+        ),
+    }
     write(model, worker.folder, plan, len(lessons), measured)
 
 
 def loss_of(odds: Tensor, signs: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of the signs of what is judged, and of whether it is; with the shares of wrong answers."""
+    """Cross-entropy of the signs of what is judged, and of whether it is.
+
+    With the shares of wrong answers.
+    """
     judged = signs != 0
     right = judged.float() * (2 * CERTAIN - 1) + 1 - CERTAIN
     value = WHETHER * F.binary_cross_entropy_with_logits(odds[:, 1], right)
@@ -271,7 +289,7 @@ def loss_of(odds: Tensor, signs: Tensor) -> tuple[Tensor, dict[str, float]]:
 
 @torch.no_grad()
 def score(model: Reader, spoken: Sequence[Marked], tokenizer: Any) -> dict[str, float]:
-    """How many looks are judged, the share of wrong signs, and what the bound of the extractor leaves out of both kinds."""
+    """Return the number of looks, the share of wrong signs, and what the extractor's bound leaves out."""
     model.eval()
     if not spoken:
         return {"looks": 0}
@@ -299,11 +317,13 @@ def write(model: Reader, folder: Path, plan: Plan, lessons: int, measured: dict[
         "recipe": "python -m palate.simulations.recipes.sentiment",
         "weights": sum(tensor.numel() for tensor in tensors.values()),
         "steps": plan.steps,
-        "data": f"{lessons} comments of invented people (simulations/recipes/comments.jsonl, written by a large language model) "
+        "data": f"{lessons} comments of invented people (simulations/recipes/comments.jsonl, written by "
+        "a large language model) "
         f"and, for each five, one made of plain formulas (formulas.toml), "
         f"and of drawn people (seed {PEOPLE_SEED})",
         "measured": measured,
-        "limits": "English. It has read no comment of a real person. Irony that only the picture gives away stays unread.",
+        "limits": "English. It has read no comment of a real person. Irony that only the picture gives "
+        "away stays unread.",
     }
     text = json.dumps(card, indent=2, ensure_ascii=False)
     (folder / shipped.WEIGHTS.with_suffix(".json").name).write_text(f"{text}\n", encoding="utf-8")
@@ -330,7 +350,7 @@ def join(runs: Sequence[Path], folder: Path) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument(
         "--run", type=Path, required=True, help="folder for the checkpoint, losses, weights and card"

@@ -1,9 +1,12 @@
-"""Makes the public subspace of release 0: the directions in which devices send their changes when noise must hide them.
+"""Makes the public subspace of release 0.
+
+The directions in which devices send their changes when noise must hide them.
 
     python -m palate.simulations.recipes.subspace
 
-Draws a thousand pictures that no person is shown, looks at them with the shipped tower, and keeps the directions of largest spread of the
-encoder's hidden values (`shared.subspace`). Nothing is learned from people. A minute on one core; features are kept in the cache.
+Draws a thousand pictures that no person is shown, looks at them with the shipped tower, and keeps the
+directions of largest spread of the encoder's hidden values (`shared.subspace`). Nothing is learned from
+people. A minute on one core; features are kept in the cache.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ PUBLIC_PICTURES = 26_000_000  # the first of them
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pictures", type=int, default=1_000)
     p.add_argument("--rank", type=int, default=64)
@@ -44,7 +47,8 @@ def main() -> None:
         "coordinates": found.count,
         "bytes": a.out.stat().st_size,
         "data": f"{a.pictures} rendered pictures from number {PUBLIC_PICTURES:,} on; no person's taste",
-        "limits": "Only the last layer of the picture side moves in it. Made of drawn pictures and of release 0's hidden layer.",
+        "limits": "Only the last layer of the picture side moves in it. Made of drawn pictures and of "
+        "release 0's hidden layer.",
     }
     a.out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card, indent=2))

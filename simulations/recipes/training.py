@@ -1,12 +1,13 @@
-"""What the recipes share: training in one or more processes that resumes after being killed and logs its losses.
+"""What the recipes share: training in processes that resumes after a kill and logs its losses.
 
-On the CPU a recipe runs one process per core with bfloat16 weights, fp32 master weights and the gradients summed through
-`torch.distributed` (gloo on the loopback interface): on two cores that is nearly twice as fast as one process with two
-threads. On CUDA it runs one process. The average of the weights over time (EMA) is what is shipped.
+On the CPU a recipe runs one process per core with bfloat16 weights, fp32 master weights and the gradients
+summed through `torch.distributed` (gloo on the loopback interface): on two cores that is nearly twice as fast
+as one process with two threads. On CUDA it runs one process. The average of the weights over time (EMA) is
+what is shipped.
 
-The learning rate warms up, stays, and falls linearly over the last `decay` steps (Hägele et al., Scaling Laws and
-Compute-Optimal Training Beyond Fixed Training Durations, 2024), so a run can be prolonged, or ended early, by giving
-another number of steps when it is resumed.
+The learning rate warms up, stays, and falls linearly over the last `decay` steps (Hägele et al., Scaling Laws
+and Compute-Optimal Training Beyond Fixed Training Durations, 2024), so a run can be prolonged, or ended
+early, by giving another number of steps when it is resumed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from torch.multiprocessing.spawn import spawn
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train. `batch` counts samples over all processes; `ema` is the decay per step."""
+    """How long and how fast to train.
+
+    `batch` counts samples over all processes; `ema` is the decay per step.
+    """
 
     steps: int
     batch: int
@@ -42,7 +46,7 @@ class Plan:
     every: int = 250  # steps between checkpoints
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
         return self.learning_rate * min(
             1.0, (step + 1) / self.warmup, max(0.0, (self.steps - step) / self.decay)
         )
@@ -149,8 +153,8 @@ def train(
 ) -> Weights:
     """Run the plan on a model from its last checkpoint.
 
-    `loss(step)` draws this worker's share of a batch and returns the loss and figures to log. Rank 0 appends the means
-    of the figures to losses.jsonl every 50 steps and shows a progress bar.
+    `loss(step)` draws this worker's share of a batch and returns the loss and figures to log. Rank 0 appends
+    the means of the figures to losses.jsonl every 50 steps and shows a progress bar.
     """
     from tqdm import tqdm
 

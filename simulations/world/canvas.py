@@ -1,7 +1,8 @@
 """The sheet on which the world is drawn, and how line and detail change every shape that is put on it.
 
-Shapes are drawn at twice the final size. `flowing lines` rounds every corner, `angular lines` cuts every curve into
-facets, `bold outlines` and `line art` draw the contour, `simplified` leaves silhouettes; so one drawing of a house serves all of them.
+Shapes are drawn at twice the final size. `flowing lines` rounds every corner, `angular lines` cuts every
+curve into facets, `bold outlines` and `line art` draw the contour, `simplified` leaves silhouettes; so one
+drawing of a house serves all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from palate.simulations.world.palettes import Colour, Palette
-from palate.simulations.world.world import SIDE, Truth
+from palate.simulations.world.truth import SIDE, Truth
 
 DRAWN = 2 * SIDE
 Point = tuple[float, float]
@@ -40,7 +41,7 @@ class Canvas:
         self._of_plane: dict[str, Colour] = {}
 
     def colour(self, hue: float, sat: float = 1.0, val: float = 1.0, plane: str = "main") -> Colour:
-        """The palette's answer for a natural colour; see `Palette.colour`. Simplified pictures have one colour for each plane."""
+        """Return the palette's answer for a natural colour; simplified pictures have one for each plane."""
         if not self.simple:
             return self.palette.colour(hue, sat, val, plane)
         plane = "main" if plane == "accent" else plane
@@ -51,7 +52,7 @@ class Canvas:
     def polygon(
         self, points: Sequence[Point], colour: Colour, *, restyle: bool = True, contour: bool = True
     ) -> None:
-        """A filled shape. With `restyle`, flowing lines round its corners."""
+        """Draw a filled shape. With `restyle`, flowing lines round its corners."""
         pts = [(float(x), float(y)) for x, y in points]
         if restyle and self.line == "flowing lines" and len(pts) >= 3:
             for _ in range(3):
@@ -76,7 +77,7 @@ class Canvas:
         *,
         contour: bool = True,
     ) -> None:
-        """An ellipse with half-axes rx, ry turned by `turn` radians; angular lines make it a hexagon."""
+        """Draw an ellipse with half-axes rx, ry turned by `turn` radians; angular lines make it a hexagon."""
         n = 6 if self.line == "angular lines" else 30
         cos, sin = math.cos(turn), math.sin(turn)
         ring = [
@@ -86,7 +87,7 @@ class Canvas:
         self.polygon(points, colour, restyle=False, contour=contour)
 
     def stroke(self, points: Sequence[Point], colour: Colour, width: float) -> None:
-        """A line of a given width in drawn pixels; simplified pictures leave thin ones out."""
+        """Draw a line of a given width in drawn pixels; simplified pictures leave thin ones out."""
         if self.simple and width < 6:
             return
         pts = [(float(x), float(y)) for x, y in points]
@@ -111,7 +112,7 @@ class Canvas:
         self.image.paste(Image.fromarray(block))
 
     def hill(self, y: float, height: float, colour: Colour) -> None:
-        """A band of land from a wavy (or jagged) edge at y down to the bottom."""
+        """Draw a band of land from a wavy (or jagged) edge at y down to the bottom."""
         rng = self.rng
         if self.line == "angular lines":
             xs = np.linspace(-10, DRAWN + 10, 7)

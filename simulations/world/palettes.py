@@ -1,8 +1,10 @@
-"""Which colours a picture of the world is drawn in: natural colours bent to the palette, colour and temperature asked for.
+"""Which colours a picture of the world is drawn in.
 
-A shape asks for its natural colour (hue, saturation, value in 0..1, as in HSV) and says which plane it lies on; the
-palette answers with RGB. Planes keep the subject legible: the back is kept lighter (or, at night, darker) than the main
-shapes, whatever the palette.
+Natural colours bent to the palette, colour and temperature asked for.
+
+A shape asks for its natural colour (hue, saturation, value in 0..1, as in HSV) and says which plane it lies
+on; the palette answers with RGB. Planes keep the subject legible: the back is kept lighter (or, at night,
+darker) than the main shapes, whatever the palette.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import colorsys
 import random
 
-from palate.simulations.world.world import Truth
+from palate.simulations.world.truth import Truth
 
 Colour = tuple[int, int, int]
 
@@ -110,7 +112,7 @@ class Palette:
         return (base * (0.35 + 0.65 * sat) * 1.15, v)
 
     def paper(self) -> Colour:
-        """The sheet that drawings and washes lie on."""
+        """Return the sheet that drawings and washes lie on."""
         if self.kind == "neon":
             return (14, 10, 26)
         if self.kind == "black and white":
@@ -119,7 +121,7 @@ class Palette:
         return (int(255 * r), int(255 * g), int(255 * b))
 
     def ink(self) -> Colour:
-        """The pen for outlines and drawings."""
+        """Return the pen for outlines and drawings."""
         if self.kind == "neon":
             return self.colour(0.5)
         hue = self.one_hue if self.kind == "monochrome" else 0.64

@@ -1,4 +1,7 @@
-"""Where the subjects of the world stand: sky, sea, land, and what line, composition and detail add around a subject."""
+"""Where the subjects of the world stand.
+
+Sky, sea, land, and what line, composition and detail add around a subject.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 
 from palate.simulations.world.canvas import DRAWN, Canvas, Point
 from palate.simulations.world.subjects import DRAW, boat, city, fish, flower, house, mountain, tree
-from palate.simulations.world.world import Truth
+from palate.simulations.world.truth import Truth
 
 D = float(DRAWN)
 
@@ -24,10 +27,12 @@ class Scene:
 
 
 def sun(c: Canvas, x: float, y: float, radius: float) -> None:
+    """Draw a sun."""
     c.ellipse(x, y, radius, radius, c.colour(0.13, 0.9, 1, "accent"))
 
 
 def cloud(c: Canvas, x: float, y: float, w: float) -> None:
+    """Draw a cloud `w` wide."""
     white = c.colour(0.58, 0.1, 1, "accent")
     for dx, dy, k in ((-0.5, 0, 0.3), (0.5, 0, 0.3), (0, -0.12, 0.42)):
         c.ellipse(x + dx * w, y + dy * w, k * w, k * w * 0.62, white, contour=not c.outlined)
@@ -101,7 +106,7 @@ def _pair(c: Canvas, foot: float) -> None:
 
 
 def _crowd(c: Canvas, subject: str, ground: float) -> None:
-    """The many small things of a busy picture."""
+    """Draw the many small things of a busy picture."""
     r = c.rng
     for _ in range(4):
         cloud(c, r.random() * D, D * r.uniform(0.06, 0.36), D * r.uniform(0.1, 0.16))
@@ -141,7 +146,7 @@ def _ornament(c: Canvas, ground: float) -> None:
 
 
 def draw_scene(rng: random.Random, truth: Truth) -> Scene:
-    """Draws place and subject of a truth; returns the sheet before technique, light and weather."""
+    """Draw place and subject of a truth; returns the sheet before technique, light and weather."""
     c = Canvas(rng, truth)
     a = truth.attributes
     composition, subject = a.get("composition"), truth.subject

@@ -2,9 +2,10 @@
 
     python -m palate.simulations.world.shards --count 48000 --out build/pictures
 
-Each shard is a NumPy file of (2000, 128, 128, 3) uint8 and a JSON file of its truths. Picture number i is rendered from
-seed i, so a data set is named by its first number and its count alone. By convention the recipes of shipped weights use
-numbers below 10 million, the judge 10 to 20 million, benchmarks and tests above.
+Each shard is a NumPy file of (2000, 128, 128, 3) uint8 and a JSON file of its truths. Picture number i is
+rendered from seed i, so a data set is named by its first number and its count alone. By convention the
+recipes of shipped weights use numbers below 10 million, the judge 10 to 20 million, benchmarks and tests
+above.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.simulations.world.render import render
-from palate.simulations.world.world import Truth, sample_truth
+from palate.simulations.world.truth import Truth, sample_truth
 
 SHARD = 2000
-Pictures = NDArray[np.uint8]  # (2000, 128, 128, 3), one shard
+Pictures = NDArray[np.uint8]  # (n, 128, 128, 3), RGB
 
 
 def truth_of(number: int) -> Truth:
-    """The truth of picture `number`."""
+    """Return the truth of picture `number`."""
     return sample_truth(random.Random(f"picture {number}"))
 
 
 def to_json(truth: Truth) -> dict[str, object]:
-    """A truth as plain values."""
+    """Return a truth as plain values."""
     return {"subject": truth.subject, "attributes": dict(truth.attributes), "setting": truth.setting}
 
 
@@ -83,7 +84,7 @@ def load(folder: Path, count: int | None = None) -> tuple[list[Pictures], list[T
 
 
 def main() -> None:
-    """The command."""
+    """Run the command and return the exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--count", type=int, default=48_000)
     p.add_argument("--first", type=int, default=0)

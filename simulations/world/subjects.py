@@ -1,7 +1,7 @@
 """The subjects of the world: which shapes make a house, a cat, a lighthouse.
 
-Every subject is a function (canvas, x, y, h): x is its middle, y its foot, h its height in drawn pixels. Natural colours
-are given as HSV; the palette bends them (see `palettes`).
+Every subject is a function (canvas, x, y, h): x is its middle, y its foot, h its height in drawn pixels.
+Natural colours are given as HSV; the palette bends them (see `palettes`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from palate.simulations.world.canvas import Canvas
 
 
 def house(c: Canvas, x: float, y: float, h: float) -> None:
+    """Draw a house."""
     r = c.rng
     w = h * 0.5
     wall, roof, dark = (
@@ -50,6 +51,7 @@ def house(c: Canvas, x: float, y: float, h: float) -> None:
 
 
 def tree(c: Canvas, x: float, y: float, h: float) -> None:
+    """Draw a tree."""
     r = c.rng
     w = h * 0.075
     c.polygon(
@@ -77,6 +79,7 @@ def tree(c: Canvas, x: float, y: float, h: float) -> None:
 
 
 def mountain(c: Canvas, x: float, y: float, h: float) -> None:
+    """Draw a mountain."""
     r = c.rng
     w = h * r.uniform(0.72, 0.9)
     rock, shade, snow = c.colour(0.64, 0.5, 0.55), c.colour(0.66, 0.6, 0.3), c.colour(0.58, 0.08, 1, "accent")
@@ -106,6 +109,7 @@ def mountain(c: Canvas, x: float, y: float, h: float) -> None:
 
 
 def boat(c: Canvas, x: float, y: float, h: float) -> None:
+    """Draw a boat."""
     r = c.rng
     c.polygon(
         [(x - h * 0.5, y - h * 0.22), (x + h * 0.52, y - h * 0.22), (x + h * 0.36, y), (x - h * 0.36, y)],
@@ -121,6 +125,7 @@ def boat(c: Canvas, x: float, y: float, h: float) -> None:
 
 
 def flower(c: Canvas, x: float, y: float, h: float) -> None:
+    """Draw a flower."""
     r = c.rng
     stem = c.colour(0.33, 1, 0.35)
     c.stroke([(x, y), (x + h * 0.04, y - h * 0.3), (x, y - h * 0.64)], stem, h * 0.06)
@@ -140,6 +145,7 @@ def flower(c: Canvas, x: float, y: float, h: float) -> None:
 
 
 def fish(c: Canvas, x: float, y: float, h: float) -> None:
+    """Draw a fish."""
     r = c.rng
     y -= h * 0.5
     f = r.choice([-1, 1])
@@ -170,6 +176,7 @@ def fish(c: Canvas, x: float, y: float, h: float) -> None:
 
 
 def city(c: Canvas, x: float, y: float, h: float, towers: int = 6) -> None:
+    """Draw a city."""
     r = c.rng
     xs = np.linspace(x - h * 0.78, x + h * 0.78, towers)
     lit = c.colour(0.14, 0.8, 1, "accent")
@@ -198,7 +205,7 @@ def city(c: Canvas, x: float, y: float, h: float, towers: int = 6) -> None:
 
 
 def cat(c: Canvas, x: float, y: float, h: float) -> None:
-    """A sitting cat seen from the front: body, tail, round head with pointed ears."""
+    """Draw a sitting cat seen from the front: body, tail, round head with pointed ears."""
     r = c.rng
     hue = r.choice([0.08, 0.06, 0.62, 0.1])
     fur, dark, inner = c.colour(hue, 0.85, 0.6), c.colour(hue, 0.9, 0.3), c.colour(0.97, 0.5, 1, "accent")
@@ -247,7 +254,7 @@ def cat(c: Canvas, x: float, y: float, h: float) -> None:
 
 
 def bird(c: Canvas, x: float, y: float, h: float) -> None:
-    """A perched bird in profile: body, wing, tail, beak."""
+    """Draw a perched bird in profile: body, wing, tail, beak."""
     r = c.rng
     f = r.choice([-1, 1])
     hue = r.choice([0.58, 0.0, 0.56, 0.14])
@@ -281,6 +288,7 @@ def bird(c: Canvas, x: float, y: float, h: float) -> None:
 
 
 def lighthouse(c: Canvas, x: float, y: float, h: float) -> None:
+    """Draw a lighthouse."""
     band, white = c.colour(0.0, 1, 0.7), c.colour(0.1, 0.12, 1, "accent")
     dark, lamp = c.colour(0.62, 0.6, 0.15), c.colour(0.14, 0.9, 1, "accent")
     foot, top = h * 0.17, h * 0.11
@@ -321,7 +329,7 @@ def lighthouse(c: Canvas, x: float, y: float, h: float) -> None:
 
 
 def balloon(c: Canvas, x: float, y: float, h: float) -> None:
-    """A hot air balloon: striped envelope, ropes, basket."""
+    """Draw a hot air balloon: striped envelope, ropes, basket."""
     r = c.rng
     first, second = (
         c.colour(r.choice([0.0, 0.05, 0.9]), 1, 0.8),
@@ -351,6 +359,7 @@ def balloon(c: Canvas, x: float, y: float, h: float) -> None:
 
 
 def mushroom(c: Canvas, x: float, y: float, h: float) -> None:
+    """Draw a mushroom."""
     r = c.rng
     cap, stalk, spot = (
         c.colour(r.choice([0.0, 0.99, 0.05]), 1, 0.7),

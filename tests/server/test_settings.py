@@ -9,6 +9,7 @@ import pytest
 
 from palate.server.ledger.spent import Kind, spent_by
 from palate.server.rounds.planned import masks_and_plan
+from palate.server.secure_sum.privacy import Privacy
 from palate.server.settings import RunSettings
 from palate.shared.accounting import Budget, Cost, epsilon_by_pld, epsilon_of_rho, rho_of, rounds_by_rho
 from palate.shared.errors import FileFormatError, OptionError
@@ -113,3 +114,11 @@ def test_the_recommended_private_run_costs_what_its_comment_says() -> None:
     assert (spent.unsampled_epsilon, spent.most_rounds) == (pytest.approx(12.7, abs=0.1), 9)
     assert [one.epsilon for one in spent.by_rounds[:3]] == pytest.approx([3.24, 4.87, 6.21], abs=0.01)
     assert rounds_by_rho(Budget(8.0, 1e-5), multiplier) == 3
+
+
+def test_settings_that_earlier_versions_wrote_can_be_read_where_they_mean_what_a_run_does_today() -> None:
+    before = {"rounds": 5, "liars": 0, "trim": 0.2, "privacy": {"group_size": 5, "rule": "centred clipping"}}
+    assert RunSettings.from_json(json.dumps(before)) == RunSettings(rounds=5, privacy=Privacy(group_size=5))
+    for other in ({"liars": 2}, {"trim": 0.3}, {"privacy": {"rule": "median"}}):
+        with pytest.raises(FileFormatError, match="unknown key"):
+            RunSettings.from_json(json.dumps(other))

@@ -30,11 +30,11 @@ def test_the_hashes_stay_what_they_are() -> None:
     }
 
 
-def test_it_names_the_installed_apps_and_holds_nothing_else() -> None:
+def test_it_names_two_apps_and_holds_nothing_else() -> None:
     config = tomllib.loads(bundle.bundle_files()["pyproject.toml"].decode())
     assert config["tool"]["flwr"]["app"]["components"] == {
         "serverapp": "palate.server.app:app",
-        "clientapp": "palate.client.federation.app:app",
+        "clientapp": "palate.client.app:app",
     }
     assert config["tool"]["flwr"]["app"]["config"] == {"settings": ""}
     with zipfile.ZipFile(io.BytesIO(bundle.bundle_bytes())) as archive:
@@ -53,5 +53,5 @@ def test_another_setting_in_it_gives_another_hash(tmp_path: Path) -> None:
     build = pytest.importorskip("flwr.cli.build")
     folder = bundle.write_bundle(tmp_path / "bundle")
     config = folder / "pyproject.toml"
-    config.write_text(config.read_text().replace("palate.client.federation.app", "other.client.app"))
+    config.write_text(config.read_text().replace("palate.client.app", "other.client.app"))
     assert hashlib.sha256(build.build_fab_from_disk(folder)).hexdigest() not in bundle.known_hashes()

@@ -1,4 +1,5 @@
-"""The shared encoder: strict about what it takes, the same bytes for the same weights, and its two projections by hand."""
+"""The shared encoder: strict about what it takes, the same bytes for the same weights, and its two
+projections by hand."""
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from palate.shared.encoder import (
     shapes_hash,
 )
 from palate.shared.errors import ModelError, OptionError
-from palate.simulations.world.world import ATTRIBUTES
+from palate.simulations.world.truth import ATTRIBUTES
 
 
 def plain(seed: int = 0) -> EncoderWeights:

@@ -1,4 +1,5 @@
-"""The judge: its answers have the right form, its weights see what was drawn, and its recipe learns and resumes."""
+"""The judge: its answers have the right form, its weights see what was drawn, and its recipe learns and
+resumes."""
 
 import json
 import random
@@ -24,7 +25,7 @@ from palate.simulations.judge import (
 from palate.simulations.recipes import judge as recipe
 from palate.simulations.world.render import render
 from palate.simulations.world.shards import to_json, truth_of
-from palate.simulations.world.world import ATTRIBUTES, SUBJECTS, Truth, sample_truth
+from palate.simulations.world.truth import ATTRIBUTES, SUBJECTS, Truth, sample_truth
 
 FIRST = 20_500_000  # picture numbers that nothing learned from
 

@@ -1,4 +1,7 @@
-"""`palate simulate` from the file to the plot, on an experiment of a dozen people; how pictures look is not what is tested."""
+"""`palate simulate` from the file to the plot, on an experiment of a dozen people.
+
+How pictures look is not what is tested.
+"""
 
 import hashlib
 import json
@@ -19,8 +22,8 @@ from palate.client.eye.tower import SHIPPED as TOWER
 from palate.shared.encoder import PICTURE_FEATURES, load_encoder
 from palate.shared.wire import TASK_BYTES, UPDATE_BYTES
 from palate.simulations.crowd.population import BATCH, FIRST_PICTURE
-from palate.simulations.experiments import experiment, methods
-from palate.simulations.experiments.experiment import METHODS, WEAK
+from palate.simulations.experiments import comparison, methods
+from palate.simulations.experiments.comparison import METHODS, WEAK
 
 PICTURES = 450
 TINY = f"""
@@ -91,7 +94,7 @@ def test_what_was_reached_is_kept_and_a_damaged_note_is_computed_again(
     first = json.loads(simulate(tmp_path, cache, "--json", text=text).stdout)
     notes = {path: path.read_text() for path in cache.glob("outcome-*.json")}
     with monkeypatch.context() as only:
-        only.setattr(experiment, "train_deployed", lambda *_: pytest.fail("not to be computed again"))
+        only.setattr(comparison, "train_deployed", lambda *_: pytest.fail("not to be computed again"))
         assert json.loads(simulate(tmp_path, cache, "--json", text=text).stdout) == first
     for path, note in notes.items():
         path.write_text(note[: len(note) // 2])
@@ -123,7 +126,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 def test_without_ray_its_engine_says_what_to_install(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "find_spec", lambda name: None)
+    monkeypatch.setattr(comparison, "find_spec", lambda _: None)
     assert "pip install 'palate[simulate]'" in simulate(tmp_path, cache, "--engine", "ray", status=1).stderr
 
 
@@ -136,8 +139,8 @@ def test_the_engine_runs_what_is_deployed_and_nothing_else(
         asked.append("ray")
         return methods.train_deployed(*arguments)
 
-    monkeypatch.setattr(experiment, "find_spec", lambda name: object())
-    monkeypatch.setattr(experiment, "train_on_ray", in_its_place)
+    monkeypatch.setattr(comparison, "find_spec", lambda _: object())
+    monkeypatch.setattr(comparison, "train_on_ray", in_its_place)
     text = TINY.replace(json.dumps(METHODS), '["local only", "FedPer", "without words", "reconstruction"]')
     text = text.replace("[1]", "[3]")
     by_ray = json.loads(simulate(tmp_path, cache, "--engine", "ray", "--json", text=text).stdout)

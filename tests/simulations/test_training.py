@@ -29,7 +29,7 @@ def _fit(folder: Path, steps: int) -> tuple[Weights, nn.Linear]:
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     y = torch.tensor([[2.0], [-1.0], [1.0]])
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(_step: int) -> tuple[Tensor, dict[str, float]]:
         out = model(x.bfloat16()).float()
         return (out - y).pow(2).mean(), {}
 

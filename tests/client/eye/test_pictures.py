@@ -44,7 +44,7 @@ def pixel(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, ...]:
     return tuple(int(part) for part in value)
 
 
-# --- hostile ------------------------------------------------------------------------------------------------------
+# --- hostile ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-# --- every kind, read rightly -------------------------------------------------------------------------------------
+# --- every kind, read rightly -------------------------------------------------------------------------------
 
 
 def test_a_plain_picture_comes_back_pixel_for_pixel(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_colour_profile_is_applied_and_a_broken_one_ignored() -> None:
     assert pixel(read_picture(encode(image, icc_profile=b"garbage"))) == (200, 100, 50)
 
 
-# --- files as phones and cameras write them -----------------------------------------------------------------------
+# --- files as phones and cameras write them -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -318,7 +318,7 @@ def test_a_heic_is_read_where_pillow_heif_is_installed() -> None:
         read_picture(HEIC)
 
 
-# --- what the vault keeps -----------------------------------------------------------------------------------------
+# --- what the vault keeps -----------------------------------------------------------------------------------
 
 
 def test_the_kept_copy_is_small_and_looks_the_same() -> None:

@@ -1,4 +1,4 @@
-"""The eye: the shipped weights, pictures of any kind, and what it says of drawn pictures that it never met."""
+"""The tower: the shipped weights, pictures of any kind, and drawn pictures that it never met."""
 
 import random
 from pathlib import Path
@@ -21,20 +21,20 @@ from palate.client.eye.tower import (
 )
 from palate.shared.encoder import ATTRIBUTE_NAMES, PICTURE_FEATURES
 from palate.shared.errors import ModelError, OptionError
-from palate.simulations.world import world
+from palate.simulations.world import truth
 from palate.simulations.world.render import render
 
 
-def drawn(n: int, first: int = 22_000_000) -> tuple[list[world.Truth], list[Image.Image]]:
-    truths = [world.sample_truth(random.Random(f"tower test {i}")) for i in range(n)]
+def drawn(n: int, first: int = 22_000_000) -> tuple[list[truth.Truth], list[Image.Image]]:
+    truths = [truth.sample_truth(random.Random(f"tower test {i}")) for i in range(n)]
     return truths, [Image.fromarray(render(t, first + i)) for i, t in enumerate(truths)]
 
 
 def test_subjects_are_those_of_the_world() -> None:
-    assert SUBJECTS == world.SUBJECTS
+    assert SUBJECTS == truth.SUBJECTS
     assert len(FEATURE_NAMES) == PICTURE_FEATURES
-    assert len(SUBJECTS) + len(ATTRIBUTE_NAMES) + len(world.ATTRIBUTES) == LOGITS
-    assert list(LOGITS_OF) == ["subject", *world.ATTRIBUTES]
+    assert len(SUBJECTS) + len(ATTRIBUTE_NAMES) + len(truth.ATTRIBUTES) == LOGITS
+    assert list(LOGITS_OF) == ["subject", *truth.ATTRIBUTES]
 
 
 def test_the_shipped_tower_is_small() -> None:
@@ -68,7 +68,7 @@ def test_any_picture_gives_probabilities_by_category() -> None:
     assert np.isfinite(look.features).all()
     assert np.allclose(look.subjects.sum(1), 1, atol=1e-4)
     start = 0
-    for values in world.ATTRIBUTES.values():
+    for values in truth.ATTRIBUTES.values():
         assert (look.attributes[:, start : start + len(values)].sum(1) <= 1 + 1e-4).all()
         start += len(values)
 

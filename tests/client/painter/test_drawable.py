@@ -5,7 +5,7 @@ from __future__ import annotations
 from palate.client.painter.drawable import BEARABLE, MOST_LIKES, VEILS, drawable_attributes
 from palate.client.taste.profile import Evidence, Profile, build_profile
 from palate.shared.attributes import Mention, load_vocabulary
-from palate.simulations.world.world import CATEGORY_OF, can_meet
+from palate.simulations.world.truth import CATEGORY_OF, can_meet
 
 
 def profile_of(*tastes: tuple[str, int, float]) -> Profile:

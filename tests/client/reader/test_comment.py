@@ -133,7 +133,7 @@ def test_a_new_comment_has_an_id_of_its_own_and_a_time_in_utc() -> None:
     assert new_comment("gloomy", None, None).created <= datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-# --- the file for `teach --from` ----------------------------------------------------------------------------------
+# --- the file for `teach --from` ----------------------------------------------------------------------------
 
 
 @pytest.fixture

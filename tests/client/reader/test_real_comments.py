@@ -1,4 +1,4 @@
-"""Real comments on real pictures, read by the shipped extractor, against labels that were made by hand beforehand."""
+"""Real comments on real pictures, read by the shipped extractor, against labels made by hand before."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from server_fakes import Clock, FakeDevices, settings
 from typer.testing import CliRunner
 
 from palate.client.commands.cli import app
-from palate.server.ledger.ledger import Ledger
-from palate.server.processes import deployed as processes
+from palate.server.ledger.booking import Ledger
+from palate.server.processes import deployed
 from palate.server.processes.deployed import Address
 from palate.server.rounds.run import ServerFolder, federate
 from palate.server.settings import RunSettings
@@ -38,7 +38,7 @@ def trained(home: Path) -> Path:
     """A folder on which two rounds were run."""
     federate(
         FakeDevices(odd={102: lambda task, device: b""}), ServerFolder(home), settings(rounds=2),
-        average=average, run="r1", patience=Clock().patience(), tensorboard=False,
+        average=average, run="r1", patience=Clock().patience(),
     )  # fmt: skip
     return home
 
@@ -67,6 +67,7 @@ def told(*arguments: str) -> Any:
         "prepare",
         "sign",
         "take",
+        "curves",
         "stop",
     ],
 )
@@ -89,6 +90,15 @@ def test_the_status_says_where_the_federation_stands(trained: Path) -> None:
     assert "no server runs here" in shown
     assert "round 2" in shown
     assert "2 updates of 3 devices (1 empty)" in shown
+
+
+def test_curves_for_tensorboard_are_written_on_request(trained: Path, tmp_path: Path) -> None:
+    place = tmp_path / "curves"
+    assert told("curves", str(place)) == {"rounds": 2, "folder": str(place)}
+    assert [path.name.startswith("events.out.tfevents") for path in place.iterdir()] == [True]
+    refused = palate("curves", str(place), status=1)
+    assert "name a new or an empty folder" in refused.stderr
+    assert refused.stderr.count("\n") == 1
 
 
 def test_a_release_is_made_and_listed(trained: Path) -> None:
@@ -117,12 +127,12 @@ def test_a_run_in_which_nobody_was_used_does_not_ask_for_a_release(
         silent = {} if answered else dict.fromkeys(range(100, 104), lambda task, device: b"")
         federate(
             FakeDevices(odd=silent), folder, settings(rounds=wanted.rounds),
-            average=average, run="r2", patience=Clock().patience(), tensorboard=False,
+            average=average, run="r2", patience=Clock().patience(),
         )  # fmt: skip
         return "r2"
 
-    monkeypatch.setattr(processes, "submit", submit)
-    monkeypatch.setattr(processes, "follow", lambda folder, number: iter([{"ended": "finished"}]))
+    monkeypatch.setattr(deployed, "submit", submit)
+    monkeypatch.setattr(deployed, "follow", lambda folder, number: iter([{"ended": "finished"}]))
     done = palate("run", "--rounds", "1", "--unmasked")
     if answered:
         assert "1 of 1 rounds moved the encoder; make a release" in done.stdout
@@ -208,7 +218,7 @@ def test_no_secret_and_no_switch_of_ours_reaches_the_servers_process(
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     monkeypatch.setenv("PYTHONSTARTUP", "/somewhere/else.py")
     monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
-    found = processes.environment(ServerFolder(home))
+    found = deployed.environment(ServerFolder(home))
     assert "correct horse" not in found.values()
     assert not {"PYTHONPATH", "PYTHONSTARTUP"} & set(found)
     assert found["FLWR_TELEMETRY_ENABLED"] == "0"
@@ -220,17 +230,17 @@ def test_a_run_is_wanted_until_it_ended_or_was_dropped(home: Path) -> None:
     folder = ServerFolder(home)
     home.mkdir()
     note = {"settings": json.loads(settings(rounds=7).to_json()), "run": "r7"}
-    assert processes.wanted(folder) is None
+    assert deployed.wanted(folder) is None
     (home / "run.json").write_text(json.dumps({**note, "run": ""}))
-    assert processes.wanted(folder) == settings(rounds=7)
+    assert deployed.wanted(folder) == settings(rounds=7)
     (home / "run.json").write_text(json.dumps(note))
     (home / "ended.json").write_text(json.dumps({"run": "r6", "ended": "finished"}))
-    assert processes.wanted(folder) == settings(rounds=7)
+    assert deployed.wanted(folder) == settings(rounds=7)
     (home / "ended.json").write_text(json.dumps({"run": "r7", "ended": "finished"}))
-    assert processes.wanted(folder) is None
+    assert deployed.wanted(folder) is None
     (home / "ended.json").unlink()
     assert told("stop", "--run") == {"stopped": True}
-    assert processes.wanted(folder) is None
+    assert deployed.wanted(folder) is None
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""The deployed server, with real processes on loopback: rounds, a node killed, the server killed, and the same bits as in one process."""
+"""The deployed server, with real processes on loopback: rounds, a node killed, the server killed, and the
+same bits as in one process."""
 
 import contextlib
 import json
@@ -126,7 +127,7 @@ def in_one_process(home: Path, rounds: int) -> str:
     """The hash of the encoder that the same devices make in this process."""
     done = federate(
         FakeDevices(first=1), ServerFolder(home), settings(rounds=rounds),
-        average=average, patience=Clock().patience(), tensorboard=False,
+        average=average, patience=Clock().patience(),
     )  # fmt: skip
     return encoder_hash(done.encoder)
 

@@ -1,4 +1,5 @@
-"""Is an encoder fit for a release: a steered attribute is seen, an honest change is not in the way, noise is called noise."""
+"""Is an encoder fit for a release: a steered attribute is seen, an honest change is not in the way, noise is
+called noise."""
 
 import math
 
@@ -19,7 +20,7 @@ from palate.shared.encoder import ATTRIBUTE_NAMES, EncoderWeights, load_encoder,
 from palate.shared.errors import ReleaseError
 from palate.shared.public_pictures import load_public_pictures
 from palate.shared.releases.message import Acceptance
-from palate.simulations.experiments.experiment import WEAK
+from palate.simulations.experiments.comparison import WEAK
 
 RELEASE = load_encoder()
 

@@ -34,7 +34,7 @@ class Killed(BaseException):
 def run(home: Path, how: RunSettings, devices: Devices | None = None, **options: object) -> Checkpoint:
     return federate(
         devices or FakeDevices(count=6), ServerFolder(home), how,
-        average=average, patience=Clock().patience(), tensorboard=False, **options,  # type: ignore[arg-type]
+        average=average, patience=Clock().patience(), **options,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -234,7 +234,7 @@ from palate.server.rounds.run import ServerFolder, federate
 from palate.server.rounds.exchange import Patience
 from palate.server.strategy import average
 how = settings(rounds=400, strategy="fedadam", server_learning_rate=0.01)
-federate(FakeDevices(), ServerFolder(Path(sys.argv[2])), how, average=average, patience=Patience(0.001), tensorboard=False)
+federate(FakeDevices(), ServerFolder(Path(sys.argv[2])), how, average=average, patience=Patience(0.001))
 """
 
 

@@ -26,9 +26,11 @@ from palate.shared.subspace import load_subspace
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"clip": 0.0}, {"clip": math.nan}, {"noise_multiplier": -1.0}, {"noise_multiplier": math.inf}, {"ring_bits": 1},
-        {"ring_bits": 33}, {"ring_bits": True}, {"model_bits": 7}, {"threshold_share": 0.4}, {"epsilon": 0.0}, {"delta": 1.0},
-        {"sampling": "some"}, {"group_size": 1}, {"group_size": -1}, {"rule": "krum"}, {"rule": "median"}, {"subspace": 1},
+        {"clip": 0.0}, {"clip": math.nan}, {"noise_multiplier": -1.0}, {"noise_multiplier": math.inf},
+        {"ring_bits": 1},
+        {"ring_bits": 33}, {"ring_bits": True}, {"model_bits": 7}, {"threshold_share": 0.4},
+        {"epsilon": 0.0}, {"delta": 1.0},
+        {"sampling": "some"}, {"group_size": 1}, {"group_size": -1}, {"subspace": 1},
         {"registrar": "ab"}, {"honest_share": 1.1}, {"honest_share": math.nan}, {"honest_share": True},
     ],
 )  # fmt: skip
@@ -45,8 +47,10 @@ PLAN = PlanSettings(steps=100, separation=10, noise_multiplier=2.0)
 @pytest.mark.parametrize(
     "wrong",
     [
-        {}, {"steps": 0}, {"steps": 2.5}, {"steps": 10_001}, {"separation": 0}, {"separation": 101}, {"bands": -1}, {"bands": 101},
-        {"bands": True}, {"noise_multiplier": 0.0}, {"noise_multiplier": math.nan}, {"noise_multiplier": 2_000.0},
+        {}, {"steps": 0}, {"steps": 2.5}, {"steps": 10_001}, {"separation": 0}, {"separation": 101},
+        {"bands": -1}, {"bands": 101},
+        {"bands": True}, {"noise_multiplier": 0.0}, {"noise_multiplier": math.nan},
+        {"noise_multiplier": 2_000.0},
     ],
     ids=str,
 )  # fmt: skip
@@ -60,7 +64,7 @@ def test_a_noise_plan_outside_its_range_is_one_line(wrong: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(
     "beside",
-    [{"sampling": "poisson"}, {"clip_rate": 0.2}, {"group_size": 5}, {"group_size": 5, "rule": "median"}, {"plan": {"steps": 3}}],
+    [{"sampling": "poisson"}, {"clip_rate": 0.2}, {"group_size": 5}, {"plan": {"steps": 3}}],
     ids=str,
 )  # fmt: skip
 def test_settings_that_contradict_a_noise_plan_are_one_line(beside: dict[str, Any]) -> None:
@@ -80,7 +84,7 @@ def test_with_a_noise_plan_the_noise_counts_as_what_is_left_of_it_in_the_sum_of_
 
 def test_settings_travel_as_json_and_an_unknown_key_is_named() -> None:
     for privacy in (
-        Privacy(group_size=5, rule="median", sampling="poisson"),
+        Privacy(group_size=5, sampling="poisson"),
         Privacy(clip_rate=0.0, plan=PLAN),
         Privacy(honest_share=0.25),
     ):
@@ -156,7 +160,8 @@ def test_a_higher_quorum_makes_a_larger_sum_sure() -> None:
     ("noise_multiplier", "devices", "size"),
     [
         (0.0, 10, 0), (0.0, 99, 0), (0.0, 100, 20), (0.0, 10_000, 20),  # masks alone
-        (1.21, 900, 0), (1.21, 2_000, 0), (1.21, 3_000, 299), (1.21, 9_000, 100),  # the recommended private run's noise
+        # The recommended private run's noise
+        (1.21, 900, 0), (1.21, 2_000, 0), (1.21, 3_000, 299), (1.21, 9_000, 100),
         (4.0, 900, 0), (4.0, 9_000, 0),
     ],  # where all devices are counted on to add noise
 )  # fmt: skip
@@ -170,7 +175,6 @@ def test_groups_come_by_themselves_where_the_cohort_can_afford_them(
     )
     assert run.privacy is not None
     assert run.privacy.group_size == size
-    assert run.privacy.rule == ("centred clipping" if size else "mean")
     assert RunSettings.from_json(run.to_json()) == run
     if size:
         assert devices // size >= 5
@@ -186,7 +190,7 @@ def test_groups_that_come_by_themselves_are_as_many_as_devices_ask_for() -> None
 def test_who_says_one_sum_gets_one_sum() -> None:
     run = RunSettings(devices=500, quorum=400, privacy=Privacy(noise_multiplier=0.0, group_size=0))
     assert run.privacy is not None
-    assert (run.privacy.group_size, run.privacy.rule) == (0, "mean")
+    assert run.privacy.group_size == 0
 
 
 def test_a_noise_plan_is_for_one_sum_without_being_told() -> None:

@@ -1,4 +1,5 @@
-"""What the server believes of masked sums: too long is thrown away, longer than lately is scaled down, votes are checked."""
+"""What the server believes of masked sums: too long is thrown away, longer than lately is scaled down, votes
+are checked."""
 
 import hashlib
 import math
@@ -30,7 +31,8 @@ def masks_of(devices: int = DEVICES) -> MaskSettings:
 def honest_sum(
     agreed: float = 0.08, devices: int = DEVICES, longer: float = 0.5, seed: int = 1
 ) -> np.ndarray:
-    """Levels of people who have a part in common, a part of whom are longer than the clip, with their noise."""
+    """Levels of people who have a part in common, a part of whom are longer than the clip, with
+    their noise."""
     masks, rng = masks_of(devices), np.random.default_rng(seed)
     common = np.random.default_rng(99).standard_normal(COUNT)
     common *= agreed / np.linalg.norm(common)
@@ -137,7 +139,7 @@ def test_noise_alone_is_seen_as_such() -> None:
     assert told["total_signal_norm"] < told["total_noise_norm"] / 3
 
 
-# --- votes --------------------------------------------------------------------------------------------------------
+# --- votes --------------------------------------------------------------------------------------------------
 
 
 def test_a_count_that_no_devices_could_have_given_leaves_the_clip(honest: np.ndarray) -> None:
@@ -175,7 +177,7 @@ def test_a_liar_in_each_of_twenty_rounds_moves_the_clip_of_one_sum_by_a_fifth_at
 def test_one_liar_moves_the_median_of_groups_little_and_honest_groups_carry_the_clip_where_it_should_be() -> (
     None
 ):
-    privacy = Privacy(noise_multiplier=0.0, clip=CLIP, group_size=20, rule="centred clipping")
+    privacy = Privacy(noise_multiplier=0.0, clip=CLIP, group_size=20)
     masks = mask_settings(privacy, CLIP, least=14, most=39)
 
     def group(longer: float, seed: int) -> np.ndarray:

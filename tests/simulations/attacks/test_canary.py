@@ -1,4 +1,7 @@
-"""The privacy figures that are shown, attacked: none is too low, and those that count on what is not there are found out."""
+"""The privacy figures that are shown, attacked.
+
+None is too low, and those that count on what is not there are found out.
+"""
 
 import numpy as np
 import pytest

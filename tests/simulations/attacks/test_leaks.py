@@ -157,7 +157,7 @@ def test_a_noised_sum_of_fifty_gives_away_no_ones_pictures() -> None:
     assert np.mean(inside) <= np.quantile(outside, 0.99)
 
 
-# --- preferences --------------------------------------------------------------------------------------------------
+# --- preferences --------------------------------------------------------------------------------------------
 
 
 def tastes_and_vectors(noise: float) -> tuple[np.ndarray, np.ndarray]:

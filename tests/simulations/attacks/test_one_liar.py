@@ -15,7 +15,7 @@ from palate.shared.encoder import SENTENCE_FEATURES, load_encoder
 from palate.shared.public_pictures import load_public_pictures
 from palate.shared.subspace import load_subspace
 from palate.shared.sum_noise import VOUCHED_SHARE
-from palate.simulations.attacks.one_liar import AIMS, Story, direction, run_with_one_liar
+from palate.simulations.attacks.one_liar import AIMS, OneLiarOutcome, direction, run_with_one_liar
 from palate.simulations.crowd.population import Stranger
 
 DEVICES, RECOMMENDED = 60, 900
@@ -51,7 +51,7 @@ PEOPLE = [person(seed) for seed in range(80)]
 
 
 @lru_cache
-def story(aim: str, bounded: bool) -> Story:
+def story(aim: str, bounded: bool) -> OneLiarOutcome:
     return run_with_one_liar(
         load_encoder(),
         load_subspace(),

@@ -1,4 +1,7 @@
-"""A server that asks encoders learns nothing from what a device says; where devices tell that training failed, it learns everything."""
+"""A server that asks encoders learns nothing from what a device says.
+
+Where devices tell that training failed, it learns everything.
+"""
 
 import math
 from collections.abc import Iterator
@@ -38,7 +41,10 @@ OTHERS = [labels_of(OWN, RNG.standard_normal((12, PICTURE_FEATURES)), RNG) for _
 
 @pytest.fixture
 def gullible(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Devices that go along with any encoder and settings, and train without a bound: nothing but the change of nothing is left."""
+    """Devices that go along with any encoder and settings, and train without a bound.
+
+    Nothing but the change of nothing is left.
+    """
     for check in ("check_settings", "check_encoder"):
         monkeypatch.setattr(masked_answers, check, lambda *_: None)
     monkeypatch.setattr(local_training, "BOUND", math.inf)
@@ -126,7 +132,7 @@ def test_a_change_that_cannot_be_made_levels_looks_like_any_other(monkeypatch: p
     assert answer_now(OWN, OWN, OTHERS[0], OTHERS, LocalSettings(), TAKEN, 3) == before
 
 
-# --- any encoder and any settings within a device's ranges ----------------------------------------------------------
+# --- any encoder and any settings within a device's ranges --------------------------------------------------
 
 numbers = {
     name: some.floats(max(low, 1e-6), high) for name, (low, high) in TRAINING.items() if name != "steps"

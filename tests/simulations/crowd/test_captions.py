@@ -13,7 +13,7 @@ from palate.simulations.crowd.captions import (
     attributes_only,
     caption,
 )
-from palate.simulations.world.world import CATEGORY_OF, SUBJECTS, Truth, sample_truth
+from palate.simulations.world.truth import CATEGORY_OF, SUBJECTS, Truth, sample_truth
 
 
 def test_captions_vary_in_wording() -> None:

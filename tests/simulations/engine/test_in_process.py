@@ -1,4 +1,7 @@
-"""The engine in one process: side by side as one by one, one by one as on a device's wire, and odd messages as a device takes them."""
+"""The engine in one process.
+
+Side by side as one by one, one by one as on a device's wire, and odd messages as a device takes them.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +13,12 @@ import torch
 pytest.importorskip("flwr")
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable import inflatable_object
 
 from palate.client.federation import app as node
 from palate.client.federation.contribution import no_class
-from palate.client.federation.local_training import Labels
 from palate.client.federation.member import answer_task
 from palate.client.vault.store import MemoryStore
 from palate.server.app import HOME_VARIABLE, grid_devices
@@ -30,8 +33,6 @@ from palate.shared.bundle import known_hashes
 from palate.shared.delegation import message_in
 from palate.shared.encoder import (
     FIXED_SHAPES,
-    PICTURE_FEATURES,
-    SENTENCE_FEATURES,
     EncoderWeights,
     encoder_hash,
     flatten,
@@ -41,22 +42,12 @@ from palate.shared.reasons import DeclineReason
 from palate.shared.update import LocalSettings
 from palate.shared.wire import UPDATE_BYTES, Task, decode_update, encode_task
 from palate.simulations.engine import in_process as engine
-from palate.simulations.engine.in_process import FIRST_NODE, InProcessGrid, run_server
-from palate.simulations.engine.lending import VirtualPerson
+from palate.simulations.engine.in_process import FIRST_NODE, RUN, InProcessGrid
+from palate.simulations.engine.virtual_people import VirtualPerson
+from tests.made_up import make_labels
 from tests.signed import signed
 
 COUNTS = (6, 60, 23, 7, 41, 60, 12, 75)
-
-
-def make_labels(count: int, seed: int) -> Labels:
-    """A person with random pictures, verdicts and phrases."""
-    rng = np.random.default_rng([count, seed])
-    t = load_encoder().tensors
-    features = t["feature.mean"] + t["feature.scale"] * rng.standard_normal((count, PICTURE_FEATURES))
-    phrases = rng.standard_normal((count, SENTENCE_FEATURES))
-    phrases /= np.linalg.norm(phrases, axis=1, keepdims=True)
-    phrases[rng.random(count) < 0.3] = 0
-    return Labels(features.astype(np.float32), rng.random(count) < 0.5, phrases.astype(np.float32))
 
 
 PEOPLE = [make_labels(count, seed) for seed, count in enumerate(COUNTS)]
@@ -106,7 +97,7 @@ def everybody(grid: Grid) -> list[int]:
     return list(grid.get_node_ids())
 
 
-# --- together and one by one --------------------------------------------------------------------------------------
+# --- together and one by one --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "fedprox"])
@@ -209,7 +200,7 @@ def test_one_persons_failure_is_answered_alone_and_the_others_together(
     assert [len(wire) for wire in replies] == [UPDATE_BYTES] * 4
 
 
-# --- as on a device -----------------------------------------------------------------------------------------------
+# --- as on a device -----------------------------------------------------------------------------------------
 
 
 class Wire:
@@ -225,10 +216,10 @@ class Wire:
             content = inflatable_object.get_all_nested_objects(message)[record].deflate()
         self._waiting, self.sent = [(message, tree, content)], list[Message]()
 
-    def take(self, hold: float) -> tuple[Message, Any, bytes] | None:
+    def take(self, _hold: float) -> tuple[Message, Any, bytes] | None:
         return self._waiting.pop() if self._waiting else None
 
-    def bundle_hash(self, run: int) -> str:
+    def bundle_hash(self, _run: int) -> str:
         return min(known_hashes())
 
     def give(self, reply: Message) -> None:
@@ -242,7 +233,7 @@ def test_one_by_one_gives_the_very_bytes_of_a_node() -> None:
     for labels, wire in zip(PEOPLE, in_process, strict=True):
         message = Message(RecordDict({"palate": ConfigRecord({"wire": task})}), 5, "train", ttl=60)
         connection: Any = Wire(message)
-        device = node._Node(connection, VirtualPerson(labels, load_encoder()), lambda line: None)
+        device = node._Node(connection, VirtualPerson(labels, load_encoder()), lambda _: None)
         assert device.answer_next(0.0)
         assert not device.answer_next(0.0)
         assert wires(connection.sent) == [wire]
@@ -302,7 +293,7 @@ def test_a_node_where_nobody_is_answers_empty(together: bool) -> None:
     assert (len(found[0]), found[1]) == (UPDATE_BYTES, b"")
 
 
-# --- the grid -----------------------------------------------------------------------------------------------------
+# --- the grid -----------------------------------------------------------------------------------------------
 
 
 def test_different_tasks_in_one_push_are_kept_apart() -> None:
@@ -333,7 +324,7 @@ def test_messages_are_copied_on_their_way() -> None:
     content = RecordDict({"palate": ConfigRecord({"wire": make_task()})})
     message = grid.create_message(content, "train", FIRST_NODE, "1")
     seen = []
-    grid._app = lambda message, context: seen.append(message.content.clear()) or message
+    grid._app = lambda message, _: seen.append(message.content.clear()) or message
     grid._together = False
     grid.push_messages([message])
     assert len(seen) == 1
@@ -343,7 +334,8 @@ def test_messages_are_copied_on_their_way() -> None:
 def test_the_server_app_runs_on_the_grid(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
     settings = RunSettings(rounds=2, devices=4, quorum=2)
-    run_server(server_app, InProcessGrid(PEOPLE[:4]), {"settings": settings.to_json()})
+    context = Context(RUN, SUPERLINK_NODE_ID, {}, RecordDict(), {"settings": settings.to_json()})
+    server_app(InProcessGrid(PEOPLE[:4]), context)
     state = read_checkpoint(ServerFolder(tmp_path).checkpoint)
     assert state is not None
     assert (state.round, state.metrics["used"]) == (2, 4)

@@ -1,6 +1,7 @@
 """Masked rounds from invitation to release, by the server's and the devices' own code in one process."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from flwr.app import Message
 
 from palate.client.federation.local_training import Labels, train_locally
 from palate.server.app import grid_devices
-from palate.server.checkpoints import Checkpoint, read_checkpoint
-from palate.server.ledger.ledger import read_spent
+from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from palate.server.ledger.booking import read_spent
 from palate.server.releases.round_key import passing_signer
+from palate.server.rounds import run as federation
 from palate.server.rounds.exchange import Patience
 from palate.server.rounds.loop import derive_seed, run_rounds
 from palate.server.rounds.run import ServerFolder, federate
@@ -22,29 +24,40 @@ from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.coding import decode_model, encode_model
 from palate.shared.delegation import message_in
-from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder
-from palate.shared.errors import OptionError, PrivacyBudgetError
+from palate.shared.encoder import SHARED_SHAPES, load_encoder
+from palate.shared.errors import PrivacyBudgetError
 from palate.shared.public_pictures import load_public_pictures
 from palate.shared.secure_sum.frame import AGREEMENT, ENDORSEMENT, MASKED, REVEALED, UNMASK
 from palate.shared.subspace import load_subspace
 from palate.shared.update import LocalSettings
 from palate.shared.wire import kind_of
 from palate.simulations.engine.in_process import FIRST_NODE, InProcessGrid
+from tests.made_up import make_labels
 
 QUICK = Patience(poll_seconds=0.0)
 LOCAL = LocalSettings(steps=1)
 
 
-def person(seed: int, labels: int = 8) -> Labels:
-    rng = np.random.default_rng(seed)
-    t = load_encoder().tensors
-    features = rng.standard_normal((labels, PICTURE_FEATURES)).astype(np.float32)
-    phrases = rng.standard_normal((labels, SENTENCE_FEATURES)).astype(np.float32)
-    phrases /= np.linalg.norm(phrases, axis=1, keepdims=True)
-    return Labels(features * t["feature.scale"] + t["feature.mean"], np.arange(labels) % 2 == 0, phrases)
+PEOPLE = [make_labels(8, seed) for seed in range(6)]
 
 
-PEOPLE = [person(seed) for seed in range(6)]
+class Killed(BaseException):
+    """What nobody can catch, like a kill."""
+
+
+@contextmanager
+def killed_in_round_2() -> Iterator[None]:
+    """Expect a run to be killed before it keeps the second round."""
+
+    def dies(path: Path, state: Checkpoint) -> None:
+        if state.round == 2:
+            raise Killed
+        write_checkpoint(path, state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(federation, "write_checkpoint", dies)
+        with pytest.raises(Killed):
+            yield
 
 
 def settings(privacy: Privacy, **changed: object) -> RunSettings:
@@ -180,15 +193,17 @@ def test_nobody_sends_an_update_that_can_be_read_alone() -> None:
         assert float(((counts - expected) ** 2 / expected).sum()) < 400
 
 
-def test_groups_are_summed_apart_and_give_the_same_mean() -> None:
+def test_groups_are_summed_apart_and_give_nearly_the_same_mean() -> None:
     state = one_round(Grid(PEOPLE), settings(plain(group_size=3)))
     wanted = mean_of(PEOPLE)
     assert (state.metrics["used"], state.metrics["groups"]) == (6, 2)
-    assert np.linalg.norm(moved_by(state) - wanted) < 0.02 * np.linalg.norm(wanted)
+    # Centred clipping shortens the longer of two groups; by how much depends on who is in it, which is drawn
+    # anew each time.
+    assert np.linalg.norm(moved_by(state) - wanted) < 0.05 * np.linalg.norm(wanted)
 
 
 def test_centred_clipping_goes_on_from_where_the_last_round_ended(tmp_path: Path) -> None:
-    run = settings(plain(group_size=3, rule="centred clipping"), rounds=2)
+    run = settings(plain(group_size=3), rounds=2)
     seen: list[np.ndarray] = []
     federate(
         grid_devices(Grid(PEOPLE)), ServerFolder(tmp_path), run, average=average, patience=QUICK,
@@ -238,8 +253,3 @@ def test_the_encoder_is_held_near_the_release_that_the_run_grew_from(tmp_path: P
     )
     away = taste_logits(free.encoder, features) - taste_logits(load_encoder(), features)
     assert np.sqrt(np.square(away).mean(0)).max() > 1.5 * REACH  # the positive control
-
-
-def test_a_rule_that_looks_at_single_devices_is_refused_under_masks() -> None:
-    with pytest.raises(OptionError, match="which masks hide"):
-        settings(plain(), strategy="fedmedian")

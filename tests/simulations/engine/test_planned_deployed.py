@@ -1,4 +1,7 @@
-"""A noise plan over real processes on loopback: everybody rests in turn, and a killed server goes on where its noise stands."""
+"""A noise plan over real processes on loopback.
+
+Everybody rests in turn, and a killed server goes on where its noise stands.
+"""
 
 import json
 import os
@@ -13,9 +16,9 @@ pytest.importorskip("flwr")
 
 from palate.server.metrics import read_metrics
 from palate.server.processes.deployed import running
-from palate.simulations.federation_demo.demo import LEARNING_RATE, free_port
 from palate.simulations.federation_demo.people import choose_people, write_lessons
-from palate.simulations.federation_demo.processes import Stage, at_once
+from palate.simulations.federation_demo.processes import Stage, at_once, free_port
+from palate.simulations.federation_demo.story import LEARNING_RATE
 
 pytestmark = [
     pytest.mark.slow,

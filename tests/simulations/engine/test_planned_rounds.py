@@ -1,4 +1,5 @@
-"""Masked runs with a noise plan, from invitation to encoder, by the server's and the devices' own code in one process."""
+"""Masked runs with a noise plan, from invitation to encoder, by the server's and the devices' own code in
+one process."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -9,19 +10,19 @@ from flwr.app import Message
 
 from palate.client.federation.masked_round import MaskedRound
 from palate.server.app import grid_devices
-from palate.server.checkpoints import Checkpoint, write_checkpoint
-from palate.server.ledger.ledger import read_spent
+from palate.server.checkpoints import Checkpoint
+from palate.server.ledger.booking import read_spent
 from palate.server.ledger.spent import PlanSpent
 from palate.server.metrics import read_metrics
-from palate.server.noise_plan.correlated import Levels, NoiseState, add_noise
+from palate.server.noise_plan.correlated import NoiseState, add_noise
 from palate.server.noise_plan.folder import NoiseFolder
-from palate.server.rounds import run as federation
 from palate.server.rounds.planned import masks_and_plan
 from palate.server.rounds.run import ServerFolder, federate, read_note
 from palate.server.secure_sum.privacy import PlanSettings, Privacy
 from palate.server.settings import RunSettings
 from palate.server.strategy import average
 from palate.shared.accounting import Cost, epsilon_by_pld
+from palate.shared.arrays import Levels
 from palate.shared.coding import from_levels
 from palate.shared.delegation import message_in
 from palate.shared.encoder import SHARED_SHAPES, load_encoder
@@ -32,13 +33,9 @@ from palate.shared.secure_sum.ring import centred, to_ring
 from palate.shared.subspace import load_subspace
 from palate.shared.wire import kind_of
 from palate.simulations.engine.in_process import FIRST_NODE
-from tests.simulations.engine.test_masked_rounds import LOCAL, PEOPLE, QUICK, Grid
+from tests.simulations.engine.test_masked_rounds import LOCAL, PEOPLE, QUICK, Grid, killed_in_round_2
 
 PLAN = PlanSettings(steps=3, separation=2, noise_multiplier=2.0)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL."""
 
 
 class Fleet(Grid):
@@ -110,13 +107,12 @@ def settings(**changed: object) -> RunSettings:
 
 
 def run(home: Path, fleet: Fleet, how: RunSettings) -> Checkpoint:
-    return federate(
-        grid_devices(fleet), ServerFolder(home), how, average=average, patience=QUICK, tensorboard=False
-    )
+    return federate(grid_devices(fleet), ServerFolder(home), how, average=average, patience=QUICK)
 
 
 def replayed(home: Path, how: RunSettings, totals: Iterable[Levels]) -> list[Levels]:
-    """The noised sums that the mechanism makes of these, by the seed in the folder, from its first step on."""
+    """The noised sums that the mechanism makes of these, by the seed in the folder, from its first step
+    on."""
     seed, plan, state = (home / "noise" / "seed").read_bytes(), masks_and_plan(how)[1], NoiseState()
     found = []
     for total in totals:
@@ -165,7 +161,10 @@ def test_resting_devices_are_not_invited_not_even_after_a_restart(tmp_path: Path
 
 
 def test_a_device_that_comes_back_under_another_number_rests_by_itself(tmp_path: Path, fleet: Fleet) -> None:
-    """The server cannot know it: number and pseudonym are others. So it invites it, and the device keeps out."""
+    """The server cannot know it: number and pseudonym are others.
+
+    So it invites it, and the device keeps out.
+    """
     fleet.connect([0, 1, 2])
     run(tmp_path, fleet, settings(rounds=1, devices=6))
     fleet.connect(range(6), first=FIRST_NODE + 50)
@@ -183,19 +182,12 @@ def test_too_few_that_do_not_rest_end_the_run_in_one_line(tmp_path: Path, fleet:
 
 
 def test_a_killed_run_goes_on_with_the_next_step_and_the_plans_end_ends_it(
-    tmp_path: Path, fleet: Fleet, sums: list[tuple[Levels, Levels]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fleet: Fleet, sums: list[tuple[Levels, Levels]]
 ) -> None:
     how = settings()
 
-    def dies(path: Path, state: Checkpoint) -> None:
-        if state.round == 2:
-            raise Killed
-        write_checkpoint(path, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(federation, "write_checkpoint", dies)
-        with pytest.raises(Killed):
-            run(tmp_path, fleet, how)
+    with killed_in_round_2():
+        run(tmp_path, fleet, how)
     assert len(sums) == 2
     with pytest.raises(
         PrivacyBudgetError, match="all 3 steps of the noise plan are done, so the run ends"

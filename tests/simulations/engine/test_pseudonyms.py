@@ -1,4 +1,7 @@
-"""Who can link whom: other devices of a round, a registrar that keeps everything, and a device that wants to be there twice."""
+"""Who can link whom.
+
+Other devices of a round, a registrar that keeps everything, and a device that wants to be there twice.
+"""
 
 import random
 from collections.abc import Sequence
@@ -15,11 +18,10 @@ from palate.client.federation.pseudonyms import use_pseudonym
 from palate.client.runtime.progress import no_notice
 from palate.client.vault.store import MemoryStore
 from palate.server.app import grid_devices
-from palate.server.checkpoints import Checkpoint, write_checkpoint
+from palate.server.checkpoints import Checkpoint
 from palate.server.registrar import Registrar
-from palate.server.rounds import run as federation
 from palate.server.rounds.run import ServerFolder, federate
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.server.strategy import average
 from palate.shared.delegation import SIGNED, message_in
 from palate.shared.encoder import load_encoder
@@ -47,7 +49,14 @@ from palate.shared.secure_sum.pseudonym import (
 from palate.shared.update import LocalSettings
 from palate.shared.wire import kind_of
 from tests.shared.pseudonym_cases import SLOTS, equip, registrar_in
-from tests.simulations.engine.test_masked_rounds import PEOPLE, QUICK, Grid, plain, settings
+from tests.simulations.engine.test_masked_rounds import (
+    PEOPLE,
+    QUICK,
+    Grid,
+    killed_in_round_2,
+    plain,
+    settings,
+)
 
 DEVICES = 10
 MASKS = MaskSettings(ring_bits=13, least=2)
@@ -79,9 +88,12 @@ def registered(
 
 
 def linked(rounds: Sequence[Sequence[Advert]], owners: Sequence[dict[bytes, int]]) -> tuple[int, int, float]:
-    """How often a device is found again in another round by the likest advert: right guesses, guesses, and chance's share.
+    """How often a device is found again in another round by the likest advert.
 
-    Likeness is in how many of its bytes an advert agrees with another's: in names, keys, certificate and signature, all there is.
+    Right guesses, guesses, and chance's share.
+
+    Likeness is in how many of its bytes an advert agrees with another's: in names, keys, certificate and
+    signature, all there is.
     """
 
     def likeness(one: Advert, other: Advert) -> int:
@@ -139,7 +151,8 @@ def test_other_devices_link_rounds_by_lasting_keys_and_no_better_than_chance_by_
 def test_a_registrar_that_keeps_everything_finds_that_each_request_fits_each_pseudonym(
     tmp_path: Path,
 ) -> None:
-    """For each pair of a request and a certificate of a slot there is a random number that explains it, so none is likelier."""
+    """For each pair of a request and a certificate of a slot there is a random number that explains it, so
+    none is likelier."""
     terms, keys, stores, kept = registered(tmp_path, 5, 2)
     modulus, slot = keys.moduli[1], 2
     shown = [use_pseudonym(store, terms, slot) for store in stores]
@@ -174,11 +187,7 @@ def test_a_registered_device_cannot_be_in_a_round_twice(tmp_path: Path) -> None:
     assert MaskedSum(wire, MASKS, 21).adverts(adverts)[1] == {4: "duplicate"}
 
 
-# --- a run --------------------------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL."""
+# --- a run --------------------------------------------------------------------------------------------------
 
 
 def certified_grid(registrar: Registrar, file: bytes, without: int) -> tuple[Grid, list[MemoryStore]]:
@@ -204,7 +213,7 @@ def certified_grid(registrar: Registrar, file: bytes, without: int) -> tuple[Gri
 
 
 def test_a_run_with_a_registrar_takes_a_slot_for_each_round_also_after_a_kill(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     registrar, file = registrar_in(tmp_path, 4)
     grid, stores = certified_grid(registrar, file, without=5)
@@ -217,18 +226,10 @@ def test_a_run_with_a_registrar_takes_a_slot_for_each_round_also_after_a_kill(
             how,
             average=average,
             patience=QUICK,
-            tensorboard=False,
         )
 
-    def dies(path: Path, state: Checkpoint) -> None:
-        if state.round == 2:
-            raise Killed
-        write_checkpoint(path, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(federation, "write_checkpoint", dies)
-        with pytest.raises(Killed):
-            run()
+    with killed_in_round_2():
+        run()
     done = run()
     down = [message_in(wire) for wire in grid.down if kind_of(wire) == SIGNED]
     asked = [decode_invitation(wire) for wire in down if kind_of(wire) == INVITATION][::6]
@@ -243,7 +244,6 @@ def test_a_run_with_a_registrar_takes_a_slot_for_each_round_also_after_a_kill(
             settings(plain(registrar=registrar.public.hex()), rounds=4),
             average=average,
             patience=QUICK,
-            tensorboard=False,
         )
 
 

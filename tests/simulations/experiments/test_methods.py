@@ -1,4 +1,7 @@
-"""Ways of learning together: who is shown what, what each leaves alone, and that each comes to the same for the same seed."""
+"""Ways of learning together.
+
+Who is shown what, what each leaves alone, and that each comes to the same for the same seed.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +79,7 @@ def ignore(number: int, encoder: EncoderWeights, head: Any) -> None:
     """A watch that looks away."""
 
 
-# --- what all have in common --------------------------------------------------------------------------------------
+# --- what all have in common --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -124,7 +127,7 @@ def test_the_published_ways_are_three_and_not_one() -> None:
     assert len(set(ended.values())) == len(WAYS)
 
 
-# --- the budget ---------------------------------------------------------------------------------------------------
+# --- the budget ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rounds", "until"), [(100, [50, 75, 100]), (4, [2, 3, 4]), (7, [4, 5, 7])])
@@ -155,11 +158,12 @@ def test_central_training_has_more_passes_than_the_federation_has_rounds(
     assert calls == [PLAN.cohort] * (PASSES * PLAN.rounds)
 
 
-# --- Ray ----------------------------------------------------------------------------------------------------------
+# --- Ray ----------------------------------------------------------------------------------------------------
 
 
 def test_on_ray_each_stage_goes_on_where_the_one_before_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an engine in Ray's place that is the one of this process, both ways must end with the same bits."""
+    """With an engine in Ray's place that is the one of this process, both ways must end with the same
+    bits."""
     from palate.server.app import grid_devices
     from palate.server.rounds.exchange import Patience
     from palate.server.rounds.run import ServerFolder
@@ -178,9 +182,13 @@ def test_on_ray_each_stage_goes_on_where_the_one_before_ended(monkeypatch: pytes
     ) -> Any:
         stages.append((settings.rounds, settings.server_learning_rate))
         ended = federate(
-            grid_devices(InProcessGrid(people, own=own)), ServerFolder(home), settings, average=average, first=own,
-            patience=Patience(poll_seconds=0.0), tensorboard=False,
-        )  # fmt: skip
+            grid_devices(InProcessGrid(people, own=own)),
+            ServerFolder(home),
+            settings,
+            average=average,
+            first=own,
+            patience=Patience(poll_seconds=0.0),
+        )
         for number in range(
             1, settings.rounds + 1
         ):  # a new process reads the whole book, and tells of all of it
@@ -195,7 +203,7 @@ def test_on_ray_each_stage_goes_on_where_the_one_before_ended(monkeypatch: pytes
     assert encoder_hash(ended) == encoder_hash(train_deployed(load_encoder(), make_people(), PLAN, ignore))
 
 
-# --- judging ------------------------------------------------------------------------------------------------------
+# --- judging ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The tap keeps every byte, the reader undoes HTTP, and the search finds what is there, however it is written, and nothing else."""
+"""The tap keeps every byte, the reader undoes HTTP, and the search finds what is there, however it is
+written, and nothing else."""
 
 import base64
 import contextlib
@@ -55,7 +56,7 @@ def stream(data: bytes) -> Stream:
     return Stream(1, TO_SERVER, data)
 
 
-# --- the tap ------------------------------------------------------------------------------------------------------
+# --- the tap ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_the_end_of_the_tap_ends_connections_that_are_open(tmp_path: Path) -> No
     assert b"the last word" in [one.data for one in read_capture(tmp_path)]
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------------
 
 
 def test_bodies_of_every_form_are_read() -> None:
@@ -204,7 +205,7 @@ def test_updates_are_recognised_by_the_hash_that_the_outbox_notes() -> None:
     assert find_updates(stream(data), count=21) == [hashlib.sha256(wire).hexdigest() for wire in masked]
 
 
-# --- the search ---------------------------------------------------------------------------------------------------
+# --- the search ---------------------------------------------------------------------------------------------
 
 
 def noise(megabytes: int = 2) -> bytes:
@@ -212,7 +213,8 @@ def noise(megabytes: int = 2) -> bytes:
     rng = np.random.default_rng(5)
     weights = (rng.normal(size=megabytes * 250_000) * 0.05).astype("<f4").tobytes()
     tokens = base64.b64encode(rng.bytes(50_000 * megabytes)) + rng.bytes(20_000 * megabytes).hex().encode()
-    texts = b"flwr-signature: shared, required, uncalm, swarm; the message is of another kind and so is the other\r\n"
+    texts = b"flwr-signature: shared, required, uncalm, swarm; the message is of another kind "
+    texts += b"and so is the other\r\n"
     times = b"".join(
         b"flwr-timestamp: 2026-11-21T07:49:%09.6f+00:00\r\n" % second
         for second in rng.uniform(0, 60, 10_000 * megabytes)
