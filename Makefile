@@ -9,8 +9,10 @@ THREADS ?= 2
 VENV := .venv
 UV := .tools/bin/uv
 READY := $(VENV)/.ready
+DOCS_VENV := .venv-docs
+DOCS_READY := $(DOCS_VENV)/.ready
 FOLDERS := client server shared simulations
-CODE := $(FOLDERS) tests benchmarks
+CODE := $(FOLDERS) tests benchmarks docs
 
 # Two small cores are the yardstick; unbounded thread pools fight each other there.
 export OMP_NUM_THREADS ?= $(THREADS)
@@ -21,7 +23,7 @@ export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo federation-demo test test-all lint format format-check types bench requirements clean
+.PHONY: help setup demo federation-demo test test-all lint format format-check types bench docs requirements clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -78,13 +80,24 @@ types: $(READY) .typing/palate ## mypy, strict, on our own code
 bench: $(READY) ## every row of the benchmark table; writes benchmarks/results.json
 	$(VENV)/bin/python -m benchmarks
 
+# Apart from .venv, so that nobody needs it who does not build the pages; it has no torch.
+$(DOCS_READY): requirements/docs.txt $(UV)
+	@$(UV) venv --quiet --allow-existing --python .tools/bin/python $(DOCS_VENV)
+	@$(UV) pip sync --quiet --python $(DOCS_VENV)/bin/python --require-hashes requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS_READY) .typing/palate ## the documentation as pages, in docs-out/; a dead link is an error
+	PYTHONPATH=.typing NO_MKDOCS_2_WARNING=true $(DOCS_VENV)/bin/python -m mkdocs build --strict --site-dir docs-out
+
 requirements: $(UV) ## pin anew what pyproject.toml asks for
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		requirements/tools.in --output-file requirements/tools.txt
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
-		--extra device --extra federate --extra tensorboard --extra simulate --extra recipes --extra dev \
+		--extra device --extra heic --extra federate --extra tensorboard --extra simulate --extra recipes --extra dev \
 		--constraints requirements/constraints.txt pyproject.toml --output-file requirements/all.txt
+	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+		--extra docs --constraints requirements/all.txt pyproject.toml --output-file requirements/docs.txt
 
 clean: ## remove what make made
-	rm -rf $(VENV) .tools .typing .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info demo-out
+	rm -rf $(VENV) $(DOCS_VENV) .tools .typing .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info demo-out docs-out
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Run every row of the benchmark table; write benchmarks/results.json and from it the table.
+"""Run every row of the benchmark table and write benchmarks/results.json, and from it docs/results.md.
 
     python -m benchmarks [--quick] [--only NAME ...] [--out FILE]
 
@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.readme import README, RESULTS, write_table
+from benchmarks.report import PAGE, README, RESULTS, write_report
 from benchmarks.rows import Row, print_rows
 
 MODULES = (
@@ -43,7 +43,7 @@ def commit_of(folder: Path) -> str:
         changed = [
             line
             for line in git("status", "--porcelain").splitlines()
-            if not line.endswith((RESULTS.name, README.name))
+            if not line.endswith((RESULTS.name, PAGE.name, README.name))
         ]
         return git("rev-parse", "--short=12", "HEAD").strip() + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not a.quick:
             write_results(a.out, results)
             if a.out == RESULTS:
-                write_table(results)
+                write_report(results)
     if len(a.only) > 1:
         print("\nAll rows:")
         print_rows(rows)

@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks.rows import Row, print_rows
 from palate.client.privacy.budget import OwnBudget, check_round, write_budget
 from palate.client.vault.store import MemoryStore
-from palate.server.ledger.ledger import Ledger
+from palate.server.ledger.booking import Ledger
 from palate.server.noise_plan.correlated import NoisePlan, best_bands, prefix_error
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld, epsilon_by_rdp
 

@@ -34,7 +34,7 @@ from benchmarks.rows import Row, print_rows
 from palate.client.federation.local_training import Labels, train_locally
 from palate.client.federation.masked_round import MaskedRound
 from palate.client.federation.privatize import privatize
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.encoder import (
     PICTURE_FEATURES,
     SENTENCE_FEATURES,

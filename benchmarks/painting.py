@@ -126,13 +126,13 @@ class Painter:
 
         No verdict was ever given, (n,).
         """
-        from palate.client.eye.tower import FEATURES, load_tower, subject_of_prompt
+        from palate.client.eye.tower import FEATURE_NAMES, load_tower, subject_of_prompt
         from palate.client.taste.evaluator import fit_evaluator
         from palate.client.taste.scoring import read_directions
         from palate.shared.encoder import load_encoder
 
         encoder = load_encoder() if encoder is None else encoder
-        nothing = np.zeros((0, len(FEATURES)), np.float32)
+        nothing = np.zeros((0, len(FEATURE_NAMES)), np.float32)
         tastes = profile.signed()
         directions = read_directions(encoder, tastes)
         evaluator = fit_evaluator(encoder, nothing, nothing, tastes=tastes, directions=directions)

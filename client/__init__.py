@@ -1,6 +1,7 @@
-"""Everything personal: comments, profile, vault, evaluator, adapter and pictures of one person, on that person's device.
+"""Everything personal: comments, profile, vault, evaluator, adapter and pictures of one person.
 
-from palate.client import Device
+The door is `from palate.client import Device`, imported at its first use, so that importing a part stays
+cheap.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ __all__ = ["Device"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the façade only when it is asked for, so that importing a part stays cheap."""
+    """Import `Device` when it is first used."""
     if name == "Device":
         from palate.client.device import Device
 

@@ -1,13 +1,23 @@
-"""The device: one person's comments, profile and pictures behind one object, used by command line, page and Flower app.
+"""One person's device: their comments, profile and pictures behind one object.
 
-    with Device.open(home, passphrase) as device:
-        device.teach("sunset.jpg", "love the warm light, but it is far too busy")
-        print(device.profile().signed())          # {"warm": 0.6, ..., "busy": -0.6}
-        pictures = device.create("a house by the sea", n=4, pick=1)
+The command line, the demo and the Flower app use it. In the example, `home` is a folder that is not there
+yet, and `picture` is a file.
 
-It ties the flow together and keeps nothing to itself: what is personal goes through one transaction of the vault for
-each act, profile and evaluator are computed afresh from the comments that are kept, and so forgetting a comment leaves
-everything as if it had never been given. (The vault's text says what "forgotten" means on a disk.)
+    >>> with Device.init(home, "correct horse") as device:
+    ...     taught = device.teach(picture, "love the warm light, but it is far too busy")
+    ...     print(device.profile().signed())
+    ...     score = device.score([picture])[0]
+    ...     made = device.create("a house by the sea", count=1, steps=1)[0]
+    {'warm': 0.6, 'busy': -0.5...}
+    >>> 0 < score.low <= score.probability <= score.high < 1
+    True
+    >>> made.png[1:4]
+    b'PNG'
+
+The device ties the flow together and keeps nothing to itself. What is personal goes through one transaction
+of the vault for each act. Profile and evaluator are computed each time from the comments that are kept, so
+forgetting a comment leaves everything as if it had never been given. (The vault's docstring says what
+"forgotten" means on a disk.)
 """
 
 import secrets
@@ -17,9 +27,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from palate.client import records
-from palate.client.reader.comment import Lesson, new_comment, read_lessons
+from palate.client.reader import Comment, Lesson, new_comment, read_lessons
 from palate.client.records import COMMENT, EDITS, KEY, PICTURE, Taught
-from palate.client.runtime.progress import Notice, Progress, no_notice, no_progress
+from palate.client.runtime import Notice, Progress, no_notice, no_progress
 from palate.client.taste import profile as profiles
 from palate.client.taste.profile import Edit, Preference, Profile, build_profile
 from palate.client.vault import folder as vault_folder
@@ -30,27 +40,36 @@ from palate.shared.attributes import load_vocabulary
 from palate.shared.errors import OptionError, PictureError
 
 if TYPE_CHECKING:
+    from palate.client.eye import OnUnreadable, PictureSource
+    from palate.client.painter import Generator
     from palate.client.painter.create import Made
-    from palate.client.painter.generator import Generator
     from palate.client.reader.extractor import Extractor
     from palate.client.taste.evaluator import Evaluator
     from palate.client.taste.scoring import PictureScore
     from palate.client.vault.keyrings import KeyStore
 
 ENOUGH_LIKED, ENOUGH_DISLIKED = 8, 8
-"""After so many verdicts of each kind more of them help little; ViPer (ECCV 2024) asks for as many."""
+"""With so many liked and disliked pictures, more help little; ViPer (ECCV 2024) collects as many."""
+
+GROUP = 100
+"""`teach_all` keeps so many pictures in one change of the vault, since each change writes the head again."""
 
 
 class Device:
-    """One person's device; make it with `Device.init` or `Device.open`, and close it, best by `with`."""
+    """One person's device. Make it with `Device.init` or `Device.open`, and close it, best with `with`."""
 
     def __init__(self, vault: Vault, *, extractor: "str | Extractor" = "shipped") -> None:
-        """Use an open vault; `extractor` reads the comments (see `extractor.extract_attributes`)."""
+        """Use an open vault.
+
+        Args:
+            vault: the open vault, which the device closes.
+            extractor: what reads the comments; see `extractor.extract_attributes`.
+        """
         self.vault = vault
         self._extractor = extractor
-        self._read: dict[str, Taught] = {}  # a comment's record never changes, so it is opened once
+        self._read: dict[str, Taught] = {}  # a comment's record never changes, so it is read once
 
-    # --- the vault ----------------------------------------------------------------------------------------------
+    # --- the vault ------------------------------------------------------------------------------------------
 
     @classmethod
     def init(
@@ -73,12 +92,17 @@ class Device:
 
     @staticmethod
     def exists(home: Path | str) -> bool:
-        """Say whether there is a vault in `home`, sound or damaged."""
+        """Return whether there is a vault in `home`, sound or damaged."""
         return any((Path(home) / name).exists() for name in (vault_folder.HEAD, vault_folder.RECORDS))
 
     @staticmethod
     def is_locked_by_passphrase(home: Path | str) -> bool:
-        """Say whether the vault in `home` needs a passphrase; raises `VaultMissingError` or `VaultDamagedError`."""
+        """Return whether the vault in `home` needs a passphrase.
+
+        Raises:
+            VaultMissingError: there is no vault.
+            VaultDamagedError: its head cannot be read.
+        """
         return vault_folder.read_lock(home).lock == vault_format.LOCKED_BY_PASSPHRASE
 
     def close(self) -> None:
@@ -96,13 +120,24 @@ class Device:
         self.close()
 
     def export(self, path: Path | str, passphrase: str) -> int:
-        """Write everything into one sealed file and return how many records; raises what `export_vault` raises."""
+        """Write everything into one sealed file and return the number of records.
+
+        Raises what `backup.export_vault` raises.
+        """
         from palate.client.backup import export_vault
 
         return export_vault(self.vault, path, passphrase)
 
     def import_(self, path: Path | str, passphrase: str, *, spent: float | None = None) -> int:
-        """Take over an exported file into this empty vault, which counts as restored; raises what `import_vault` raises."""
+        """Take over an exported file into this empty vault and return the number of records.
+
+        The vault counts as restored. Raises what `backup.import_vault` raises.
+
+        Args:
+            path: the exported file.
+            passphrase: the file's own.
+            spent: the epsilon that its owner says was spent; None stands for the whole budget.
+        """
         from palate.client.backup import import_vault
 
         return import_vault(self.vault, path, passphrase, spent=spent)
@@ -112,41 +147,103 @@ class Device:
         """Destroy the vault in `home`, keys first; raises what `Vault.erase` raises."""
         Vault.erase(home)
 
-    # --- comments -----------------------------------------------------------------------------------------------
+    # --- comments -------------------------------------------------------------------------------------------
 
-    def teach(self, picture: Path | str | bytes, comment: str, liked: bool | None = None) -> Taught:
-        """Learn from a comment on a picture (a file, or its bytes) and the person's verdict on it, if there is one.
+    def teach(
+        self, picture: "PictureSource", comment: str | None = None, liked: bool | None = None
+    ) -> Taught:
+        """Learn from a comment on a picture, from a verdict on it, or from both.
 
-        The same comment on the same picture counts once, however often it is taught. Raises `CommentError` or
-        `PictureError`, and then nothing was changed.
+        The same comment on the same picture counts once, however often it is taught, and so does the same
+        verdict without words. Of several verdicts on one picture the newest counts. A verdict alone moves the
+        evaluator and says nothing to the profile.
+
+        Args:
+            picture: a file, or the bytes of a picture.
+            comment: the person's own words; None or empty for a verdict alone.
+            liked: the verdict on the whole picture, None for none.
+
+        Returns:
+            What was taught; if it was taught before, the kept one.
+
+        Raises:
+            CommentError: an unreadable comment, or neither words nor a verdict. Nothing was changed.
+            PictureError: the picture cannot be read. Nothing was changed.
         """
-        from palate.client.eye.pictures import KEPT_SIDE_PIXELS, hash_picture, read_picture, shrink_picture
-        from palate.client.eye.tower import what_is_shown
-        from palate.client.reader.extractor import extract_attributes
+        from palate.client.eye import copy_picture, hash_picture
 
-        hashed = hash_picture(picture)
-        new = new_comment(comment, liked, hashed)
-        for one in self.comments():
-            if (one.comment.picture, one.comment.text, one.comment.liked) == (hashed, new.text, liked):
-                return one
-        kept = shrink_picture(read_picture(picture, least_side=2 * KEPT_SIDE_PIXELS))
-        # Everything is computed from the kept copy, so that computing it again gives the same.
-        image = read_picture(kept)
-        mentions = extract_attributes(
-            new.text, image, liked=liked, backend=self._extractor, shown=what_is_shown
-        )
-        taught = Taught(new, tuple(mentions))
-        with self.vault.transaction() as change:
-            change.put(COMMENT, new.id, records.encode_taught(taught))
-            if not change.has(PICTURE, hashed):
-                change.put(PICTURE, hashed, kept)
+        new = new_comment(comment or "", liked, hash_picture(picture))
+        known = _find_same(new, _by_picture(self.comments()).get(new.picture, ()))
+        if known is not None:
+            return known
+        kept = copy_picture(picture)
+        taught = self._understand(new, kept)
+        self._keep([(taught, kept)])
         return taught
 
-    def teach_file(self, path: Path | str, progress: Progress = no_progress) -> list[Taught]:
-        """Learn from a file of comments (see `comments.read_lessons`); all of it is checked before any of it is taught.
+    def teach_all(
+        self,
+        pictures: "Sequence[PictureSource]",
+        liked: bool,
+        *,
+        comment: str | None = None,
+        progress: Progress = no_progress,
+        on_unreadable: "OnUnreadable | None" = None,
+    ) -> list[Taught]:
+        """Learn the same verdict on many pictures, for example on a folder of favourites.
 
-        Each comment is one change of the vault: stopped half-way, what was taught is kept, and teaching the file again
-        goes on where it stopped. Raises `FileFormatError` or `PictureError`.
+        All pictures are read before the first is kept.
+
+        Args:
+            pictures: files, folders (which stand for the pictures in them) or bytes.
+            liked: the verdict on each of them.
+            comment: words that hold for each of them, if there are any.
+            progress: is told how far the work is.
+            on_unreadable: is told of each picture that cannot be read, which is then left out. Without it the
+                first such picture is raised, and nothing was changed.
+
+        Returns:
+            What was taught, in the order of the pictures; what was taught before is the kept one.
+
+        Raises:
+            CommentError: the comment cannot be read.
+            PictureError: a picture that cannot be read, or a folder without pictures.
+            OptionError: more than 10,000 pictures.
+        """
+        from palate.client.eye import PictureSource, copy_picture, find_pictures, hash_picture, read_each
+
+        before = _by_picture(self.comments())
+
+        def read(picture: PictureSource) -> tuple[Taught, bytes | None]:
+            new = new_comment(comment or "", liked, hash_picture(picture))
+            known = _find_same(new, before.get(new.picture, ()))
+            if known is not None:
+                return known, None
+            kept = copy_picture(picture)
+            return self._understand(new, kept), kept
+
+        found = read_each(find_pictures(pictures), read, progress=progress, on_unreadable=on_unreadable)
+        taught: dict[str | None, Taught] = {}  # by picture, since a folder may hold one twice
+        fresh: list[tuple[Taught, bytes]] = []
+        for _, (one, kept) in found:
+            if taught.setdefault(one.comment.picture, one) is one and kept is not None:
+                fresh.append((one, kept))
+        for start in range(0, len(fresh), GROUP):
+            self._keep(fresh[start : start + GROUP])
+            progress("keeping pictures", min(start + GROUP, len(fresh)), len(fresh))
+        return [taught[one.comment.picture] for _, (one, _) in found]
+
+    def teach_file(self, path: Path | str, progress: Progress = no_progress) -> list[Taught]:
+        """Learn from a file of comments (see `comment.read_lessons`).
+
+        All of it is checked before any of it is taught.
+
+        Each comment is one change of the vault: stopped half-way, what was taught is kept, and teaching the
+        file again goes on where it stopped.
+
+        Raises:
+            FileFormatError: the file does not have the documented form.
+            PictureError: a picture of the file cannot be read.
         """
         lessons = read_lessons(path)
         _check_pictures(path, lessons, progress)
@@ -158,15 +255,18 @@ class Device:
         return taught
 
     def comments(self) -> tuple[Taught, ...]:
-        """Return every comment with the attributes found in it, the oldest first."""
+        """Return all that was taught, with the attributes in it, the oldest first."""
         self._read = records.read_taught(self.vault, self._read)
         return tuple(sorted(self._read.values(), key=lambda one: (one.comment.created, one.comment.id)))
 
     def forget(self, comment: str) -> None:
-        """Forget the comment of this id, and its picture unless another comment is about it.
+        """Forget what was taught under this id, and its picture unless something else was taught about it.
 
-        Profile, evaluator and adapter are then what they would be had it never been taught; what was set, locked or
-        vetoed by hand stays. Raises `OptionError` for an id that there is not.
+        Profile, evaluator and adapter are then as if it had never been taught. What was set, locked or vetoed
+        by hand stays.
+
+        Raises:
+            OptionError: there is no such id.
         """
         with self.vault.transaction() as change:
             if not change.has(COMMENT, comment):
@@ -182,7 +282,7 @@ class Device:
             if change.has(records.ADAPTER, ONLY):
                 change.delete(records.ADAPTER, ONLY)
 
-    # --- the profile --------------------------------------------------------------------------------------------
+    # --- the profile ----------------------------------------------------------------------------------------
 
     def profile(self) -> Profile:
         """Return what the person likes and dislikes, from all comments and the person's own edits."""
@@ -190,7 +290,10 @@ class Device:
         return build_profile(evidence, profiles.read_edits(self.vault))
 
     def profile_version(self) -> str:
-        """Return 12 hexadecimal digits that name the profile's present state and say nothing about it."""
+        """Return 12 hexadecimal digits that name the profile's present state.
+
+        They say nothing about it: see `profile.name_version`.
+        """
         if not self.vault.has(KEY, ONLY):
             with self.vault.transaction() as change:
                 if not change.has(KEY, ONLY):
@@ -198,15 +301,22 @@ class Device:
         return profiles.name_version(self.profile(), self.vault.get(KEY, ONLY))
 
     def still_needed(self) -> tuple[int, int]:
-        """Return how many liked and how many disliked pictures are missing until more of them would help little."""
-        verdicts = [one.comment.liked for one in self.comments()]
+        """Return how many liked and how many disliked pictures are still missing.
+
+        With `ENOUGH_LIKED` and `ENOUGH_DISLIKED` of them, more help little.
+        """
+        verdicts = [one.comment.liked for one in profiles.newest_verdicts(self.comments())]
         return max(0, ENOUGH_LIKED - verdicts.count(True)), max(0, ENOUGH_DISLIKED - verdicts.count(False))
 
     def set(self, attribute: str, strength: float) -> Preference | None:
-        """Give an attribute a strength from -1 (dislike) to 1 (like) by hand, 0 for neither.
+        """Give an attribute a strength by hand and return what the profile says of it then.
 
-        Any words name an attribute; those of the vocabulary get its name and category. Raises `OptionError` for a
-        strength out of range or a locked attribute.
+        Args:
+            attribute: any words; those of the vocabulary get its name and category.
+            strength: -1 (dislike) to 1 (like), 0 for neither.
+
+        Raises:
+            OptionError: a strength out of range, or a locked attribute.
         """
         name, category = self._name_attribute(attribute)
         self._edit(lambda edits: profiles.set_preference(edits, name, category, strength))
@@ -225,7 +335,11 @@ class Device:
         return self._find(name)
 
     def veto(self, attribute: str) -> str:
-        """Keep an attribute out of the profile for good and return its name; raises `OptionError` if it is locked."""
+        """Keep an attribute out of the profile for good and return its name.
+
+        Raises:
+            OptionError: it is locked.
+        """
         name, category = self._name_attribute(attribute)
         self._edit(lambda edits: profiles.veto_preference(edits, name, category))
         return name
@@ -236,16 +350,20 @@ class Device:
         self._edit(lambda edits: profiles.unset_preference(edits, name))
         return self._find(name)
 
-    # --- pictures -----------------------------------------------------------------------------------------------
+    # --- pictures -------------------------------------------------------------------------------------------
 
     def evaluator(
         self, *, adapt: bool = True, progress: Progress = no_progress, notice: Notice = no_notice
     ) -> "Evaluator":
         """Return the person's evaluator, fitted now to the comments that are kept.
 
-        With `adapt` the person's adapter is used if it helps; it is trained first (seconds) if comments have changed.
+        Args:
+            adapt: whether to use the person's adapter if it helps. It is trained first (seconds) if comments
+                changed.
+            progress: is told how far the work is.
+            notice: gets lines that the person should see.
         """
-        from palate.client.releases import settle_encoder
+        from palate.client.releases.own_encoder import settle_encoder
         from palate.client.taste.fitting import fit_evaluator_to_vault
 
         return fit_evaluator_to_vault(
@@ -260,23 +378,38 @@ class Device:
 
     def score(
         self,
-        pictures: Sequence[Path | str | bytes],
+        pictures: "Sequence[PictureSource]",
         *,
         adapt: bool = True,
         progress: Progress = no_progress,
         notice: Notice = no_notice,
+        on_unreadable: "OnUnreadable | None" = None,
     ) -> "list[PictureScore]":
-        """Say for each picture (files, folders of them, or bytes) how likely the person likes it, and why.
+        """Return for each picture how likely the person likes it, and why.
 
-        Raises `PictureError` for the first that cannot be read. For scores without a vault see
-        `scoring.score_pictures`.
+        For scores without a vault see `scoring.score_pictures`.
+
+        Args:
+            pictures: files, folders (which stand for the pictures in them) or bytes.
+            adapt: whether to use the person's adapter, where it helps.
+            progress: is told how far the work is.
+            notice: gets lines that the person should see.
+            on_unreadable: is told of each picture that cannot be read, which is then left out. Without it the
+                first such picture is raised.
+
+        Raises:
+            PictureError: a picture that cannot be read, or a folder without pictures.
+            OptionError: more than 10,000 pictures.
         """
+        from palate.client.eye import copy_picture, find_pictures, read_each
         from palate.client.taste import scoring
 
-        asked = scoring.find_pictures(pictures)
-        features = scoring.look_at_files(asked, progress)
+        found = read_each(
+            find_pictures(pictures), copy_picture, progress=progress, on_unreadable=on_unreadable
+        )
+        features = scoring.look_at_copies([copy for _, copy in found], progress)
         evaluator = self.evaluator(adapt=adapt, progress=progress, notice=notice)
-        return scoring.name_scores(asked, evaluator, features)
+        return scoring.name_scores([name for name, _ in found], evaluator, features)
 
     def create(
         self,
@@ -292,14 +425,31 @@ class Device:
         pick: int = 1,
         beside: bool = False,
         model: "str | Path | Generator | None" = None,
+        size: tuple[int, int] | None = None,
         progress: Progress = no_progress,
         notice: Notice = no_notice,
     ) -> "list[Made]":
-        """Make `count` pictures of what the prompt says, in the person's taste.
+        """Make pictures of what the prompt says, in the person's taste.
 
-        None stands for the measured default. `pick` candidates are drawn for each picture and the evaluator keeps the
-        best; `beside` makes the same seeds without the profile too; `model` is another generator, by folder, hub id with commit, or
-        loaded. Raises `OptionError` for an option out of range, `ModelError` for a model that cannot be loaded.
+        Args:
+            prompt: what the pictures show.
+            count: the number of pictures.
+            seed: the first picture's; the others count up.
+            steps: of denoising; None stands for the measured default, here and below.
+            strength: how strongly the likes count, 0 (the impersonal picture) to 2.
+            dislike_strength: the same for the dislikes; None stands for `strength`.
+            mode: how the taste goes in, one of `generator.MODES`.
+            negative: what the pictures should not show.
+            pick: the number of candidates drawn for each picture; the evaluator keeps the best.
+            beside: whether to draw the same seeds without the profile too.
+            model: another generator: a folder, a hub id with its commit, or a loaded one.
+            size: width and height in pixels; None stands for the model's own.
+            progress: is told how far the work is.
+            notice: gets lines that the person should see.
+
+        Raises:
+            OptionError: an option out of range.
+            ModelError: a model that cannot be loaded.
         """
         from palate.client.painter import create as creating
         from palate.client.painter.drawable import likes_and_dislikes
@@ -328,6 +478,8 @@ class Device:
             mode=DEFAULT_MODE if mode is None else mode,
             likes=likes,
             dislikes=dislikes,
+            width=size and size[0],
+            height=size and size[1],
         )
         if not (profile.likes or profile.dislikes):
             notice("your profile is empty, so these pictures are not personal yet; teach some comments first")
@@ -339,7 +491,34 @@ class Device:
             generator, request, evaluator, profile_version=self.profile_version(), progress=progress
         )
 
-    # --- inside -------------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _understand(self, comment: Comment, kept: bytes) -> Taught:
+        """Return the comment with the attributes in it.
+
+        It is read with the kept copy of the picture, so that reading it again gives the same.
+        """
+        if not comment.text:
+            return Taught(comment, ())
+        from palate.client.eye import read_picture, what_is_shown
+        from palate.client.reader.extractor import extract_attributes
+
+        mentions = extract_attributes(
+            comment.text,
+            read_picture(kept),
+            liked=comment.liked,
+            backend=self._extractor,
+            shown=what_is_shown,
+        )
+        return Taught(comment, tuple(mentions))
+
+    def _keep(self, fresh: Sequence[tuple[Taught, bytes]]) -> None:
+        """Put what was taught into the vault, each with the copy of its picture, in one change."""
+        with self.vault.transaction() as change:
+            for taught, kept in fresh:
+                change.put(COMMENT, taught.comment.id, records.encode_taught(taught))
+                if taught.comment.picture is not None and not change.has(PICTURE, taught.comment.picture):
+                    change.put(PICTURE, taught.comment.picture, kept)
 
     def _edit(self, change_edits: "Callable[[dict[str, Edit]], dict[str, Edit]]") -> None:
         with self.vault.transaction() as change:
@@ -352,7 +531,10 @@ class Device:
         return next((one for one in (*profile.likes, *profile.dislikes) if one.attribute == attribute), None)
 
     def _name_attribute(self, words: str) -> tuple[str, str]:
-        """Return the attribute that these words name, and its category: the vocabulary's, the profile's, or new."""
+        """Return the attribute that these words name, and its category.
+
+        Both come from the vocabulary, or from the comments, or are new.
+        """
         words = " ".join(words.split()).lower()
         if not words or len(words) > 100:
             raise OptionError(f"an attribute is named in 1 to 100 characters, not in {len(words)}")
@@ -364,6 +546,27 @@ class Device:
                 if mention.attribute == words:
                     return words, mention.category
         return words, "other"
+
+
+def _by_picture(taught: Sequence[Taught]) -> dict[str | None, list[Taught]]:
+    found: dict[str | None, list[Taught]] = {}
+    for one in taught:
+        found.setdefault(one.comment.picture, []).append(one)
+    return found
+
+
+def _find_same(new: Comment, about: Sequence[Taught]) -> Taught | None:
+    """Return what was taught before and says the same as this comment, or None.
+
+    Args:
+        new: the comment, or the verdict alone.
+        about: what was taught about the same picture, the oldest first.
+    """
+    if new.text:
+        said = (one for one in about if (one.comment.text, one.comment.liked) == (new.text, new.liked))
+        return next(said, None)
+    verdicts = [one for one in about if one.comment.liked is not None]
+    return verdicts[-1] if verdicts and verdicts[-1].comment.liked is new.liked else None
 
 
 def _check_pictures(path: Path | str, lessons: Sequence[Lesson], progress: Progress) -> None:

@@ -1,7 +1,7 @@
-"""Looks at this machine: what is installed, which weights are here, what would make pictures, how fast, how much memory.
+"""Looks at this machine: packages, weights, what would make pictures and how fast, and memory.
 
-`palate doctor` prints what `examine` returns. Nothing personal is read: of the vault only whether there is one, and
-with `look_at_releases` until when the server's log of releases is good.
+`palate doctor` prints what `examine` returns. It reads nothing personal: it learns whether there is a vault,
+and `look_at_releases` learns until when the server's log of releases is good.
 """
 
 import hashlib
@@ -15,17 +15,17 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from palate.client.runtime.progress import Progress, no_progress
+from palate.client.runtime import Progress, no_progress
 from palate.shared.errors import ModelError, PalateError
 
 PACKAGES = (
     "numpy", "pillow", "cryptography", "safetensors", "typer", "rich",
-    "torch", "diffusers", "transformers", "peft", "tokenizers", "keyring",
+    "torch", "diffusers", "transformers", "peft", "tokenizers", "keyring", "pillow-heif",
 )  # fmt: skip
-OPTIONAL = frozenset({"keyring"})
+OPTIONAL = frozenset({"keyring", "pillow-heif"})
 MEASURED_STEPS = 8
 
-# What Palate cannot do its job without, by the package in whose folder `weights` it lies.
+# The weights that Palate needs for its job, by the package in whose folder `weights` they are.
 WEIGHTS = (
     ("palate.client", "generator/unet/diffusion_pytorch_model.safetensors"),
     ("palate.client", "generator/vae/diffusion_pytorch_model.safetensors"),
@@ -48,7 +48,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast one picture was made just now, after another to warm up."""
+    """How fast one picture was made, after another one to warm up."""
 
     steps: int
     seconds: float
@@ -77,7 +77,13 @@ class Health:
 
 
 def examine(home: Path, *, measure: bool = True, progress: Progress = no_progress) -> Health:
-    """Return what was found; with `measure` two pictures are made to see how fast that goes (some seconds)."""
+    """Return what was found on this machine.
+
+    Args:
+        home: where the vault is, or would be.
+        measure: whether to make two pictures, which takes some seconds, to see how fast that is.
+        progress: is told how far the work is.
+    """
     troubles: list[str] = []
     packages = {name: _version(name) for name in PACKAGES}
     lacking = [name for name, version in packages.items() if version is None and name not in OPTIONAL]
@@ -111,9 +117,10 @@ def examine(home: Path, *, measure: bool = True, progress: Progress = no_progres
 
 
 def look_at_releases(home: Path, passphrase: str | None, now: datetime) -> str:
-    """Return what is wrong with the accepted log of releases, in one line, or empty; nobody is asked for a passphrase.
+    """Return what is wrong with the accepted log of releases, in one line, or the empty text.
 
-    A vault that does not open with what is given (or with the keyring) says nothing.
+    It asks nobody for a passphrase: a vault that does not open with what is given, or with the keyring, says
+    nothing.
     """
     from palate.client.device import Device
     from palate.client.releases import why_not_good
@@ -171,7 +178,7 @@ def _best(processor: dict[str, Any]) -> str:
 
 
 def _measure(progress: Progress) -> Speed:
-    from palate.client.painter.generator import Request, load_generator
+    from palate.client.painter import Request, load_generator
 
     start = time.perf_counter()
     generator = load_generator(progress=progress)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from palate.client.reader.comment import Comment
+from palate.client.reader import Comment
 from palate.client.vault.json_records import decode_json, encode_json, readable
 from palate.client.vault.store import Records
 from palate.shared.attributes import Mention

@@ -1,1 +1,4 @@
-"""The common side: rounds, aggregation and releases of the shared encoder. It never sees anything personal."""
+"""The common side: rounds, aggregation and releases of the shared encoder.
+
+It never sees anything personal.
+"""

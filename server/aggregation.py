@@ -1,10 +1,12 @@
-"""From the bytes that devices sent to one change of the encoder: every reply is checked alone, before anything is summed.
+"""From the bytes that devices sent to one change of the encoder.
 
-Where it stands in the flow: `rounds` collects replies, this module turns each into an `EncoderUpdate` or into one word that
-says why it is no use, and lays the usable ones out so that averaging them gives the same bits in whatever order they came.
+Where it stands in the flow: `rounds` collects replies. This module checks each reply alone, before anything
+is summed, and turns it into an `EncoderUpdate` or into one word that says why it cannot be used. It puts the
+usable ones in a fixed order, so their average has the same bits whatever order they came in.
 
-Only the wire bytes of a reply are read. Whatever else it claims (a weight, an example count, other tensors) has nowhere to
-go, and every usable update counts the same: a device cannot make itself heard louder than by a change of `max_norm`.
+Only the wire bytes of a reply are read. Anything else in it (a weight, an example count, other tensors) is
+ignored, and every usable update counts the same. So no device can make itself louder than a change of length
+`max_norm`.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ BATCH = 32  # replies that are taken from the network before they are checked
 class Reply:
     """What came back for one question: wire bytes, or, where none could be had, one word that says why.
 
-    The words: those of `shared.reasons`, `error` (the device said something else), `gone` (the device is no longer connected), `late` (too late to be
-    delivered), `content` (the message holds something else than wire bytes), `unreadable` (the message could not be read).
+    The words: those of `shared.reasons`, `error` (the device said something else), `gone` (the device is no
+    longer connected), `late` (too late to be delivered), `content` (the message holds something else than
+    wire bytes), `unreadable` (the message could not be read).
     """
 
     question: str  # the id of the message that it answers
@@ -50,11 +53,13 @@ class Sound:
 
 
 def check_reply(reply: Reply, *, base: str, round: int, max_norm: float) -> Sound | str:  # noqa: A002
-    """Return the reply's update, or the word that says why it cannot be used; raises nothing, whatever the reply holds.
+    """Return the reply's update, or the word that says why it cannot be used.
 
-    `base` is the `encoder_hash` of the encoder that was sent out in this `round`, `max_norm` the longest change that is
-    taken (L2). No bytes at all are the polite way to stay out: `empty`. The other words are those of `Reply` and of
-    `UpdateError`.
+    Raises nothing, whatever the reply holds.
+
+    `base` is the `encoder_hash` of the encoder that was sent out in this `round`, `max_norm` the longest
+    change that is taken (L2). No bytes at all are the polite way to stay out: `empty`. The other words are
+    those of `Reply` and of `UpdateError`.
     """
     if reply.wire is None:
         return reply.reason or "content"
@@ -74,7 +79,10 @@ def check_replies(
     round: int,  # noqa: A002
     max_norm: float,
 ) -> Iterator[tuple[Reply, Sound | str]]:
-    """Yield each reply with what `check_reply` says of it, in their order; on machines with several cores side by side."""
+    """Yield each reply with what `check_reply` says of it, in their order.
+
+    Several cores check side by side.
+    """
     check = partial(check_reply, base=base, round=round, max_norm=max_norm)
     waiting = iter(replies)
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
@@ -85,8 +93,9 @@ def check_replies(
 def in_fixed_order(sound: Sequence[Sound]) -> list[EncoderUpdate]:
     """Return the updates in an order that depends on their content alone.
 
-    Sums of floats depend on their order. Arrival depends on the network and device numbers on the run, so neither may
-    decide it: the same updates must give the same encoder in one process, on many machines and after a restart.
+    Sums of floats depend on their order. Arrival depends on the network and device numbers on the run, so
+    neither may decide it: the same updates must give the same encoder in one process, on many machines and
+    after a restart.
     """
     return [one.update for one in sorted(sound, key=lambda one: one.wire)]
 

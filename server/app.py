@@ -1,9 +1,10 @@
 """The server's Flower app: Flower's Grid as the `Devices` of our round loop, for Flower's engines.
 
-Where it stands in the flow: the bundle names `app`. In one process, on Ray and in simulations it runs behind a Grid; the server's folder
-is found in the environment (`PALATE_SERVER_HOME`), so that no path travels with the run. The deployed server has no Grid: there
-`round_process` runs the same rounds over the server's own socket. One message type, `train`, one record, `palate`, one value in
-it, `wire`: bytes both ways (see `shared.wire`).
+Where it stands in the flow: the bundle names `app`. In one process, on Ray and in simulations it runs behind
+a Grid; the server's folder is found in the environment (`PALATE_SERVER_HOME`), so that no path travels with
+the run. The deployed server has no Grid: there `round_process` runs the same rounds over the server's own
+socket. One message type, `train`, one record, `palate`, one value in it, `wire`: bytes both ways (see
+`shared.wire`).
 """
 
 from __future__ import annotations
@@ -78,7 +79,10 @@ class GridDevices:
         return list(self._grid.get_node_ids())
 
     def ask(self, wires: Mapping[int, bytes], round: int, seconds: float) -> Mapping[str, int]:  # noqa: A002
-        """Send each device its bytes in a message that dies after `seconds`; returns the messages' ids with their devices."""
+        """Send each device its bytes in a message that dies after `seconds`.
+
+        Returns the messages' ids with their devices.
+        """
         contents = {wire: RecordDict({RECORD: ConfigRecord({VALUE: wire})}) for wire in set(wires.values())}
         messages = [
             Message(contents[wire], device, MessageType.TRAIN, ttl=seconds, group_id=str(round))
@@ -111,7 +115,7 @@ def _read_record(record: Any, question: str) -> Reply:
 
 
 class _PlainReader:
-    """Fetches replies with the Grid's own method, one by one, so that an unreadable one costs itself alone."""
+    """Fetches replies with the Grid's own method, one by one: an unreadable one costs itself alone."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid

@@ -1,12 +1,16 @@
-"""The server's memory between rounds: one file, replaced in one step after every round, from which a run goes on bit for bit.
+"""The server's memory between rounds: one file, from which a run goes on bit for bit.
 
-Where it stands in the flow: `rounds` returns a `Checkpoint` after each round, `federation` writes it here before anything
-else happens, and after a kill or a power cut reads it back. What a round does depends on nothing but the checkpoint, the
-settings and the devices' answers: cohort and seeds are derived from (seed, round), so no state of a random generator is kept.
+The file is replaced in one step after every round.
+
+Where it stands in the flow: `rounds` returns a `Checkpoint` after each round, `rounds.run` writes it here
+before anything else happens, and after a kill or a power cut reads it back. What a round does depends on
+nothing but the checkpoint, the settings and the devices' answers: cohort and seeds are derived from (seed,
+round), so no state of a random generator is kept.
 
     checkpoint.safetensors   encoder.<name>     the encoder after the round: federated and fixed tensors
                              memory.<name>      what the averaging strategy remembers (FedAdam's moments)
-                             header "palate"    JSON: format, round, release, settings, missed, updates, metrics, clip, sha256 of the tensors
+                             header "palate"    JSON: format, round, release, settings, missed, updates,
+                                                metrics, clip, sha256 of the tensors
 """
 
 from __future__ import annotations
@@ -68,7 +72,11 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
 
 
 def checkpoint_from_bytes(data: bytes, place: str) -> Checkpoint:
-    """Return the checkpoint of these bytes; raises FileFormatError when they are damaged, cut short or something else."""
+    """Return the checkpoint of these bytes.
+
+    Raises:
+        FileFormatError: they are damaged, cut short or something else.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -107,7 +115,12 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint | None:
-    """Return the checkpoint, or None if there is none; raises FileFormatError when it is damaged, StorageError otherwise."""
+    """Return the checkpoint, or None if there is none.
+
+    Raises:
+        FileFormatError: it is damaged.
+        StorageError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -1,8 +1,9 @@
 """What each round was like, for people and programs: one line of JSON per round.
 
-Where it stands in the flow: `rounds.run` calls `record` after each checkpoint. Every figure is about the round as a whole, none
-is about a single device. The lines follow the checkpoint. A run that resumes drops the lines of rounds that were not kept. It
-adds the line of a round whose checkpoint was written just before the server died. So each round has exactly one line.
+Where it stands in the flow: `rounds.run` calls `record` after each checkpoint. Every figure is about the
+round as a whole, none is about a single device. The lines follow the checkpoint. A run that resumes drops the
+lines of rounds that were not kept. It adds the line of a round whose checkpoint was written just before the
+server died. So each round has exactly one line.
 
 `write_curves` turns the lines into files for TensorBoard. It needs `tensorboardX`, the extra `tensorboard`.
 """
@@ -25,7 +26,7 @@ class MetricsLog:
     """The metrics of one server folder, `rounds.jsonl`."""
 
     def __init__(self, lines: Path, *, after: Mapping[str, Any]) -> None:
-        """Bring the lines in step with the checkpoint, whose metrics are `after` (empty before the first round).
+        """Bring the lines in step with the checkpoint, whose metrics are `after` (empty before round 1).
 
         Raises StorageError when they cannot be written.
         """
@@ -66,7 +67,7 @@ def read_metrics(lines: Path) -> list[dict[str, Any]]:
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return the figures of a round under the names that TensorBoard shows: `refused` becomes one curve per reason."""
+    """Return the figures of a round under the names of the curves: one curve for each reason in `refused`."""
     found = {
         f"round/{name}": float(value) for name, value in metrics.items() if type(value) in (int, float, bool)
     }
@@ -75,7 +76,9 @@ def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def write_curves(lines: Path, folder: Path) -> int:
-    """Write the metrics of all rounds so far as TensorBoard's files into a new or empty folder; return how many rounds.
+    """Write the metrics of all rounds so far as TensorBoard's files into a new or empty folder.
+
+    Return how many rounds.
 
     Args:
         lines: `rounds.jsonl` of a server folder.
@@ -89,7 +92,8 @@ def write_curves(lines: Path, folder: Path) -> int:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise OptionError(
-            "curves need tensorboardX, which is not installed; install it with: pip install 'palate[tensorboard]'"
+            "curves need tensorboardX, which is not installed; install it with: pip install "
+            "'palate[tensorboard]'"
         ) from None
     rounds = read_metrics(lines)
     try:

@@ -1,17 +1,19 @@
 """The registrar: keys for slots, which devices it knows, and a signature for each device and slot, once.
 
-Where it stands in the flow: `palate server slots` makes keys for slots to come and `palate server certify` answers devices' requests
-(`registrar_cli`); `shared.pseudonym` says what the files hold and why nobody can tell whose a certificate is. A registrar may be somebody else
-than the server's operator, on another machine: its files, and the server's copies of its slot keys, need no connection.
+Where it stands in the flow: `palate server slots` makes keys for slots to come and `palate server certify`
+answers devices' requests (`commands.registrar`); `shared.secure_sum.pseudonym` says what the files hold and
+why nobody can tell whose a certificate is. A registrar may be somebody else than the server's operator, on
+another machine: its files, and the server's copies of its slot keys, need no connection.
 
     registrar.key                signs slot keys; its text is what devices pin
     registrar/FIRST.sealed       the primes of slots from FIRST on, sealed by a key derived from registrar.key
     registrar/devices.json       who is registered, which slots each one's requests were for, and their hashes
-    slots/FIRST.slots            the public slot keys, signed; a server beside another's registrar has these alone
+    slots/FIRST.slots            the public slot keys, signed; all that a server has of another's registrar
 
-**Once.** A request goes into the books before its answer leaves. Asked the same again, byte for byte, the registrar answers the same (a
-root is a root), so an answer that was lost costs nothing; another request that names a slot of an earlier one is refused. A
-device that is no longer registered gets no further answer, and what it has ends with its slots.
+**Once.** A request goes into the books before its answer leaves. Asked the same again, byte for byte, the
+registrar answers the same (a root is a root), so an answer that was lost costs nothing; another request that
+names a slot of an earlier one is refused. A device that is no longer registered gets no further answer, and
+what it has ends with its slots.
 """
 
 from __future__ import annotations
@@ -79,7 +81,10 @@ class Registrar:
         return self.key.public_key().public_bytes_raw()
 
     def make_slots(self, count: int, done: Done = _nothing) -> tuple[SlotKeys, Path]:
-        """Make keys for the next slots, and return the public ones and their file, which devices and the server need."""
+        """Make keys for the next slots, and return the public ones and their file.
+
+        Devices and the server need that file.
+        """
         with self._books():
             pass  # there are books before there is anything to sign with
         with self._held():
@@ -116,8 +121,10 @@ class Registrar:
     def answer(self, data: bytes, done: Done = _nothing) -> tuple[bytes, bytes, range]:
         """Sign what a request asks for; return the answer's file, the identity that asked, and its slots.
 
-        Raises FileFormatError for what is no request, and OptionError for one to another registrar, of a device that is not
-        registered, for slots without keys, or for a slot for which this device was answered before.
+        Raises:
+            FileFormatError: what is no request.
+            OptionError: one to another registrar, of a device that is not registered, slots without keys,
+                or a slot for which this device was answered before.
         """
         request = decode_request(data)
         slots = range(request.first, request.first + len(request.blinded))
@@ -135,16 +142,17 @@ class Registrar:
             device = books.get(request.identity.hex())
             if device is None or device.withdrawn:
                 raise OptionError(
-                    f"the identity {request.identity.hex()} is not registered here; if it is that of a device that you know, "
-                    f"run: palate server certify {request.identity.hex()}"
+                    f"the identity {request.identity.hex()} is not registered here; if it is that of a "
+                    f"device that you know, run: palate server certify {request.identity.hex()}"
                 )
             entry = slots[0], len(slots), request.hash.hex()
             if entry not in device.requests:
                 taken = [one for one in device.requests if one[0] <= slots[-1] and slots[0] < one[0] + one[1]]
                 if taken:
                     raise OptionError(
-                        f"this device was answered for slots {taken[0][0]} to {taken[0][0] + taken[0][1] - 1} before; a second "
-                        "certificate for a slot would let it appear twice in a round, so nothing was signed"
+                        f"this device was answered for slots {taken[0][0]} to "
+                        f"{taken[0][0] + taken[0][1] - 1} before; a second certificate for a slot would let "
+                        "it appear twice in a round, so nothing was signed"
                     )
                 device.requests.append(entry)
         # From here on the books say that it was answered.
@@ -193,7 +201,7 @@ class Registrar:
 
     @contextmanager
     def _books(self) -> Iterator[dict[str, _Device]]:
-        """The books, for a change that is kept when the block ends without an error."""
+        """Yield the books for a change that is kept when the block ends without an error."""
         path = self.home / "registrar" / "devices.json"
         with self._held():
             if not path.exists() and any(path.parent.glob("*.sealed")):
@@ -213,7 +221,11 @@ def slots_folder(home: Path) -> Path:
 
 
 def read_slot_keys(home: Path, registrar: bytes) -> list[SlotKeys]:
-    """Return all of a registrar's slot keys that are in a server's folder; raises FileFormatError for a damaged file."""
+    """Return all of a registrar's slot keys that are in a server's folder.
+
+    Raises:
+        FileFormatError: a damaged file.
+    """
     found = []
     for path in sorted(slots_folder(home).glob("*.slots")):
         try:
@@ -230,7 +242,11 @@ def read_slot_keys(home: Path, registrar: bytes) -> list[SlotKeys]:
 
 
 def take_slot_keys(home: Path, data: bytes, registrar: bytes | None) -> SlotKeys:
-    """Keep another party's slot keys in a server's folder; raises FileFormatError for a file that is not of the registrar."""
+    """Keep another party's slot keys in a server's folder.
+
+    Raises:
+        FileFormatError: a file that is not of the registrar.
+    """
     keys = decode_slot_keys(data, registrar)
     path = slots_folder(home) / f"{keys.first}-{keys.registrar.hex()[:16]}.slots"
     write_atomically(path, data, consequence="the slot keys were not taken")
@@ -265,7 +281,8 @@ def _read_books(path: Path) -> dict[str, _Device]:
 
 def _no_books(path: Path) -> FileFormatError:
     return FileFormatError(
-        f"{path} is missing or damaged; without it a device could be certified twice for a slot, so restore it from a copy"
+        f"{path} is missing or damaged; without it a device could be certified twice for a slot, so restore "
+        "it from a copy"
     )
 
 

@@ -1,7 +1,7 @@
-"""What a run of the federation is told: how many rounds with how many devices, how long to wait, how to average.
+"""What a run is told: how many rounds and devices, how long to wait, and how to average.
 
-Where it stands in the flow: `palate server run` fills it from its options, Flower carries it as one JSON text in the run's
-configuration, `server.app` reads it back in its first line, and every checkpoint keeps it.
+Where it stands in the flow: `palate server run` fills it from its options, Flower carries it as one JSON text
+in the run's configuration, `server.app` reads it back in its first line, and every checkpoint keeps it.
 """
 
 from __future__ import annotations
@@ -47,16 +47,18 @@ _NUMBERS: Final = {
 class RunSettings:
     """The settings of a run; raises OptionError outside the ranges.
 
-    `rounds` is the number of the last round, counted from the first one that this server ever held. A round asks
-    `devices` times `over_sampling` devices, ends when `devices` usable updates are there, when all have answered, or at the
-    deadline, and counts if at least `quorum` are. After `missed_rounds` in a row that did not, the run ends.
+    `rounds` is the number of the last round, counted from the first one that this server ever held. A round
+    asks `devices` times `over_sampling` devices, ends when `devices` usable updates are there, when all have
+    answered, or at the deadline, and counts if at least `quorum` are. After `missed_rounds` in a row that did
+    not, the run ends.
 
-    `server_learning_rate` scales the average change (1 is plain averaging; for FedAdam 0.001 to 0.1 is usual). `beta_1`,
-    `beta_2` and `tau` are FedAdam's (Reddi et al., ICLR 2021). `max_norm` is the longest change that is taken (L2).
+    `server_learning_rate` scales the average change (1 is plain averaging; for FedAdam 0.001 to 0.1 is
+    usual). `beta_1`, `beta_2` and `tau` are FedAdam's (Reddi et al., ICLR 2021). `max_norm` is the longest
+    change that is taken (L2).
 
-    With `privacy` rounds are masked: the server sees noised sums over many devices only. Then a round asks all of its devices
-    and waits for all of them until the deadline. With a noise plan in it, a sum is divided by `devices`, not by how many came, so
-    that the noise of one round cancels in the next.
+    With `privacy` rounds are masked: the server sees noised sums over many devices only. Then a round asks
+    all of its devices and waits for all of them until the deadline. With a noise plan in it, a sum is divided
+    by `devices`, not by how many came, so that the noise of one round cancels in the next.
     """
 
     rounds: int = 3
@@ -110,7 +112,9 @@ class RunSettings:
     def from_json(cls, text: str) -> RunSettings:
         """Return the settings of a JSON text; an empty text gives the defaults.
 
-        Raises FileFormatError for text that is no such object and for unknown keys, OptionError for values out of range.
+        Raises:
+            FileFormatError: the text is no such object, or a key is unknown.
+            OptionError: a value is out of range.
         """
         try:
             found = json.loads(text or "{}")

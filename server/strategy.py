@@ -1,19 +1,22 @@
 """Averaging by Flower's own strategies, as functions on explicit state.
 
-Where it stands in the flow: `rounds` hands over the updates that passed `aggregation`'s checks, this module puts their mean
-before a Flower strategy as a reply, and returns what is to be added to the encoder. Flower's strategies do not check what they
-sum (one NaN or one example count of 1e12 decides everything), so nothing reaches them that was not checked. The mean itself,
-with equal weights, is taken here in float64: Flower would make a file in memory of each update and read it again, which for a
-hundred devices costs more than all else that the server does. A test compares it with Flower's own averaging.
+Where it stands in the flow: `rounds` passes on the updates that passed the checks of `aggregation`. This
+module gives their mean to a Flower strategy as one reply, and returns what to add to the encoder. Flower's
+strategies do not check what they sum (one NaN or one example count of 1e12 decides everything), so they get
+nothing unchecked. The mean itself, with equal weights, is taken here in float64: Flower would write each
+update to a file in memory and read it again, which for a hundred devices costs more than all else that the
+server does. A test compares it with Flower's own averaging.
 
     FedAvg   McMahan et al., AISTATS 2017       the average change, times the server's learning rate
     FedProx  Li et al., MLSys 2020              the same here; its proximal term acts on the devices
     FedAdam  Reddi et al., ICLR 2021            the average change as the gradient of an Adam step
 
-What stands against devices that lie is in `secure_sum`. Its result goes through `server_step`, as the plain mean does.
+What stands against devices that lie is in `secure_sum`. Its result goes through `server_step`, as the plain
+mean does.
 
-Flower's strategies work on encoders; here they are given changes of an encoder at zero, which is the same arithmetic with less
-rounding. What FedAdam remembers goes in and out as plain arrays, so a checkpoint can hold it.
+Flower's strategies work on encoders. Here they get changes of an encoder at zero, which is the same
+arithmetic with less rounding. What FedAdam remembers goes in and out as plain arrays, so that a checkpoint
+can hold it.
 """
 
 from __future__ import annotations
@@ -42,10 +45,13 @@ def average(
     updates: Sequence[EncoderUpdate],
     memory: Mapping[str, Float32s],
 ) -> tuple[Float32s, dict[str, Float32s]]:
-    """Return the vector to add to the encoder's federated tensors, and what the strategy remembers from now on.
+    """Return the vector to add to the encoder's federated tensors, and what the strategy remembers.
 
-    `updates` are at least one, already checked; each counts the same. `memory` is what the call for the round before
-    returned, empty at first.
+    Args:
+        settings: the run's settings.
+        round: the number of the round.
+        updates: at least one, already checked; each counts the same.
+        memory: what the call for the round before returned, empty at first.
     """
     if not updates:
         raise ValueError("there must be at least one update to average")
@@ -58,9 +64,13 @@ def server_step(
     mean: Float32s,
     memory: Mapping[str, Float32s],
 ) -> tuple[Float32s, dict[str, Float32s]]:
-    """Return what the server's optimizer makes of a round's mean change, and what it remembers from now on.
+    """Return what the server's optimizer makes of a round's mean change, and what it remembers.
 
-    The mean, a vector, may come from anywhere: from `mean_change`, from a masked sum, or from a robust rule over masked sums.
+    Args:
+        settings: the run's settings.
+        round: the number of the round.
+        mean: a vector from anywhere: from `mean_change`, from a masked sum, or from several.
+        memory: what the call for the round before returned, empty at first.
     """
     strategy = _optimizer(settings)
     if isinstance(strategy, FedAdam):
@@ -84,7 +94,7 @@ def aggregate(strategy: FedAvg, round: int, changes: Sequence[Float32s]) -> Floa
 
 
 def mean_change(updates: Sequence[EncoderUpdate]) -> Float32s:
-    """Return the mean of at least one change as a vector, each counting the same, summed in float64 in the given order."""
+    """Return the mean of at least one change, all counting the same, summed in float64 in the given order."""
     total = np.zeros_like(updates[0].vector, np.float64)
 
     def add(part: slice) -> None:
@@ -134,7 +144,7 @@ def as_reply(change: Float32s) -> Message:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep Flower from logging each averaging: the metrics of the round say more, and a simulation has thousands."""
+    """Keep Flower from logging each averaging: the round's metrics say more."""
     logger = logging.getLogger("flwr")
     logger.addFilter(_nothing)
     try:

@@ -1,1 +1,4 @@
-"""What device and server must agree on: attributes, the encoder, and what may travel. Imports nothing of ours."""
+"""What device and server must agree on: attributes, the encoder, and what may travel.
+
+Imports nothing of ours.
+"""

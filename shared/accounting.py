@@ -1,40 +1,45 @@
 """How much privacy rounds of noisy sums spend: epsilon and delta, counted per person.
 
-Where it stands in the flow: `server.ledger` and `client.ledger` ask here before a round; experiments ask which noise a wanted epsilon
-takes. Nothing here draws noise or touches data. The counting itself is Google's (`dp-accounting`, imported when it is first
-needed); a second accountant checks it in the tests and in `benchmarks/ledger.py`. The device, which must answer at once, uses the
-closed forms at the end, which need the standard library alone.
+Where it stands in the flow: `server.ledger` and `client.privacy.ledger` call this before a round; experiments
+call it to learn which noise a wanted epsilon takes. Nothing here draws noise or touches data. The counting is
+done by Google's `dp-accounting`, imported when it is first needed. A second accountant checks it in the tests
+and in `benchmarks/ledger.py`. A device must answer at once, so it uses the closed forms at the end, which
+need the standard library alone.
 
-**What epsilon and delta mean here.** Two worlds: one in which a person's device contributes, and one in which its
-contribution is zero in every round ("zero-out": who is there, and how many, is the same in both; Kairouz, Liu, Steinke 2021,
-section 2). Nobody who sees the noised sums of all rounds, and does with them what he likes, can tell the worlds apart better
-than (epsilon, delta) allows. A noise multiplier is the noise's standard deviation over the L2 sensitivity, which is the
-longest contribution of one device.
+**What epsilon and delta mean here.** Compare two worlds: in one a person's device contributes, in the other
+its contribution is zero in every round ("zero-out": who is there, and how many, is the same in both; Kairouz,
+Liu, Steinke 2021, section 2). An observer who sees the noised sums of all rounds, and does anything with
+them, cannot tell the worlds apart better than (epsilon, delta) allows. A noise multiplier is the noise's
+standard deviation over the L2 sensitivity, the longest contribution of one device.
 
-**With sampling or without.** A round that draws each device independently and in secret with probability q (Poisson) spends less
-than one that takes whoever is there; the gain holds against those who do not learn who was drawn, so neither against the server
-itself nor on one's own device. A cohort of fixed size, drawn without replacement, does not have it under this relation,
-so such rounds are counted with `sampling=None`.
+**With sampling or without.** A round that draws each device independently and in secret with probability q
+(Poisson) spends less than one that takes everybody. The gain holds only against those who do not learn who
+was drawn, so not against the server and not on one's own device. A cohort of fixed size, drawn without
+replacement, has no such gain under this relation, so its rounds are counted with `sampling=None`.
 
-**Why the devices' discrete noise is covered.** Each device adds a discrete Gaussian of deviation sigma to whole numbers.
+**Why the devices' discrete noise is covered.** Each device adds a discrete Gaussian of deviation sigma to
+whole numbers.
 
- 1. One discrete Gaussian hides a whole-number shift as well as the continuous one does: the Rényi divergence of order alpha is
-    at most alpha · shift² / (2 sigma²) (Canonne, Kamath, Steinke 2020, proposition 5). For whole alpha it is equal: the sum over
-    the grid that occurs is the normalising sum at a whole-number offset, which is the same sum. Sampled rounds are counted
-    at whole orders only, so all moments in the formula of Mironov, Talwar and Zhang (2019) are those of the continuous
-    Gaussian, and the mirror image that their theorem 5 needs stays on the grid.
- 2. The sum of n devices' noise is within a factor e^tau, per weight, of one discrete Gaussian of deviation sigma · sqrt(n)
-    (Kairouz, Liu, Steinke 2021, theorem 1, for sigma from 1/2). That costs no more than raising 1 / multiplier by
-    tau · sqrt(d), at every order, and `noise_multiplier` computes it in. For 96,640 weights and 50 devices it takes off a
-    seventh at sigma = 1, and less than 10^-12 from sigma = 2 on.
- 3. The Rényi figure is therefore proven for the discrete noise. The PLD figure is the continuous Gaussian's. On a grid, delta
-    differs from it by no more than about t² / (12 s²) of itself (a sum against an integral), where s is the deviation of
-    the sum in levels and t, about 5, how many deviations out delta is decided; a test measures it.
+1. One discrete Gaussian hides a whole-number shift as well as the continuous one does: the Rényi divergence
+   of order alpha is at most alpha · shift² / (2 sigma²) (Canonne, Kamath, Steinke 2020, proposition 5). For
+   whole alpha it is equal: the sum over the grid that occurs is the normalising sum at a whole-number offset,
+   which is the same sum. Sampled rounds are counted at whole orders only. So all moments in the formula of
+   Mironov, Talwar and Zhang (2019) are those of the continuous Gaussian, and the mirror image that their
+   theorem 5 needs stays on the grid.
+2. The sum of n devices' noise is within a factor e^tau, per weight, of one discrete Gaussian of deviation
+   sigma · sqrt(n) (Kairouz, Liu, Steinke 2021, theorem 1, for sigma from 1/2). That costs no more than
+   raising 1 / multiplier by tau · sqrt(d), at every order, and `noise_multiplier` counts it. For 96,640
+   weights and 50 devices it takes off a seventh at sigma = 1, and less than 10^-12 from sigma = 2 on.
+3. So the Rényi figure is proven for the discrete noise. The PLD figure is the continuous Gaussian's. On a
+   grid, delta differs from it by at most about t² / (12 s²) of itself (a sum against an integral), where s is
+   the deviation of the sum in levels and t, about 5, how many deviations out delta is decided. A test
+   measures it.
 
-**Who adds it.** If at least `devices` survive, the sum carries at least `devices` shares of noise; every survivor more adds noise that
-is not counted on. Devices that drop out therefore cost no privacy, as long as a sum of fewer is never unmasked. Devices that lie
-and add no noise do: `honest_share` is the part of the shares that is counted on, and the person's own share always is.
-With a share of 0 what is left is the noise of one device.
+**Who adds it.** If at least `devices` survive, the sum carries at least `devices` shares of noise; every
+further survivor adds noise that is not counted. So devices that drop out cost no privacy, as long as a sum of
+fewer is never unmasked. Devices that lie and add no noise do cost it: `honest_share` is the part of the
+shares that is counted on, and the person's own share always is. With a share of 0 the noise of one device is
+left.
 """
 
 from __future__ import annotations
@@ -73,7 +78,11 @@ _BILLIONTH = 1e-9
 
 @dataclass(frozen=True)
 class Budget:
-    """What may be spent in all; raises OptionError unless epsilon is finite and above 0, and delta between 0 and 1."""
+    """What may be spent in all.
+
+    Raises:
+        OptionError: unless epsilon is finite and above 0, and delta between 0 and 1.
+    """
 
     epsilon: float
     delta: float
@@ -89,8 +98,11 @@ class Budget:
 class Cost:
     """What a round costs: a Gaussian of this noise multiplier, on everybody or on a Poisson sample.
 
-    `sampling` is the probability with which each device was drawn, None where the cohort was chosen in any other way (and 1
-    becomes None). Raises OptionError for a multiplier or probability outside its range; NaN is outside every range.
+    `sampling` is the probability with which each device was drawn, None where the cohort was chosen in any
+    other way (and 1 becomes None).
+
+    Raises:
+        OptionError: a multiplier or probability outside its range; NaN is outside every range.
     """
 
     noise_multiplier: float  # 0.001 to 10^9; with less there is nothing to count
@@ -104,10 +116,11 @@ class Cost:
             object.__setattr__(self, "sampling", None if self.sampling == 1 else float(self.sampling))
 
     def on_grid(self) -> Cost:
-        """Return the cost, not below this one, of which there are few: numbers with nine binary digits.
+        """Return the next cost, not below this one, whose numbers have nine binary digits, so there are few.
 
-        Rounds that differ by a fifth of a percent then count as equal ones, which keeps the counting quick. (What lies within
-        a billionth of such a number is that number, so that a last bit lost in a formula costs nothing.)
+        Rounds that differ by a fifth of a percent then count as equal ones, which keeps the counting quick.
+        (What lies within a billionth of such a number is that number, so that a last bit lost in a formula
+        costs nothing.)
         """
         sampling = (
             None if self.sampling is None else min(1.0, _digits(self.sampling * (1 - _BILLIONTH), math.ceil))
@@ -119,12 +132,23 @@ class Cost:
 def noise_multiplier(
     device_noise: float, *, devices: int, sensitivity: float, dimension: int, honest_share: float = 1.0
 ) -> float:
-    """Return the noise multiplier that a round guarantees when each device adds a discrete Gaussian; 0 for no noise.
+    """Return the noise multiplier that a round guarantees when each device adds a discrete Gaussian.
 
-    `device_noise` is the standard deviation of one device's noise and `sensitivity` the longest contribution (L2), both in
-    levels; `devices` the smallest number of survivors that is ever unmasked; `dimension` the number of weights; `honest_share`
-    (0 to 1) the part of the devices whose noise is counted on. The tau of the module's docstring is computed in. Below half a
-    level the theorem says nothing, and neither does this: the result is 0. Raises OptionError outside the ranges.
+    The tau of the module's docstring is counted. Below half a level the theorem says nothing, so the result
+    is 0.
+
+    Args:
+        device_noise: the standard deviation of one device's noise, in levels; 0 for none.
+        devices: the smallest number of survivors that is ever unmasked.
+        sensitivity: the longest contribution (L2), in levels.
+        dimension: the number of weights.
+        honest_share: the part of the devices whose noise is counted on, 0 to 1.
+
+    Raises:
+        OptionError: a value is outside its range.
+
+    Reference:
+        Kairouz, Liu and Steinke, "The Distributed Discrete Gaussian Mechanism", ICML 2021.
     """
     check_number("device_noise", device_noise, 0.0, math.inf)
     check_number("sensitivity", sensitivity, 0.0, math.inf, above=True)
@@ -140,7 +164,10 @@ def noise_multiplier(
 
 
 def rdp_curve(cost: Cost, rounds: int = 1) -> Curve:
-    """Return the Rényi divergence at `ORDERS` that so many equal rounds spend (Mironov 2017; Mironov et al. 2019)."""
+    """Return the Rényi divergence at `ORDERS` that so many equal rounds spend.
+
+    Mironov (2017), and with sampling Mironov, Talwar and Zhang (2019).
+    """
     check_rounds(rounds)
     if cost.sampling is None:
         return rounds * np.array(ORDERS) / (2 * cost.noise_multiplier**2)
@@ -159,7 +186,8 @@ def epsilon_of_curve(curve: Curve, delta: float) -> float:
 def epsilon_by_rdp(costs: Iterable[tuple[Cost, int]], delta: float) -> float:
     """Return epsilon after these rounds (each a cost and how many), by Rényi divergences.
 
-    Quick, and proven for discrete noise; 8 % to 35 % above the tight figure in the benchmark, more where sampling is rarer.
+    Quick, and proven for discrete noise; 8 % to 35 % above the tight figure in the benchmark, more where
+    sampling is rarer.
     """
     rounds = list(costs)
     check_delta(delta)
@@ -175,9 +203,9 @@ def epsilon_by_pld(
 ) -> float:
     """Return epsilon after these rounds by privacy loss distributions: tight, and slower (0.02 to 1 s).
 
-    Rounds without sampling together are one Gaussian, whose epsilon is exact (Balle and Wang 2018). With sampled rounds the
-    distributions are discretised pessimistically (Doroshenko et al. 2022), so every `interval` gives an upper bound; the
-    default suits the rounds.
+    Rounds without sampling together are one Gaussian, whose epsilon is exact (Balle and Wang 2018). With
+    sampled rounds the distributions are discretised pessimistically (Doroshenko et al. 2022), so every
+    `interval` gives an upper bound; the default suits the rounds.
     """
     check_delta(delta)
     rounds = _grouped(costs)
@@ -200,9 +228,12 @@ def epsilon_by_pld(
 
 
 def rounds_within(budget: Budget, cost: Cost, spent: Iterable[tuple[Cost, int]] = ()) -> int:
-    """Return how many rounds of this cost the budget holds after what is spent, by the tight figure; at most 100,000.
+    """Return how many rounds of this cost the budget holds after what is spent, by the tight figure.
 
-    Exact up to 128 rounds; beyond, up to a sixty-fourth fewer than there is room for, which saves most of the time.
+    The result is at most 100,000.
+
+    Exact up to 128 rounds; beyond, up to a sixty-fourth fewer than there is room for, which saves most of the
+    time.
     """
     before = list(spent)
 
@@ -225,10 +256,13 @@ def rounds_within(budget: Budget, cost: Cost, spent: Iterable[tuple[Cost, int]] 
 
 
 def calibrate(budget: Budget, rounds: int, sampling: float | None = None) -> float:
-    """Return the smallest noise multiplier, to half a percent, with which so many rounds stay within the budget.
+    """Return the smallest noise multiplier, to half a percent, that keeps so many rounds in the budget.
 
-    The tight figure decides. What is returned is on the ledger's grid (`Cost.on_grid`) and within the budget, so a run with it
-    gets all its rounds. Raises OptionError outside the ranges.
+    The tight figure decides. What is returned is on the ledger's grid (`Cost.on_grid`) and within the budget,
+    so a run with it gets all its rounds.
+
+    Raises:
+        OptionError: a value is outside its range.
     """
     check_rounds(rounds)
 
@@ -250,16 +284,24 @@ def calibrate(budget: Budget, rounds: int, sampling: float | None = None) -> flo
 
 
 def rho_of(multiplier: float) -> float:
-    """Return the zero-concentrated privacy, rho, of one unsampled round; infinite for a multiplier of 0 (Bun and Steinke 2016)."""
+    """Return the zero-concentrated privacy, rho, of one unsampled round.
+
+    It is infinite for a multiplier of 0 (Bun and Steinke 2016).
+    """
     inverse = math.inf if multiplier == 0 else 1 / multiplier
     return 0.5 * inverse * inverse
 
 
 def epsilon_of_rho(rho: float, delta: float) -> float:
-    """Return the epsilon of rho zero-concentrated privacy; needs no library (Canonne, Kamath, Steinke 2020, proposition 12).
+    """Return the epsilon of rho zero-concentrated privacy.
 
-    The smallest value of alpha · rho + log(1 - 1/alpha) - log(alpha · delta) / (alpha - 1) over alpha above 1. The bound holds at every alpha, so a
-    search that stopped early would still be right, only less tight. Raises OptionError for a rho below 0, or NaN.
+    This needs no library (Canonne, Kamath, Steinke 2020, proposition 12).
+
+    The smallest value of alpha · rho + log(1 - 1/alpha) - log(alpha · delta) / (alpha - 1) over alpha above
+    1. The bound holds at every alpha, so a search that stopped early would still be right, only less tight.
+
+    Raises:
+        OptionError: a rho below 0, or NaN.
     """
     check_delta(delta)
     if not rho >= 0:
@@ -282,7 +324,7 @@ def epsilon_of_rho(rho: float, delta: float) -> float:
 
 
 def rounds_by_rho(budget: Budget, multiplier: float) -> int:
-    """Return how many unsampled rounds of this noise multiplier a budget holds, counted as a device counts them."""
+    """Return how many unsampled rounds of this noise multiplier a budget holds, as a device counts them."""
 
     def fits(count: int) -> bool:
         return epsilon_of_rho(count * rho_of(multiplier), budget.delta) <= budget.epsilon

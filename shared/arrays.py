@@ -1,7 +1,7 @@
 """Names for the arrays that travel between modules, one for each type of number.
 
-Where it stands in the flow: all folders annotate with these. The shape stands where the array is used. What is special to one
-module (a vector of the ring, a curve of the accountant) has its name there.
+Where it stands in the flow: all folders annotate with these. The shape stands where the array is used. What
+is special to one module (a vector of the ring, a curve of the accountant) has its name there.
 """
 
 from __future__ import annotations

@@ -1,25 +1,28 @@
 """Attributes of taste, and the vocabulary that gives a person's words their place among them.
 
-An attribute is one thing about a picture's looks that somebody can like or dislike: "misty", "bold outlines". A mention is one
-attribute as a comment speaks of it. Comments are free; the vocabulary (vocabulary.toml, about 400 terms in 22 categories) only
-gives words a canonical name, a category, opposites, and what a drawing would show. Both sides of the federation and the drawn
-world use the same names. The kinds of attribute follow the extraction task of ViPer (Salehi et al., ECCV 2024).
+An attribute is one thing about a picture's looks that somebody can like or dislike: "misty", "bold outlines".
+A mention is one attribute as a comment speaks of it. Comments are free; the vocabulary (vocabulary.toml,
+about 400 terms in 22 categories) only gives words a canonical name, a category, opposites, and what a drawing
+would show. Both sides of the federation and the drawn world use the same names. The kinds of attribute follow
+the extraction task of ViPer (Salehi et al., ECCV 2024).
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from types import MappingProxyType
+from typing import Any
 
 from palate.shared.errors import FileFormatError, OptionError
 
 _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|&")
-# British to American, so that both spellings have one key. Keys are only compared with keys; they need not be words.
+# British to American, so that both spellings have one key. Keys are only compared with keys; they need not be
+# words.
 _SPELLINGS = (
     (re.compile(r"(col|hum|vap|harb|vig|flav|fav|sav)our"), r"\1or"),
     (re.compile(r"^grey"), "gray"),
@@ -62,10 +65,11 @@ class Attribute:
 class Mention:
     """One attribute as one comment speaks of it.
 
-    polarity is +1 (liked) or -1 (disliked), strength lies in (0, 1], phrase is the comment's own words.
-    The attribute is a vocabulary name where one fits, else the comment's own phrase (the vocabulary is open).
+    polarity is +1 (liked) or -1 (disliked), strength lies in (0, 1], phrase is the comment's own words. The
+    attribute is a vocabulary name where one fits, else the comment's own phrase (the vocabulary is open).
 
-    Raises OptionError when a field is outside its range.
+    Raises:
+        OptionError: a field is outside its range.
     """
 
     attribute: str
@@ -77,7 +81,8 @@ class Mention:
     def __post_init__(self) -> None:
         if not self.attribute or not self.category:
             raise OptionError(
-                f"attribute={self.attribute!r}, category={self.category!r}: a mention needs both; give their names"
+                f"attribute={self.attribute!r}, category={self.category!r}: a mention needs both; give "
+                "their names"
             )
         if self.polarity not in (-1, 1):
             raise OptionError(f"polarity={self.polarity!r}: must be +1 (liked) or -1 (disliked)")
@@ -87,7 +92,7 @@ class Mention:
 
 @dataclass(frozen=True)
 class Category:
-    """One kind of attribute: the nouns that name it, where a vague mention of it looks, and what it means with no picture."""
+    """One kind of attribute: its nouns, where a vague mention looks, and what it means with no picture."""
 
     name: str
     about: str
@@ -97,7 +102,10 @@ class Category:
 
 
 def spelling_key(word: str) -> str:
-    """Return one word's key: lower case, American spelling, singular. Words that differ only so have the same key."""
+    """Return one word's key: lower case, American spelling, singular.
+
+    Words that differ only so have the same key.
+    """
     word = word.lower().replace("'s", "").replace("'", "")
     for pattern, replacement in _SPELLINGS:
         word = pattern.sub(replacement, word)
@@ -138,7 +146,10 @@ class Vocabulary:
         return self._category.get(name)
 
     def find(self, phrase: str) -> Attribute | None:
-        """Return the term that a phrase names (its name or an alias; case, plural, spelling and hyphens forgiven), or None."""
+        """Return the term that a phrase names, or None.
+
+        A phrase is a name or an alias; case, plural, spelling and hyphens do not matter.
+        """
         return self.find_key(phrase_key(phrase))
 
     def find_key(self, key: tuple[str, ...]) -> Attribute | None:
@@ -149,12 +160,12 @@ class Vocabulary:
         return None if name is None else Attribute(name, self._category[name])
 
     def find_beside(self, key: tuple[str, ...], category: str) -> Attribute | None:
-        """Return the term that a word means beside one of the category's nouns: "bold" beside "colours" is vibrant."""
+        """Return the term that a word means next to a noun: "bold" in "bold colours" is vibrant."""
         name = self._beside.get((category, key))
         return None if name is None else Attribute(name, category)
 
     def means_beside(self, key: tuple[str, ...]) -> bool:
-        """Says whether a word means a term beside the nouns of some category."""
+        """Return whether a word means a term next to the nouns of some category."""
         return any((category, key) in self._beside for category in self.categories)
 
     def noun_category(self, key: tuple[str, ...]) -> str | None:
@@ -162,7 +173,7 @@ class Vocabulary:
         return self._nouns.get(key)
 
     def is_sour(self, key: tuple[str, ...]) -> bool:
-        """Says whether the alias complains by itself, as "garish" and "cluttered" do."""
+        """Return whether the alias complains by itself, as "garish" and "cluttered" do."""
         return key in self._sour
 
     def opposites(self, name: str) -> tuple[str, ...]:
@@ -170,7 +181,7 @@ class Vocabulary:
         return self._opposites.get(name, ())
 
     def shows(self, name: str) -> Mapping[str, float]:
-        """Return what a drawing shows when it has the term: attributes of the drawn world with weights in [-1, 1]."""
+        """Return what a drawing shows when it has the term: attributes with weights in [-1, 1]."""
         return self._shows.get(name, MappingProxyType({}))
 
     def related(self, name: str) -> tuple[str, ...]:
@@ -183,7 +194,7 @@ class Vocabulary:
         )
 
     def main_show(self, name: str) -> str | None:
-        """Return the attribute of the drawn world that the term shows most, if it shows one with weight of at least 0.5."""
+        """Return the attribute of the drawn world that the term shows most, with a weight of at least 0.5."""
         shown = self.shows(name)
         if not shown:
             return None
@@ -211,20 +222,13 @@ def load_vocabulary() -> Vocabulary:
 def read_vocabulary(text: str) -> Vocabulary:
     """Return the vocabulary written in a TOML text.
 
-    Raises FileFormatError when a key is unknown, a category is missing, an opposite is no term, or two terms share an alias.
+    Raises:
+        FileFormatError: a key is unknown, a category is missing, an opposite is no term, or two terms share
+            an alias.
     """
     table = tomllib.loads(text)
     _only("vocabulary", table, {"categories", "terms"})
-    categories: dict[str, Category] = {}
-    nouns: dict[tuple[str, ...], str] = {}
-    for name, entry in table["categories"].items():
-        _only(f"categories.{name}", entry, {"about", "nouns", "vague", "fallback"})
-        listed = tuple(entry.get("nouns", ()))
-        categories[name] = Category(
-            name, entry["about"], listed, tuple(entry.get("vague", (name,))), entry.get("fallback")
-        )
-        for noun in listed:
-            nouns.setdefault(phrase_key(noun), name)
+    categories = {name: _read_category(name, entry) for name, entry in table["categories"].items()}
     terms: list[Attribute] = []
     category_of: dict[str, str] = {}
     aliases: dict[str, str] = {}
@@ -249,32 +253,14 @@ def read_vocabulary(text: str) -> Vocabulary:
                 {key: float(weight) for key, weight in entry.get("shows", {name: 1.0}).items()}
             )
             sour.update(phrase_key(phrase) for phrase in entry.get("sour", ()))
-            for phrase in (name, *entry.get("also", ()), *entry.get("sour", ())):
-                key = phrase_key(phrase)
-                if by_key.get(key, name) != name:
-                    raise FileFormatError(
-                        f"vocabulary: {phrase!r} is an alias of {by_key[key]!r} and of {name!r}; keep one"
-                    )
-                by_key[key] = name
-                aliases[phrase] = name
+            _add_aliases(name, (name, *entry.get("also", ()), *entry.get("sour", ())), aliases, by_key)
             for word in entry.get("with", ()):
                 beside.setdefault((category, phrase_key(word)), name)
-    opposites: dict[str, list[str]] = {name: [] for name in category_of}
-    for name, others in stated.items():
-        for other in others:
-            if other not in category_of:
-                raise FileFormatError(
-                    f"vocabulary: the opposite {other!r} of {name!r} is no term; add it or drop it"
-                )
-            for one, two in ((name, other), (other, name)):
-                if two not in opposites[one]:
-                    opposites[one].append(two)
-    for category, kind in categories.items():
-        unknown = {*kind.vague} - {*categories}
-        if unknown or (kind.fallback is not None and kind.fallback not in category_of):
-            raise FileFormatError(
-                f"vocabulary: categories.{category} points to {sorted(unknown) or kind.fallback!r}, which is not there"
-            )
+    _check_references(categories, category_of)
+    nouns: dict[tuple[str, ...], str] = {}
+    for kind in categories.values():
+        for noun in kind.nouns:
+            nouns.setdefault(phrase_key(noun), kind.name)
     squashed: dict[str, str] = {}
     for key, name in by_key.items():
         squashed.setdefault("".join(key), name)
@@ -287,10 +273,57 @@ def read_vocabulary(text: str) -> Vocabulary:
         _sour=frozenset(sour),
         _beside=MappingProxyType(beside),
         _nouns=MappingProxyType(nouns),
-        _opposites=MappingProxyType({name: tuple(others) for name, others in opposites.items()}),
+        _opposites=MappingProxyType(_both_ways(stated)),
         _shows=MappingProxyType(shows),
         _category=MappingProxyType(category_of),
     )
+
+
+def _read_category(name: str, entry: Mapping[str, Any]) -> Category:
+    """Return a category of the vocabulary's table; raises FileFormatError for an unknown key."""
+    _only(f"categories.{name}", entry, {"about", "nouns", "vague", "fallback"})
+    nouns, vague = tuple(entry.get("nouns", ())), tuple(entry.get("vague", (name,)))
+    return Category(name, entry["about"], nouns, vague, entry.get("fallback"))
+
+
+def _add_aliases(
+    name: str, phrases: Iterable[str], aliases: dict[str, str], by_key: dict[tuple[str, ...], str]
+) -> None:
+    """Add a term's aliases; raises FileFormatError for one that another term has."""
+    for phrase in phrases:
+        key = phrase_key(phrase)
+        if by_key.get(key, name) != name:
+            raise FileFormatError(
+                f"vocabulary: {phrase!r} is an alias of {by_key[key]!r} and of {name!r}; keep one"
+            )
+        by_key[key] = name
+        aliases[phrase] = name
+
+
+def _both_ways(stated: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Return each term's opposites, stated on either side; raises FileFormatError for one that is no term."""
+    opposites: dict[str, list[str]] = {name: [] for name in stated}
+    for name, others in stated.items():
+        for other in others:
+            if other not in stated:
+                raise FileFormatError(
+                    f"vocabulary: the opposite {other!r} of {name!r} is no term; add it or drop it"
+                )
+            for one, two in ((name, other), (other, name)):
+                if two not in opposites[one]:
+                    opposites[one].append(two)
+    return {name: tuple(others) for name, others in opposites.items()}
+
+
+def _check_references(categories: Mapping[str, Category], terms: Collection[str]) -> None:
+    """Raise FileFormatError for a category that points to a category or a term that is not there."""
+    for category, kind in categories.items():
+        unknown = {*kind.vague} - {*categories}
+        if unknown or (kind.fallback is not None and kind.fallback not in terms):
+            raise FileFormatError(
+                f"vocabulary: categories.{category} points to {sorted(unknown) or kind.fallback!r}, which "
+                "is not there"
+            )
 
 
 def _only(where: str, table: Mapping[str, object], known: set[str]) -> None:

@@ -1,14 +1,14 @@
 """The app bundle that the server submits and the device expects: one small text, no code.
 
-Where it stands in the flow: Flower hands every run's *bundle* (a zip archive) to whoever takes part, and its stock node
-executes what lies in it. Palate's device executes the app that its owner installed, whatever a bundle says, and refuses a
-run whose bundle is not the one made here (`known_hashes`). So the bundle names the two apps of the installed package and
-holds nothing else. Its one setting, `settings`, is empty in the bundle and filled per run by the server; devices get what
-concerns them in the task.
+Where it stands in the flow: Flower gives every run's *bundle* (a zip archive) to everybody who takes part,
+and its stock node executes what lies in it. Palate's device executes the app that its owner installed,
+whatever a bundle says. It refuses a run whose bundle is not the one made here (`known_hashes`). So the bundle
+names two apps and holds nothing else. Its one setting, `settings`, is empty in the bundle, and the server
+fills it for each run. Devices get what they need in the task.
 
-Flower identifies a bundle by the SHA-256 of the archive. `bundle_bytes` writes the archive byte for byte as `flwr run` of
-Flower 1.42 does (stored, not deflated; fixed dates; sorted; a list of contents at the end), so both sides know the hash
-without asking each other. A test compares it with Flower's own.
+Flower identifies a bundle by the SHA-256 of the archive. `bundle_bytes` writes the archive byte for byte as
+`flwr run` of Flower 1.42 does (stored, not deflated; fixed dates; sorted; a list of contents at the end), so
+both sides know the hash without asking each other. A test compares it with Flower's own.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ CONFIG_FILE: Final = "pyproject.toml"
 _DATE: Final = (2024, 10, 1, 0, 0, 0)  # Flower's, for every entry
 _SYSTEMS: Final = (3, 0)  # the archive says where it was made: POSIX or Windows
 
-# Laid out as a TOML writer would, because Flower reads it and writes it again before it hashes it. The names of the apps are
-# part of the hash by which devices know the bundle, so they stay what they were, wherever the modules move: nobody loads them.
+# Laid out as a TOML writer would, because Flower reads it and writes it again before it hashes it. The names
+# of the apps are part of the hash by which devices know the bundle, so they stay what they were, wherever the
+# modules move: nobody loads them.
 _CONFIG: Final = """\
 [project]
 name = "palate"
@@ -70,7 +71,7 @@ def bundle_bytes(system: int = _SYSTEMS[0]) -> bytes:
 
 @cache
 def known_hashes() -> frozenset[str]:
-    """Return the hashes under which this bundle can arrive: SHA-256 in hexadecimal, one per operating system."""
+    """Return the hashes under which this bundle can arrive: SHA-256 in hexadecimal, one for each system."""
     return frozenset(hashlib.sha256(bundle_bytes(system)).hexdigest() for system in _SYSTEMS)
 
 

@@ -1,9 +1,10 @@
 """Checks of single values: is it a finite number, a whole number in a range, hexadecimal text?
 
-Where it stands in the flow: everything that takes settings or reads bytes checks its values here, when they are built. `is_...`
-answers yes or no, for callers with an error of their own. `check_...` raises OptionError in one line that names the argument,
-the value and the rule. True and False are no numbers, and NaN is in no range. Minus zero is refused everywhere: it is zero
-written in a second way, which would change what is hashed and signed.
+Where it stands in the flow: everything that takes settings or reads bytes checks its values here, when they
+are built. `is_...` answers yes or no, for callers with an error of their own. `check_...` raises OptionError
+in one line that names the argument, the value and the rule. True and False are no numbers, and NaN is in no
+range. Minus zero is refused everywhere: it is zero written in a second way, which would change what is hashed
+and signed.
 """
 
 from __future__ import annotations

@@ -1,31 +1,36 @@
-"""Few bits both ways: a device's change as whole levels for a masked sum, and the encoder as a short difference to a release.
+"""Few bits both ways: a change as whole levels for a masked sum, an encoder as a short difference.
 
-Where it stands in the flow: `client.shielding` makes levels of a change, noise and masks are added to them, the server gets their
-sum and `from_levels` makes the mean change of it. The other way the server sends `encode_model`, each device reads it with
-`decode_model`, and the encoder that comes out, the same to the last bit everywhere, is the one that is trained.
+Where it stands in the flow: `client.federation.privatize` makes levels of a change and adds noise and masks
+to them. The server gets their sum, and `from_levels` makes the mean change of it. The other way, the server
+sends `encode_model` and each device reads it with `decode_model`. That encoder, the same to the last bit
+everywhere, is the one that is trained.
 
-**Levels** (Kairouz, Liu, Steinke, ICML 2021, "The distributed discrete Gaussian mechanism", algorithm 1): the change is clipped to
-an L2 length, a vote is put at its end (below), the whole is rotated (`rotation`), divided by the size of a level and rounded up or
-down at random so that the mean is right. Rounding may lengthen a vector; it is done again until the result is no longer than
-`sensitivity_of` says, which is checked on the whole numbers themselves, so that the bound which privacy rests on holds exactly,
-whatever floats do. That bound holds for adding or taking away a device. The randomness of rounding need not be secret.
+**Levels** (Kairouz, Liu, Steinke, ICML 2021, "The distributed discrete Gaussian mechanism", algorithm 1). The
+change is clipped to an L2 length and gets a vote at its end (below). The whole is rotated (`rotation`),
+divided by the size of a level, and rounded up or down at random so that the mean is right. Rounding may
+lengthen a vector, so it is repeated until the result is no longer than `sensitivity_of`. That is checked on
+the whole numbers themselves, so the bound that privacy rests on holds exactly, whatever floats do. It holds
+for adding or removing a device. The randomness of rounding need not be secret.
 
-**The vote** says whether the change was shorter than the clip. It rides as one coordinate of ±`VOTE` clips, noised and masked with
-the rest, and lets the server follow the median length (`server.clipping`) at half a percent of the privacy's price.
+**The vote** says whether the change was shorter than the clip. It travels as one coordinate of ±`VOTE` clips,
+noised and masked with the rest. With it the server follows the median length (`server.secure_sum.clipping`)
+at half a percent of the privacy's price.
 
-**The ring**: sums are taken modulo 2^bits and come back right as long as no coordinate reaches half of that.
-`ring_bits_needed` and `finest_step` say how wide a ring must be, or how fine levels may be, with a stated chance of failure.
+**The ring.** Sums are taken modulo 2^bits, and come back right as long as no coordinate reaches half of that.
+`ring_bits_needed` and `finest_step` say how wide a ring must be, or how fine levels may be, with a stated
+chance of failure.
 
-**The encoder** as a difference to a release that both sides have, by rows, each a float32 scale and a whole number per weight:
+**The encoder** travels as a difference to a release that both sides have: for each row a float32 scale, and a
+whole number per weight.
 
     bits 1 (8, 6 or 32) | encoder_hash of the release 32 | encoder_hash of the result 32 | a scale per row
     | codes of the rows whose scale is not 0, packed
 
-A code c of b bits stands for c - (2^(b-1) - 1), and a weight is release + scale · code, one float32 product and one float32 sum.
-Rows with the scale 0 are as in the release and have no codes. A row's largest code is plus or minus the limit, and no bits are
-left over, since rows have multiples of four weights. With 32 bits the tensors follow in float32 instead. The hash of the result
-says whether it was read as it was meant; anything else is refused.
-`tests/data/coding_vectors.json` holds test vectors.
+A code c of b bits stands for c - (2^(b-1) - 1), and a weight is release + scale · code, one float32 product
+and one float32 sum. Rows with the scale 0 are as in the release and have no codes. A row's largest code is
+plus or minus the limit. No bits are left over, since rows have multiples of four weights. With 32 bits the
+tensors follow in float32 instead. The hash of the result shows whether it was read as it was meant; anything
+else is refused. `tests/data/coding_vectors.json` holds test vectors.
 """
 
 from __future__ import annotations
@@ -62,17 +67,30 @@ _HEAD_BYTES = 1 + 32 + 32
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
-# --- a change as levels -------------------------------------------------------------------------------------------
+# --- a change as levels -------------------------------------------------------------------------------------
 
 
 def to_levels(
     vector: NDArray[np.floating], *, step: float, clip: float, seed: bytes, rng: np.random.Generator
 ) -> Levels:
-    """Return a change (d,) as whole levels (d + 1,) of size `step`: clipped to the L2 length `clip`, rotated, rounded.
+    """Return a change (d,) as whole levels (d + 1,) of size `step`: clipped (L2), rotated, rounded.
 
-    The mean over `rng` is the clipped and rotated change, but for what the bound on the length cuts off (almost nothing). The
-    L2 length of what is returned is at most `sensitivity_of(clip, step, d)`. Raises OptionError for a step or clip that is
-    not above 0, more than 2^30 steps to a clip, or a vector that is not finite.
+    The mean over `rng` is the clipped and rotated change, except for what the bound on the length cuts off
+    (almost nothing).
+
+    Args:
+        vector: the change, (d,).
+        step: the size of a level.
+        clip: the longest change (L2).
+        seed: what the rotation follows from.
+        rng: rounds at random.
+
+    Returns:
+        Levels with an L2 length of at most `sensitivity_of(clip, step, d)`; the last one is a vote.
+
+    Raises:
+        OptionError: a step or clip that is not above 0, more than 2^30 steps to a clip, or a vector that is
+            not finite.
     """
     _check_grid(clip, step)
     given = np.asarray(vector, dtype=np.float64)
@@ -94,10 +112,12 @@ def to_levels(
 def from_levels(
     total: Levels, devices: int, *, step: float, clip: float, seed: bytes
 ) -> tuple[Float32s, float]:
-    """Return the mean change (d,) of a sum of levels (d + 1,), and the share of devices that were shorter than the clip.
+    """Return the mean change (d,) of a sum of levels (d + 1,), and the share of changes below the clip.
 
-    With noise in the sum there is noise in both, and the share may lie outside [0, 1]. Raises OptionError for a step or clip
-    that is not above 0 and for fewer than one device.
+    With noise in the sum there is noise in both, and the share may lie outside [0, 1].
+
+    Raises:
+        OptionError: a step or clip that is not above 0 and fewer than one device.
     """
     _check_grid(clip, step)
     if devices < 1:
@@ -109,8 +129,9 @@ def from_levels(
 def sensitivity_of(clip: float, step: float, count: int = SHARED_WEIGHTS) -> float:
     """Return the longest that the levels of one device's change of `count` weights can be, in levels (L2).
 
-    By Kairouz, Liu and Steinke (2021), with beta = exp(-1/2): a round of rounding stays below with a chance of 0.39 at least.
-    It is `clip / step` times sqrt(1 + VOTE²) and a little more: 1.3 % at 1,000 levels per clip, 5 % at 500, 60 % at 125.
+    By Kairouz, Liu and Steinke (2021), with beta = exp(-1/2): a round of rounding stays below with a chance
+    of 0.39 at least. It is `clip / step` times sqrt(1 + VOTE²) and a little more: 1.3 % at 1,000 levels per
+    clip, 5 % at 500, 60 % at 125.
     """
     _check_grid(clip, step)
     length, places = clip * math.hypot(1.0, VOTE) / step, count + 1
@@ -118,7 +139,7 @@ def sensitivity_of(clip: float, step: float, count: int = SHARED_WEIGHTS) -> flo
     return math.sqrt(min((length + math.sqrt(places)) ** 2, likely))
 
 
-# --- how wide a ring ----------------------------------------------------------------------------------------------
+# --- how wide a ring ----------------------------------------------------------------------------------------
 
 
 def ring_bits_needed(
@@ -131,14 +152,23 @@ def ring_bits_needed(
     count: int = SHARED_WEIGHTS,
     failure: float = FAILURE,
 ) -> int:
-    """Return how many bits a ring needs for the sum of so many devices' levels, each with `noise` levels of its own.
+    """Return how many bits a ring needs for the sum of so many devices' levels with `noise` levels each.
 
-    A coordinate of the rotated sum is sub-Gaussian: its parameter squared is at most (length of the sum)² / window for what is
-    summed, 1/4 per device for rounding and `noise`² per device. By the union bound over all coordinates none reaches half the
-    ring but with a chance of `failure`, over the choice of the rotation's seed. `agreement` is the length of the sum of the
-    clipped changes over `devices` times the clip: 1 holds for any changes; devices differ, so a round's figure is smaller, and
-    the figure of earlier rounds may be given with room above it. A sum that does not fit comes back wrong by the ring's size
-    in that coordinate and cannot be told from a right one.
+    A coordinate of the rotated sum is sub-Gaussian: its parameter squared is at most (length of the sum)² /
+    window for what is summed, 1/4 per device for rounding and `noise`² per device. By the union bound over
+    all coordinates none reaches half the ring, except with a chance of `failure` over the rotation's seed. A
+    sum that does not fit comes back wrong by the ring's size in that coordinate, and cannot be told from a
+    right one.
+
+    Args:
+        devices: how many levels are summed.
+        clip: the longest change of each (L2).
+        step: the size of a level.
+        noise: the standard deviation of each device's noise, in levels.
+        agreement: the length of the sum of the clipped changes over `devices` times the clip. 1 holds for any
+            changes. Devices differ, so the figure of earlier rounds, with room above it, may be given.
+        count: how many numbers a change has.
+        failure: the chance that some coordinate does not fit.
     """
     reach = _reach(devices, clip, step, noise, agreement, count, failure)
     return math.ceil(math.log2(2 * (reach + 1)))
@@ -154,15 +184,25 @@ def finest_step(
     count: int = SHARED_WEIGHTS,
     failure: float = FAILURE,
 ) -> tuple[float, float]:
-    """Return the smallest level that fits a ring and the noise's sampler, and the noise of each device in levels.
+    """Return the smallest level that fits a ring and the noise's sampler, and each device's noise in levels.
 
-    The noise of `devices` together has the standard deviation `noise_multiplier` times the sensitivity; with fewer devices in
-    the sum there is less, so give the smallest number that is accepted. Arguments as in `ring_bits_needed`. Raises OptionError
-    when no step fits.
+    Args:
+        ring_bits: the width of the ring.
+        devices: how many levels are summed.
+        clip: the longest change of each (L2).
+        noise_multiplier: the standard deviation of the noise of `devices` together, over the sensitivity.
+            With fewer devices in the sum there is less, so give the smallest number that is accepted.
+        agreement: as in `ring_bits_needed`.
+        count: how many numbers a change has.
+        failure: as in `ring_bits_needed`.
+
+    Raises:
+        OptionError: no step fits.
     """
 
     def noise_at(step: float) -> float:
-        # Rounded up, since the same ratio comes out with another last bit for another clip, and devices make a table for each new one.
+        # Rounded up, since the same ratio comes out with another last bit for another clip, and devices make
+        # a table for each new one.
         exact = noise_multiplier * sensitivity_of(clip, step, count) / math.sqrt(devices)
         return math.ceil(exact * NOISE_PARTS) / NOISE_PARTS
 
@@ -175,8 +215,8 @@ def finest_step(
     coarse, fine = clip, clip / MOST_LEVELS
     if not fits(coarse):
         raise OptionError(
-            f"{ring_bits} bits are too few for {devices:,} devices with a noise multiplier of {noise_multiplier:g}; "
-            "take a wider ring or fewer devices"
+            f"{ring_bits} bits are too few for {devices:,} devices with a noise multiplier of "
+            f"{noise_multiplier:g}; take a wider ring or fewer devices"
         )
     for _ in range(60):
         middle = math.sqrt(coarse * fine)
@@ -188,7 +228,7 @@ def finest_step(
 def _reach(
     devices: int, clip: float, step: float, noise: float, agreement: float, count: int, failure: float
 ) -> float:
-    """What no coordinate of the sum passes, in levels, but with the chance `failure`."""
+    """Return what a coordinate of the sum exceeds with the chance `failure` at most, in levels."""
     _check_grid(clip, step)
     if devices < 1 or not 0 < agreement <= 1 or not 0 < failure < 1 or not noise >= 0:
         raise OptionError(
@@ -209,13 +249,16 @@ def _check_grid(clip: float, step: float) -> None:
         raise OptionError(f"clip is {clip!r} and step {step!r}; a clip has at most {MOST_LEVELS:,} steps")
 
 
-# --- the encoder as a difference ----------------------------------------------------------------------------------
+# --- the encoder as a difference ----------------------------------------------------------------------------
 
 
 def model_bytes(bits: int, weights: int = SHARED_WEIGHTS) -> int:
-    """Return how long an encoder of so many bits per weight is, when so many weights lie in rows that differ from the release.
+    """Return how long an encoder is in so many bits for each weight, with so many weights in changed rows.
 
-    All of them take 98,253 bytes with 8 bits, 74,093 with 6 and 386,625 with 32. Raises OptionError for other bits.
+    All of them take 98,253 bytes with 8 bits, 74,093 with 6 and 386,625 with 32.
+
+    Raises:
+        OptionError: other bits.
     """
     if bits not in _MODEL_BITS:
         raise OptionError(f"bits is {bits!r}; it must be one of {', '.join(map(str, _MODEL_BITS))}")
@@ -225,10 +268,14 @@ def model_bytes(bits: int, weights: int = SHARED_WEIGHTS) -> int:
 
 
 def encode_model(encoder: EncoderWeights, base: EncoderWeights, bits: int = 8) -> bytes:
-    """Return the encoder as a difference to the release `base`, in so many bits per weight (8, 6, or 32 for all of it).
+    """Return the encoder as a difference from the release `base`, in 8, 6 or 32 bits for each weight.
 
-    What travels is the nearest encoder that can be written: take `decode_model` of the bytes for the one that devices train.
-    Raises OptionError for other bits, ModelError when the difference overflows.
+    What travels is the nearest encoder that can be written: take `decode_model` of the bytes for the one that
+    devices train.
+
+    Raises:
+        OptionError: other bits.
+        ModelError: the difference overflows.
     """
     model_bytes(bits)
     if bits == 32:
@@ -250,11 +297,13 @@ def encode_model(encoder: EncoderWeights, base: EncoderWeights, bits: int = 8) -
 
 
 def decode_model(data: bytes, base: EncoderWeights) -> EncoderWeights:
-    """Return the encoder of these bytes, over the release that is installed here, the same everywhere to the last bit.
+    """Return the encoder of these bytes, over the release that is installed here, the same bits everywhere.
 
-    Raises UpdateError unless the bytes are exactly what `encode_model` returns for that encoder and this release: `number` for
-    bits that are none of ours, `size`, `base` for another release, `tensors` for scales or codes of another form, `finite`, and
-    `damaged` when what was read is not what was meant.
+    Raises:
+        UpdateError: unless the bytes are exactly what `encode_model` returns for that encoder and this
+            release: `number` for bits that are none of ours, `size`, `base` for another release, `tensors`
+            for scales or codes of another form, `finite`, and `damaged` when what was read is not what was
+            meant.
     """
     if not isinstance(data, bytes) or not data or data[0] not in _MODEL_BITS:
         raise UpdateError("the encoder does not begin with its bits per weight, 8, 6 or 32", "number")
@@ -262,8 +311,8 @@ def decode_model(data: bytes, base: EncoderWeights) -> EncoderWeights:
     _check_size(data, bits, model_bytes(bits, 0), model_bytes(bits))
     if data[1:33].hex() != encoder_hash(base):
         raise UpdateError(
-            f"the encoder is a difference to the release {data[1:33].hex()[:12]}, not to that which is installed here; "
-            "install the release that the server uses",
+            f"the encoder is a difference to the release {data[1:33].hex()[:12]}, not to that which is "
+            "installed here; install the release that the server uses",
             "base",
         )
     if bits == 32:
@@ -310,7 +359,10 @@ def _read_difference(data: bytes, base: EncoderWeights, bits: int) -> EncoderWei
 
 
 def _moved(base: EncoderWeights, scales: Float32s, codes: Levels) -> Float32s:
-    """The weights of the result; where the code is 0 they are the release's own, the sign of a zero included."""
+    """Return the weights of the result.
+
+    Where the code is 0 they are the release's own, the sign of a zero included.
+    """
     start = flatten(base.tensors)
     with np.errstate(over="ignore"):  # becomes infinite, which is refused
         return np.where(codes == 0, start, start + np.repeat(scales, _row_sizes()) * codes.astype(np.float32))

@@ -1,21 +1,26 @@
-"""Signed invitations: the release key lends a round key the right to invite, and the round key signs what devices are asked.
+"""Signed invitations: the release key lets a round key invite, and the round key signs what is sent.
 
-Where it stands in the flow: `server.inviting` keeps the round key and signs each invitation and each task; a device opens what comes
-(`client.invitations`) before it reads anything in it. The release key may be sealed, or lie on another machine, while rounds
-run day and night; so it signs a short statement instead, as certificates of the web do for the servers of a network (RFC 9345).
+Where it stands in the flow: `server.releases.round_key` keeps the round key and signs each invitation and
+each task. A device opens what comes (`client.federation.invitations`) before it reads anything in it. The
+release key may be sealed, or lie on another machine, while rounds run day and night. So it signs a short
+statement instead, like the delegated credentials of TLS (RFC 9345).
 
-    delegation  magic "PALATE" | kind 20 | version 1 | release key 32 | round key 32 | up to 4 | expires 8 | signature 64
-    signed      magic "PALATE" | kind 21 | version 1 | count 1 | delegations, 148 each | message | signature 64
+    delegation  magic "PALATE" | kind 20 | version 1 | release key 32 | round key 32 | up to 4 | expires 8 |
+                signature 64
+    signed      magic "PALATE" | kind 21 | version 1 | count 1 | delegations, 148 each | message |
+                signature 64
 
-Numbers are little endian and unsigned. A delegation holds for releases up to the number `up to` (2^32 - 1: any) until `expires`, in
-seconds since 1970; its signature is the release key's, over everything before it. `message` is an invitation or a task as
-`masked_wire` and `wire` have it, and the last signature is the round key's, over everything before it. There are 1 to 4
-delegations, of different release keys to one round key: while devices follow a change of the release key, the old one and the
-new one both speak. `tests/data/delegation_vectors.json` holds test vectors.
+Numbers are little endian and unsigned. A delegation holds for releases up to the number `up to` (2^32 - 1:
+any) until `expires`, in seconds since 1970. Its signature is the release key's, over everything before it.
+`message` is an invitation or a task in the form of `secure_sum.messages` and `wire`. The last signature is
+the round key's, over everything before it. There are 1 to 4 delegations, from different release keys to one
+round key: while devices follow a change of the release key, the old one and the new one both count.
+`tests/data/delegation_vectors.json` holds test vectors.
 
-**What this stops.** Whoever stands in the server's place without its keys (on the network, or with code of their own on the port)
-can ask devices nothing. **What it does not stop.** Whoever has the round key can, until the delegation expires; what that is
-worth to them is bounded by what a device does whoever asks (`client.task_limits`).
+**What this stops.** An attacker in the server's place without its keys (on the network, or with code of their
+own on the port) gets nothing from devices. **What it does not stop.** A thief of the round key can invite
+until the delegation expires. What a device does at all bounds what that is worth
+(`client.federation.task_limits`).
 """
 
 from __future__ import annotations
@@ -36,8 +41,11 @@ DELEGATION, SIGNED = 20, 21
 ANY_RELEASE: Final = 2**32 - 1
 
 VALID: Final = timedelta(days=30)
-"""How long a delegation holds unless told otherwise: long enough that a key on another machine is fetched once a month, short enough
-that a stolen round key is worth nothing after a month; the release key itself has no expiry."""
+"""How long a delegation holds by default.
+
+A key on another machine is needed once a month, and a stolen round key is worth nothing after a month. The
+release key itself has no expiry.
+"""
 
 LONGEST: Final = timedelta(days=100)
 """The longest that a device believes: a delegation for ever would be the release key under another name."""
@@ -82,9 +90,11 @@ def make_delegation(
     valid: timedelta = VALID,
     up_to: int = ANY_RELEASE,
 ) -> bytes:
-    """Return the bytes by which the release key lets a round key (32 bytes, the public half) invite from now on.
+    """Return the bytes by which the release key lets a round key (32 bytes, public half) invite from now on.
 
-    Raises OptionError for a time that is not above 0 or longer than devices believe, and for a release out of range.
+    Raises:
+        OptionError: a time that is not above 0 or longer than devices believe, and a release out of
+            range.
     """
     if not timedelta(0) < valid <= LONGEST:
         raise OptionError(f"a delegation holds for more than 0 and at most {LONGEST.days} days, not {valid}")
@@ -97,7 +107,10 @@ def make_delegation(
 
 
 def decode_delegation(data: bytes) -> Delegation:
-    """Return the delegation of these bytes, its signature checked; raises InvitationError. The time is for the caller to check."""
+    """Return the delegation of these bytes, its signature checked.
+
+    Raises InvitationError. The time is for the caller to check.
+    """
     _check_start(data, DELEGATION, "a delegation")
     if len(data) != DELEGATION_BYTES:
         raise InvitationError(f"a delegation has {DELEGATION_BYTES} bytes, not {len(data):,}", "size")
@@ -107,7 +120,11 @@ def decode_delegation(data: bytes) -> Delegation:
 
 
 def sign_message(message: bytes, delegations: Sequence[bytes], round_key: Ed25519PrivateKey) -> bytes:
-    """Return a message with the delegations that speak for it, signed; raises OptionError for none of them or too many."""
+    """Return a message with the delegations that speak for it, signed.
+
+    Raises:
+        OptionError: none of them or too many.
+    """
     if not 1 <= len(delegations) <= MOST_DELEGATIONS:
         raise OptionError(
             f"{len(delegations)} delegations; there must be 1 to {MOST_DELEGATIONS} to sign with"
@@ -119,10 +136,11 @@ def sign_message(message: bytes, delegations: Sequence[bytes], round_key: Ed2551
 
 
 def open_signed_message(data: bytes, *, trusted: bytes | None, now: datetime) -> Opened:
-    """Return a message that a round key signed for the release key that is `trusted`, or for any where that is None.
+    """Return a message that a round key signed for the release key `trusted`, or for any if that is None.
 
-    Raises InvitationError: "size", "magic", "kind" or "version" for other bytes, "key" where no delegation is of the trusted key,
-    "expired" for one whose time is over or further off than is believed, "signature" for one that is wrong.
+    Raises:
+        InvitationError: "size", "magic", "kind" or "version" for other bytes; "key" where no delegation is of
+            the trusted key; "expired" for one whose time is over or too long; "signature" for a wrong one.
     """
     message, delegations = _take_apart(data)
     read = [decode_delegation(one) for one in delegations]
@@ -135,7 +153,8 @@ def open_signed_message(data: bytes, *, trusted: bytes | None, now: datetime) ->
         )
     if not (now - TOLERANCE).timestamp() <= chosen.expires <= (now + LONGEST + TOLERANCE).timestamp():
         raise InvitationError(
-            "the server's right to invite has expired, or is for longer than devices believe; the person who runs it renews it",
+            "the server's right to invite has expired, or is for longer than devices believe; the person "
+            "who runs it renews it",
             "expired",
         )
     _verify(data, chosen.round_key, "the invitation is not signed by the round key that it names")
@@ -143,9 +162,10 @@ def open_signed_message(data: bytes, *, trusted: bytes | None, now: datetime) ->
 
 
 def message_in(data: bytes) -> bytes:
-    """Return the message that was signed, nothing checked, or the bytes themselves if they are not signed at all.
+    """Return the message that was signed, unchecked, or the bytes themselves if they are not signed.
 
-    For whoever counts or groups messages; a device that is to answer takes `open_signed_message`. Raises InvitationError.
+    For code that counts or groups messages; a device that is to answer takes `open_signed_message`. Raises
+    InvitationError.
     """
     return _take_apart(data)[0] if kind_of(data) == SIGNED else data
 

@@ -1,17 +1,19 @@
 """Writes files so that a kill, a power cut or a full disk leaves the old or the new content, never a mixture.
 
-The device's sealed store and the server's folder do all their writing through these few functions. The order of things is
-the argument: data is written to a new file and forced to the disk *before* a rename makes it visible, and the folder is forced
-to the disk *after* it (Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014, shows what goes wrong otherwise).
-The tests record the calls made here and replay every crash that they allow.
+Where it stands in the flow: the device's sealed store and the server's folder do all their writing here. The
+order of the steps is the argument: data is written to a new file and forced to the disk *before* a rename
+makes it visible, and the folder is forced to the disk *after* it (Pillai et al., "All File Systems Are Not
+Created Equal", OSDI 2014, shows what goes wrong otherwise). The tests record the calls made here and replay
+every crash that they allow.
 
-**A folder that others may write in.** The new file has a random name, is opened only if nothing of that name is there, and no
-link is followed, neither here nor where a file is read, locked or overwritten; so nobody can put a link in our way that leads
-our bytes, or our zeros, into another file (CWE-59, CWE-377). What a killed writer leaves is removed by a later one.
-`make_private` takes the folder back from others. Windows has neither links that anybody may make nor modes: there this is void.
+**A folder that others may write in.** The new file has a random name and is opened only if nothing of that
+name is there. No link is followed, neither here nor where a file is read, locked or overwritten. So nobody
+can place a link that leads our bytes, or our zeros, into another file (CWE-59, CWE-377). A later writer
+removes what a killed one left. `make_private` takes the folder back from others. On Windows this does
+nothing: it has no modes, and only an administrator may make links.
 
-A lock of the operating system (`flock` on POSIX, `msvcrt` on Windows) keeps two writers apart; it is released when its
-holder dies, so there is no stale lock to remove by hand.
+A lock of the operating system (`flock` on POSIX, `msvcrt` on Windows) keeps two writers apart. It ends when
+its holder dies, so there is no stale lock to remove by hand.
 """
 
 # The calls of `os` are spelled out because their order, and each single one, is what is tested.
@@ -35,7 +37,7 @@ else:
     import fcntl
 
 LEFTOVER_SECONDS = 3600.0
-"""From which age on a file that was written beside another and never renamed is a killed writer's."""
+"""From this age on a new file that was never renamed is taken for a killed writer's."""
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows alone needs to be told
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -54,9 +56,10 @@ def create_file(path: Path) -> int:
 
 
 def write_file(path: Path, data: bytes, *, lasting: bool = True) -> None:
-    """Write a new file as `create_file` opens it and, if it is to be `lasting`, force its content to the disk.
+    """Write a new file as `create_file` opens it; if it is to be `lasting`, force its content to the disk.
 
-    The name itself is not durable before `sync_folder`. A file that could not be written whole is removed again.
+    The name itself is not durable before `sync_folder`. A file that could not be written whole is removed
+    again.
     """
     descriptor = create_file(path)
     try:
@@ -73,12 +76,15 @@ def write_file(path: Path, data: bytes, *, lasting: bool = True) -> None:
 
 
 def name_beside(path: Path) -> Path:
-    """Return a random name beside `path`, for what is to take its place."""
+    """Return a random name next to `path`, for what is to take its place."""
     return path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
 
 
 def write_beside(path: Path, data: bytes, *, lasting: bool = True) -> Path:
-    """Write what is to take the place of `path` beside it, under a random name, and return where; raises `OSError`."""
+    """Write what is to take the place of `path` next to it, under a random name, and return where.
+
+    Raises `OSError`.
+    """
     beside = name_beside(path)
     write_file(beside, data, lasting=lasting)
     return beside
@@ -87,10 +93,18 @@ def write_beside(path: Path, data: bytes, *, lasting: bool = True) -> Path:
 def write_atomically(
     path: Path, data: bytes, *, consequence: str | None = None, lasting: bool = True
 ) -> None:
-    """Give `path` new content in one step: beside it, forced to the disk, renamed over it, folder forced too.
+    """Give `path` new content in one step: a new file, forced to the disk, takes its name.
 
-    What is for looking at only need not be `lasting`; then nothing is forced. With a `consequence` the folder is made if it is
-    not there, and what the operating system refuses is a `StorageError` that ends with it; without, `OSError` is raised.
+    Args:
+        path: the file.
+        data: its new content.
+        consequence: what it means for the person that the file cannot be written. With it the folder is made
+            if need be, and what the operating system refuses is a `StorageError` that ends with this text.
+        lasting: force the file and its name to the disk. What is only for looking at need not be lasting.
+
+    Raises:
+        StorageError: with a `consequence`, the file cannot be written.
+        OSError: without one.
     """
     try:
         if consequence is not None:
@@ -112,7 +126,10 @@ def write_atomically(
 
 
 def clear_beside(path: Path, least_seconds: float = 0.0) -> None:
-    """Remove what killed writers left beside `path`, of at least this age; whoever holds the writers' lock may ask for all."""
+    """Remove what killed writers left next to `path`, of at least this age.
+
+    The holder of the writers' lock may remove all.
+    """
     with contextlib.suppress(OSError), os.scandir(path.parent) as folder:
         for item in folder:
             left = item.name.startswith(path.name) and _BESIDE.fullmatch(item.name[len(path.name) :])
@@ -145,10 +162,13 @@ def make_folder(path: Path) -> None:
 
 
 def make_private(path: Path, *, ours: bool = False, through_link: bool = False) -> tuple[int, int] | None:
-    """Take from others what they may do with a folder or file; return the mode before and after, None if it was private.
+    """Take from others what they may do with a folder or file.
 
-    A disk without modes keeps the one that it shows. Raises `OSError` for what is another user's, who could undo it (root may use
-    such a thing, unless it is to be `ours`), and for a link, unless its target is meant.
+    Returns the mode before and after, None if it was private.
+
+    A disk without modes keeps the one that it shows. Raises `OSError` for what is another user's, who could
+    undo it (root may use such a thing, unless it is to be `ours`), and for a link, unless its target is
+    meant.
     """
     if sys.platform == "win32":
         return None
@@ -196,9 +216,9 @@ def sync_folder(path: Path) -> None:
 def holding(path: Path) -> Iterator[Callable[[], None]]:
     """Hold the file that has this name now, and give a function that overwrites it with zeros.
 
-    Used around a rename: the old file loses its name by it, and its bytes would stay on the disk until something else
-    needs the room. Best effort: disks that write elsewhere (flash, copy-on-write) keep the old bytes, and Windows,
-    which does not rename over a file that is held, does nothing here.
+    Used around a rename: the old file loses its name by it, and its bytes would stay on the disk until
+    something else needs the room. Best effort: disks that write elsewhere (flash, copy-on-write) keep the old
+    bytes, and Windows, which does not rename over a file that is held, does nothing here.
     """
     if sys.platform == "win32":
         yield lambda: None
@@ -216,7 +236,10 @@ def holding(path: Path) -> Iterator[Callable[[], None]]:
 
 
 def read_file(path: Path, limit_bytes: int) -> bytes:
-    """Read a regular file of at most `limit_bytes`; raises `OSError`, `EFBIG` for a longer one, `ELOOP` for a link."""
+    """Read a regular file of at most `limit_bytes`.
+
+    Raises `OSError`, `EFBIG` for a longer one, `ELOOP` for a link.
+    """
     descriptor = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT | _BINARY)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -231,20 +254,20 @@ def read_file(path: Path, limit_bytes: int) -> bytes:
 def locked(
     path: Path, wait_seconds: float, owner: str, *, busy: type[PalateError] = VaultBusyError
 ) -> Iterator[None]:
-    """Hold the lock file `path` for as long as the block runs; `owner` names in the error what is locked.
+    """Hold the lock file `path` for as long as the block runs.
 
-    Raises `busy` when another process (or another opening in this one) still holds it after `wait_seconds`.
+    Args:
+        path: the lock's file, which is made if need be.
+        wait_seconds: how long to wait for another holder.
+        owner: what is locked, as the error calls it.
+        busy: the error to raise.
+
+    Raises:
+        PalateError: `busy`, where another process (or another opening in this one) still holds it after the
+            wait.
     """
     deadline = time.monotonic() + wait_seconds
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK | _BINARY, 0o600)
-        try:
-            if _take_lock(descriptor) and _still_named(descriptor, path):
-                break
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+    while (descriptor := take_lock(path)) is None:
         if time.monotonic() >= deadline:
             raise busy(
                 f"{owner} is in use by another process, and still was after {wait_seconds:g} s; "
@@ -255,6 +278,25 @@ def locked(
         yield
     finally:
         os.close(descriptor)  # closing releases the lock
+
+
+def take_lock(path: Path) -> int | None:
+    """Return a descriptor that holds the lock file `path`, or None where somebody else holds it.
+
+    The lock lives as long as the descriptor and its copies, those of a started process too. Raises `OSError`.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK | _BINARY, 0o600)
+        try:
+            taken = _flock(descriptor)
+            if taken and _still_named(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if not taken:
+            return None
 
 
 def storage_error(error: OSError, place: Path, consequence: str) -> StorageError:
@@ -273,7 +315,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _take_lock(descriptor: int) -> bool:
+def _flock(descriptor: int) -> bool:
     try:
         if sys.platform == "win32":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)

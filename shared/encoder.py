@@ -1,15 +1,19 @@
-"""The shared encoder: from pictures and from words to one taste space of 64 dimensions. The only thing that is federated.
+"""The shared encoder: from pictures and from words to one taste space of 64 dimensions.
 
-Where it stands in the flow: each device turns its pictures into features (a frozen tower and statistics) and its phrases into
-sentence embeddings; the encoder places both in the taste space, where a person's private head (the evaluator) lives. The
-first 55 dimensions are anchored: dimension i is how much a picture shows attribute i of `ATTRIBUTE_NAMES`, from 0 to 1, so
-a head's weight on it can be read as a like or a dislike. The other nine are free to be learned from people's verdicts.
+The only thing that is federated.
+
+Where it stands in the flow: each device turns its pictures into features (a frozen tower and statistics) and
+its phrases into sentence embeddings; the encoder places both in the taste space, where a person's private
+head (the evaluator) lives. The first 55 dimensions are anchored: dimension i is how much a picture shows
+attribute i of `ATTRIBUTE_NAMES`, from 0 to 1, so a head's weight on it can be read as a like or a dislike.
+The other nine are free to be learned from people's verdicts.
 
     picture:  z = sigmoid(W2 relu(W1 (clip((features - mean) / scale)) + b1) + b2)          (64,) in [0, 1]
     phrase:   d = normalize(V embedding + c)                                                (64,) of length 1
 
-so that z · d says how much a picture shows what a phrase names. Sharing this and keeping heads private follows federated
-reconstruction (Singhal et al., NeurIPS 2021). Here is numpy alone; training mirrors these two lines in torch.
+so that z · d says how much a picture shows what a phrase names. Sharing this and keeping heads private
+follows federated reconstruction (Singhal et al., NeurIPS 2021). Here is numpy alone; training mirrors these
+two lines in torch.
 """
 
 from __future__ import annotations
@@ -32,7 +36,9 @@ from palate.shared.shipped import check_shipped
 
 CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "palette": ("vibrant", "muted", "pastel", "monochrome", "neon", "earthy", "black and white", "multicoloured"),
+        "palette": (
+            "vibrant", "muted", "pastel", "monochrome", "neon", "earthy", "black and white", "multicoloured",
+        ),
         "colour": ("red", "orange", "yellow", "green", "blue", "purple", "pink"),
         "temperature": ("warm", "cool"),
         "lighting": ("bright", "dark", "golden hour", "moonlit", "spotlit"),
@@ -50,7 +56,7 @@ CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "mood": ("calm", "joyful", "melancholic", "dramatic", "dreamy"),
     }
 )  # fmt: skip
-"""The anchoring attributes by category, of which a picture is taken to show at most one each."""
+"""The anchoring attributes by category; a picture is taken to show at most one of each."""
 
 ATTRIBUTE_NAMES: tuple[str, ...] = tuple(value for values in CATEGORIES.values() for value in values)
 
@@ -82,7 +88,8 @@ FIXED_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
         "feature.mean": (PICTURE_FEATURES,),
         "feature.scale": (PICTURE_FEATURES,),
-        # What each attribute looks like in the statistics: z-scores of pictures that show it against those that do not.
+        # What each attribute looks like in the statistics: z-scores of pictures that show it against those
+        # that do not.
         "attribute.statistics": (len(ATTRIBUTE_NAMES), STATISTICS),
         "taste.usual": (TASTE,),  # where drawn pictures lie on average
         # The crowd prior over a person's head (64 weights and a threshold), a mixture of Gaussians.
@@ -101,7 +108,9 @@ MAX_BYTES = 4_000_000
 class EncoderWeights:
     """The tensors of one encoder: those of `SHARED_SHAPES` and of `FIXED_SHAPES`, float32, read-only.
 
-    Raises ModelError when a name is missing or unknown, or a tensor has another shape, another type, or is not finite.
+    Raises:
+        ModelError: a name is missing or unknown, or a tensor has another shape, another type, or is not
+            finite.
     """
 
     release: int
@@ -156,7 +165,8 @@ def unflatten(vector: Float32s) -> dict[str, Float32s]:
 def standardize(weights: EncoderWeights, features: Float32s) -> Float32s:
     """Return picture features in standard deviations of drawn pictures, cut at ±4: (n, features) to the same.
 
-    Raises OptionError for another shape or values that are not finite.
+    Raises:
+        OptionError: another shape or values that are not finite.
     """
     given = np.asarray(features, dtype=np.float32)
     if given.ndim != 2 or given.shape[1] != PICTURE_FEATURES:
@@ -180,9 +190,10 @@ def project_pictures(weights: EncoderWeights, features: Float32s) -> Float32s:
 
 
 def project_sentences(weights: EncoderWeights, embeddings: Float32s) -> Float32s:
-    """Return the directions that phrases name in the taste space: (n, 384) unit embeddings to (n, 64) of length 1.
+    """Return the directions that phrases name in the taste space: (n, 384) to unit vectors (n, 64).
 
-    Raises OptionError for another shape or values that are not finite.
+    Raises:
+        OptionError: another shape or values that are not finite.
     """
     given = np.asarray(embeddings, dtype=np.float32)
     if given.ndim != 2 or given.shape[1] != SENTENCE_FEATURES or not np.isfinite(given).all():
@@ -204,7 +215,11 @@ def encoder_to_bytes(weights: EncoderWeights) -> bytes:
 
 
 def encoder_from_bytes(data: bytes) -> EncoderWeights:
-    """Return the encoder of safetensors bytes; raises ModelError when they are damaged, too many, or no encoder."""
+    """Return the encoder of safetensors bytes.
+
+    Raises:
+        ModelError: they are damaged, too many, or no encoder.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -229,7 +244,11 @@ def encoder_from_bytes(data: bytes) -> EncoderWeights:
 
 @lru_cache(maxsize=4)
 def load_encoder(path: Path = SHIPPED) -> EncoderWeights:
-    """Return the encoder of a file, release 0 unless another is named; raises ModelError when it cannot be read."""
+    """Return the encoder of a file, release 0 unless another is named.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     check_shipped(path)
     try:
         with path.open("rb") as file:

@@ -160,7 +160,8 @@ class ModelError(PalateError):
 class UpdateError(PalateError):
     """A task or an update that is not exactly what device and server agreed on.
 
-    `reason` is one word of a fixed list, so refusals can be counted without keeping anything of what was refused:
+    `reason` is one word of a fixed list, so refusals can be counted without keeping anything of what was
+    refused:
 
         size      not the one length that a task or an update has
         magic     not of Palate's federation

@@ -1,6 +1,7 @@
 """Several byte strings as one body: each behind its length, four bytes big endian.
 
-Where it stands in the flow: the merged calls of devices (`front`) and the round loop's calls (`control`) carry their parts so.
+Where it stands in the flow: the merged calls of devices (`front`) and the round loop's calls (`control`)
+carry their parts so.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""What a process that holds secrets does first: no image of its memory is written, and no passphrase stays in its environment.
+"""What a process with secrets does first: no image of its memory, no passphrase in its environment.
 
-Where it stands in the flow: `main` of the command line calls `harden` before all else, and so does whatever else holds keys; who
-needs a passphrase asks `given`. On Linux:
+Where it stands in the flow: `main` of the command line calls `harden` before everything else, and so does
+every other process that holds keys. What needs a passphrase calls `given`. On Linux:
 
-- `PR_SET_DUMPABLE` 0 and a core limit of 0: a crash writes no core file and hands none to a crash reporter, no other process of
-  the same user may attach or read this one's memory, and the files of this process under /proc that show it belong to root.
-- A variable `PALATE_...PASSPHRASE` is taken out of `os.environ`, so that no child gets it, and its bytes, which the kernel shows
-  as /proc/PID/environ for as long as a process lives, are overwritten with zeros.
+- `PR_SET_DUMPABLE` 0 and a core limit of 0: a crash writes no core file and passes none to a crash reporter.
+  No other process of the same user may attach to this one or read its memory. The files under /proc that show
+  it belong to root.
+- A variable `PALATE_...PASSPHRASE` is taken out of `os.environ`, so that no child gets it. Its bytes, which
+  the kernel shows as /proc/PID/environ as long as a process lives, are overwritten with zeros.
 
-**What remains.** Until `harden` has run (a fraction of a second) the variable can be read; the shell or service manager that set
-it still has it; whoever is root reads everything; Python's own copies of a string are freed, not wiped; and memory may be swapped
-out. On macOS the core limit and `os.environ` apply; on Windows `os.environ` alone, and Windows Error Reporting may keep a dump.
+**What remains.** Until `harden` has run (a fraction of a second) the variable can be read. The shell or
+service manager that set it still has it. Root reads everything. Python's own copies of a string are freed,
+not wiped, and memory may be swapped out. On macOS the core limit and `os.environ` apply. On Windows
+`os.environ` alone applies, and Windows Error Reporting may keep a dump.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ _taken: dict[str, str] = {}
 
 
 def harden() -> None:
-    """Close this process to core dumps and to other processes, and take the passphrases out of its environment.
+    """Close this process to core dumps and other processes, and take the passphrases out of its environment.
 
-    What a system does not offer is left out without a word: nothing depends on it. Call it once, before there are threads.
+    What a system does not offer is left out without a word: nothing depends on it. Call it once, before there
+    are threads.
     """
     _close_memory()
     _taken.update({name: value for name, value in os.environ.items() if SECRET.fullmatch(name)})
@@ -42,7 +45,7 @@ def harden() -> None:
 
 
 def given(variable: str) -> str | None:
-    """Return the passphrase that was in the environment under this name, or None where there was none, or an empty one."""
+    """Return the passphrase from the environment under this name, or None where there was none."""
     return os.environ.get(variable) or _taken.get(variable) or None
 
 
@@ -61,7 +64,7 @@ def _close_memory() -> None:
 
 
 def _places(*names: str) -> list[tuple[int, int]]:
-    """Return where these variables lie in the block that the kernel gave this process: addresses and lengths."""
+    """Return where these variables lie in the block that the kernel gave this process: address and length."""
     if sys.platform != "linux" or not names:
         return []
     import ctypes

@@ -1,11 +1,13 @@
 """Public pictures and what they truly show: what an encoder can be tried on where there is nobody's taste.
 
-Where it stands in the flow: the server holds a run's encoder near the last release by what both say of these pictures
-(`server.trust_region`), and tries an encoder on them before it becomes a release (`server.acceptance`). They are drawn, so that what
-each shows is known; nobody was ever asked about them. `simulations.recipes.public_pictures` makes the file.
+Where it stands in the flow: the server holds a run's encoder near the last release by what both say of these
+pictures (`server.secure_sum.trust_region`), and tries an encoder on them before it becomes a release
+(`server.releases.acceptance`). They are drawn, so that what each shows is known; nobody was ever asked about
+them. `simulations.recipes.public_pictures` makes the file.
 
     features   (pictures, 216) float16   of each picture, as the shipped eye sees it
-    shows      (pictures, 55) uint8      1 where the picture shows the attribute, in the order of `ATTRIBUTE_NAMES`
+    shows      (pictures, 55) uint8      1 where the picture shows the attribute, in the order of
+                                         `ATTRIBUTE_NAMES`
     words      (55, 384) float16         each attribute's own name, as the shipped sentence tower reads it
 """
 
@@ -29,9 +31,10 @@ MAX_BYTES: Final = 400_000
 
 @dataclass(frozen=True, eq=False)
 class PublicPictures:
-    """Features (n, 216), what is shown (n, 55), and the attributes' names as embeddings (55, 384), all read-only.
+    """Features (n, 216), what is shown (n, 55) and the attributes' names as embeddings (55, 384), read-only.
 
-    Raises OptionError for other shapes, fewer than two pictures, or values that are not finite.
+    Raises:
+        OptionError: other shapes, fewer than two pictures, or values that are not finite.
     """
 
     features: Float32s
@@ -49,7 +52,8 @@ class PublicPictures:
             given = np.asarray(getattr(self, name))
             if given.shape != shape or n < 2 or not np.isfinite(given).all():
                 raise OptionError(
-                    f"{name} of the public pictures has the shape {given.shape}; it must be {shape}, finite, of 2 pictures or more"
+                    f"{name} of the public pictures has the shape {given.shape}; it must be {shape}, "
+                    "finite, of 2 pictures or more"
                 )
             kept = given.astype(np.bool_ if name == "shows" else np.float32)
             kept.flags.writeable = False
@@ -62,7 +66,11 @@ class PublicPictures:
 
 @lru_cache(maxsize=2)
 def load_public_pictures(path: Path = SHIPPED) -> PublicPictures:
-    """Return the pictures that ship with Palate, or those of a file; raise ModelError when it cannot be read."""
+    """Return the pictures that ship with Palate, or those of a file.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

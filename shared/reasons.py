@@ -1,8 +1,9 @@
 """The only words about a device's refusals that ever leave it.
 
-Where it stands in the flow: a device that does not do what was asked answers with one of these texts, and the server counts it by
-`word_of`. They are about the message or the software, never about the person, nor about what came of training: a device whose training
-fails answers as every other does (`client.contribution`), and whoever stays out for reasons of their own answers nothing.
+Where it stands in the flow: a device that does not do what was asked answers with one of these texts, and the
+server counts it by `word_of`. They are about the message or the software. They say nothing about the person,
+or about what came of training: a device whose training fails answers like every other
+(`client.federation.contribution`). A person who stays out for reasons of their own sends no answer.
 """
 
 from __future__ import annotations

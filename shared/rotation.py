@@ -1,17 +1,20 @@
-"""A random rotation of a vector, the same on both sides: after it no coordinate is much larger than any other.
+"""A random rotation of a vector, the same on both sides: no coordinate is much larger than another.
 
-Where it stands in the flow: `coding` rotates a clipped change before it rounds it to levels, and turns the mean of many back. A
-coarse grid costs least when all coordinates are about equally large, which a random rotation makes of any vector. (Suresh et
-al., ICML 2017; as used with secure sums and noise by Kairouz, Liu and Steinke, ICML 2021.)
+Where it stands in the flow: `coding` rotates a clipped change before it rounds it to levels, and turns the
+mean of many back. A coarse grid costs least when all coordinates are about equally large, which a random
+rotation makes of any vector. (Suresh et al., ICML 2017; as used with secure sums and noise by Kairouz, Liu
+and Steinke, ICML 2021.)
 
-A pass multiplies a window of the vector by random signs and applies the Hadamard transform, both orthonormal, to it. The window
-is the largest power of two that fits, 65,536 of 96,641, first at the beginning, then at the end, then at the beginning again, so
-that the vector need not be padded to 131,072: what is sent and what is noised are as many numbers as there were. After three
-passes a weight from anywhere is spread over everything, each coordinate holding between half and one and a half times its share.
+A pass multiplies a window of the vector by random signs and applies the Hadamard transform, both orthonormal,
+to it. The window is the largest power of two that fits, 65,536 of 96,641, first at the beginning, then at the
+end, then at the beginning again, so that the vector need not be padded to 131,072: what is sent and what is
+noised are as many numbers as there were. After three passes a weight from anywhere is spread over everything,
+each coordinate holding between half and one and a half times its share.
 
-The signs come from SHAKE-256 of a seed that all devices of a round share (the hash of its invitation). They are public; they need
-only be independent of the vectors. No coordinate of a rotated vector of length L is likely to be much above L / sqrt(window):
-it is sub-Gaussian with that parameter, whatever the vector (`coding.ring_bits_needed` builds on this).
+The signs come from SHAKE-256 of a seed that all devices of a round share (the hash of its invitation). They
+are public; they need only be independent of the vectors. No coordinate of a rotated vector of length L is
+likely to be much above L / sqrt(window): it is sub-Gaussian with that parameter, whatever the vector
+(`coding.ring_bits_needed` builds on this).
 """
 
 from __future__ import annotations
@@ -36,7 +39,10 @@ def window_of(count: int) -> int:
 
 
 def rotated(vectors: Reals, seed: bytes) -> Reals:
-    """Return vectors (..., d) rotated by what the seed says, of the same shape and type; lengths stay as they are."""
+    """Return vectors (..., d) rotated by what the seed says, of the same shape and type.
+
+    Lengths stay as they are.
+    """
     turned = np.array(vectors, order="C")
     for start, signs in _passes(turned.shape[-1], seed):
         window = turned[..., start : start + len(signs)]
@@ -46,7 +52,7 @@ def rotated(vectors: Reals, seed: bytes) -> Reals:
 
 
 def rotated_back(vectors: Reals, seed: bytes) -> Reals:
-    """Return what `rotated` with the same seed made these vectors (..., d) of, but for rounding."""
+    """Return what `rotated` with the same seed made these vectors (..., d) of, except for rounding."""
     turned = np.array(vectors, order="C")
     for start, signs in reversed(_passes(turned.shape[-1], seed)):
         window = turned[..., start : start + len(signs)]
@@ -71,7 +77,8 @@ def _passes(count: int, seed: bytes) -> list[tuple[int, NDArray[np.int8]]]:
 def _hadamard(window: Reals) -> None:
     """Apply the orthonormal Walsh-Hadamard transform to the last axis (..., a power of two), in place."""
     size = window.shape[-1]
-    # H of 2^(a+b) is the Kronecker product of H of 2^a and H of 2^b: two products with small matrices instead of a + b sweeps.
+    # H of 2^(a+b) is the Kronecker product of H of 2^a and H of 2^b: two products with small matrices instead
+    # of a + b sweeps.
     wide = 1 << (size.bit_length() // 2)
     grid = window.reshape(*window.shape[:-1], size // wide, wide)
     window[...] = (_matrix(size // wide, window.dtype.str) @ grid @ _matrix(wide, window.dtype.str)).reshape(

@@ -1,8 +1,9 @@
-"""The weights that ship with Palate are the ones that it was tested with: their hashes, looked at before a file is loaded.
+"""The weights that ship with Palate are the ones that were tested: hashes, checked before loading.
 
-Where it stands in the flow: whatever loads a tower, the generator, the encoder or the subspace calls `check_shipped` with the file
-or folder first. A file that the table does not name (another model, a recipe's result) is nobody's business here. This finds a
-damaged disk, a half-made update and weights that somebody exchanged; it does not stop who can change the program as well.
+Where it stands in the flow: whatever loads a tower, the generator, the encoder or the subspace calls
+`check_shipped` with the file or folder first. A file that the table does not name (another model, a recipe's
+result) is nobody's business here. This finds a damaged disk, a half-made update and weights that somebody
+exchanged; it does not stop who can change the program as well.
 
     python -m palate.shared.shipped      writes the table anew, after a recipe has made other weights
 """
@@ -24,9 +25,12 @@ TABLE: Final = Path(__file__).with_name("shipped.toml")
 
 
 def check_shipped(path: Path) -> None:
-    """Check a file, or each file of a folder, against the table; every file once in a process, about 1 ms for a megabyte.
+    """Check a file, or each file of a folder, against the table.
 
-    Raises `ModelError` for a file that is another one than the table says. One that is missing is left to whoever loads it.
+    Every file once in a process, about 1 ms for a megabyte.
+
+    Raises `ModelError` for a file that is another one than the table says. One that is missing is left to
+    its user.
     """
     try:
         name = path.resolve().relative_to(ROOT).as_posix()
@@ -43,7 +47,8 @@ def check_shipped(path: Path) -> None:
                 raise ModelError(f"{ROOT / file} cannot be read ({error.strerror})") from None
             if found != digest:
                 raise ModelError(
-                    f"{ROOT / file} is not the file that this version of Palate ships with; install Palate anew"
+                    f"{ROOT / file} is not the file that this version of Palate ships with; install Palate "
+                    "anew"
                 )
 
 
@@ -68,7 +73,8 @@ def make_table() -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _hash(path: Path, size: int, changed: int) -> str:
+def _hash(path: Path, *_: int) -> str:
+    """Return a file's SHA-256; its size and time are there so that a changed file is hashed anew."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,19 +1,21 @@
-"""Few directions instead of all weights: what devices send where noise must hide each of them, with little lost.
+"""Few directions instead of all weights: where noise must hide each number, little is lost.
 
-Where it stands in the flow: noise for a given epsilon has the same size in every coordinate, so it does less harm to a change of few
-coordinates in which little noise matters as much as in any other. A `Subspace` comes with a release and is made of public
-pictures alone. `client.shielding` writes a device's change in its coordinates before it clips; the server writes the mean of many
-back as weights. (Projecting to a public subspace: Zhou, Wu, Banerjee, ICLR 2021; here it needs no public labels.)
+Where it stands in the flow: noise for a given epsilon has the same size in every coordinate, so it does less
+harm to a change of few coordinates in which little noise matters as much as in any other. A `Subspace` comes
+with a release and is made of public pictures alone. `client.federation.privatize` writes a device's change in
+its coordinates before it clips; the server writes the mean of many back as weights. (Projecting to a public
+subspace: Zhou, Wu, Banerjee, ICLR 2021; here it needs no public labels.)
 
-Only the last layer of the picture side moves, z = sigmoid(W h + b): measured, that is nearly all of what a federation gains. Its
-change G, of W and b together, is a product of slopes and hidden values h. On public pictures the mean of [h 1] [h 1]^T is Q L Q^T,
-and the coordinates are
+Only the last layer of the picture side moves, z = sigmoid(W h + b): measured, that is nearly all of what a
+federation gains. Its change G, of W and b together, is a product of slopes and hidden values h. On public
+pictures the mean of [h 1] [h 1]^T is Q L Q^T, and the coordinates are
 
     V = G Q L^(-1/2)      on the device, for the largest `rank` eigenvalues: (64, 257) to (64, rank)
     G = V L^(-1/2) Q^T    on the server
 
-Both together make a step along natural directions of the inputs (as in K-FAC: Martens, Grosse, ICML 2015), and the same noise in each
-coordinate moves what the encoder says of public pictures equally, wherever it falls.
+Both together make a step along natural directions of the inputs (as in K-FAC: Martens, Grosse, ICML 2015),
+and the same noise in each coordinate moves what the encoder says of public pictures equally, wherever it
+falls.
 """
 
 from __future__ import annotations
@@ -41,9 +43,10 @@ _WEIGHT, _BIAS = "picture.taste.weight", "picture.taste.bias"
 
 @dataclass(frozen=True, eq=False)
 class Subspace:
-    """The directions, Q L^(-1/2) of the module's docstring: (257, rank) float32, read-only, the last row for the bias.
+    """The directions, Q L^(-1/2) of the module's docstring: (257, rank) float32, last row for the bias.
 
-    Raises OptionError for another shape or type, or values that are not finite.
+    Raises:
+        OptionError: another shape or type, or values that are not finite.
     """
 
     directions: Float32s
@@ -66,14 +69,20 @@ class Subspace:
         return TASTE * int(self.directions.shape[1])
 
     def coordinates(self, change: Mapping[str, Float32s]) -> Float32s:
-        """Return the coordinates (64 * rank,) of a change of the federated tensors; the other tensors do not count."""
+        """Return the coordinates (64 * rank,) of a change of the federated tensors.
+
+        The other tensors do not count.
+        """
         both = np.concatenate([change[_WEIGHT], change[_BIAS][:, None]], axis=1)  # (64, 257)
         return np.asarray(both @ self.directions, dtype=np.float32).ravel()
 
     def change(self, coordinates: Float32s) -> dict[str, Float32s]:
-        """Return the change of the federated tensors that stands for these coordinates (64 * rank,); others stay at zero.
+        """Return the change of the federated tensors that stands for these coordinates (64 * rank,).
 
-        Raises OptionError for another number of coordinates.
+        Others stay at zero.
+
+        Raises:
+            OptionError: another number of coordinates.
         """
         given = np.asarray(coordinates, dtype=np.float32)
         if given.shape != (self.count,):
@@ -88,7 +97,11 @@ class Subspace:
 
 @lru_cache(maxsize=2)
 def load_subspace(path: Path = SHIPPED) -> Subspace:
-    """Return the subspace that ships with Palate, or that of a file; raises ModelError when it cannot be read."""
+    """Return the subspace that ships with Palate, or that of a file.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -107,9 +120,10 @@ def subspace_hash(subspace: Subspace) -> str:
 
 
 def subspace_of(encoder: EncoderWeights, features: Float32s, rank: int) -> Subspace:
-    """Return the directions of largest spread of the encoder's hidden values on public pictures, features (n, 216).
+    """Return the directions of largest spread of the encoder's hidden values on public pictures (n, 216).
 
-    Raises OptionError for a rank that is not from 1 to 257 or that so few pictures do not span.
+    Raises:
+        OptionError: a rank that is not from 1 to 257 or that so few pictures do not span.
     """
     check_whole("rank", rank, 1, min(HIDDEN + 1, len(features)))
     t = encoder.tensors

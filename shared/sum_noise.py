@@ -1,14 +1,18 @@
 """How much noise a sum is sure to carry, by how many of the devices in it add their share.
 
-Where it stands in the flow: the server books with this what a round costs (`server.ledger`), and each device for itself
-(`client.ledger`). A device sees its own noise and nobody else's. So each round has three noise multipliers:
+Where it stands in the flow: with this the server books what a round costs (`server.ledger`), and each device
+for itself (`client.privacy.ledger`). A device sees its own noise and nobody else's. So each round has three
+noise multipliers:
 
-    counted   a part of the devices in the smallest sum, `honest_share`, add their noise: this is booked and held to a budget
+    counted   a part of the devices in the smallest sum, `honest_share`, add their noise: this is booked and
+              held to a budget
     all_add   all of them do: what the round costs if nobody lies
-    alone     none of the others does, or they are invented: a person's own share, which holds whoever the others are
+    alone     none of the others does, or they are invented: only the person's own share, which holds
+              no matter who the others are
 
-Noise in shares is that of Kairouz, Liu and Steinke (ICML 2021). That made-up devices void it is known of every sum that rests on the
-noise of others; only somebody who vouches for devices makes a share above 0 worth anything.
+Noise in shares is that of Kairouz, Liu and Steinke (ICML 2021). Invented devices add none, which voids every
+sum that rests on the noise of others. Only somebody who vouches for devices makes a share above 0 worth
+anything.
 """
 
 from __future__ import annotations
@@ -22,15 +26,20 @@ from palate.shared.checks import check_number
 from palate.shared.errors import OptionError
 
 VOUCHED_SHARE: Final = 0.5
-"""The part of the devices in a sum whose noise is counted on where a registrar vouches for them, unless told otherwise.
+"""The default part of the devices in a sum whose noise is counted on where a registrar vouches for them.
 
-At half, masks and robust rules end as well: a server that works with more of a cohort opens smaller sums, and no rule over groups holds.
+At half, masks and robust rules end as well: a server that works with more of a cohort opens smaller sums, and
+no rule over groups holds.
 """
 
 
 @dataclass(frozen=True)
 class SumNoise:
-    """The noise multipliers of one sum; raises OptionError unless 0 <= alone <= counted <= all_add, and all are finite."""
+    """The noise multipliers of one sum.
+
+    Raises:
+        OptionError: unless 0 <= alone <= counted <= all_add, and all are finite.
+    """
 
     counted: float
     all_add: float
@@ -43,13 +52,13 @@ class SumNoise:
             object.__setattr__(self, name, float(value))
         if not self.alone <= self.counted <= self.all_add:
             raise OptionError(
-                f"the noise multipliers are {self.alone:g} alone, {self.counted:g} counted and {self.all_add:g} of all; "
-                "more devices must not have less noise"
+                f"the noise multipliers are {self.alone:g} alone, {self.counted:g} counted and "
+                f"{self.all_add:g} of all; more devices must not have less noise"
             )
 
     @classmethod
     def of_one(cls, multiplier: float) -> SumNoise:
-        """Return the noise of a sum that is counted the same whoever the others are."""
+        """Return the noise of a sum that is counted the same no matter who the others are."""
         return cls(multiplier, multiplier, multiplier)
 
 
@@ -61,10 +70,24 @@ def honest_devices(honest_share: float, devices: int) -> int:
 def sum_noise(
     device_noise: float, *, devices: int, sensitivity: float, dimension: int, honest_share: float
 ) -> SumNoise:
-    """Return the noise multipliers of a sum of at least `devices`, each of which should add a discrete Gaussian.
+    """Return the noise multipliers of a sum of at least `devices` that should each add noise.
 
-    All are those of `accounting.noise_multiplier`, which says what the arguments are and what is raised; all are 0 where the noise
-    of one device is below half a level.
+    Args:
+        device_noise: the standard deviation of one device's noise, in levels.
+        devices: the smallest number of devices in the sum.
+        sensitivity: the longest contribution (L2), in levels.
+        dimension: how many numbers the sum has.
+        honest_share: the part of the devices whose noise is counted on, 0 to 1.
+
+    Returns:
+        The multipliers of `accounting.noise_multiplier`; all are 0 where one device's noise is below half a
+        level.
+
+    Raises:
+        OptionError: a value is outside its range.
+
+    Reference:
+        Kairouz, Liu and Steinke, "The Distributed Discrete Gaussian Mechanism", ICML 2021.
     """
 
     def of(share: float) -> float:

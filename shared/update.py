@@ -1,10 +1,11 @@
-"""What may leave a device: the change of the shared encoder in one round, and the settings that it was trained with.
+"""What may leave a device: the change of the shared encoder in a round, and how it was trained.
 
-Where it stands in the flow: the device trains (`client.reconstruction`), the result is an `EncoderUpdate`, `wire` makes bytes
-of it, the outbox sends them, the server reads them back into the same type and averages. What the type has no field for
-cannot travel: there is room for the declared tensors, the number of the round and one hash, and the hash is checked to be 64
-hexadecimal digits. (A device that *wants* to smuggle text out can write it into weights; the type protects the person from
-mistakes of ours, not from a program that was put in the place of ours.)
+Where it stands in the flow: the device trains (`client.federation.local_training`), and the result is an
+`EncoderUpdate`. `wire` makes bytes of it, the outbox sends them, and the server reads them back into the same
+type and averages. What the type has no field for cannot travel. There is room for the declared tensors, the
+number of the round and one hash, and the hash is checked to be 64 hexadecimal digits. (A device that *wants*
+to smuggle text out can write it into weights. The type protects the person from our mistakes, not from a
+program that was put in place of ours.)
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from palate.shared.encoder import (
 from palate.shared.errors import UpdateError
 
 MAX_NORM: Final = 25.0
-"""The longest change that a server takes unless told otherwise: L2 over all tensors. Honest ones are far shorter."""
+"""The longest change that a server takes unless told otherwise: L2 over all tensors.
+
+Honest ones are far shorter.
+"""
 
 MAX_ROUND: Final = 2**32 - 1
 
@@ -41,11 +45,13 @@ _LEAST_SQUARE, _MOST_SQUARE = 1e-20, 1e30  # sums between them are told well in 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """How a device trains in one round; the same for all devices of the round. Raises OptionError outside the ranges.
+    """How a device trains in one round, the same for all devices of the round.
 
-    `proximal` is FedProx's mu (Li et al., MLSys 2020), which pulls the weights back to those that were received;
-    `query_share` is the part of the labels that the head must predict, having been fitted on the others; `alignment` is the
-    weight of the part that brings comments and pictures together.
+    Raises OptionError outside the ranges.
+
+    `proximal` is FedProx's mu (Li et al., MLSys 2020), which pulls the weights back to those that were
+    received; `query_share` is the part of the labels that the head must predict, having been fitted on the
+    others; `alignment` is the weight of the part that brings comments and pictures together.
     """
 
     steps: int = 1  # 1 to 100
@@ -63,7 +69,8 @@ class LocalSettings:
 class SharedTensors(Mapping[str, Float32s]):
     """The federated tensors as views of one vector, in declared order, all read-only from here on.
 
-    Raises ValueError for a vector of another length or type.
+    Raises:
+        ValueError: a vector of another length or type.
     """
 
     def __init__(self, vector: Float32s) -> None:
@@ -94,11 +101,14 @@ class SharedTensors(Mapping[str, Float32s]):
 
 @dataclass(frozen=True, eq=False)
 class EncoderUpdate:
-    """The change of the federated tensors, trained minus received: all of `SHARED_SHAPES`, float32, copied, read-only.
+    """The change of the federated tensors, trained minus received: `SHARED_SHAPES`, float32, read-only.
 
-    `base` is the `encoder_hash` of the encoder that was received, `round` counts from 1. Two updates are equal if they are so
-    bit for bit. Raises UpdateError when a tensor is missing, unknown, of another shape or type, or not finite, and when base
-    or round is not what it must be.
+    `base` is the `encoder_hash` of the encoder that was received, `round` counts from 1. Two updates are
+    equal if they are so bit for bit.
+
+    Raises:
+        UpdateError: a tensor is missing, unknown, of another shape or type, or not finite, and base or
+            round is not what it must be.
     """
 
     base: str
@@ -122,7 +132,11 @@ class EncoderUpdate:
 
     @classmethod
     def difference(cls, before: EncoderWeights, after: EncoderWeights, round: int) -> EncoderUpdate:  # noqa: A002
-        """Return what training changed; raises UpdateError when fixed tensors differ or the change is not finite."""
+        """Return what training changed.
+
+        Raises:
+            UpdateError: fixed tensors differ or the change is not finite.
+        """
         if any(not same_bits(before.tensors[name], after.tensors[name]) for name in FIXED_SHAPES):
             raise UpdateError("the two encoders differ in tensors that training must not change", "fixed")
         with np.errstate(over="ignore"):  # becomes infinite, which is refused below
@@ -130,7 +144,7 @@ class EncoderUpdate:
         return cls(encoder_hash(before), round, change)
 
     def __eq__(self, other: object) -> bool:
-        """Says whether the other is the same update, bit for bit."""
+        """Return whether the other is the same update, bit for bit."""
         if not isinstance(other, EncoderUpdate):
             return NotImplemented
         return (self.base, self.round) == (other.base, other.round) and same_tensors(
@@ -145,7 +159,8 @@ class EncoderUpdate:
 def norm_of(tensor: Float32s) -> float:
     """Return the L2 length of one tensor, to about six digits, and not finite if and only if a value is not.
 
-    Squares are summed in float32 piece by piece, and the pieces in float64; all in float64 where float32 has not the range.
+    Squares are summed in float32 piece by piece, and the pieces in float64; all in float64 where float32 has
+    not the range.
     """
     values = tensor.ravel()
     with np.errstate(all="ignore"):
@@ -157,12 +172,12 @@ def norm_of(tensor: Float32s) -> float:
 
 
 def same_bits(one: Float32s, other: Float32s) -> bool:
-    """Says whether two tensors are equal bit for bit."""
+    """Return whether two tensors are equal bit for bit."""
     return one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def same_tensors(one: Mapping[str, Float32s], other: Mapping[str, Float32s]) -> bool:
-    """Says whether two sets of tensors have the same names and are equal bit for bit."""
+    """Return whether two sets of tensors have the same names and are equal bit for bit."""
     return set(one) == set(other) and all(same_bits(one[name], other[name]) for name in one)
 
 
@@ -186,8 +201,10 @@ def check_number(name: str, value: int, least: int, most: int) -> None:
 def check_tensors(tensors: Mapping[str, Float32s], whose: str) -> SharedTensors:
     """Return the federated tensors, copied unless what they lie in cannot change.
 
-    Raises UpdateError unless they are exactly those of `SHARED_SHAPES`, by name, shape and type, and finite. The error is short
-    and quick to make, however many tensors and however long their names.
+    The error is short and quick to make, however many tensors and however long their names.
+
+    Raises:
+        UpdateError: unless they are exactly those of `SHARED_SHAPES`, by name, shape and type, and finite.
     """
     kept = tensors
     if not isinstance(kept, SharedTensors):

@@ -4,15 +4,17 @@
             | steps 4 | learning rate 8 | proximal 8 | query share 8 | alignment 8 | tensors | checksum 4
     update  magic "PALATE" | kind 2 | version 1 | shapes 32 | base 32 | round 4 | tensors | checksum 4
 
-Numbers are little endian, whole ones unsigned, others IEEE 754 of 8 bytes. `shapes` is `encoder_hash`'s twin `shapes_hash`, `base`
-the `encoder_hash` of the encoder that was trained, `fixed` the `fixed_hash` of the tensors that come with a release. The tensors
-are those of `SHARED_SHAPES` in declared order, each row by row in little-endian float32, with nothing between and no
-compression. The checksum is the CRC-32 of everything before it (RFC 1952): it finds damage. That a message comes from whom it
-should is not told by it: a task goes out inside a signed message (`delegation`), and an update over Flower's node authentication and TLS.
+Numbers are little endian, whole ones unsigned, others IEEE 754 of 8 bytes. `shapes` is `encoder_hash`'s twin
+`shapes_hash`, `base` the `encoder_hash` of the encoder that was trained, `fixed` the `fixed_hash` of the
+tensors that come with a release. The tensors are those of `SHARED_SHAPES` in declared order, each row by row
+in little-endian float32, with nothing between and no compression. The checksum is the CRC-32 of everything
+before it (RFC 1952): it finds damage. That a message comes from whom it should is not told by it: a task goes
+out inside a signed message (`delegation`), and an update over Flower's node authentication and TLS.
 
-So every task has the same length, and every update, known before anything is read. Reading is strict: each value is
-checked, one way of writing a value is the only one, and what decodes is encoded to the very same bytes again. Everything
-else is refused with an `UpdateError` whose `reason` is one word. `tests/data/wire_vectors.json` holds test vectors.
+So every task has the same length, and every update, known before anything is read. Reading is strict: each
+value is checked, one way of writing a value is the only one, and what decodes is encoded to the very same
+bytes again. Everything else is refused with an `UpdateError` whose `reason` is one word.
+`tests/data/wire_vectors.json` holds test vectors.
 """
 
 from __future__ import annotations
@@ -62,9 +64,12 @@ UPDATE_BYTES: Final = _START.size + _UPDATE.size + _TENSOR_BYTES + CHECKSUM_BYTE
 class Task:
     """What the server asks of every device in a round: the encoder to train and how.
 
-    Only the federated tensors travel, as read-only float32 copies; the fixed ones came with the installed release, and
-    `fixed` is their hash. Each device derives its own randomness from `seed`. Raises UpdateError for tensors other than
-    those of `SHARED_SHAPES` or not finite, and for numbers outside their range.
+    Only the federated tensors travel, as read-only float32 copies; the fixed ones came with the installed
+    release, and `fixed` is their hash. Each device derives its own randomness from `seed`.
+
+    Raises:
+        UpdateError: tensors other than those of `SHARED_SHAPES` or not finite, and numbers outside their
+            range.
     """
 
     round: int  # from 1
@@ -94,9 +99,10 @@ class Task:
         return cls(round, encoder.release, fixed_hash(encoder), encoder.shared(), settings, seed)
 
     def encoder(self, installed: EncoderWeights) -> EncoderWeights:
-        """Return the encoder to train: these tensors with the fixed ones of the release that is installed here.
+        """Return the encoder to train: these tensors, with the fixed ones of the release installed here.
 
-        Raises UpdateError when the fixed tensors here are not those that the task was made for.
+        Raises:
+            UpdateError: the fixed tensors here are not those that the task was made for.
         """
         if fixed_hash(installed) != self.fixed:
             raise UpdateError(
@@ -107,7 +113,7 @@ class Task:
         return installed.with_shared(self.tensors, self.release)
 
     def __eq__(self, other: object) -> bool:
-        """Says whether the other is the same task, bit for bit."""
+        """Return whether the other is the same task, bit for bit."""
         if not isinstance(other, Task):
             return NotImplemented
         return self._plain() == other._plain() and same_tensors(self.tensors, other.tensors)
@@ -121,7 +127,7 @@ class Task:
 
 
 def kind_of(data: bytes) -> int:
-    """Return the number that says of which kind a message is, 0 for bytes that are none of ours."""
+    """Return the number of a message's kind, 0 for bytes that are not ours."""
     return (
         data[len(MAGIC)]
         if isinstance(data, bytes) and data.startswith(MAGIC) and len(data) > len(MAGIC)
@@ -147,16 +153,22 @@ def encode_task(task: Task) -> bytes:
 
 
 def encode_update(update: EncoderUpdate) -> bytes:
-    """Return the bytes of an update, always `UPDATE_BYTES` of them; the same update always gives the same bytes.
+    """Return the bytes of an update, always `UPDATE_BYTES` of them.
 
-    On a device only the outbox may call this.
+    The same update always gives the same bytes.
+
+    On a device only the outbox calls this.
     """
     header = _UPDATE.pack(bytes.fromhex(shapes_hash()), bytes.fromhex(update.base), update.round)
     return _close(UPDATE, header, update.vector)
 
 
 def decode_task(data: bytes) -> Task:
-    """Return the task of these bytes; raises UpdateError unless they are exactly what `encode_task` returns for one."""
+    """Return the task of these bytes.
+
+    Raises:
+        UpdateError: unless they are exactly what `encode_task` returns for one.
+    """
     header, tensors = _open(data, TASK, _TASK, TASK_BYTES)
     _, fixed, release, round_, seed, *trained = header
     try:
@@ -167,10 +179,12 @@ def decode_task(data: bytes) -> Task:
 
 
 def decode_update(data: bytes, *, base: str, round: int, max_norm: float = MAX_NORM) -> EncoderUpdate:  # noqa: A002
-    """Return the update of these bytes, which must be of this round, a change of this encoder, and not too long.
+    """Return the update of these bytes; it must be of this round, change this encoder, and not be too long.
 
-    `base` is the `encoder_hash` of the encoder that was sent out, `max_norm` the largest L2 norm allowed. Raises
-    UpdateError unless the bytes are exactly what `encode_update` returns for such an update.
+    `base` is the `encoder_hash` of the encoder that was sent out, `max_norm` the largest L2 norm allowed.
+
+    Raises:
+        UpdateError: unless the bytes are exactly what `encode_update` returns for such an update.
     """
     header, tensors = _open(data, UPDATE, _UPDATE, UPDATE_BYTES)
     _, found, of_round = header
@@ -195,7 +209,7 @@ def add_checksum(*parts: bytes | memoryview) -> bytes:
 
 
 def checksum_fits(data: bytes) -> bool:
-    """Says whether a message ends with the checksum of what is before it."""
+    """Return whether a message ends with the checksum of what is before it."""
     content = memoryview(data)[:-CHECKSUM_BYTES]
     return zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little") == data[-CHECKSUM_BYTES:]
 
@@ -207,7 +221,10 @@ def _close(kind: int, header: bytes, weights: Float32s) -> bytes:
 
 
 def _open(data: bytes, kind: int, layout: struct.Struct, size: int) -> tuple[tuple[Any, ...], SharedTensors]:
-    """Return header and tensors of a message, sound on the outside; the values are for the caller to check."""
+    """Return header and tensors of a message, sound on the outside.
+
+    The values are for the caller to check.
+    """
     if not isinstance(data, bytes) or len(data) < _START.size:
         raise UpdateError(f"the message is not {_KINDS[kind]}; it must have {size:,} bytes", "size")
     magic, found_kind, version = _START.unpack_from(data)

@@ -16,7 +16,7 @@ MEASURED_ON = 300  # renders: two seconds, and the shares are known to about two
 
 
 class ShowcaseJudge:
-    """The judge, asked about Pillow's pictures; see `palate.client.demo.showcase.Judge`."""
+    """The judge, asked about Pillow's pictures; see `palate.client.demo.showcase.DemoJudge`."""
 
     def __init__(self, judge: Judge) -> None:
         """Measure the judge first, so that its accuracy stands next to everything it says."""

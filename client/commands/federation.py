@@ -68,7 +68,7 @@ def join(
         int | None,
         typer.Option(
             "--least-devices",
-            help="Fewest devices whose sum the server may open; it can make them up unless --registrar is given.",
+            help="Fewest devices whose sum the server may open; without --registrar it can invent them.",
             rich_help_panel=TERMS,
             show_default="10",
         ),
@@ -83,7 +83,7 @@ def join(
         float | None,
         typer.Option(
             "--honest-share",
-            help="With --registrar: part of a sum's devices counted on to add noise; the fewer, the more a round costs.",
+            help="With --registrar: part of the devices counted on to add noise.",
             rich_help_panel=TERMS,
             show_default="0.5",
         ),
@@ -112,7 +112,7 @@ def join(
         typer.Option(
             "--registrar",
             metavar="FILE_OR_TEXT",
-            help="Public key of who vouches for devices: others count for nothing then. The word none takes the pin away.",
+            help="Public key of who vouches for devices; others do not count. The word none removes it.",
             rich_help_panel=TERMS,
             show_default=False,
         ),
@@ -125,21 +125,23 @@ def join(
 ) -> None:
     """Take part in a federation: improve the shared encoder with what you said, and send nothing else.
 
-    Runs until Ctrl-C or `palate leave`. In each round this device trains the shared encoder on its labels and sends the
-    change; comments, pictures, profile and your own model stay here. Other palate commands work meanwhile. A key for
-    --key is made with: ssh-keygen -t ecdsa -b 256 -N "" -f palate-key
+    Runs until Ctrl-C or `palate leave`. In each round this device trains the shared encoder on its labels and
+    sends the change; comments, pictures, profile and your own model stay here. Other palate commands work
+    meanwhile. A key for --key is made with: ssh-keygen -t ecdsa -b 256 -N "" -f palate-key
 
-    Without --registrar this server can make up all the other devices of a sum, so this device's own noise alone is counted; with it, that
-    of half of the devices.
+    Without --registrar this server can make up all the other devices of a sum, so this device's own noise
+    alone is counted; with it, that of half of the devices.
 
-    Joining is agreeing to the terms that are shown. They are kept in the vault for this server; terms that are not given again
-    stay as they were. palate outbox --preview shows what would leave, palate outbox --terms what was agreed to and when.
+    Joining is agreeing to the terms that are shown. They are kept in the vault for this server; terms that
+    are not given again stay as they were. palate outbox --preview shows what would leave, palate outbox
+    --terms what was agreed to and when.
 
     Examples:
 
         palate join palate.example.org --root-certificates ca.crt --key palate-key
 
-        palate join palate.example.org --root-certificates ca.crt --when idle+charging --least-devices 50 --ask
+        palate join palate.example.org --root-certificates ca.crt --when idle+charging --least-devices 50
+        --ask
 
         palate join 127.0.0.1:8000 --insecure
     """
@@ -210,9 +212,9 @@ def leave(home: Home = None, json: Json = False) -> None:
     if json:
         shell.print_json({"left": process is not None})
     elif process is None:
-        shell.out().print(shell.plain(f"the device in {place} has joined no federation"), soft_wrap=True)
+        shell.tell(f"the device in {place} has joined no federation")
     else:
-        shell.out().print(shell.plain(f"the device in {place} has left the federation"), soft_wrap=True)
+        shell.tell(f"the device in {place} has left the federation")
 
 
 def outbox(
@@ -225,11 +227,12 @@ def outbox(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Show what was sent to federations: when, to whom, which release, and of the bytes what they are, how many, and their SHA-256.
+    """Show what was sent to federations: when, to whom, how many bytes, and what they are.
 
-    With --preview, the same of what would leave now, and what stays here: this device trains as in a round and shows the change, the
-    noise, which of your comments moves it most, and what is not protected. In JSON, comments are named by their ids, and updates
-    that are no longer kept one by one come first, as one entry with the id "earlier" that counts them in "updates".
+    With --preview, the same of what would leave now, and what stays here: this device trains as in a round
+    and shows the change, the noise, which of your comments moves it most, and what is not protected. In JSON,
+    comments are named by their ids, and updates that are no longer kept one by one come first, as one entry
+    with the id "earlier" that counts them in "updates".
 
     Examples:
 
@@ -262,7 +265,7 @@ def _show_notes(device: "Device", json: bool) -> None:
         shell.say("nothing was sent so far")
     else:
         shell.out().print(view_outbox(notes, earlier))
-        shell.out().print(shell.plain(spent_line(read_spent(device.vault))), soft_wrap=True)
+        shell.tell(spent_line(read_spent(device.vault)))
 
 
 def _show_preview(device: "Device", json: bool) -> None:
@@ -274,7 +277,7 @@ def _show_preview(device: "Device", json: bool) -> None:
     if json:
         shell.print_json(seen.to_json())
     else:
-        shell.out().print(view_preview(seen), soft_wrap=True)
+        shell.show(view_preview(seen))
 
 
 def _show_terms(device: "Device", json: bool) -> None:
@@ -308,7 +311,7 @@ def _show_terms(device: "Device", json: bool) -> None:
             }
         )
     else:
-        shell.out().print(view_terms(held, events, dropped, spent, identities, left), soft_wrap=True)
+        shell.show(view_terms(held, events, dropped, spent, identities, left))
 
 
 def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, ask: bool, yes: bool) -> None:
@@ -326,8 +329,8 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
     terms = replace(before or Terms(address), **given)
     if given.get("honest_share") and not terms.registrar:
         raise OptionError(
-            "--honest-share counts on other devices, and without a registrar a server can make them up; pin one with --registrar, or "
-            "leave the option away"
+            "--honest-share counts on other devices, and without a registrar a server can make them up; "
+            "pin one with --registrar, or leave the option away"
         )
     for number, line in enumerate((*terms.describe(), describe_usual_cost(terms))):
         shell.say(f"terms: {line}" if not number else f"       {line}")
@@ -347,8 +350,8 @@ def _terms_to_join_on(device: "Device", address: str, given: dict[str, Any], *, 
     agree(device.vault, terms, datetime.now(UTC))
     if terms.registrar and not slots_left(device.vault, terms):
         shell.complain(
-            f"this device has no pseudonyms for {address}, so it stays out of rounds; palate pseudonyms show {address} says what "
-            "to give to the registrar"
+            f"this device has no pseudonyms for {address}, so it stays out of rounds; "
+            f"palate pseudonyms show {address} says what to give to the registrar"
         )
 
 
@@ -371,7 +374,7 @@ def _given_terms(release_key: str | None, registrar: str | None, **others: Any) 
 
 
 def _note_leaving(vault: "Vault", address: str) -> None:
-    """Write down that this device left; what hinders that (the vault may be gone) hinders nobody from leaving."""
+    """Write down that this device left; one that cannot write it (the vault may be gone) leaves too."""
     from palate.client.federation.consent import note_leaving
 
     with contextlib.suppress(PalateError):
@@ -384,9 +387,9 @@ def _is_terminal() -> bool:
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the block politely at Ctrl-C and at `palate leave` (SIGTERM): it closes what it holds, and the process ends with 0."""
+    """End the block at Ctrl-C and at `palate leave` (SIGTERM); what it holds is closed, the status is 0."""
 
-    def stop(number: int, frame: object) -> None:
+    def stop(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -21,8 +21,9 @@ WORDS = 60  # characters of a comment in a row
 def outbox_json(notes: Sequence[Sent], earlier: Earlier) -> list[dict[str, Any]]:
     """Return one object per note, and before them one for the notes that were summed up, if there are any.
 
-    Every object has the same keys, so that a program that reads a list goes on working, and the sums over "updates" and
-    "bytes_up" are of everything that was ever sent. What a sum has no value for is null, and its id is "earlier".
+    Every object has the same keys, so that a program that reads a list goes on working, and the sums over
+    "updates" and "bytes_up" are of everything that was ever sent. What a sum has no value for is null, and
+    its id is "earlier".
     """
     found: list[dict[str, Any]] = [note.to_json() | {"updates": 1} for note in notes]
     if earlier.updates:
@@ -38,7 +39,7 @@ def outbox_json(notes: Sequence[Sent], earlier: Earlier) -> list[dict[str, Any]]
 
 
 def view_outbox(notes: Sequence[Sent], earlier: Earlier) -> Any:
-    """Return a table with a row per update: what left, and of the newest, if it went without masks, the tensors that it held."""
+    """Return a table with a row per update, and the tensors of the newest if it went without masks."""
     from rich.console import Group
 
     from palate.client.federation.preview_words import describe_bytes
@@ -70,7 +71,8 @@ def view_outbox(notes: Sequence[Sent], earlier: Earlier) -> Any:
         ]
     total = f"{len(notes)} updates, {sum(note.bytes_up for note in notes):,} bytes"
     if earlier.updates:
-        total += f"; before them {earlier.updates:,} updates, {earlier.bytes_up:,} bytes, the last at {earlier.last[:19]}"
+        total += f"; before them {earlier.updates:,} updates, {earlier.bytes_up:,} bytes, "
+        total += f"the last at {earlier.last[:19]}"
     return Group(*parts, "", shell.plain(total))
 
 
@@ -79,7 +81,7 @@ def _cut_short(note: Sent) -> str:
 
 
 def view_preview(preview: Preview) -> Any:
-    """Return what would leave as a page: numbers, tensors, comments, what stays unseen and what is not protected."""
+    """Return what would leave: numbers, tensors, comments, what stays unseen, what is not protected."""
     from rich.console import Group
 
     from palate.client.federation.preview_words import cost_after, describe_bytes, describe_shortly
@@ -92,25 +94,29 @@ def view_preview(preview: Preview) -> Any:
         f"  {describe_bytes(preview.leaving)}",
         "",
         f"And this stays here, trained on {preview.labels} labels with release {preview.release}:",
-        f"  the change under noise and mask: length {preview.norm:.4g} as trained, {preview.norm_clipped:.4g} as cut (at most {preview.clip:g})",
+        f"  the change under noise and mask: length {preview.norm:.4g} as trained, "
+        f"{preview.norm_clipped:.4g} as cut (at most {preview.clip:g})",
         f"  this device's noise has the length {noise.own:.4g}, {_ratio(noise.own, noise.signal)} its change",
-        f"  the noise in a sum of {noise.devices} devices that all add theirs has the length {noise.in_sum:.4g}; somebody who knows "
-        f"everything but the noise that is counted guesses from one sum whether you took part, right {noise.guess:.1%} of the time "
-        "(50% is no knowledge)",
+        f"  the noise in a sum of {noise.devices} devices that all add theirs has the length "
+        f"{noise.in_sum:.4g}; "
+        "somebody who knows everything except the noise that is counted guesses from one sum whether you "
+        f"took part, right {noise.guess:.1%} of the time (50% is no knowledge)",
     ]
     how = "those of the last masked round" if preview.from_last_round else "what servers begin with"
     lines.append(
-        f"  clip and noise are {how}; each round's invitation says its own, and is checked against your budget"
+        f"  clip and noise are {how}; each round's invitation says its own and is checked against your budget"
     )
     if preview.epsilon_after is not None:
         lines.append(
-            f"  privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}; after such a round {cost_after(preview)}"
+            f"  privacy spent: epsilon {preview.epsilon_spent:.3g} of {preview.epsilon_budget:g}; "
+            f"after such a round {cost_after(preview)}"
         )
     if preview.stays_out:
         lines.append(f"  but this device would stay out now: {preview.stays_out}")
     if preview.leaving_unmasked is not None:
         lines.append(
-            f"  but in a round without masks, which you allow, the change leaves: {describe_bytes(preview.leaving_unmasked)}"
+            "  but in a round without masks, which you allow, the change leaves: "
+            f"{describe_bytes(preview.leaving_unmasked)}"
         )
     tensors = _table(
         ("tensor", "shape", ">as trained", ">as cut"),
@@ -144,7 +150,7 @@ def view_terms(
     identities: Mapping[str, str],
     left: Mapping[str, int],
 ) -> Any:
-    """Return what is agreed to with which server, what was spent of the privacy budget, and each change of the terms."""
+    """Return the terms with each server, what was spent of the privacy budget, and each change of terms."""
     from rich.console import Group
 
     held = [
@@ -169,7 +175,7 @@ def view_terms(
 
 
 def spent_line(spent: OwnSpent) -> str:
-    """Return in a line what was spent of the privacy budget, and what if the other devices add their noise or do not."""
+    """Return in a line what was spent of the privacy budget, with and without the other devices' noise."""
     budget = f"{spent.budget.epsilon:g} at delta {spent.budget.delta:g}"
     line = f"spent in {spent.rounds:,} masked rounds, of a budget of {budget}: {spent.describe()}"
     alone = f"; and {spent.unprotected_rounds:,} rounds without protection, which nothing bounds"
@@ -188,12 +194,15 @@ def _influences(preview: Preview) -> list[Any]:
         )
         for one in preview.influences
     ]
-    head = f"How alike the change is without each of the last {len(rows)} comments (1 is the same; chance alone makes {preview.chance:.3f}):"
+    head = (
+        f"How alike the change is without each of the last {len(rows)} comments "
+        f"(1 is the same; chance alone makes {preview.chance:.3f}):"
+    )
     return [shell.plain(head), _table((">alike", "verdict", "your words"), rows)]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table without lines; a column whose name begins with ">" stands to the right."""
+    """Return a table without lines; a column whose name begins with ">" stands to the right."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

@@ -1,13 +1,15 @@
 """`palate init`, `export`, `import`, `erase`: the vault as a whole."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from palate.client.commands import shell
+from palate.client.commands.locking import new_passphrase, refuse_line_ends
 from palate.client.commands.shell import Home, Json
-from palate.shared.errors import VaultError
+from palate.shared.errors import PalateError, VaultError
 from palate.shared.hardening import given
 
 EXPORT_VARIABLE = "PALATE_EXPORT_PASSPHRASE"
@@ -35,8 +37,8 @@ def init(home: Home = None, keyring: Keyring = False, json: Json = False) -> Non
     if json:
         shell.print_json({"home": str(place)})
     else:
-        shell.out().print(shell.plain(f"the vault is in {place}"), soft_wrap=True)
-        shell.out().print("now say something about a picture: palate teach PICTURE --comment TEXT")
+        shell.tell(f"the vault is in {place}")
+        shell.tell("now say something about a picture: palate teach PICTURE --comment TEXT")
 
 
 def export(
@@ -62,20 +64,19 @@ def export(
     from palate.client.device import Device
 
     place = shell.home_of(home)
-    if Device.is_locked_by_passphrase(place):
-        passphrase = shell.ask_passphrase(f"Passphrase of the vault in {place}")
-        device = Device.open(place, passphrase)
+    if other_passphrase or not Device.is_locked_by_passphrase(place):
+        device = shell.open_device(home)
+        passphrase = new_passphrase("Passphrase for the file", variable=EXPORT_VARIABLE)
     else:
-        passphrase, other_passphrase = "", True
-        device = Device.open(place)
-    with shell.with_notices(device):
-        if other_passphrase:
-            passphrase = shell.ask_passphrase("Passphrase for the file", twice=True, variable=EXPORT_VARIABLE)
+        passphrase = shell.ask_passphrase(f"Passphrase of the vault in {place}")
+        with shell.hinting(passphrase):
+            device = shell.with_notices(Device.open(place, passphrase))
+    with device:
         count = device.export(file, passphrase)
     if json:
         shell.print_json({"file": str(file), "records": count})
     else:
-        shell.out().print(shell.plain(f"{count} records are in {file}"), soft_wrap=True)
+        shell.tell(f"{count} records are in {file}")
 
 
 def import_(
@@ -85,7 +86,7 @@ def import_(
         typer.Option(
             "--spent",
             metavar="EPSILON",
-            help="Privacy that was spent in all, as palate outbox --terms showed it on the lost device, if you know it.",
+            help="Privacy spent in all, if you know it; palate outbox --terms showed it on the lost device.",
             show_default="the whole budget",
         ),
     ] = None,
@@ -95,11 +96,12 @@ def import_(
 ) -> None:
     """Take over an exported file into an empty vault; makes the vault if there is none.
 
-    The file's passphrase is asked for, or read from PALATE_EXPORT_PASSPHRASE, else from PALATE_PASSPHRASE. A vault that
-    is made here gets the passphrase in PALATE_PASSPHRASE, else the file's.
+    The file's passphrase is asked for, or read from PALATE_EXPORT_PASSPHRASE, else from PALATE_PASSPHRASE. A
+    vault that is made here gets the passphrase in PALATE_PASSPHRASE, else the file's.
 
-    What the exported vault did after it was exported is not known, so its whole privacy budget counts as spent, unless the system's
-    keyring here remembers better or you say with --spent what it was. A larger budget: palate join --epsilon.
+    What the exported vault did after it was exported is not known, so its whole privacy budget counts as
+    spent, unless the system's keyring here remembers better or you say with --spent what it was. A larger
+    budget: palate join --epsilon.
 
     Examples:
 
@@ -120,14 +122,17 @@ def import_(
         device = shell.open_device(home)
         made = False
     except VaultMissingError:
-        for _ in read_export(file, passphrase):  # so that a bad file makes no vault
-            pass
+        with shell.hinting(passphrase, variable):
+            for _ in read_export(file, passphrase):  # so that a bad file makes no vault
+                pass
         if keyring:
             from palate.client.vault.keyrings import SystemKeyring
 
             device = Device.init(place, keyring=SystemKeyring())
         else:
-            device = Device.init(place, given(shell.PASSPHRASE_VARIABLE) or passphrase)
+            chosen = given(shell.PASSPHRASE_VARIABLE) or passphrase
+            refuse_line_ends(chosen, shell.PASSPHRASE_VARIABLE)
+            device = Device.init(place, chosen)
         shell.with_notices(device)
         made = True
     with device:
@@ -141,7 +146,7 @@ def import_(
         counted = None if restored is None else restored.epsilon
         shell.print_json({"home": str(place), "records": count, "epsilon_counted": counted})
     else:
-        shell.out().print(shell.plain(f"{count} records are now in the vault in {place}"), soft_wrap=True)
+        shell.tell(f"{count} records are now in the vault in {place}")
 
 
 def erase(
@@ -151,24 +156,27 @@ def erase(
 ) -> None:
     """Destroy the vault and everything in it, for good; needs no passphrase.
 
-    What was spent of your privacy stays noted in the system's keyring, if there is one: what was sent stays sent.
+    What was spent of your privacy stays noted in the system's keyring, if there is one: what was sent stays
+    sent.
 
     Example:
 
         palate erase --home ~/taste
     """
     from palate.client.device import Device
+    from palate.client.vault.agent import end_agent
+    from palate.client.vault.folder import read_lock
 
     place = shell.home_of(home)
     if Device.exists(place):
         shell.confirm(f"Erase the vault in {place} and everything in it, for good?", yes)
+    with contextlib.suppress(PalateError):  # a vault that cannot be read is erased too
+        end_agent(read_lock(place))
     Device.erase(place)
     if json:
         shell.print_json({"erased": str(place)})
     else:
-        shell.out().print(
-            shell.plain(f"the vault in {place} is gone, and nobody can bring it back"), soft_wrap=True
-        )
+        shell.tell(f"the vault in {place} is gone, and nobody can bring it back")
 
 
 def _make(home: Path | None, keyring: bool) -> Path:
@@ -182,6 +190,6 @@ def _make(home: Path | None, keyring: bool) -> Path:
         return place
     if Device.exists(place):  # said before a passphrase is thought up
         raise VaultError(f"there is a vault in {place} already; use it, or remove it with `palate erase`")
-    passphrase = shell.ask_passphrase(f"A passphrase for the new vault in {place}", twice=True)
+    passphrase = new_passphrase(f"A passphrase for the new vault in {place}")
     shell.with_notices(Device.init(place, passphrase)).close()
     return place

@@ -7,7 +7,7 @@ import typer
 
 from palate.client.commands import shell
 from palate.client.commands.shell import Home, Json
-from palate.shared.errors import OptionError
+from palate.shared.errors import OptionError, PictureError
 
 Several = list[Path] | None
 
@@ -32,11 +32,24 @@ def create(
     mode: Annotated[
         str | None,
         typer.Option(
-            "--mode", help="embedding, tokens, guidance or prompt.", show_default="the measured best"
+            "--mode",
+            help="By which way your taste goes in: tokens, embedding, guidance or prompt.",
+            show_default="the measured best",
         ),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", help="Steps of denoising.")] = 20,
-    seed: Annotated[int, typer.Option("--seed", help="The first picture's seed; the others count up.")] = 0,
+    steps: Annotated[int, typer.Option("--steps", help="More take longer and may look finer.")] = 20,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Another number makes other pictures; the same one makes the same.")
+    ] = 0,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size",
+            metavar="WxH",
+            help="Width and height in pixels, or one number for both.",
+            show_default="the model's own",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -51,11 +64,11 @@ def create(
     pick: Annotated[
         int,
         typer.Option(
-            "--pick", help="Draw so many candidates for each picture; the evaluator keeps the best."
+            "--pick", help="Draw so many for each picture and keep the one that you will like best."
         ),
     ] = 1,
     beside: Annotated[
-        bool, typer.Option("--beside", help="Make the same seeds without your profile too.")
+        bool, typer.Option("--beside", help="Make each picture without your taste too.")
     ] = False,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("palate-pictures"),
     home: Home = None,
@@ -63,8 +76,8 @@ def create(
 ) -> None:
     """Make pictures of something, in your taste.
 
-    Writes PNG files, and a contact sheet of all of them, into the folder --out. Each PNG says in its metadata how it was
-    made (model, seed, strength, version of the profile) and nothing about you.
+    Writes PNG files, and a contact sheet of all of them, into the folder --out. Each PNG says in its metadata
+    how it was made (model, seed, strength, version of the profile) and nothing about you.
 
     Examples:
 
@@ -84,6 +97,7 @@ def create(
             steps=steps,
             seed=seed,
             model=model,
+            size=read_size(size),
             negative=negative,
             pick=pick,
             beside=beside,
@@ -99,8 +113,18 @@ def create(
         return
     from palate.client.commands import views
 
-    console = shell.out()
-    console.print(views.view_made(made, files))
+    shell.show(views.view_made(made, files))
+
+
+def read_size(text: str | None) -> tuple[int, int] | None:
+    """Return width and height in pixels from "512x768", or from "512" for a square; raises `OptionError`."""
+    if text is None:
+        return None
+    width, mark, height = text.lower().partition("x")
+    height = height if mark else width
+    if not all(side.isascii() and side.isdecimal() and len(side) < 6 for side in (width, height)):
+        raise OptionError(f"--size is {text!r}; give width and height in pixels, as 512x768, or one number")
+    return int(width), int(height)
 
 
 def score(
@@ -124,25 +148,35 @@ def score(
 ) -> None:
     """Say how likely you will like pictures, how sure that is, and because of what.
 
+    A picture that cannot be read is named and left out, and the command ends with 1.
+
     Examples:
 
-        palate score new/*.jpg
+        palate score new/
 
-        palate score --liked good/ --disliked bad/ new/ --json
+        palate score --liked good/ --disliked bad/ new/*.jpg --json
     """
     if bool(liked) != bool(disliked):
         raise OptionError("--liked and --disliked go together; give both, each a file or a folder")
+    unreadable: list[str] = []
+
+    def leave_out(_: str, reason: PictureError) -> None:
+        unreadable.append(str(reason))
+
     if liked and disliked:
         from palate.client.taste.scoring import score_pictures
 
         with shell.progress_bar() as progress:
-            scores = score_pictures(pictures, liked=liked, disliked=disliked, progress=progress)
+            scores = score_pictures(
+                pictures, liked=liked, disliked=disliked, progress=progress, on_unreadable=leave_out
+            )
     else:
         with shell.open_device(home) as device, shell.progress_bar() as progress:
-            scores = device.score(pictures, progress=progress, notice=shell.say)
+            scores = device.score(pictures, progress=progress, notice=shell.say, on_unreadable=leave_out)
     if json:
         shell.print_json([one.to_json() for one in scores])
-        return
-    from palate.client.commands import views
+    else:
+        from palate.client.commands import views
 
-    shell.out().print(views.view_scores(scores))
+        shell.show(views.view_scores(scores))
+    shell.name_unreadable(unreadable)

@@ -39,7 +39,7 @@ Registrar = Annotated[
 
 @pseudonyms_app.command()
 def show(server: Server, registrar: Registrar = None, home: Home = None, json: Json = False) -> None:
-    """Show the identity by which a server's registrar knows this device, and for how many rounds there are pseudonyms.
+    """Show by which identity a server's registrar knows this device, and how many pseudonyms are left.
 
     Each server and registrar gets another identity, which nobody but the registrar sees.
 
@@ -65,7 +65,7 @@ def show(server: Server, registrar: Registrar = None, home: Home = None, json: J
     if waiting is not None:
         lines.append(f"a request for slots {waiting[0]} to {waiting[-1]} waits for the registrar's answer")
     for line in lines:
-        shell.out().print(shell.plain(line), soft_wrap=True)
+        shell.tell(line)
 
 
 @pseudonyms_app.command()
@@ -90,10 +90,13 @@ def request(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Write a request for pseudonyms into a file, for the registrar. As long as it waits for its answer, it is the same one.
+    """Write a request for pseudonyms into a file, for the registrar.
 
-    The registrar signs with palate server certify FILE, and does not see what it signs: it learns which device asked, and can
-    tell of no pseudonym whose it is. Compare the hash of its slot keys with others: devices with other slot keys never meet.
+    Until its answer comes the request stays the same.
+
+    The registrar signs with palate server certify FILE, and does not see what it signs: it learns which
+    device asked, and can tell of no pseudonym whose it is. Compare the hash of its slot keys with others:
+    devices with other slot keys never meet.
 
     Example:
 
@@ -120,8 +123,8 @@ def request(
     if json:
         shell.print_json({"first": named[0], "last": named[-1], "file": str(place), "slot_keys": keys})
         return
-    shell.out().print(shell.plain(f"asked for slots {named[0]} to {named[-1]}, in {place}"), soft_wrap=True)
-    shell.out().print(shell.plain(f"hash of the slot keys, for comparing: {keys}"), soft_wrap=True)
+    shell.tell(f"asked for slots {named[0]} to {named[-1]}, in {place}")
+    shell.tell(f"hash of the slot keys, for comparing: {keys}")
 
 
 @pseudonyms_app.command()
@@ -146,11 +149,11 @@ def take(
         shell.print_json({"first": taken[0], "last": taken[-1]})
         return
     line = f"pseudonyms for {len(taken):,} rounds, slots {taken[0]} to {taken[-1]}"
-    shell.out().print(shell.plain(line), soft_wrap=True)
+    shell.tell(line)
 
 
 def _terms(vault: "Vault", server: str, registrar: str | None) -> "Terms":
-    """Return what was agreed to with a server, with the registrar that is named here, if one is; before joining just that."""
+    """Return the terms with a server, or new ones before joining, with the registrar that is named here."""
     from dataclasses import replace
 
     from palate.client.federation.consent import Terms, read_pinned_key, read_terms
@@ -191,7 +194,7 @@ def _progress() -> Iterator[Callable[[int], None]]:
 
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield lambda made: None
+        yield lambda _made: None
         return
     with console.status("blinding") as status:
         yield lambda made: status.update(f"blinding: {made:,}")

@@ -1,4 +1,4 @@
-"""`palate release`: which encoder this device uses, taking a newer one over, going back, and comparing what others were shown."""
+"""`palate release`: which encoder this device uses, newer and older ones, what others were shown."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 release_app = typer.Typer(
     help=(
-        "Take over newer releases of the shared encoder, each one signed, checked, and tried on your own verdicts.\n\n"
-        "Start with: palate release adopt FILE --key TEXT, with the text that the person who runs the server gave you."
+        "Take over newer releases of the shared encoder: each is signed, checked, tried on your verdicts.\n\n"
+        "Start with: palate release adopt FILE --key TEXT, with the text that the server's owner gave you."
     ),
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -27,9 +27,10 @@ release_app = typer.Typer(
 
 @release_app.command()
 def show(home: Home = None, json: Json = False) -> None:
-    """Show which release this device uses and why, whose key is pinned, and until when the server's log is good.
+    """Show which release this device uses and why, whose key is pinned, and how long the log is good.
 
-    Devices that were shown the same log have the same head: compare it with somebody, or see palate release witness.
+    Devices that were shown the same log have the same head: compare it with somebody, or see palate release
+    witness.
 
     Example:
 
@@ -72,8 +73,8 @@ def adopt(
 ) -> None:
     """Check a release and accept it; anything that is not signed, newer and fitting is refused.
 
-    It is then tried on your own verdicts: where it does worse for you, your scores stay with the release from before. Only you hear of
-    that; in rounds your device takes part as every other.
+    It is then tried on your own verdicts: where it does worse for you, your scores stay with the release from
+    before. Only you hear of that; in rounds your device takes part as every other.
 
     Examples:
 
@@ -84,7 +85,8 @@ def adopt(
         palate release adopt --anyway
     """
     from palate.client.releases import adopt as adopt_release
-    from palate.client.releases import decide, describe_choice, read_source, read_standing
+    from palate.client.releases import read_source, read_standing
+    from palate.client.releases.own_encoder import decide, describe_choice
 
     if source is None and not anyway:
         raise OptionError("name the file or folder of a release, or use the newest one with --anyway")
@@ -103,19 +105,20 @@ def adopt(
             {"release": standing.release, "hash": standing.hash, "new": new, "used": standing.used}
         )
         return
-    out = shell.out()
     if adopted is not None and not adopted.release:
-        out.print("the server's log is accepted; it holds no release yet")
+        shell.tell("the server's log is accepted; it holds no release yet")
     elif adopted is not None:
         now = "is accepted" if adopted.new else "was accepted already"
-        out.print(f"release {adopted.release} {now} (encoder {adopted.hash[:12]})")
+        shell.tell(f"release {adopted.release} {now} (encoder {adopted.hash[:12]})")
     if standing.choice is not None:
-        out.print(describe_choice(standing.choice, standing.release), soft_wrap=True)
+        shell.tell(describe_choice(standing.choice, standing.release))
 
 
 @release_app.command()
 def back(home: Home = None, json: Json = False) -> None:
-    """Use the release from before the newest one for your own scores again; rounds start from the newest all the same.
+    """Use the release from before the newest one for your own scores again.
+
+    Rounds start from the newest one in either case.
 
     It stays so until another release comes. The other way: palate release adopt --anyway.
 
@@ -123,14 +126,14 @@ def back(home: Home = None, json: Json = False) -> None:
 
         palate release back
     """
-    from palate.client.releases import decide, describe_choice
+    from palate.client.releases.own_encoder import decide, describe_choice
 
     with shell.open_device(home) as device:
         choice, newest = decide(device.vault, "before")
     if json:
         shell.print_json({"release": newest, "used": choice.before})
     else:
-        shell.out().print(describe_choice(choice, newest))
+        shell.tell(describe_choice(choice, newest))
 
 
 @release_app.command()
@@ -141,7 +144,8 @@ def witness(
 ) -> None:
     """Write what this device saw of the server's log into a small text, for somebody else to compare.
 
-    Nothing in it is about you: hashes, the server's key, numbers of releases. Send it by any way that the server does not control.
+    Nothing in it is about you: hashes, the server's key, numbers of releases. Send it by any way that the
+    server does not control.
 
     Example:
 
@@ -160,9 +164,9 @@ def witness(
     if json:
         shell.print_json({"file": str(file), "entries": len(seen.entries), "head": seen.head})
     else:
-        shell.out().print(
-            f"{len(seen.entries)} entries, {seen.releases} of them releases, head {seen.head[:16]}: written to {file}",
-            soft_wrap=True,
+        shell.tell(
+            f"{len(seen.entries)} entries, {seen.releases} of them releases, head {seen.head[:16]}: "
+            f"written to {file}"
         )
 
 
@@ -172,7 +176,7 @@ def compare(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Say whether another device saw the same log as this one, more or less of it, or another history: a FORK.
+    """Say whether another device saw the same log, more or less of it, or another history: a FORK.
 
     Ends with 1 at a fork, and for the log of another server.
 
@@ -200,7 +204,7 @@ def compare(
     if json:
         shell.print_json({"verdict": found.verdict, "entry": found.entry, "words": found.words})
     else:
-        shell.out().print(shell.plain(found.words), soft_wrap=True)
+        shell.tell(found.words)
     if found.verdict in ("fork", "other"):
         raise typer.Exit(1)
 
@@ -225,21 +229,20 @@ def reset(
     with shell.open_device(home) as device:
         before = reset_releases(device.vault)
     shell.say(
-        "warning: nothing is pinned any more, so the next key you give is trusted with any release, older ones too"
+        "warning: nothing is pinned any more; "
+        "the next key you give is trusted with any release, older ones too"
     )
     if json:
         shell.print_json({"release": 0, "before": before})
     else:
-        shell.out().print(
-            f"release 0 is in use, the encoder that ships with Palate (before: release {before})"
-        )
+        shell.tell(f"release 0 is in use, the encoder that ships with Palate (before: release {before})")
 
 
 def _view(standing: "Standing") -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
 
-    from palate.client.releases import describe_choice
+    from palate.client.releases.own_encoder import describe_choice
     from palate.shared.releases.message import time_of
 
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

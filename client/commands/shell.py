@@ -1,8 +1,9 @@
-"""What every command shares: the two consoles, where the vault lies, its passphrase, JSON, progress and polite ends.
+"""What every command shares: consoles, the vault's place, its passphrase, JSON, progress, how commands end.
 
-Results go to stdout; everything else (questions, progress, errors) goes to stderr, so that `--json` output can be piped
-into another program as it stands. A person's own words may hold anything, terminal control codes included, so they
-are shown through `plain`, never as markup.
+Results go to stdout. Everything else (questions, progress, errors) goes to stderr, so that `--json` output
+can be piped into another program as it stands. A person's own words may hold anything, terminal control codes
+included, so they are shown through `plain`, never as markup. Lines are wrapped at words on a terminal, and
+left whole in a file or a pipe.
 """
 
 import contextlib
@@ -10,16 +11,18 @@ import errno
 import getpass
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from palate.client.commands.extras import explain_missing
 from palate.client.runtime.progress import Progress
 from palate.shared import hardening
 from palate.shared.errors import OptionError, PalateError, StorageError, WrongPassphraseError
+from palate.shared.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,19 +43,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and no
 
 
 class PoliteGroup(TyperGroup):
-    """A group of commands whose failures are one line and an exit status, never a traceback for a person's mistake."""
+    """A group of commands in which a person's mistake is one line and an exit status, never a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a `PalateError` ends with status 1, Ctrl-C with 130, a full disk with one line too."""
+        """Run the command; a `PalateError` or a full disk ends with a line and status 1, Ctrl-C with 130."""
         try:
             return super().invoke(ctx)
         except PalateError as error:
             message = str(error)
+        except ModuleNotFoundError as error:
+            message = explain_missing(error)
         except KeyboardInterrupt:
             complain("stopped; everything that was finished before is kept")
             raise typer.Exit(STOPPED) from None
         except BrokenPipeError:
-            raise  # the reader of our output went away; nobody is left to tell
+            raise  # the reader of our output is gone; nobody is left to tell
         except OSError as error:
             message = str(_storage_error(error))
         complain(message)
@@ -69,16 +74,32 @@ def home_of(home: Path | None) -> Path:
 
 
 def open_device(home: Path | None) -> "Device":
-    """Open the person's device, asking for the passphrase if the vault has one."""
+    """Open the person's device; ask for the passphrase, unless `palate unlock` keeps the key."""
     from palate.client.device import Device
+    from palate.client.vault.agent import ask_key
+    from palate.client.vault.folder import read_lock
+    from palate.client.vault.vault import Vault
 
     place = home_of(home)
-    passphrase = (
-        ask_passphrase(f"Passphrase of the vault in {place}")
-        if Device.is_locked_by_passphrase(place)
-        else None
-    )
-    return with_notices(Device.open(place, passphrase))
+    if not Device.is_locked_by_passphrase(place):
+        return with_notices(Device.open(place))
+    if hardening.given(PASSPHRASE_VARIABLE) is None and (key := ask_key(read_lock(place))) is not None:
+        with contextlib.suppress(WrongPassphraseError):  # a key that does not fit is no key
+            return with_notices(Device(Vault.open(place, key=key)))
+    passphrase = ask_passphrase(f"Passphrase of the vault in {place}")
+    with hinting(passphrase):
+        return with_notices(Device.open(place, passphrase))
+
+
+@contextlib.contextmanager
+def hinting(passphrase: str, variable: str = PASSPHRASE_VARIABLE) -> Iterator[None]:
+    """Say of a wrong passphrase that it holds a line end, if it does."""
+    try:
+        yield
+    except WrongPassphraseError as error:
+        if "\n" not in passphrase and "\r" not in passphrase:
+            raise
+        raise WrongPassphraseError(f"{error} (what is in {variable} holds a line end; take it out)") from None
 
 
 def with_notices(device: "Device") -> "Device":
@@ -96,7 +117,7 @@ def ask_passphrase(question: str, *, twice: bool = False, variable: str = PASSPH
     given = hardening.given(variable)
     if given is not None:
         return given
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         raise WrongPassphraseError(
             f"the vault needs its passphrase, and there is no terminal to ask on; set {variable}"
         )
@@ -110,13 +131,21 @@ def ask_passphrase(question: str, *, twice: bool = False, variable: str = PASSPH
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask before what cannot be undone; raises `OptionError` where nobody can be asked, ends politely at a no."""
+    """Ask before what cannot be undone; raises `OptionError` where nobody can be asked, ends at a no."""
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         raise OptionError(f"{question} There is no terminal to ask on; add --yes if you mean it")
     if not typer.confirm(question, err=True):
         complain("nothing was done")
+        raise typer.Exit(1)
+
+
+def name_unreadable(reasons: Sequence[str]) -> None:
+    """Name on stderr the pictures that were left out, if there are any, and end the command with 1."""
+    for reason in reasons:
+        complain(reason)
+    if reasons:
         raise typer.Exit(1)
 
 
@@ -140,24 +169,38 @@ def err() -> "Console":
     return Console(file=sys.stderr, highlight=False)
 
 
+def tell(line: str) -> None:
+    """Print one line of the result."""
+    _print(out(), plain(line))
+
+
+def show(page: Any) -> None:
+    """Print a page of the result: text and tables."""
+    _print(out(), page)
+
+
+def say(line: str) -> None:
+    """Print one line that is not the result, on stderr."""
+    _print(err(), plain(line))
+
+
 def complain(message: str) -> None:
-    """Say in one line on stderr what went wrong."""
+    """Print in one line on stderr what went wrong."""
     from rich.text import Text
 
-    line = " ".join(plain(message).plain.split())
-    err().print(Text("palate: ", style="bold red") + Text(line), soft_wrap=True)
-
-
-def say(message: str) -> None:
-    """Say something that is not the result, on stderr."""
-    err().print(plain(message), soft_wrap=True)
+    _print(err(), Text.assemble(("palate: ", "bold red"), " ".join(plain(message).plain.split())))
 
 
 def plain(words: str, style: str = "") -> "Text":
     """Return words as they stand: no markup, no control characters."""
     from rich.text import Text
 
-    return Text("".join(c if c.isprintable() or c == "\n" else "�" for c in words), style=style)
+    return Text(printable(words), style=style)
+
+
+def _print(console: "Console", what: Any) -> None:
+    # A terminal would break a long line inside a word; in a file or a pipe one message stays one line.
+    console.print(what, soft_wrap=not console.is_terminal)
 
 
 @contextlib.contextmanager
@@ -186,6 +229,10 @@ def progress_bar() -> Iterator[Progress]:
 
     with bars:
         yield report
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _storage_error(error: OSError) -> StorageError:

@@ -1,13 +1,20 @@
 """`palate teach`, `profile`, `comments`, `forget`: what the person says, and what was understood."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from palate.client.commands import shell
 from palate.client.commands.shell import Home, Json, PoliteGroup
 from palate.shared.errors import OptionError
+
+if TYPE_CHECKING:
+    from palate.client.device import Device
+    from palate.client.records import Taught
+
+NAMED, NAMED_CHARACTERS = 5, 40
+"""How many comments an ambiguous id names, and how much of each."""
 
 profile_app = typer.Typer(
     cls=PoliteGroup, invoke_without_command=True, no_args_is_help=False, rich_markup_mode="markdown"
@@ -17,15 +24,20 @@ _SIGNED = {"ignore_unknown_options": True}  # so that -0.5 is a number and not a
 
 
 def teach(
-    picture: Annotated[
-        Path | None, typer.Argument(help="The picture: PNG, JPEG, WebP, GIF, BMP, TIFF.", show_default=False)
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PICTURE...",
+            help="A picture (PNG, JPEG, WebP, GIF, BMP, TIFF), several, or a folder of them.",
+            show_default=False,
+        ),
     ] = None,
     comment: Annotated[
         str | None, typer.Option("--comment", "-c", help="What you say about it, in your own words.")
     ] = None,
     liked: Annotated[
         bool | None,
-        typer.Option("--like/--dislike", help="Your verdict on the whole picture.", show_default=False),
+        typer.Option("--like/--dislike", help="Whether you like the whole picture.", show_default=False),
     ] = None,
     from_file: Annotated[
         Path | None,
@@ -36,41 +48,65 @@ def teach(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Learn from a comment on a picture, or from a file of many.
+    """Learn from what you say about a picture, from whether you like it, or from both.
+
+    Your words fill the profile. Whether you like a picture teaches the scores, with or without words. A
+    picture that cannot be read is named and left out, and the command ends with 1.
 
     Examples:
 
         palate teach sunset.jpg --comment "love the warm light, far too busy though" --like
 
+        palate teach favourites/ --like
+
         palate teach --from comments.json
     """
-    if (picture is None) == (from_file is None):
-        raise OptionError("give either a PICTURE with --comment, or --from FILE; see `palate teach --help`")
+    _check_lesson(pictures, comment, liked, from_file)
+    unreadable: list[str] = []
+    with shell.open_device(home) as device:
+        before = {one.comment.id for one in device.comments()}
+        with shell.progress_bar() as progress:
+            if from_file is not None:
+                taught = device.teach_file(from_file, progress)
+            elif pictures and (len(pictures) > 1 or pictures[0].is_dir()):
+                taught = device.teach_all(
+                    pictures,
+                    bool(liked),
+                    comment=comment,
+                    progress=progress,
+                    on_unreadable=lambda _, reason: unreadable.append(str(reason)),
+                )
+            else:
+                taught = [device.teach((pictures or [Path()])[0], comment, liked)]
+        missing = device.still_needed()
+    if json:
+        shell.print_json([one.to_json() | {"new": one.comment.id not in before} for one in taught])
+    else:
+        from palate.client.commands import views
+
+        shell.out().print(views.view_lessons(taught, before, missing))
+    shell.name_unreadable(unreadable)
+
+
+def _check_lesson(
+    pictures: list[Path] | None, comment: str | None, liked: bool | None, from_file: Path | None
+) -> None:
+    """Raise `OptionError` for options that do not go together."""
+    if bool(pictures) == (from_file is not None):
+        raise OptionError(
+            "give a PICTURE with --comment, --like or --dislike, or --from FILE; see `palate teach --help`"
+        )
     if from_file is not None and (comment is not None or liked is not None):
         raise OptionError(
             "--from reads comments and verdicts from its file; leave out --comment, --like and --dislike"
         )
-    if picture is not None and comment is None:
+    if comment is None and liked is None and from_file is None:
         raise OptionError(
-            "--comment is missing; say in your own words what you like or dislike about the picture"
+            "--comment is missing; say in your own words what you like or dislike about the picture, or give "
+            "--like or --dislike"
         )
-    with shell.open_device(home) as device:
-        before = {one.comment.id for one in device.comments()}
-        if from_file is not None:
-            with shell.progress_bar() as progress:
-                taught = device.teach_file(from_file, progress)
-        else:
-            taught = [device.teach(picture or Path(), comment or "", liked)]
-        liked_missing, disliked_missing = device.still_needed()
-    if json:
-        shell.print_json([one.to_json() | {"new": one.comment.id not in before} for one in taught])
-        return
-    from palate.client.commands import views
-
-    console = shell.out()
-    for one in taught:
-        console.print(views.view_taught(one, new=one.comment.id not in before))
-    console.print(views.view_needed(liked_missing, disliked_missing))
+    if liked is None and pictures and (len(pictures) > 1 or pictures[0].is_dir()):
+        raise OptionError("several pictures are taught by --like or --dislike; give one of them")
 
 
 @profile_app.callback()
@@ -115,7 +151,7 @@ def set_(
 
         palate profile set busy -0.5
     """
-    with shell.open_device(home or context.obj) as device:
+    with shell.open_device(_home(context, home)) as device:
         device.set(attribute, strength)
         _show_after(device.profile().to_json(), f"{attribute} is set to {strength:g}", json)
 
@@ -133,7 +169,7 @@ def lock(
 
         palate profile lock misty
     """
-    with shell.open_device(home or context.obj) as device:
+    with shell.open_device(_home(context, home)) as device:
         device.lock(attribute)
         _show_after(device.profile().to_json(), f"{attribute} is locked", json)
 
@@ -151,7 +187,7 @@ def unlock(
 
         palate profile unlock misty
     """
-    with shell.open_device(home or context.obj) as device:
+    with shell.open_device(_home(context, home)) as device:
         device.unlock(attribute)
         _show_after(device.profile().to_json(), f"{attribute} is unlocked", json)
 
@@ -169,7 +205,7 @@ def veto(
 
         palate profile veto neon
     """
-    with shell.open_device(home or context.obj) as device:
+    with shell.open_device(_home(context, home)) as device:
         device.veto(attribute)
         _show_after(device.profile().to_json(), f"{attribute} stays out of the profile", json)
 
@@ -187,22 +223,31 @@ def unset(
 
         palate profile unset neon
     """
-    with shell.open_device(home or context.obj) as device:
+    with shell.open_device(_home(context, home)) as device:
         device.unset(attribute)
         _show_after(device.profile().to_json(), f"{attribute} is as the comments say", json)
 
 
-def comments(home: Home = None, json: Json = False) -> None:
+def comments(
+    comment: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", help="One comment, by the first signs of its id.", show_default=False),
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
     """List your comments with their ids and what was understood.
 
     Examples:
 
         palate comments
 
+        palate comments 3f9
+
         palate comments --json
     """
     with shell.open_device(home) as device:
-        found = device.comments()
+        found = device.comments() if comment is None else (_find(device, comment),)
     if json:
         shell.print_json([one.to_json() for one in found])
         return
@@ -216,26 +261,58 @@ def comments(home: Home = None, json: Json = False) -> None:
 
 
 def forget(
-    comment: Annotated[str, typer.Argument(metavar="ID", help="The id, as `palate comments` shows it.")],
+    comment: Annotated[
+        str, typer.Argument(metavar="ID", help="The id that `palate comments` shows, or its first signs.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Forget a comment and all that was learned from it.
+    """Forget a comment and all that was learned from it. Asks first.
 
-    Example:
+    Examples:
 
         palate forget 3f9c01ab
+
+        palate forget 3f9 --yes
     """
     with shell.open_device(home) as device:
-        device.forget(comment)
+        found = _find(device, comment)
+        shell.confirm(f"Forget {_name(found)} and all that was learned from it?", yes)
+        device.forget(found.comment.id)
     if json:
-        shell.print_json({"forgotten": comment})
+        shell.print_json({"forgotten": found.comment.id})
     else:
-        shell.out().print(shell.plain(f"comment {comment} is forgotten, and all that was learned from it"))
+        shell.tell(f"comment {found.comment.id} is forgotten, and all that was learned from it")
+
+
+def _find(device: "Device", prefix: str) -> "Taught":
+    """Return the one comment whose id begins so; raises `OptionError` for none and for several."""
+    found = [one for one in device.comments() if prefix and one.comment.id.startswith(prefix.lower())]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise OptionError(f"there is no comment {prefix!r}; `palate comments` lists them with their ids")
+    named = "; ".join(_name(one) for one in found[:NAMED])
+    more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    raise OptionError(f"{len(found)} comments begin with {prefix!r}; give more of the id: {named}{more}")
+
+
+def _name(taught: "Taught") -> str:
+    """Return the id and the first words of a comment."""
+    words = " ".join(taught.comment.text.split())
+    short = words if len(words) <= NAMED_CHARACTERS else words[: NAMED_CHARACTERS - 1] + "…"
+    return f"{taught.comment.id} (“{short}”)" if words else f"{taught.comment.id} (no words)"
+
+
+def _home(context: typer.Context, home: Path | None) -> Path | None:
+    """Return the folder of the vault: what stands behind the last word, else what stands before it."""
+    named = context.get_parameter_source("home")
+    return home if named is not None and named.name == "COMMANDLINE" else context.obj
 
 
 def _show_after(profile_json: dict[str, Any], message: str, json: bool) -> None:
     if json:
         shell.print_json(profile_json)
     else:
-        shell.out().print(shell.plain(message))
+        shell.tell(message)

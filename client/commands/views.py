@@ -1,9 +1,10 @@
-"""How results look on a terminal: profile, comments, scores. Only shapes and colours here; all values come from the device."""
+"""How profile, comments and scores look on a terminal: shapes and colours; values are the device's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
@@ -12,17 +13,22 @@ from rich.text import Text
 from palate.client.commands.shell import plain
 
 if TYPE_CHECKING:
-    from palate.client.demo.page import Files as DemoFiles
+    from palate.client.demo.page import DemoFiles
     from palate.client.demo.showcase import Showcase
     from palate.client.doctor import Health
     from palate.client.painter.create import Made
-    from palate.client.painter.gallery import Files as PictureFiles
+    from palate.client.painter.gallery import PictureFiles
     from palate.client.records import Taught
     from palate.client.taste.profile import Preference, Profile
     from palate.client.taste.scoring import PictureScore
 
 LIKE, DISLIKE, FAINT = "green", "red", "bright_black"
 BAR = 16  # characters
+GAP = 2  # characters between two columns
+LEAST_LAST = 20  # characters of a wide last column
+LISTED = 12
+"""How many comments are shown one by one after a lesson of many."""
+
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -70,7 +76,8 @@ def view_profile(
         for conflict in profile.conflicts:
             outcome = "counts as neither"
             if conflict.outcome:
-                outcome = f"counts as {'liked' if conflict.outcome > 0 else 'disliked'}, {abs(conflict.outcome):.2f}"
+                kind = "liked" if conflict.outcome > 0 else "disliked"
+                outcome = f"counts as {kind}, {abs(conflict.outcome):.2f}"
             parts.append(
                 plain(
                     f"  {conflict.attribute}: liked in {', '.join(conflict.liked_by)}; "
@@ -84,7 +91,7 @@ def view_profile(
 
 
 def view_needed(liked: int, disliked: int) -> Text:
-    """Return one line on how many more verdicts are worth giving."""
+    """Return one line on how many more liked and disliked pictures are worth giving."""
     if not liked and not disliked:
         return Text(
             "8 liked and 8 disliked pictures are there: enough to score well; more still helps a little.",
@@ -92,7 +99,8 @@ def view_needed(liked: int, disliked: int) -> Text:
         )
     wanted = [f"{count} {kind}" for count, kind in ((liked, "liked"), (disliked, "disliked")) if count]
     return Text(
-        f"Still worth giving: {' and '.join(wanted)} (a verdict with --like or --dislike; 8 of each make scores good).",
+        f"Still worth giving: {' and '.join(wanted)} (palate teach PICTURE --like, or --dislike); "
+        "8 of each make scores good.",
         style=FAINT,
     )
 
@@ -105,6 +113,8 @@ def view_taught(taught: "Taught", *, new: bool = True) -> RenderableType:
         head += Text("  liked" if comment.liked else "  disliked", style=LIKE if comment.liked else DISLIKE)
     if not new:
         head += Text("  (taught before; counted once)", style=FAINT)
+    if not comment.text:
+        return head
     head += Text("  “") + plain(comment.text.replace("\n", " ")) + Text("”")
     found = Text()
     for mention in sorted(taught.mentions, key=lambda one: (-one.polarity, -one.strength)):
@@ -119,47 +129,98 @@ def view_taught(taught: "Taught", *, new: bool = True) -> RenderableType:
     return Group(head, Padding(found, (0, 0, 0, 4)))
 
 
-def view_scores(scores: Sequence["PictureScore"]) -> Table:
+def view_lessons(
+    taught: Sequence["Taught"], before: Collection[str], missing: tuple[int, int]
+) -> RenderableType:
+    """Return what was learned, comment by comment or as a number, and what is still worth giving."""
+    said = [one for one in taught if one.comment.text or len(taught) == 1]
+    parts: list[RenderableType] = [
+        view_taught(one, new=one.comment.id not in before) for one in said[:LISTED]
+    ]
+    if len(taught) > len(parts):
+        known = sum(one.comment.id in before for one in taught)
+        again = f", {known:,} of them known before" if known else ""
+        parts.append(Text(f"{len(taught):,} pictures taught{again}; palate comments lists them"))
+    return Group(*parts, view_needed(*missing))
+
+
+class NamedRows:
+    """A table of files that keeps their names whole.
+
+    The names are the first column where there is room for them. Where there is not, each stands on a line of
+    its own above its row, so that it can be copied and no column gets too narrow to read.
+    """
+
+    def __init__(self, name: str, columns: Sequence[tuple[str, int]], *, last: str = "") -> None:
+        """Take the headings of names and columns, the columns' widths, and the heading of a wide last one."""
+        self._name, self._columns, self._last = name, columns, last
+        self._rows: list[tuple[str, list[Text]]] = []
+
+    def add(self, name: str, cells: Sequence[Text]) -> None:
+        """Add a file and what there is to say about it."""
+        self._rows.append((name, list(cells)))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Give the one table, or a line and a table for each file."""
+        names = max((cell_len(name) for name, _ in self._rows), default=0)
+        needed = (
+            names + GAP + sum(width + GAP for _, width in self._columns) + (LEAST_LAST if self._last else 0)
+        )
+        if needed <= options.max_width:
+            table = self._table(heading=True)
+            for name, cells in self._rows:
+                table.add_row(plain(name), *cells)
+            yield table
+            return
+        heading = self._table(heading=True, names=False)
+        yield Padding(heading, (0, 0, 0, GAP))
+        for name, cells in self._rows:
+            yield plain(name)
+            table = self._table(heading=False, names=False)
+            table.add_row(*cells)
+            yield Padding(table, (0, 0, 0, GAP))
+
+    def _table(self, *, heading: bool, names: bool = True) -> Table:
+        table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold", show_header=heading)
+        if names:
+            table.add_column(self._name, no_wrap=True)
+        for title, width in self._columns:
+            table.add_column(title, width=width, no_wrap=True)
+        if self._last:
+            table.add_column(self._last, overflow="fold", ratio=1)
+        return table
+
+
+def view_scores(scores: Sequence["PictureScore"]) -> RenderableType:
     """Return the chance that the person likes each picture, with its interval and its reasons."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("picture", overflow="fold")
-    table.add_column("chance", justify="right")
-    table.add_column("0         90 %         1", width=24, no_wrap=True)
-    table.add_column("because", overflow="fold", ratio=1)
+    table = NamedRows("picture", (("chance", 6), ("0         90 %         1", 24)), last="because")
     for one in scores:
         because = Text()
         for reason in one.because:
             sign, style = ("+", LIKE) if reason.weight > 0 else ("−", DISLIKE)
             amount = "" if reason.more else "little "
             because += plain(f"{sign}{amount}{reason.attribute}  ", style)
-        table.add_row(
-            plain(one.image),
-            f"{one.probability:.0%}",
-            view_interval(one.probability, one.low, one.high),
-            because,
-        )
+        scale = view_interval(one.probability, one.low, one.high)
+        table.add(one.image, [Text(f"{one.probability:>6.0%}"), scale, because])
     return table
 
 
 def view_made(made: Sequence["Made"], files: "PictureFiles") -> RenderableType:
     """Return which files were written, and how likely the person likes what is in them."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("picture", overflow="fold")
-    table.add_column("seed", justify="right")
-    table.add_column("chance you like it", justify="right")
     beside = any(other is not None for _, other in files.pairs)
-    if beside:
-        table.add_column("without profile", justify="right")
+    columns = [("seed", max(4, *(len(str(one.picture.seed)) for one in made))), ("chance you like it", 18)]
+    table = NamedRows("picture", [*columns, ("without profile", 15)] if beside else columns)
     for one, (file, _) in zip(made, files.pairs, strict=True):
-        row: list[str | Text] = [plain(str(file)), str(one.picture.seed), f"{one.probability:.0%}"]
+        cells = [Text(str(one.picture.seed), justify="right"), Text(f"{one.probability:>18.0%}")]
         if beside:
-            row.append("" if one.impersonal_probability is None else f"{one.impersonal_probability:.0%}")
-        table.add_row(*row)
+            without = one.impersonal_probability
+            cells.append(Text("" if without is None else f"{without:>15.0%}"))
+        table.add(str(file), cells)
     return Group(table, plain(f"all together: {files.sheet}", FAINT))
 
 
 def view_showcase(show: "Showcase", files: "DemoFiles") -> RenderableType:
-    """Return what the demo found: what was understood from which comment, and how the judge rates the pictures."""
+    """Return what was understood from which comment, and how the judge rates the pictures."""
     from palate.client.demo.page import judged_lines
 
     parts: list[RenderableType] = []

@@ -1,6 +1,6 @@
 """Writes what the demo showed: a contact sheet (PNG) and a page (HTML) that needs nothing but itself.
 
-The page holds its pictures inside, runs no script and asks no network. Everything said by a person is escaped.
+The page holds its pictures inside, runs no script and loads nothing. Everything said by a person is escaped.
 """
 
 import base64
@@ -13,21 +13,21 @@ from pathlib import Path
 from PIL import Image
 
 from palate.client.demo.showcase import BEST_OF, Showcase, Shown, demo_pictures
-from palate.client.eye.pictures import read_picture
+from palate.client.eye import read_picture
 from palate.client.painter.contact_sheet import (
     FAINT,
     Block,
     Chips,
     Columns,
-    Picture,
     Row,
     Rule,
+    Tile,
     Words,
     draw_sheet,
     sheet_bytes,
 )
 from palate.client.records import Taught
-from palate.client.taste.profile import Preference, Profile
+from palate.client.taste import Preference, Profile
 from palate.shared import durable
 
 CHIPS = 8  # of each kind, the strongest
@@ -35,16 +35,16 @@ TITLE = "One prompt, two palates"
 
 
 @dataclass(frozen=True)
-class Files:
+class DemoFiles:
     """Where the demo was written."""
 
     sheet: Path
     page: Path
 
 
-def write_showcase(show: Showcase, folder: Path) -> Files:
+def write_showcase(show: Showcase, folder: Path) -> DemoFiles:
     """Write sheet and page into the folder, over those of an earlier demo; raises `StorageError`."""
-    files = Files(folder / "sheet.png", folder / "index.html")
+    files = DemoFiles(folder / "sheet.png", folder / "index.html")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         durable.write_atomically(files.sheet, sheet_bytes(draw_showcase(show)))
@@ -54,7 +54,7 @@ def write_showcase(show: Showcase, folder: Path) -> Files:
     return files
 
 
-# --- the sheet --------------------------------------------------------------------------------------------------
+# --- the sheet ----------------------------------------------------------------------------------------------
 
 
 def draw_showcase(show: Showcase) -> Image.Image:
@@ -63,8 +63,8 @@ def draw_showcase(show: Showcase) -> Image.Image:
     rows = []
     for number, prompt in enumerate(show.prompts):
         groups = (
-            tuple(Picture(image, "") for image in show.impersonal[number]),
-            *(tuple(Picture(one.picture.image, "") for one in person.made[number]) for person in show.people),
+            tuple(Tile(image, "") for image in show.impersonal[number]),
+            *(tuple(Tile(one.picture.image, "") for one in person.made[number]) for person in show.people),
         )
         headings = (f"“{prompt.text}”, for nobody", f"for {first.name}", f"for {second.name}")
         rows.append(Row(groups, headings))
@@ -102,7 +102,7 @@ def _draw_talked_about(show: Showcase) -> Block:
         for person in show.people:
             liked = next((one.comment.liked for one in person.taught if one.comment.picture == picture), None)
             verdicts.append(f"{person.name} {'+' if liked else '-'}" if liked is not None else "")
-        pictures.append(Picture(read_picture(data), "  ".join(verdicts)))
+        pictures.append(Tile(read_picture(data), "  ".join(verdicts)))
     return Row((tuple(pictures),), side=126, picture_gap=17, caption_size=15, after=22)
 
 
@@ -117,7 +117,7 @@ def _introduce(person: Shown) -> tuple[Block, ...]:
 
 
 def _draw_best(show: Showcase) -> Block:
-    pictures = tuple(tuple(Picture(one.picture.image) for one in person.best) for person in show.people)
+    pictures = tuple(tuple(Tile(one.picture.image) for one in person.best) for person in show.people)
     headings = tuple(f"{person.name}'s favourite of {BEST_OF}" for person in show.people)
     return Row(pictures, headings, group_gap=90)
 
@@ -129,12 +129,13 @@ def judged_lines(show: Showcase) -> list[str]:
     pictures = sum(len(row) for row in show.impersonal)
     lines = []
     for person, other in zip(show.people, reversed(show.people), strict=True):
-        if person.verdict is not None:
+        if person.judgement is not None:
             lines.append(
-                f"{person.name}: the independent judge finds the picture made for {person.name} closer to {person.name}'s "
-                f"taste than the impersonal one in {person.verdict.own_better} of {person.verdict.pairs} pairs "
-                f"(the one made for {other.name}: {person.verdict.other_better} of {person.verdict.pairs}); "
-                f"the subject is as asked in {person.verdict.shows_subject} of {pictures}."
+                f"{person.name}: the independent judge finds the picture made for {person.name} closer to "
+                f"{person.name}'s taste than the impersonal one in {person.judgement.own_better} of "
+                f"{person.judgement.pairs} pairs (the one made for {other.name}: "
+                f"{person.judgement.other_better} of {person.judgement.pairs}); "
+                f"the subject is as asked in {person.judgement.shows_subject} of {pictures}."
             )
     lines.append(
         f"Impersonal pictures show the subject as asked in {show.impersonal_shows_subject} of {pictures}."
@@ -143,7 +144,7 @@ def judged_lines(show: Showcase) -> list[str]:
     return lines
 
 
-# --- the page ---------------------------------------------------------------------------------------------------
+# --- the page -----------------------------------------------------------------------------------------------
 
 
 def page_of(show: Showcase) -> str:
@@ -174,7 +175,8 @@ def _preferences(profile: Profile) -> str:
         width = round(100 * one.strength)
         return (
             f"<li class={kind}><span class=name>{name}</span>"
-            f"<span class=bar><i style='width:{width}%'></i></span><span class=value>{one.strength:.2f}</span></li>"
+            f"<span class=bar><i style='width:{width}%'></i></span>"
+            f"<span class=value>{one.strength:.2f}</span></li>"
         )
 
     likes = "".join(bar(one, "like") for one in profile.likes[: CHIPS + 2])
@@ -189,7 +191,8 @@ def _prompt(show: Showcase, number: int) -> str:
         pictures = [
             (
                 one.picture.image,
-                f"{person.name}'s own evaluator: {one.probability:.0%} likely liked (the impersonal one {chance:.0%})",
+                f"{person.name}'s own evaluator: {one.probability:.0%} likely liked "
+                f"(the impersonal one {chance:.0%})",
             )
             for one, chance in zip(person.made[number], chances, strict=True)
         ]
@@ -265,4 +268,5 @@ def _picture(image: Image.Image, note: str = "") -> str:
 
 def _image(kind: str, data: bytes, note: str) -> str:
     title = f' title="{html.escape(note)}"' if note else ""
-    return f'<img alt="{html.escape(note)}"{title} src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<img alt="{html.escape(note)}"{title} src="{source}">'

@@ -1,13 +1,14 @@
-"""The demo: two people with different tastes, what was understood of each, and the same prompts drawn for both.
+"""The demo: two people with different tastes, what was understood, and the same prompts drawn for both.
 
-`palate demo` runs the main job through the façade, just as a person would: each of the two gets a vault of their own in
-a temporary folder, is taught a dozen free-form comments on the same pictures (client/demo, drawn by the recipe
-`simulations/recipes/demo`), and gets pictures for the same prompts and seeds, beside the impersonal ones. At the end the
-vaults are erased.
+`palate demo` runs the main job through `Device`, as a person would. Each of the two gets a vault in a
+temporary folder, is taught a dozen free comments on the same pictures (client/demo, drawn by the recipe
+`simulations/recipes/demo`), and gets pictures for the same prompts and seeds, next to the impersonal ones. At
+the end the vaults are erased.
 
-How well it went is not for the evaluator to say, which belongs to the machinery. An independent judge may be plugged in
-through the entry point group "palate.judges"; the simulations bring one, and the device knows nothing of them. It rates
-the pictures by the taste from which the comments were written, which the device never sees.
+The evaluator belongs to the machinery, so it cannot say how well this went. An independent judge may be
+plugged in through the entry point group "palate.judges"; the simulations bring one, and the device knows
+nothing of them. It rates the pictures by the taste from which the comments were written, which the device
+never sees.
 """
 
 import secrets
@@ -24,16 +25,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from PIL import Image
 
 from palate.client.device import Device
-from palate.client.eye.pictures import hash_picture
+from palate.client.eye import hash_picture
 from palate.client.painter.create import Made
 from palate.client.records import Taught
-from palate.client.runtime.progress import Progress
-from palate.client.taste.profile import Profile
+from palate.client.runtime import Progress
+from palate.client.taste import Profile
 from palate.client.taste.scoring import look_at
 from palate.shared.errors import PalateError
 
 if TYPE_CHECKING:
-    from palate.client.painter.generator import Generator
+    from palate.client.painter import Generator
 
 COUNT = 2  # pictures for each prompt and person
 STEPS = 20
@@ -41,14 +42,17 @@ BEST_OF = 6
 JUDGES = "palate.judges"
 
 
-class Judge(Protocol):
-    """Somebody independent who rates pictures."""
+class DemoJudge(Protocol):
+    """An independent judge who rates pictures."""
 
     accuracy: str
     """One line on how far the judge can be trusted."""
 
     def rate(self, pictures: Sequence[Image.Image], tastes: Mapping[str, float]) -> list[float]:
-        """Return how much each picture has of what is liked (1) and disliked (-1); only comparisons mean something."""
+        """Return how much each picture has of what is liked (1) and disliked (-1).
+
+        Only comparisons mean something.
+        """
 
     def name_subjects(self, pictures: Sequence[Image.Image]) -> list[str]:
         """Return what each picture shows."""
@@ -63,7 +67,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What the judge says about one person's pictures, over all prompts and seeds."""
 
     pairs: int
@@ -82,7 +86,7 @@ class Shown:
     made: tuple[tuple[Made, ...], ...]  # by prompt, then seed
     best: tuple[Made, ...]  # the favourites among several candidates for the first prompt
     chance_of_impersonal: tuple[tuple[float, ...], ...]  # the person's evaluator on the impersonal pictures
-    verdict: Verdict | None
+    judgement: Judgement | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Showcase:
                     "name": one.name,
                     "profile": one.profile.to_json(),
                     "comments": [taught.to_json() for taught in one.taught],
-                    "verdict": asdict(one.verdict) if one.verdict else None,
+                    "verdict": asdict(one.judgement) if one.judgement else None,
                 }
                 for one in self.people
             ],
@@ -120,7 +124,7 @@ def demo_folder() -> Path:
 
 
 def demo_pictures() -> dict[str, bytes]:
-    """Return the pictures that both people talk about, by the hash under which a vault knows them, by name."""
+    """Return the pictures that both people talk about, by the hash under which a vault knows them."""
     files = sorted(demo_folder().glob("*.jpg"))
     return {hash_picture(file): file.read_bytes() for file in files}
 
@@ -128,8 +132,15 @@ def demo_pictures() -> dict[str, bytes]:
 def run_showcase(
     *, progress: Progress, count: int = COUNT, steps: int = STEPS, best_of: int = BEST_OF
 ) -> Showcase:
-    """Run the demo and return what came of it; leaves nothing behind, however it ends."""
-    from palate.client.painter.generator import load_generator
+    """Run the demo and return what came of it; nothing is left behind, however it ends.
+
+    Args:
+        progress: is told how far the work is.
+        count: the number of pictures for each prompt and person.
+        steps: of denoising.
+        best_of: the number of candidates for each person's favourite; 0 for no favourite.
+    """
+    from palate.client.painter import load_generator
 
     start = time.perf_counter()
     script = tomllib.loads(demo_folder().joinpath("people.toml").read_text(encoding="utf-8"))
@@ -137,7 +148,7 @@ def run_showcase(
     drawer = _Drawer(
         load_generator(progress=progress), prompts, count, steps, best_of, progress, runs=len(script)
     )
-    folder = Path(tempfile.mkdtemp(prefix="palate-demo-"))  # for its owner's eyes only
+    folder = Path(tempfile.mkdtemp(prefix="palate-demo-"))  # which only this user can open
     try:
         people = [drawer.draw_for(folder / key, key, script[key]["name"]) for key in script]
     finally:
@@ -159,7 +170,7 @@ def run_showcase(
 
 
 class _Drawer:
-    """Teaches and draws for one person after the other; what is drawn for nobody is drawn once."""
+    """Teaches and draws for one person after the other; the impersonal pictures are drawn once."""
 
     def __init__(
         self,
@@ -208,7 +219,7 @@ class _Drawer:
     ) -> tuple[Made, ...]:
         before = self._done
 
-        def tell(what: str, done: int, total: int) -> None:
+        def tell(what: str, done: int, _total: int) -> None:
             if what == "making pictures":
                 self._done = before + done
                 self._progress(what, self._done, max(self._total, self._done))
@@ -226,8 +237,8 @@ class _Drawer:
         return tuple(made)
 
 
-def _judge(show: Showcase, judge: Judge, tastes: Sequence[Mapping[str, float]]) -> Showcase:
-    """Return the showcase with the judge's verdict on each person's pictures, by that person's true taste."""
+def _judge(show: Showcase, judge: DemoJudge, tastes: Sequence[Mapping[str, float]]) -> Showcase:
+    """Return the showcase with the judge's judgement on each person's pictures, by their true taste."""
     plain = [picture for row in show.impersonal for picture in row]
     asked = [prompt.subject for prompt, row in zip(show.prompts, show.impersonal, strict=True) for _ in row]
     own = [[one.picture.image for row in person.made for one in row] for person in show.people]
@@ -236,13 +247,13 @@ def _judge(show: Showcase, judge: Judge, tastes: Sequence[Mapping[str, float]]) 
         base, mine, others = (
             judge.rate(pictures, tastes[number]) for pictures in (plain, own[number], own[1 - number])
         )
-        verdict = Verdict(
+        judgement = Judgement(
             pairs=len(base),
             own_better=_count_better(mine, base),
             other_better=_count_better(others, base),
             shows_subject=_count_equal(judge.name_subjects(own[number]), asked),
         )
-        people.append(replace(person, verdict=verdict))
+        people.append(replace(person, judgement=judgement))
     return replace(
         show,
         people=(people[0], people[1]),
@@ -251,11 +262,11 @@ def _judge(show: Showcase, judge: Judge, tastes: Sequence[Mapping[str, float]]) 
     )
 
 
-def find_judge() -> Judge | None:
+def find_judge() -> DemoJudge | None:
     """Return the judge that is plugged in, or None if there is none or it lacks its weights."""
     for entry in metadata.entry_points(group=JUDGES):
         try:
-            judge: Judge = entry.load()()
+            judge: DemoJudge = entry.load()()
         except (ImportError, OSError, PalateError):
             continue
         return judge

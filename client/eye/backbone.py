@@ -1,7 +1,8 @@
-"""What of Palate's shared weights is installed here: release 0 of the encoder, and the frozen backbone that every release rests on.
+"""The shared weights installed here: release 0 of the encoder, and the frozen backbone of every release.
 
-Where it stands in the flow: `releases` checks each release against these hashes, `own_encoder` begins with release 0, `joining`
-checks the backbone when a device joins. Nothing else in `client/` loads an encoder; a test holds the source to that.
+Where it stands in the flow: `releases` checks each release against these hashes, `own_encoder` begins with
+release 0, and a device checks the backbone when it joins. Nothing else in `client/` loads an encoder; a test
+holds the source to that.
 """
 
 from __future__ import annotations
@@ -24,49 +25,61 @@ FROZEN: Final = (
     "generator/text_encoder/model.safetensors",
     "generator/tokenizer/tokenizer.json",
 )
-"""The files of the frozen backbone: the picture tower, and the sentence tower with its embeddings of the vocabulary."""
+"""The files of the frozen backbone: picture tower, sentence tower, and its embeddings of the vocabulary."""
 
 STATISTICS_VERSION: Final = 1
-"""To be raised when `statistics.measure_statistics` gives other numbers: they are a part of the backbone that is no file."""
+"""Raise it when `statistics.measure_statistics` gives other numbers: they are the part that is no file."""
 
 
 def installed() -> Pinned:
-    """Return the hashes that a release must have in common with what is installed here; raises `ModelError`."""
+    """Return the hashes that a release must share with what is installed here.
+
+    Raises:
+        ModelError: a file of the backbone is missing.
+        ReleaseError: release 0 is not the one that Palate ships with.
+    """
     return Pinned.by(shipped(), installed_backbone())
 
 
 def installed_backbone() -> str:
     """Return the `backbone_hash` of the towers and statistics that are installed, from the files themselves.
 
-    The first call reads 34 MB; later ones look at sizes and times only. Raises `ModelError` if a file is missing.
-    """
-    from palate.client.eye.statistics import STATISTICS
+    The first call reads 34 MB; later ones look at sizes and times only.
 
-    names = f"version {STATISTICS_VERSION}: {','.join(STATISTICS)}"
+    Raises:
+        ModelError: a file is missing.
+    """
+    from palate.client.eye.statistics import STATISTIC_NAMES
+
+    names = f"version {STATISTICS_VERSION}: {','.join(STATISTIC_NAMES)}"
     try:
         found = tuple(
             ((WEIGHTS / name).stat().st_size, (WEIGHTS / name).stat().st_mtime_ns) for name in FROZEN
         )
         return _hash_backbone(WEIGHTS, found, names)
     except OSError as error:
-        raise ModelError(f"{error.filename} cannot be read; install Palate anew") from None
+        raise ModelError(f"{error.filename} cannot be read; install Palate again") from None
 
 
 def check_backbone() -> None:
     """Raise `ModelError` unless the towers installed here are the pinned ones; the first call reads 34 MB.
 
-    An adopted release is checked against the same hash, but a device that adopted none would train on whatever tower lies here,
-    and a rigged one makes pictures readable from what a round learns of them (PEFTLeak, Sami et al., CVPR 2025).
+    An adopted release is checked against the same hash. But a device that adopted none would train on any
+    tower that is installed, and a tower made for an attack makes pictures readable from what a round learns
+    of them.
+
+    Reference:
+        Sami et al., "PEFTLeak", CVPR 2025.
     """
     if installed_backbone() != BACKBONE_HASH:
         raise ModelError(
-            "the picture or sentence tower that is installed here is not the one that ships with this version of Palate, so this "
-            "device takes part in no round; install Palate anew"
+            "the picture or sentence tower installed here is not the one that ships with this version of "
+            "Palate, so this device takes part in no round; install Palate again"
         )
 
 
 @lru_cache(maxsize=2)
-def _hash_backbone(folder: Path, found: tuple[tuple[int, int], ...], statistics: str) -> str:
+def _hash_backbone(folder: Path, _changed: tuple[tuple[int, int], ...], statistics: str) -> str:
     files = {}
     for name in FROZEN:
         with (folder / name).open("rb") as file:
@@ -76,11 +89,16 @@ def _hash_backbone(folder: Path, found: tuple[tuple[int, int], ...], statistics:
 
 @lru_cache(maxsize=1)
 def shipped() -> EncoderWeights:
-    """Return release 0; raises `ReleaseError` if it is not the one that Palate shipped with, `ModelError` if it is missing."""
+    """Return release 0.
+
+    Raises:
+        ReleaseError: it is not the one that Palate ships with.
+        ModelError: it is missing.
+    """
     encoder = load_encoder()
     if encoder_hash(encoder) != SHIPPED_HASH:
         raise ReleaseError(
-            "the encoder that is installed is not the one that Palate ships with; install Palate anew",
+            "the encoder that is installed is not the one that Palate ships with; install Palate again",
             "encoder",
         )
     return encoder

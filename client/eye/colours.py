@@ -1,7 +1,8 @@
-"""What a picture's colours and values show, by arithmetic alone: what "these colours" and "the light" of a comment refer to.
+"""What arithmetic sees of a picture's colours and light: what "these colours" in a comment refers to.
 
-No training and no model: shares of hues, brightness, saturation and contrast in a small copy of the picture. It names only what
-such statistics can see (palette, colour, temperature, lighting, contrast, detail); technique and mood are for the picture side.
+No training and no model: shares of hues, brightness, saturation and contrast in a small copy of the picture.
+It names only what such statistics can see (palette, colour, temperature, lighting, contrast, detail).
+Technique and mood are for the tower.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ _HUES = (
 )
 
 
-def what_is_shown(picture: Image.Image) -> dict[str, float]:
-    """Return probabilities of the vocabulary's colour, light and contrast attributes for a picture of any size."""
+def colours_shown(picture: Image.Image) -> dict[str, float]:
+    """Return the probability that a picture shows each attribute of colour, light and contrast.
+
+    Args:
+        picture: of any size.
+    """
     small = (
         np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
         / 255.0
@@ -92,7 +97,7 @@ def _hue(
 
 
 def _shares(hue: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Return each colour's share of all colour in the picture, weighted by how strong it is; they sum to 1 (or all are 0)."""
+    """Return each colour's share of all colour, weighted by how strong it is; they sum to 1, or all are 0."""
     shares: dict[str, float] = {}
     total = max(float(weight.sum()), 1e-9)
     start = 0.0

@@ -1,11 +1,13 @@
-"""What arithmetic alone says of a picture: colour, light, edges, texture and arrangement, as about ninety numbers.
+"""What arithmetic alone says of a picture: some ninety numbers for colour, light, edges and arrangement.
 
-These statistics stand beside the picture tower (`picture_tower`), whose eye was trained on drawn worlds only: they mean the
-same on a photograph or a painting. Both together are the picture features that the shared encoder projects to the taste
-space. Sources: colourfulness after Hasler and Süsstrunk, "Measuring colourfulness in natural images", SPIE 2003; structure
-tensor after Bigün and Granlund, ICCV 1987; CIE L*a*b* for distances of colour that are even to the eye.
+The picture tower was trained on drawn worlds only. These statistics mean the same on a photograph or a
+painting, so both together are the picture features that the shared encoder projects to the taste space. A
+picture is first brought to the area of 128 × 128 pixels at its own proportions, so nothing depends on its
+size.
 
-A picture is first brought to the area of 128 × 128 pixels at its own proportions, so nothing depends on its size.
+Sources: colourfulness after Hasler and Süsstrunk, "Measuring colourfulness in natural images", SPIE 2003; the
+structure tensor after Bigün and Granlund, ICCV 1987; CIE L*a*b*, in which distances of colour are even to the
+eye.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _HUE_BINS = 12
 _SCALES = (1, 2, 4, 8)
 _PER_SCALE = ("energy", "flat", "sparse", "coherent", "bends", "turns", "upright", "ragged")
 
-STATISTICS: tuple[str, ...] = (
+STATISTIC_NAMES: tuple[str, ...] = (
     "lightness", "lightness_spread", "lightness_low", "lightness_high", "lightness_skew",
     "green_red", "blue_yellow", "green_red_spread", "blue_yellow_spread",
     "chroma", "chroma_spread", "chroma_high", "colourfulness",
@@ -47,15 +49,19 @@ STATISTICS: tuple[str, ...] = (
 
 
 def measure_statistics(picture: Image.Image) -> NDArray[np.float32]:
-    """Return the statistics of a picture of any size: (statistics,) float32, finite, in the order of `STATISTICS`."""
+    """Return the statistics of a picture of any size.
+
+    Returns:
+        (len(STATISTIC_NAMES),) float32, finite, in the order of `STATISTIC_NAMES`.
+    """
     pixels = np.asarray(shrink(picture), dtype=np.float32) / 255.0  # (height, width, 3)
     lab = to_lab(pixels)
     found = {**_colour(pixels, lab), **_edges(lab[..., 0] / 100.0), **_arrangement(lab[..., 0] / 100.0)}
-    return np.array([found[name] for name in STATISTICS], dtype=np.float32)
+    return np.array([found[name] for name in STATISTIC_NAMES], dtype=np.float32)
 
 
 def shrink(picture: Image.Image) -> Image.Image:
-    """Return the picture as RGB with about 128 × 128 pixels in all, neither side below 32, its proportions kept."""
+    """Return the picture as RGB with about 128 × 128 pixels at its own proportions, no side below 32."""
     width, height = picture.size
     scale = SIDE / math.sqrt(width * height)
     size = (min(512, max(32, round(width * scale))), min(512, max(32, round(height * scale))))
@@ -64,7 +70,7 @@ def shrink(picture: Image.Image) -> Image.Image:
 
 
 def to_lab(pixels: Plane) -> Plane:
-    """Return sRGB values in [0, 1] as CIE L*a*b* (D65): (height, width, 3) to the same, lightness in [0, 100]."""
+    """Return sRGB in [0, 1] as CIE L*a*b* (D65), lightness in [0, 100]; both are (height, width, 3)."""
     linear = np.where(pixels <= 0.04045, pixels / 12.92, ((pixels + 0.055) / 1.055) ** 2.4)
     xyz = linear @ _TO_XYZ
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
@@ -94,7 +100,8 @@ def _colour(pixels: Plane, lab: Plane) -> Mapping[str, float]:
     }
     rg, yb = pixels[..., 0] - pixels[..., 1], (pixels[..., 0] + pixels[..., 1]) / 2 - pixels[..., 2]
     found["colourfulness"] = math.hypot(rg.std(), yb.std()) + 0.3 * math.hypot(rg.mean(), yb.mean())
-    # Each pixel's chroma is shared between the two nearest hue bins, so that a hue never jumps from one to the next.
+    # Each pixel's chroma is shared between the two nearest hue bins, so that a hue never jumps from one to
+    # the next.
     place = angle / np.float32(360.0 / _HUE_BINS)
     lower = place.astype(np.int32)
     share = place - lower
@@ -135,7 +142,7 @@ def _colour(pixels: Plane, lab: Plane) -> Mapping[str, float]:
 
 
 def _edges(light: Plane) -> Mapping[str, float]:
-    """Edges of (height, width) lightness at four scales: how many, how clear, straight or bent, upright or slanting."""
+    """Return the statistics of edges at four scales: how many, how clear, bent or straight, upright."""
     found: dict[str, float] = {}
     plane, energies = light, []
     for scale in _SCALES:
@@ -170,7 +177,8 @@ def _edges(light: Plane) -> Mapping[str, float]:
     found["peaked"] = math.log(
         float((laplace**4).mean() + 1e-9) / float((laplace**2).mean() + 1e-5) ** 2 + 1e-3
     )
-    # A regular weave, tiling or pixel grid repeats along the axes: the highest peak of the lines' autocorrelation.
+    # A regular weave, tiling or pixel grid repeats along the axes: the highest peak of the lines'
+    # autocorrelation.
     found["grid"] = max(_repeats(light, 0), _repeats(light, 1))
     reach, wide = _closed(light, 2), _closed(light, 4)
     found["outline_fine"] = float((reach - light).mean())
@@ -210,7 +218,7 @@ def _quantile(plane: Plane, share: float) -> float:
 
 @lru_cache(maxsize=32)
 def _places(shape: tuple[int, int]) -> tuple[Plane, Plane, Plane]:
-    """Return across (1, width) and down (height, 1), from -1 to 1, and a hill over the middle (height, width)."""
+    """Return across (1, width) and down (height, 1), -1 to 1, and a hill over the middle (height, width)."""
     x = np.linspace(-1, 1, shape[1], dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
     return x, y, np.exp(-2 * (x * x + y * y)).astype(np.float32)
@@ -229,7 +237,7 @@ def _halve(plane: Plane) -> Plane:
 
 
 def _slope(plane: Plane) -> tuple[Plane, Plane]:
-    """Return differences to the right and down, both (height - 1, width - 1), averaged over the two lines between."""
+    """Return differences to the right and down, (height - 1, width - 1), each the mean of two lines."""
     right = (plane[:-1, 1:] - plane[:-1, :-1] + plane[1:, 1:] - plane[1:, :-1]) / 2
     down = (plane[1:, :-1] - plane[:-1, :-1] + plane[1:, 1:] - plane[:-1, 1:]) / 2
     return np.asarray(right, dtype=np.float32), np.asarray(down, dtype=np.float32)
@@ -261,7 +269,10 @@ def _highest(plane: Plane, radius: int) -> Plane:
 
 
 def _repeats(light: Plane, axis: int) -> float:
-    """Return how regularly edges repeat along an axis, 0 to about 1: the best autocorrelation at lags of 3 to 16 pixels."""
+    """Return how regularly edges repeat along an axis, 0 to about 1.
+
+    It is the best autocorrelation at lags of 3 to 16 pixels.
+    """
     profile = np.abs(np.diff(light, axis=axis)).mean(1 - axis)
     profile = profile - profile.mean()
     power = float((profile * profile).sum()) + 1e-4

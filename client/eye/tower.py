@@ -1,10 +1,11 @@
-"""The eye: a small network that says what a picture shows, and the picture features that taste is learned from.
+"""The picture tower: a small network that says what a picture shows, and the features for taste.
 
-A step of the flow that everything visual shares: a picture comes in, and out come features (the network's own 128 beside
-the `statistics`), probabilities of the subject, and probabilities of 55 attributes in 13 categories. The evaluator and the
-encoder take the features; the extractor asks `what_is_shown` when a comment says "these colours"; generation asks whether
-the subject is still the one that was asked for. The network (picture_network, about a million weights) was trained by
-`simulations/recipes/picture_tower.py` on drawn pictures, in part softened as generated ones are.
+Everything visual shares this step. A picture comes in. Out come features (the network's 128, and the
+`statistics`), probabilities of the subject, and probabilities of 55 attributes in 13 categories. Evaluator
+and encoder take the features. The reader calls `what_is_shown` when a comment says "these colours". The
+painter checks that a picture still shows the subject of its prompt. The network (`tower_network`, about a
+million weights) was trained by `simulations/recipes/picture_tower.py` on drawn pictures, some softened as
+generated ones are.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from palate.client.eye import colours as looks
-from palate.client.eye.statistics import STATISTICS, measure_statistics
+from palate.client.eye.colours import colours_shown
+from palate.client.eye.statistics import STATISTIC_NAMES, measure_statistics
 from palate.shared.encoder import ATTRIBUTE_NAMES, CATEGORIES, TOWER_FEATURES
 from palate.shared.errors import ModelError, OptionError
 from palate.shared.shipped import check_shipped
@@ -30,7 +31,8 @@ from palate.shared.shipped import check_shipped
 if TYPE_CHECKING:
     from palate.client.eye.tower_network import PictureNetwork
 
-Floats = NDArray[np.float32]
+Features = NDArray[np.float32]
+"""One row for each of n pictures: (n, len(FEATURE_NAMES)) where the features themselves are meant."""
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "picture_tower.safetensors"
 SIDE = 128
@@ -40,7 +42,7 @@ SUBJECTS: tuple[str, ...] = (
     "city", "cat", "bird", "lighthouse", "balloon", "mushroom",
 )  # fmt: skip
 
-FEATURES: tuple[str, ...] = (*(f"tower_{i}" for i in range(TOWER_FEATURES)), *STATISTICS)
+FEATURE_NAMES: tuple[str, ...] = (*(f"tower_{i}" for i in range(TOWER_FEATURES)), *STATISTIC_NAMES)
 """The names of the picture features, in order."""
 
 
@@ -53,33 +55,36 @@ def _logits() -> dict[str, slice]:
 
 
 LOGITS_OF: Mapping[str, slice] = _logits()
-"""Where the network answers what: the subject, then each category's values and, last, "none of them"."""
+"""The places of the network's answers: the subject, then each category's values and, last, "none of them"."""
 LOGITS = max(place.stop for place in LOGITS_OF.values())
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the tower makes of n pictures.
+    """What the tower says of n pictures.
 
-    features (n, len(FEATURES)); subjects (n, 12) and attributes (n, 55) are probabilities in the order of `SUBJECTS` and
-    `ATTRIBUTE_NAMES`. Within a category the attributes' probabilities and that of "none of them" sum to one.
+    features (n, len(FEATURE_NAMES)); subjects (n, 12) and attributes (n, 55) are probabilities in the order
+    of `SUBJECTS` and `ATTRIBUTE_NAMES`. Within a category, the probabilities of the attributes and of "none
+    of them" sum to one.
     """
 
-    features: Floats
-    subjects: Floats
-    attributes: Floats
+    features: Features
+    subjects: Features
+    attributes: Features
 
 
 class PictureTower:
-    """The loaded network. `look` is all one needs."""
+    """The loaded network; load it with `load_tower`."""
 
     def __init__(self, network: PictureNetwork) -> None:
         self._network = network
 
-    def look(self, pictures: Sequence[Image.Image], statistics: Floats | None = None) -> Look:
-        """Look at any number of pictures of any size, at about 10 ms each on one core. Changes nothing.
+    def look(self, pictures: Sequence[Image.Image], statistics: Features | None = None) -> Look:
+        """Look at any number of pictures of any size, at about 10 ms each on one core.
 
-        statistics (n, len(STATISTICS)): their `measure_statistics`, where they are known already.
+        Args:
+            pictures: n pictures.
+            statistics: (n, len(STATISTIC_NAMES)), their `measure_statistics`, if they are known already.
         """
         import torch
 
@@ -99,18 +104,22 @@ class PictureTower:
         return Look(np.concatenate([np.concatenate(features), statistics], 1), shares["subject"], attributes)
 
 
-def measure_all(pictures: Sequence[Image.Image]) -> Floats:
-    """Return the statistics of pictures, (n, len(STATISTICS)), on as many threads as there are processors."""
+def measure_all(pictures: Sequence[Image.Image]) -> Features:
+    """Return the statistics of n pictures, (n, len(STATISTIC_NAMES)), on at most four threads."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         rows = list(pool.map(measure_statistics, pictures))
-    return np.array(rows, np.float32).reshape(-1, len(STATISTICS))
+    return np.array(rows, np.float32).reshape(-1, len(STATISTIC_NAMES))
 
 
 @lru_cache(maxsize=2)
 def load_tower(path: Path = SHIPPED) -> PictureTower:
-    """Return the tower of a weights file, loaded once; raises ModelError when it is missing, damaged, exchanged or not a tower."""
+    """Return the tower of a weights file, loaded once.
+
+    Raises:
+        ModelError: the file is missing, damaged, exchanged, or no tower.
+    """
     from palate.client.eye.tower_network import from_tensors
 
     check_shipped(path)
@@ -120,27 +129,27 @@ def load_tower(path: Path = SHIPPED) -> PictureTower:
         return PictureTower(from_tensors(load_file(path), LOGITS))
     except FileNotFoundError:
         raise ModelError(
-            f"the picture tower {path} is not there; install Palate anew, or run its recipe"
+            f"the picture tower {path} is not there; install Palate again, or run its recipe"
         ) from None
     except Exception as error:  # noqa: BLE001 - safetensors and torch raise many kinds for a damaged file
         raise ModelError(
-            f"{path} is not a picture tower ({type(error).__name__}); install Palate anew"
+            f"{path} is not a picture tower ({type(error).__name__}); install Palate again"
         ) from None
 
 
-def picture_features(pictures: Sequence[Image.Image]) -> Floats:
-    """Return the features of pictures, (n, len(FEATURES)), by the shipped tower."""
+def picture_features(pictures: Sequence[Image.Image]) -> Features:
+    """Return the features of n pictures, (n, len(FEATURE_NAMES)), by the shipped tower."""
     return load_tower().look(pictures).features
 
 
 def what_is_shown(picture: Image.Image) -> dict[str, float]:
-    """Return the probability that a picture shows each attribute, from the tower and from arithmetic on its colours.
+    """Return the probability that a picture shows each attribute, from the tower and from its colours.
 
-    Where arithmetic can see an attribute (colours, light, contrast) both have a say, since the tower knows drawn pictures
-    only; technique, mood and the like are the tower's alone.
+    Where arithmetic can see an attribute (colours, light, contrast), the mean of both counts, since the tower
+    knows drawn pictures only. For technique, mood and the like it is the tower alone.
     """
     shown = dict(zip(ATTRIBUTE_NAMES, load_tower().look([picture]).attributes[0].tolist(), strict=True))
-    for name, probability in looks.what_is_shown(picture).items():
+    for name, probability in colours_shown(picture).items():
         shown[name] = 0.5 * (shown[name] + probability) if name in shown else probability
     return {name: round(float(probability), 4) for name, probability in shown.items()}
 
@@ -162,7 +171,7 @@ _WORDS_FOR: Mapping[str, str] = {
 
 
 def subject_of_prompt(prompt: str) -> str | None:
-    """Return the subject of `SUBJECTS` that a prompt names first, by itself or a common word for it, or None."""
+    """Return the subject of `SUBJECTS` that a prompt names first, by its name or a common word, or None."""
     for word in re.findall(r"[a-z]+", prompt.lower()):
         for subject, words in _WORDS_FOR.items():
             if any(word in (one, one + "s", one + "es") for one in words.split()):
@@ -170,8 +179,12 @@ def subject_of_prompt(prompt: str) -> str | None:
     return None
 
 
-def subject_probability(pictures: Sequence[Image.Image], subject: str) -> Floats:
-    """Return the probability that each picture shows a subject, (n,); raises OptionError for one the tower cannot know."""
+def subject_probability(pictures: Sequence[Image.Image], subject: str) -> Features:
+    """Return the probability that each picture shows a subject, (n,).
+
+    Raises:
+        OptionError: a subject that the tower cannot know.
+    """
     if subject not in SUBJECTS:
         raise OptionError(f"subject={subject!r}: the tower knows {', '.join(SUBJECTS)}")
     return load_tower().look(pictures).subjects[:, SUBJECTS.index(subject)]
@@ -189,6 +202,6 @@ def _square(picture: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(rgb)
 
 
-def _softmax(logits: Floats) -> Floats:
+def _softmax(logits: Features) -> Features:
     shifted = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf)) if len(logits) else logits
     return np.asarray(shifted / shifted.sum(1, keepdims=True), dtype=np.float32)

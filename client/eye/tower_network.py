@@ -1,8 +1,9 @@
-"""The convolutions of the picture tower, apart from `picture_tower` so that torch is loaded only where a picture is looked at.
+"""The convolutions of the picture tower, apart: torch is loaded only where a picture is looked at.
 
-Plain convolutions with residual pairs (He et al., "Deep residual learning", CVPR 2016). What is pooled comes from three
-depths, since grain and weave are seen early and shapes late. In training each convolution is followed by a batch
-normalisation; in the shipped weights it is folded into the convolution, so the network that runs has none.
+Plain convolutions with residual pairs (He et al., "Deep residual learning", CVPR 2016). Features are pooled
+at three depths, since grain and weave show early and shapes late. In training each convolution is followed by
+a batch normalisation; in the shipped weights it is folded into the convolution, so the network that runs has
+none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ FEATURES = 128
 
 
 class Convolution(nn.Sequential):
-    """A convolution, and while training its batch normalisation: (n, inner, h, w) to (n, outer, h / stride, w / stride)."""
+    """A convolution with, in training, its batch normalisation.
+
+    (n, inner, h, w) to (n, outer, h / stride, w / stride).
+    """
 
     def __init__(self, inner: int, outer: int, size: int, stride: int, norm: bool) -> None:
         layers: list[nn.Module] = [nn.Conv2d(inner, outer, size, stride, size // 2, bias=not norm)]
@@ -36,12 +40,15 @@ class Pair(nn.Module):
         self.second = Convolution(width, width, 3, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, width, h, w) to the same."""
+        """Return the sum, (n, width, h, w) like what came in."""
         return F.relu(x + self.second(F.relu(self.first(x))))
 
 
 class PictureNetwork(nn.Module):
-    """Pictures (n, 3, 128, 128) in [-1, 1] to features (n, 128) and logits (n, subjects + each category's values and none)."""
+    """The network from pictures to features and logits.
+
+    (n, 3, 128, 128) in [-1, 1] to (n, 128) and (n, subjects + each category's values and none).
+    """
 
     def __init__(self, logits: int, norm: bool = False) -> None:
         super().__init__()
@@ -83,7 +90,11 @@ def folded(network: PictureNetwork, logits: int) -> PictureNetwork:
 
 
 def from_tensors(tensors: Mapping[str, Tensor], logits: int) -> PictureNetwork:
-    """Return the network of shipped weights; RuntimeError where a tensor is missing or has another shape."""
+    """Return the network of shipped weights.
+
+    Raises:
+        RuntimeError: a tensor is missing or has another shape.
+    """
     network = PictureNetwork(logits)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return network.eval().requires_grad_(False)

@@ -109,7 +109,7 @@ def refusal(message: Message, reason: DeclineReason) -> Message:
     return Message(Error(code=code, reason=reason.value), reply_to=message)
 
 
-def lend_participant(context: Context) -> Participant | None:
+def find_virtual_person(context: Context) -> Participant | None:
     """Return the virtual person of a simulated node, or None where there is nobody: then the node stays out.
 
     Flower numbers a simulation's nodes. An entry point of the group "palate.participants" returns the person;
@@ -124,7 +124,7 @@ def lend_participant(context: Context) -> Participant | None:
     return None
 
 
-app = make_app(lend_participant)
+app = make_app(find_virtual_person)
 """The app that the bundle names: virtual people under Flower's engines. A device runs `run_node` instead."""
 
 

@@ -12,7 +12,7 @@ personal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -261,28 +261,30 @@ def read_history(records: Records) -> tuple[int, tuple[Event, ...]]:
 def agree(store: Store, terms: Terms, now: datetime) -> Event:
     """Write down that the person joins on these terms, and return the entry; raises what the vault raises."""
     with store.transaction() as change:
-        book, _, _ = _read_book(change)
+        book, events, dropped = _read_book(change)
         before = book.get(terms.server)
         what = "agreed" if before is None else "joined" if before == terms else "changed"
         event = Event(_stamp(now), terms.server, what, None if what == "joined" else terms)
-        _write(change, {**book, terms.server: terms}, event)
+        _write(change, {**book, terms.server: terms}, (*events, event), dropped)
     return event
 
 
 def refuse(store: Store, server: str, now: datetime) -> Event:
     """Write down that the person said no: terms agreed to before no longer hold."""
     with store.transaction() as change:
-        book = {name: terms for name, terms in _read_book(change)[0].items() if name != server}
+        book, events, dropped = _read_book(change)
+        left = {name: terms for name, terms in book.items() if name != server}
         event = Event(_stamp(now), server, "refused", None)
-        _write(change, book, event)
+        _write(change, left, (*events, event), dropped)
     return event
 
 
 def note_leaving(store: Store, server: str, now: datetime) -> Event:
     """Write down that this device left; the terms hold for the next time."""
     with store.transaction() as change:
+        book, events, dropped = _read_book(change)
         event = Event(_stamp(now), server, "left", None)
-        _write(change, _read_book(change)[0], event)
+        _write(change, book, (*events, event), dropped)
     return event
 
 
@@ -348,13 +350,12 @@ def _read_book(records: Records) -> tuple[dict[str, Terms], tuple[Event, ...], i
         return book, events, int(content["dropped"])
 
 
-def _write(change: Change, book: Mapping[str, Terms], event: Event) -> None:
-    _, events, dropped = _read_book(change)
-    kept = [*events, event]
+def _write(change: Change, book: Mapping[str, Terms], events: Sequence[Event], dropped: int) -> None:
+    """Keep the terms and the newest `KEPT` of the events; the record is sealed whole, so it is written whole."""
     content = {
         "terms": [asdict(terms) for terms in book.values()],
-        "events": [asdict(one) for one in kept[-KEPT:]],
-        "dropped": dropped + max(0, len(kept) - KEPT),
+        "events": [asdict(one) for one in events[-KEPT:]],
+        "dropped": dropped + max(0, len(events) - KEPT),
     }
     change.put(CONSENT, ONLY, encode_json(_VERSION, content))
 

@@ -44,14 +44,14 @@ def read_labels(
     Raises:
         VaultError: what the vault raises.
     """
-    from palate.client.eye.tower import FEATURES
+    from palate.client.eye.tower import FEATURE_NAMES
     from palate.client.federation.local_training import Labels
     from palate.client.taste.fitting import read_verdicts
 
     taught = teaching_comments(device)
     verdicts = read_verdicts(device.vault, taught, no_progress)
     liked = np.array([one.comment.liked is True for one in taught], dtype=np.bool_)
-    features = np.zeros((len(taught), len(FEATURES)), np.float32)
+    features = np.zeros((len(taught), len(FEATURE_NAMES)), np.float32)
     features[liked], features[~liked] = verdicts.liked, verdicts.disliked
     vetoed = {name for name, edit in read_edits(device.vault).items() if edit.vetoed}
     named = [

@@ -1,16 +1,20 @@
-"""Turns a prompt and a taste into the states that the stock Stable Diffusion pipeline takes in place of words.
+"""Turns a prompt and a taste into the states that the stock Stable Diffusion pipeline takes instead of words.
 
-Where it stands: profile ──▶ **conditioning** ──▶ generator. A mode is a plain function from the words, the liked and
-disliked attributes and two strengths to a `Conditioning`; nothing of the pipeline is copied or patched.
+Where it stands: profile, then **conditioning**, then generator. A mode is a plain function from the words,
+the liked and disliked attributes and two strengths to a `Conditioning`; nothing of the pipeline is copied or
+patched.
 
-- `tokens`: each attribute is encoded alone and the states of its words follow the prompt's along the sequence, scaled by
-  its weight; the disliked ones follow the negative prompt. Cross-attention takes any length. The shipped generator was
-  trained with 24 such slots, and what is free in them holds the padding state of the empty prompt.
-- `embedding`: p = E(p) + β₊ (E(VP⁺) − E(∅)) − β₋ (E(VP⁻) − E(∅)), which for equal strengths is the formula of ViPer,
-  E(p) + β (E(VP⁺) − E(VP⁻)) (Salehi, Shafiei, Yeo, Bachmann, Zamir, ECCV 2024). No cost per step.
-- `guidance`: ViPer's released second term, ε_∅ + w (ε_p + d₊ (ε_VP⁺ − ε_∅) − d₋ (ε_VP⁻ − ε_∅) − ε_∅). With equal strengths
-  it is theirs; with unequal ones theirs would change the amount of noise itself. Twice the cost per step.
-- `prompt`: the attributes as words after the prompt's words, the disliked ones in the negative prompt. The baseline.
+- `tokens`: each attribute is encoded alone. The states of its words, scaled by its weight, follow the
+  prompt's along the sequence; the disliked ones follow the negative prompt's. Cross-attention takes any
+  length. The shipped generator was trained with 24 such slots, and the free ones hold the padding state of
+  the empty prompt.
+- `embedding`: p = E(p) + β₊ (E(VP⁺) − E(∅)) − β₋ (E(VP⁻) − E(∅)). For equal strengths this is the formula of
+  ViPer, E(p) + β (E(VP⁺) − E(VP⁻)) (Salehi, Shafiei, Yeo, Bachmann, Zamir, ECCV 2024). No cost per step.
+- `guidance`: ViPer's released second term, ε_∅ + w (ε_p + d₊ (ε_VP⁺ − ε_∅) − d₋ (ε_VP⁻ − ε_∅) − ε_∅). With
+  equal strengths it is theirs; with unequal ones theirs would change the amount of noise itself. Twice the
+  cost per step.
+- `prompt`: the attributes as words after the prompt's words, the disliked ones in the negative prompt. The
+  baseline.
 
 Attributes are encoded one by one, so a list is never cut at the text encoder's length. At strength 0, or with
 nothing liked or disliked, every mode returns the very states of the impersonal picture.
@@ -29,17 +33,19 @@ if TYPE_CHECKING:
 
 Weighted = tuple[str, float]  # the words of an attribute, and how much it counts (above 0)
 
-TRAINED_SLOTS = 24  # states of attributes that the shipped generator was trained with, beside the prompt's 32
+TRAINED_SLOTS = (
+    24  # states of attributes that the shipped generator was trained with, next to the prompt's 32
+)
 MAX_ATTRIBUTES = 100  # of each list: the strongest; more would drown the prompt and take seconds to encode
 _KEPT_TEXTS = 512  # encodings kept in memory: prompts, and every attribute of several profiles
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the pipeline is given: states of both branches, (1, length, width), and further terms of the guidance.
+    """What the pipeline takes: states of both branches, (1, length, width), and further guidance terms.
 
-    A term (d, states) adds d · (ε_states − ε_negative) to the prediction for the prompt, at the cost of one more
-    prediction per step.
+    A term (d, states) adds d · (ε_states − ε_negative) to the prediction for the prompt, at the cost of one
+    more prediction per step.
     """
 
     prompt_embeds: Tensor
@@ -50,8 +56,9 @@ class Conditioning:
 class TextStates:
     """A pipeline's frozen text encoder: texts become states exactly as `StableDiffusionPipeline` makes them.
 
-    Encodings are kept in memory, the least used are dropped first. Works with any encoder whose first output is
-    (1, length, width); the attention mask is used where the encoder's configuration asks for it, as in the pipeline.
+    Encodings are kept in memory, the least used are dropped first. Works with any encoder whose first output
+    is (1, length, width); the attention mask is used where the encoder's configuration asks for it, as in the
+    pipeline.
     """
 
     def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
@@ -59,27 +66,30 @@ class TextStates:
         self.text_encoder = text_encoder
         config = text_encoder.config
         self.length: int = min(tokenizer.model_max_length, config.max_position_embeddings)
-        # No other Stable Diffusion model has a BERT beside it: such a folder was made by our own recipe.
+        # No other Stable Diffusion model has a BERT: such a folder was made by our own recipe.
         self.slots: int | None = TRAINED_SLOTS if config.model_type == "bert" else None
         self._masked = bool(getattr(config, "use_attention_mask", False))
         self._kept: OrderedDict[tuple[str, bool], tuple[Tensor, list[int]]] = OrderedDict()
 
     def whole(self, text: str) -> Tensor:
-        """States of a text with its padding: (1, length, width)."""
+        """Return the states of a text with its padding, (1, length, width)."""
         return self._encode(text, padded=True)[0]
 
     def words(self, text: str) -> Tensor:
-        """States of the words alone, without beginning, end and padding: (words, width); a long text is cut."""
+        """Return the states of the words alone, without beginning, end and padding, (words, width).
+
+        A long text is cut.
+        """
         # With an attention mask the words do not see the padding, which then is not worth computing.
         states, at = self._encode(text, padded=not self._masked)
         return states[0, at]
 
     def padding(self) -> Tensor:
-        """The last padding state of the empty prompt, which says nothing: (width,)."""
+        """Return the last padding state of the empty prompt, which says nothing, (width,)."""
         return self.whole("")[0, -1]
 
     def fits(self, text: str) -> bool:
-        """Whether the whole text is read; what is beyond the encoder's length would be cut."""
+        """Return whether the whole text is read; what is beyond the encoder's length is cut."""
         return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.length
 
     def _encode(self, text: str, *, padded: bool) -> tuple[Tensor, list[int]]:
@@ -123,10 +133,18 @@ def condition(
     strength: float = 0.0,
     dislike_strength: float = 0.0,
 ) -> Conditioning:
-    """Return what the pipeline is given for this prompt and this taste, in one of `MODES`.
+    """Return what the pipeline takes for this prompt and this taste.
 
-    Weights count in proportion to the largest of their list, of which the strongest 100 are taken; the strengths say how
-    much the lists count.
+    Args:
+        text: the pipeline's text encoder.
+        mode: one of `MODES`.
+        prompt: what the picture shows.
+        negative: what it should not show.
+        likes: attributes with weights, of which the strongest 100 are taken. A weight counts in proportion to
+            the largest of its list.
+        dislikes: the same.
+        strength: how much the likes count, from 0.
+        dislike_strength: how much the dislikes count, from 0.
     """
     likes = _strongest_first(likes) if strength > 0 else []
     dislikes = _strongest_first(dislikes) if dislike_strength > 0 else []
@@ -136,7 +154,10 @@ def condition(
 
 
 def _strongest_first(attributes: Sequence[Weighted]) -> list[Weighted]:
-    """Sort by weight, scaled so that the strongest counts 1; equal weights keep the order in which they came."""
+    """Sort by weight, scaled so that the strongest counts 1.
+
+    Equal weights keep the order in which they came.
+    """
     largest = max((weight for _, weight in attributes), default=1.0)
     scaled = sorted(((words, weight / largest) for words, weight in attributes), key=lambda a: -a[1])
     return scaled[:MAX_ATTRIBUTES]
@@ -162,9 +183,10 @@ def _tokens(
 
 
 def _states(text: TextStates, attributes: Sequence[Weighted], strength: float) -> Tensor:
-    """States of the attributes' words, each scaled by its weight and the strength: (words, width).
+    """Return the states of the attributes' words, each scaled by its weight and the strength, (words, width).
 
-    Where the number of slots is fixed, an attribute that no longer fits is left out whole, and a shorter one tried.
+    Where the number of slots is fixed, an attribute that no longer fits is left out whole, and a shorter one
+    tried.
     """
     import torch
 
@@ -181,7 +203,10 @@ def _states(text: TextStates, attributes: Sequence[Weighted], strength: float) -
 
 
 def _append(text: TextStates, words: str, states: Tensor, slots: int) -> Tensor:
-    """The states of the words, then `slots` states: those given, and padding: (1, length + slots, width)."""
+    """Return the states of the words, followed by `slots` states: the given ones, then padding.
+
+    (1, length + slots, width)
+    """
     import torch
 
     padding = text.padding().expand(slots - len(states), -1)
@@ -205,7 +230,7 @@ def _embedding(
 
 
 def _mean(text: TextStates, attributes: Sequence[Weighted]) -> Tensor:
-    """E(VP): the weighted mean of the attributes' encodings, (1, length, width)."""
+    """Return E(VP): the weighted mean of the attributes' encodings, (1, length, width)."""
     total = sum(weight for _, weight in attributes)
     first, *rest = (text.whole(words) * (weight / total) for words, weight in attributes)
     return sum(rest, start=first)
@@ -248,7 +273,10 @@ def _prompt(
 
 
 def _say(text: TextStates, words: str, attributes: Sequence[Weighted], strength: float) -> str:
-    """Append attributes as words: words have no weight, so the strength says what share of the list is said at all."""
+    """Append attributes as words.
+
+    Words have no weight, so the strength decides what share of the list is said at all.
+    """
     for attribute, _ in attributes[: math.ceil(min(strength, 1.0) * len(attributes))]:
         longer = f"{words}, {attribute}" if words else attribute
         if text.fits(longer):  # an attribute that would be cut is left out whole

@@ -1,8 +1,8 @@
 """Draws contact sheets: pictures in rows, with headings, lines of words and chips, on warm paper.
 
-The last step of the flow that a person sees, after `creating`. Only Pillow, and the typeface that comes with it. A sheet
-is a column of blocks (heading, words, chips, row of pictures); each block knows its height for a given width, so that
-nothing overlaps whatever is said.
+The last step of the flow that a person sees. It uses only Pillow and the typeface that comes with it. A sheet
+is a column of blocks (heading, words, chips, row of pictures). Each block knows its height for a given width,
+so nothing overlaps, however long the words are.
 """
 
 import io
@@ -34,11 +34,11 @@ def font(size: int) -> Font:
 class Block(Protocol):
     """One thing on a sheet, as wide as the sheet's inside."""
 
-    def height(self, width: int) -> int:
-        """Return how many pixels high the block is at this width."""
+    def height(self, width: int, /) -> int:
+        """Return the block's height in pixels at this width."""
 
-    def draw(self, canvas: Image.Image, left: int, top: int, width: int) -> None:
-        """Draw the block with its upper left corner there."""
+    def draw(self, canvas: Image.Image, left: int, top: int, width: int, /) -> None:
+        """Draw the block with its upper left corner at (left, top)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Rule:
 
     space: int = 18
 
-    def height(self, width: int) -> int:
+    def height(self, _width: int) -> int:
         """Return the height with the space on both sides."""
         return 2 * self.space
 
@@ -83,7 +83,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Chips:
-    """Words in rounded chips, one after the other: liked ones green, disliked ones red, the stronger the fuller."""
+    """Words in rounded chips: liked ones green, disliked ones red, stronger ones in fuller colour."""
 
     chips: tuple[tuple[str, float], ...]  # word, signed strength
     size: int = 20
@@ -129,7 +129,7 @@ class Chips:
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of blocks beside each other, equally wide."""
+    """Columns of blocks next to each other, equally wide."""
 
     columns: tuple[tuple[Block, ...], ...]
     gap: int = 44
@@ -152,7 +152,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Tile:
     """One picture on a sheet with a line under it."""
 
     image: Image.Image
@@ -161,9 +161,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures beside each other, in groups with a wider gap and a heading each."""
+    """Pictures next to each other, in groups with a wider gap and a heading each."""
 
-    groups: tuple[tuple[Picture, ...], ...]
+    groups: tuple[tuple[Tile, ...], ...]
     headings: tuple[str, ...] = ()
     side: int = 256
     after: int = 26
@@ -172,12 +172,12 @@ class Row:
     heading_size: int = 24
     picture_gap: int = field(default=GAP)
 
-    def height(self, width: int) -> int:
+    def height(self, _width: int) -> int:
         """Return the height of headings, pictures and captions."""
         captions = any(picture.caption for group in self.groups for picture in group)
         return self._top() + self.side + (round(self.caption_size * 1.9) if captions else 0) + self.after
 
-    def draw(self, canvas: Image.Image, left: int, top: int, width: int) -> None:
+    def draw(self, canvas: Image.Image, left: int, top: int, _width: int) -> None:
         """Draw group after group."""
         pen = ImageDraw.Draw(canvas)
         x = left
@@ -203,7 +203,12 @@ class Row:
 
 
 def draw_sheet(blocks: Sequence[Block], width: int) -> Image.Image:
-    """Return the sheet: these blocks under each other on a page that is `width` pixels wide inside its margins."""
+    """Return the sheet: these blocks, one under the other.
+
+    Args:
+        blocks: what stands on it, from the top.
+        width: the page's width inside its margins, in pixels.
+    """
     height = sum(block.height(width) for block in blocks) + 2 * MARGIN
     canvas = Image.new("RGB", (width + 2 * MARGIN, height), PAPER)
     y = MARGIN
@@ -283,7 +288,10 @@ def _signed(word: str, strength: float) -> str:
 
 
 def _known(text: str) -> str:
-    """Replace letters and signs that the typeface lacks: accents are dropped, the rest becomes a question mark."""
+    """Replace letters and signs that the typeface lacks.
+
+    Accents are dropped; the rest becomes a question mark.
+    """
     for sign, instead in (("−", "-"), ("–", "-"), ("×", "x"), ("ß", "ss")):
         text = text.replace(sign, instead)
     bare = "".join(

@@ -1,19 +1,18 @@
-"""Which attributes of a profile the shipped generator is asked for: those that it can draw, and that one picture can bear.
+"""Which attributes of a profile the shipped generator takes: those that it can draw in one picture.
 
-A profile is in open words; the shipped generator learned the attributes of its drawn world. Each preference is translated
-into those by what it shows (`shared/vocabulary.toml`: "gloomy" shows dark and melancholic), signed, and summed. A picture
-cannot be a watercolour and a mosaic at once, so of the likes only the strongest of each kind is asked for, and only as
-many as the generator met together while it learned. Likes that veil a picture (mist, rain, night, a wash of watercolour)
-share the room that two of them would have, or a person who likes five would see the subject no more. Dislikes exclude
-nothing and all go in.
+A profile is in open words; the shipped generator learned the attributes of its drawn world. Each preference
+is translated into those by what it shows (`shared/vocabulary.toml`: "gloomy" shows dark and melancholic),
+with its sign, and summed. A picture cannot be a watercolour and a mosaic at once, so only the strongest like
+of each kind is taken, and only as many as the generator met together while it learned. Likes that veil a
+picture (mist, rain, night, a wash of watercolour) share the room of two of them; otherwise a person who likes
+five would no longer see the subject. Dislikes exclude nothing, and all are taken.
 """
 
 from collections.abc import Mapping
 
-from palate.client.taste.profile import Profile
+from palate.client.painter.conditioning import Weighted
+from palate.client.taste import Profile
 from palate.shared.attributes import Vocabulary, load_vocabulary
-
-Weighted = tuple[tuple[str, float], ...]  # (attribute, weight above 0), the strongest first
 
 MOST_LIKES = 5
 """The generator met at most five attributes in one picture."""
@@ -27,9 +26,11 @@ LEAST_WEIGHT = 0.05
 VEILS: Mapping[str, float] = {
     **dict.fromkeys(
         (
-            "misty", "rainy", "snowy", "dark", "moonlit", "spotlit", "smooth", "calm", "melancholic", "dramatic", "dreamy",
-            "joyful", "muted", "pastel", "pointillism", "mosaic", "stained glass", "crosshatching", "watercolour", "grainy",
-            "canvas", "tilted", "busy", "flowing lines", "angular lines", "impasto", "swirling brushstrokes", "minimalist",
+            "misty", "rainy", "snowy", "dark", "moonlit", "spotlit", "smooth", "calm", "melancholic",
+            "dramatic", "dreamy", "joyful", "muted", "pastel", "pointillism", "mosaic", "stained glass",
+            "crosshatching",
+            "watercolour", "grainy", "canvas", "tilted", "busy", "flowing lines", "angular lines", "impasto",
+            "swirling brushstrokes", "minimalist",
         ),
         1.0,
     ),
@@ -41,8 +42,13 @@ BEARABLE = 2.0
 """How much of that the generator met in one picture while it learned."""
 
 
-def drawable_attributes(profile: Profile, vocabulary: Vocabulary | None = None) -> tuple[Weighted, Weighted]:
-    """Return the likes and the dislikes to ask for, as attributes of the drawn world with weights in (0, 1]."""
+def drawable_attributes(
+    profile: Profile, vocabulary: Vocabulary | None = None
+) -> tuple[tuple[Weighted, ...], tuple[Weighted, ...]]:
+    """Return the likes and the dislikes to draw: attributes of the drawn world with weights in (0, 1].
+
+    Each list comes with its strongest first.
+    """
     vocabulary = vocabulary or load_vocabulary()
     wanted: dict[str, float] = {}
     for attribute, strength in profile.signed().items():
@@ -72,10 +78,15 @@ def _thin_veils(likes: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return sorted(thinned, key=lambda one: (-one[1], one[0]))
 
 
-def likes_and_dislikes(profile: Profile, *, drawn: bool = True) -> tuple[Weighted, Weighted]:
-    """Return what a `generator.Request` takes as likes and dislikes.
+def likes_and_dislikes(
+    profile: Profile, *, drawn: bool = True
+) -> tuple[tuple[Weighted, ...], tuple[Weighted, ...]]:
+    """Return the likes and dislikes for a `generator.Request`, each with its strongest first.
 
-    With `drawn` it is for the shipped generator, in what that can draw; another one gets the person's own attributes.
+    Args:
+        profile: the person's.
+        drawn: whether the shipped generator takes them, in what it can draw; another one takes the person's
+            own attributes.
     """
     if drawn:
         return drawable_attributes(profile)

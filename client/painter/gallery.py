@@ -1,8 +1,8 @@
-"""Writes the pictures that a person asked for into a folder, with a contact sheet beside them.
+"""Writes the pictures of `palate create` into a folder, with a contact sheet.
 
-The last step of `palate create`. Files are numbered on from what lies in the folder, so nothing is ever overwritten, and
-each is written whole or not at all. The sheet shows the prompt, which is the person's own; the single pictures say
-nothing but how they were made.
+Files are numbered on from those in the folder, so nothing is ever overwritten, and each is written whole or
+not at all. The sheet shows the prompt, which is the person's own; the single pictures say nothing but how
+they were made.
 """
 
 import re
@@ -16,8 +16,8 @@ from palate.client.painter.contact_sheet import (
     FAINT,
     GAP,
     Block,
-    Picture,
     Row,
+    Tile,
     Words,
     draw_sheet,
     sheet_bytes,
@@ -30,16 +30,25 @@ _RUN = re.compile(r"(\d{3,})-")
 
 
 @dataclass(frozen=True)
-class Files:
+class PictureFiles:
     """Where the pictures were written."""
 
     pairs: tuple[tuple[Path, Path | None], ...]  # each picture, and the impersonal one of the same seed
     sheet: Path
 
 
-def write_pictures(folder: Path, prompt: str, made: Sequence[Made]) -> Files:
-    """Write pictures and their sheet into the folder, made if it is missing; raises `StorageError`."""
-    from palate.client.eye.pictures import read_picture
+def write_pictures(folder: Path, prompt: str, made: Sequence[Made]) -> PictureFiles:
+    """Write pictures and their sheet into a folder.
+
+    Args:
+        folder: made if it is missing.
+        prompt: stands on the sheet.
+        made: the pictures.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    from palate.client.eye import read_picture
 
     pairs: list[tuple[Path, Path | None]] = []
     try:
@@ -58,7 +67,7 @@ def write_pictures(folder: Path, prompt: str, made: Sequence[Made]) -> Files:
         durable.write_atomically(sheet, sheet_bytes(draw_pictures(prompt, made, impersonal)))
     except OSError as error:
         raise durable.storage_error(error, folder, "some pictures may be missing") from error
-    return Files(tuple(pairs), sheet)
+    return PictureFiles(tuple(pairs), sheet)
 
 
 def draw_pictures(prompt: str, made: Sequence[Made], impersonal: Sequence[Image.Image | None]) -> Image.Image:
@@ -68,7 +77,7 @@ def draw_pictures(prompt: str, made: Sequence[Made], impersonal: Sequence[Image.
     for start in range(0, len(made), IN_A_ROW):
         part = range(start, min(start + IN_A_ROW, len(made)))
         mine = tuple(
-            Picture(
+            Tile(
                 made[i].picture.image, f"seed {made[i].picture.seed} · {made[i].probability:.0%} likely liked"
             )
             for i in part
@@ -77,7 +86,7 @@ def draw_pictures(prompt: str, made: Sequence[Made], impersonal: Sequence[Image.
         without = [(made[i].impersonal_probability, impersonal[i]) for i in part]
         if any(image is not None for _, image in without):
             plain = tuple(
-                Picture(image, f"{chance or 0:.0%} likely liked") for chance, image in without if image
+                Tile(image, f"{chance or 0:.0%} likely liked") for chance, image in without if image
             )
             rows.append(Row((plain,), ("The same seeds without your profile",)))
     width = max(max((row.wide() for row in rows), default=0), 2 * 256 + GAP)

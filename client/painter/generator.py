@@ -1,11 +1,13 @@
-"""Makes pictures: a prompt and a taste go in, and pictures come out of a stock Stable Diffusion pipeline.
+"""Makes pictures with a stock Stable Diffusion pipeline: a prompt and a taste come in, and pictures go out.
 
-Where it stands: profile ──▶ conditioning ──▶ **generator** ──▶ pictures, ranked by the private evaluator. What is personal
-reaches the pipeline as states in place of words (`conditioning`); the pipeline itself is the stock class of diffusers.
+Where it stands: profile, conditioning, **generator**, then pictures, ranked by the private evaluator. What is
+personal reaches the pipeline as states in place of words (`conditioning`); the pipeline itself is the stock
+class of diffusers.
 
-Every picture is drawn by itself and from a seed of its own, so picture i of a request is the same whether two pictures
-are asked for or ten, and the impersonal picture beside it differs in the taste alone. (In a batch the last bits of each
-would depend on its neighbours.) A small model draws several side by side, each on one thread (`threads`).
+Every picture is drawn alone and from a seed of its own. So picture i of a request is the same whether two
+pictures are wanted or ten, and its impersonal sibling differs in the taste alone. (In a batch the last bits
+of each would depend on its neighbours.) A small model draws several at the same time, each on one thread
+(`threads`).
 """
 
 from __future__ import annotations
@@ -23,8 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from palate.client.painter.conditioning import MODES as _MODES
 from palate.client.painter.conditioning import Conditioning, TextStates, Weighted, condition
 from palate.client.painter.pipelines import LoadedPipeline, load_pipeline
-from palate.client.runtime.progress import Progress, no_progress
-from palate.client.runtime.threads import side_by_side
+from palate.client.runtime import Progress, no_progress, side_by_side
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
@@ -39,23 +40,41 @@ DEFAULT_GUIDANCE = 3.0  # of the shipped generator and of models that its recipe
 FOREIGN_GUIDANCE = 7.5  # what the stock pipeline takes
 MAX_STRENGTH = 2.0
 MAX_HALVINGS = 2
-SMALL = 50_000_000  # weights of a U-Net up to which a picture is drawn on one thread; the shipped one has 11 million
+SMALL = (
+    50_000_000  # weights of a U-Net up to which a picture is drawn on one thread; the shipped one has 11 M
+)
 
 _MAX_PROMPT = 10_000  # characters
-_MAX_COUNT = 1000
-_MAX_STEPS = 200
-_MAX_SEED = 2**62
+_RANGES = {
+    "count": (1, 1000),
+    "pick": (1, 1000),
+    "steps": (1, 200),
+    "seed": (0, 2**62),
+    "strength": (0, MAX_STRENGTH),
+    "guidance_rescale": (0, 1),
+}
+_OPTIONAL_RANGES = {
+    "dislike_strength": (0, MAX_STRENGTH),
+    "guidance_scale": (0, 50),
+    "width": (32, 4096),
+    "height": (32, 4096),
+}
 
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a generator; validated when built (`OptionError`).
+    """What a generator draws; validated when built (`OptionError`).
 
-    `likes` and `dislikes` are attributes in words with a weight above 0, which counts in proportion to its list. Both
-    strengths reach from 0, the impersonal picture, to 2; `dislike_strength` None means the same as `strength`, and
-    `guidance_scale` None the model's own default. `pick` draws so many candidates for each picture that is kept.
+    Attributes:
+        likes: attributes in words with a weight above 0, which counts in proportion to its list.
+        dislikes: the same.
+        strength: how much the likes count, from 0, the impersonal picture, to 2.
+        dislike_strength: the same for the dislikes; None stands for `strength`.
+        guidance_scale: None stands for the model's own default.
+        pick: the number of candidates drawn for each picture that is kept.
+        beside: whether to draw each picture's impersonal sibling too.
     """
 
     prompt: str
@@ -84,26 +103,15 @@ class Request:
                 raise OptionError(f"{name} has {len(text):,} characters; it may have {_MAX_PROMPT:,}")
         if self.mode not in MODES:
             raise OptionError(f"mode = {self.mode!r} is unknown; take one of {', '.join(MODES)}")
-        _within("count", self.count, 1, _MAX_COUNT)
-        _within("pick", self.pick, 1, _MAX_COUNT)
-        _within("steps", self.steps, 1, _MAX_STEPS)
-        _within("seed", self.seed, 0, _MAX_SEED)
-        _within("strength", self.strength, 0, MAX_STRENGTH)
-        _within("guidance_rescale", self.guidance_rescale, 0, 1)
-        if self.dislike_strength is not None:
-            _within("dislike_strength", self.dislike_strength, 0, MAX_STRENGTH)
-        if self.guidance_scale is not None:
-            _within("guidance_scale", self.guidance_scale, 0, 50)
+        for name, (low, high) in _RANGES.items():
+            _within(name, getattr(self, name), low, high)
+        for name, (low, high) in _OPTIONAL_RANGES.items():
+            if getattr(self, name) is not None:
+                _within(name, getattr(self, name), low, high)
         for name, side in (("width", self.width), ("height", self.height)):
-            if side is not None:
-                _within(name, side, 32, 4096)
-                if side % 8:
-                    raise OptionError(f"{name} = {side} is no multiple of 8; take {side // 8 * 8}")
-        for words, weight in (*self.likes, *self.dislikes):
-            if not words.strip():
-                raise OptionError("an attribute has no words")
-            if not (math.isfinite(weight) and weight > 0):
-                raise OptionError(f"the weight of {words!r} is {weight}; a weight is above 0")
+            if (side or 0) % 8:
+                raise OptionError(f"{name} = {side} is no multiple of 8; take {(side or 0) // 8 * 8}")
+        _refuse_odd_weights((*self.likes, *self.dislikes))
 
     @property
     def strengths(self) -> tuple[float, float]:
@@ -117,14 +125,25 @@ class Request:
         return bool(self.likes and strength) or bool(self.dislikes and dislike_strength)
 
 
+def _refuse_odd_weights(attributes: Sequence[Weighted]) -> None:
+    for words, weight in attributes:
+        if not words.strip():
+            raise OptionError("an attribute has no words")
+        if not (math.isfinite(weight) and weight > 0):
+            raise OptionError(f"the weight of {words!r} is {weight}; a weight is above 0")
+
+
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not (math.isfinite(value) and low <= value <= high):
         raise OptionError(f"{name} = {value} is out of range; take a number from {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A drawn picture: its seed, the strengths it was drawn with in the end, its score, and its impersonal sibling."""
+class DrawnPicture:
+    """A drawn picture, with the seed and the strengths it was drawn with in the end.
+
+    It has a score if one was wanted, and an impersonal sibling of the same seed.
+    """
 
     image: Image
     seed: int
@@ -149,19 +168,19 @@ class Generator:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of a picture for which none are asked, in pixels."""
+        """The width and height of a picture for which no size is given, in pixels."""
         side = self.pipeline.unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
         return width * self.pipeline.vae_scale_factor, height * self.pipeline.vae_scale_factor
 
     def guidance_scale(self, request: Request) -> float:
-        """How hard this request is guided: as it says, or as suits the model."""
+        """Return how strongly this request is guided: its own scale, or the model's default."""
         if request.guidance_scale is not None:
             return request.guidance_scale
         return DEFAULT_GUIDANCE if self.text.slots is not None else FOREIGN_GUIDANCE
 
     def reads_whole(self, text: str) -> bool:
-        """Whether the model reads a prompt to its end; what is beyond its length has no effect on the picture."""
+        """Return whether the model reads a prompt to its end; what is beyond its length has no effect."""
         return self.text.fits(text)
 
     def generate(
@@ -171,13 +190,22 @@ class Generator:
         score: Callable[[Image], float] | None = None,
         faithful: Callable[[Image], bool] | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Picture]:
+    ) -> list[DrawnPicture]:
         """Draw the pictures of a request; picture i has the seed `request.seed` + i.
 
-        With `pick` = K, count · K candidates are drawn from as many seeds, and the `count` that `score` puts highest are
-        kept, best first. When `faithful` says that a picture does not show what was asked, it is drawn again at half the
-        strengths, at most twice. `progress` hears of the steps done and of all steps to do (which grow when a picture is
-        drawn again). The three may be called from several threads, `progress` from one at a time. Raises `OptionError`.
+        With `pick` = K, count · K candidates are drawn from as many seeds, and the `count` best are kept, the
+        best first. The three functions may be called from several threads, `progress` from one at a time.
+
+        Args:
+            request: what to draw.
+            score: ranks candidates, higher is better; needed if `pick` is above 1.
+            faithful: whether a picture shows what was wanted. If not, it is drawn again at half the
+                strengths, at most twice.
+            progress: is told how many steps are done, and how many there are; these grow if a picture is
+                drawn again.
+
+        Raises:
+            OptionError: candidates without a score, or a guidance that has no effect.
         """
         if request.pick > 1 and score is None:
             raise OptionError(
@@ -189,15 +217,16 @@ class Generator:
         counter = _Counter((candidates + request.count * request.beside) * request.steps, progress)
         plain = replace(request, likes=(), dislikes=())
 
-        def draw(seed: int) -> Picture:
+        def draw(seed: int) -> DrawnPicture:
             picture = self._draw_faithfully(request, seed, faithful, counter)
             return picture if score is None else replace(picture, score=float(score(picture.image)))
 
-        def draw_beside(picture: Picture) -> Picture:
+        def draw_beside(picture: DrawnPicture) -> DrawnPicture:
             return replace(picture, impersonal=self._draw(plain, picture.seed, plain.strengths, counter))
 
         with warnings.catch_warnings():
-            # The schedulers of diffusers use numpy in a way that it is about to drop; nobody here can change that.
+            # The schedulers of diffusers use numpy in a way that it is about to drop; nobody here can change
+            # that.
             warnings.simplefilter("ignore", DeprecationWarning)
             drawn = self._for_each(draw, range(request.seed, request.seed + candidates), request)
             if request.pick > 1:
@@ -205,9 +234,9 @@ class Generator:
             return self._for_each(draw_beside, drawn, plain) if request.beside else drawn
 
     def _for_each(
-        self, draw: Callable[[_Item], Picture], items: Sequence[_Item], request: Request
-    ) -> list[Picture]:
-        """Draw for each item: one after the other, or, with a small model, side by side."""
+        self, draw: Callable[[_Item], DrawnPicture], items: Sequence[_Item], request: Request
+    ) -> list[DrawnPicture]:
+        """Draw for each item: one after the other, or, with a small model, at the same time."""
         import torch
 
         if not self._small:
@@ -217,7 +246,7 @@ class Generator:
 
     def _draw_faithfully(
         self, request: Request, seed: int, faithful: Callable[[Image], bool] | None, counter: _Counter
-    ) -> Picture:
+    ) -> DrawnPicture:
         strengths = request.strengths
         image = self._draw(request, seed, strengths, counter)
         for _ in range(MAX_HALVINGS if faithful is not None and request.personal else 0):
@@ -226,7 +255,7 @@ class Generator:
             strengths = strengths[0] / 2, strengths[1] / 2
             counter.expect(request.steps)
             image = self._draw(request, seed, strengths, counter)
-        return Picture(image, seed, *strengths)
+        return DrawnPicture(image, seed, *strengths)
 
     def _draw(self, request: Request, seed: int, strengths: tuple[float, float], counter: _Counter) -> Image:
         import torch
@@ -242,7 +271,7 @@ class Generator:
                 *strengths,
             )
 
-        def stepped(pipeline: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        def stepped(_pipeline: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             counter.step()
             return tensors
 
@@ -273,9 +302,15 @@ def load_generator(
     device: str | None = None,
     progress: Progress = no_progress,
 ) -> Generator:
-    """Load the shipped generator (None), a folder in the format of diffusers, or a hub id with its commit; `ModelError`.
+    """Return the shipped generator, or that of a folder or of the hub's cache.
 
-    `progress` hears of the beginning and of the end: the libraries alone take seconds.
+    Args:
+        model: None for the shipped one, a folder in the format of diffusers, or a hub id with its commit.
+        device: torch's name for it; None takes a GPU where there is one.
+        progress: is told of the beginning and the end; importing the libraries alone takes seconds.
+
+    Raises:
+        ModelError: the model cannot be loaded.
     """
     progress("loading the generator", 0, 1)
     generator = Generator(load_pipeline(model, device=device))
@@ -284,7 +319,7 @@ def load_generator(
 
 
 class _Counter:
-    """Counts denoising steps for whoever shows the progress."""
+    """Counts denoising steps, and tells the progress."""
 
     def __init__(self, total: int, tell: Callable[[int, int], None] | None) -> None:
         self.done, self.total, self._tell = 0, total, tell
@@ -301,16 +336,16 @@ class _Counter:
             self.total += steps
 
 
-def _score_of(picture: Picture) -> float:
+def _score_of(picture: DrawnPicture) -> float:
     return -math.inf if picture.score is None or math.isnan(picture.score) else picture.score
 
 
 @contextlib.contextmanager
 def _further_terms(unet: Any, told: Conditioning) -> Iterator[None]:
-    """Let the U-Net predict the further terms of the guidance beside the pipeline's two, and add them to the second.
+    """Let the U-Net predict further terms of the guidance with the two, and add them to the second.
 
-    The stock pipeline then computes ε_∅ + w (ε_p + Σ d (ε_term − ε_∅) − ε_∅) by itself. Two hooks of torch do it, for one
-    picture only; they are gone afterwards, however it ends.
+    The stock pipeline then computes ε_∅ + w (ε_p + Σ d (ε_term − ε_∅) − ε_∅) by itself. Two hooks of torch do
+    it, for one picture only; they are gone afterwards, however it ends.
     """
     if not told.terms:
         yield
@@ -321,14 +356,14 @@ def _further_terms(unet: Any, told: Conditioning) -> Iterator[None]:
     states = torch.cat([states for _, states in told.terms])
 
     def ask_more(
-        module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         latents, *rest = args  # (2, channels, height, width): for the negative and for the prompt, both equal
         asked = kwargs["encoder_hidden_states"]
         latents = torch.cat([latents, latents[:1].expand(len(factors), -1, -1, -1)])
         return (latents, *rest), {**kwargs, "encoder_hidden_states": torch.cat([asked, states.to(asked)])}
 
-    def add_up(module: Any, args: tuple[Any, ...], output: Sequence[Tensor]) -> tuple[Tensor]:
+    def add_up(_module: Any, _args: tuple[Any, ...], output: Sequence[Tensor]) -> tuple[Tensor]:
         nothing, prompt, *terms = output[0]
         for factor, term in zip(factors, terms, strict=True):
             prompt = prompt + factor * (term - nothing)

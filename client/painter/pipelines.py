@@ -1,7 +1,7 @@
-"""Loads text-to-image pipelines: the shipped one, a folder, or a commit of the Hugging Face hub that lies on this machine.
+"""Loads text-to-image pipelines: the shipped one, a folder's, or a commit's of the hub's local cache.
 
-Where it stands: hub_cache ──▶ **pipelines** ──▶ generator. Weights are read from safetensors files only, those that ship are checked
-against their hashes, no code that comes with a model is run, and nothing is fetched.
+Where it stands: hub_cache, **pipelines**, generator. Weights are read from safetensors files only, those that
+ship are checked against their hashes, no code that comes with a model is run, and nothing is fetched.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palate.client.runtime.hub_cache import find_model, refuse_reference
+from palate.client.runtime import find_model, refuse_reference
 from palate.shared.errors import ModelError
 from palate.shared.shipped import check_shipped
 
@@ -25,7 +25,7 @@ _CLASS = "StableDiffusionPipeline"
 
 @dataclass(frozen=True)
 class LoadedPipeline:
-    """A stock pipeline, and what its pictures say about it: a name without a path, and the hash of its U-Net's files."""
+    """A stock pipeline, a name for it without a path, and the hash of its U-Net's files."""
 
     pipeline: Any
     name: str
@@ -34,7 +34,7 @@ class LoadedPipeline:
 
 
 def load_pipeline(model: str | Path | None = None, *, device: str | None = None) -> LoadedPipeline:
-    """Load a `StableDiffusionPipeline`: the shipped one (None), a folder's, or that of a hub id with its commit (`hub_cache`).
+    """Load a `StableDiffusionPipeline`: the shipped one (None), a folder's, or a hub id's with its commit.
 
     `device` is torch's name for it; None takes a GPU where there is one. Raises `ModelError`.
     """
@@ -45,8 +45,8 @@ def load_pipeline(model: str | Path | None = None, *, device: str | None = None)
         from diffusers import StableDiffusionPipeline
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        # On a CPU fp32: at batch 1 bf16 gains little where the processor has it, and is slow where it has not; and the
-        # same seed should make the same picture on either.
+        # On a CPU fp32: at batch 1 bf16 gains little where the processor has it, and is slow where it has
+        # not; and the same seed should make the same picture on either.
         dtype = torch.float16 if device.startswith("cuda") else torch.float32
         try:
             kind = StableDiffusionPipeline.load_config(folder).get("_class_name")
@@ -86,7 +86,7 @@ def _explain(name: str, model: str | Path | None, error: Exception) -> str:
 
 
 def _hash_of_unet(folder: Path) -> str:
-    """SHA-256 of the U-Net's files."""
+    """Return the SHA-256 of the U-Net's files."""
     digest = hashlib.sha256()
     for file in sorted((folder / "unet").glob("*.safetensors")):
         with file.open("rb") as stream:
@@ -97,7 +97,7 @@ def _hash_of_unet(folder: Path) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the progress bars and remarks of diffusers and transformers off the terminal; errors still raise."""
+    """Keep the progress bars and remarks of diffusers and transformers off the terminal; errors raise."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 

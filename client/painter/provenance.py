@@ -1,12 +1,14 @@
 """Writes into a picture how it was made, and reads it back.
 
-Where it stands: generator ──▶ pictures ──▶ **provenance** ──▶ a PNG file. A text chunk of the PNG (iTXt, keyword `palate`)
-holds JSON: model, hash of its weights, seed, steps, guidance scale, mode, strengths, version of the profile, version of
-Palate. A picture is made to be shown around, so nothing personal is in it: not the prompt, not the negative prompt, not
-an attribute, and of the model no more than its name. `Provenance` has no field that could hold them, and its
-text fields accept names and hexadecimal digits only. The version of the profile is an opaque value: whoever holds the
-vault can tell by it which profile made a picture, nobody else can tell anything. Note what remains: pictures with
-equal values of it came from one device.
+Where it stands: generator, pictures, **provenance**, then a PNG file. A text chunk of the PNG (iTXt, keyword
+`palate`) holds JSON: model, hash of its weights, seed, steps, guidance scale, mode, strengths, version of the
+profile, version of Palate.
+
+A picture is made to be shown to others, so nothing personal is in it: not the prompt, not the negative
+prompt, not an attribute, and of the model only its name. `Provenance` has no field that could hold them, and
+its text fields accept names and hexadecimal digits only. The version of the profile is an opaque value. With
+the vault one can tell by it which profile made a picture; without the vault it says nothing. What remains:
+pictures with equal values of it came from one device.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from palate.shared.errors import FileFormatError, PictureError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from palate.client.painter.generator import Generator, Picture, Request
+    from palate.client.painter.generator import DrawnPicture, Generator, Request
 
 KEYWORD = "palate"
 IMPERSONAL = "none"  # the mode of a picture that no taste took part in
@@ -37,7 +39,10 @@ _HEX = re.compile(r"[0-9a-f]{0,64}")
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a picture was made; validated when built (`FileFormatError`). `weights` and `profile` are hexadecimal."""
+    """How a picture was made; validated when built (`FileFormatError`).
+
+    `weights` and `profile` are hexadecimal.
+    """
 
     model: str
     weights: str
@@ -72,9 +77,22 @@ class Provenance:
 
 
 def provenance_of(
-    generator: Generator, request: Request, picture: Picture, profile: str = "", *, impersonal: bool = False
+    generator: Generator,
+    request: Request,
+    picture: DrawnPicture,
+    profile: str = "",
+    *,
+    impersonal: bool = False,
 ) -> Provenance:
-    """Say how a picture, or (`impersonal`) its sibling without a taste, was made. `profile` is the profile's version."""
+    """Return how a picture was made, or its sibling without a taste.
+
+    Args:
+        generator: drew it.
+        request: what it was drawn for.
+        picture: the drawn one.
+        profile: the version of the profile, in hexadecimal.
+        impersonal: whether the sibling is meant.
+    """
     impersonal = impersonal or not request.personal
     return Provenance(
         model=re.sub(r"[^\w./+-]", "-", generator.name)[:200] or "model",
@@ -98,7 +116,7 @@ def _version() -> str:
 
 
 def png_bytes(image: Image, provenance: Provenance) -> bytes:
-    """Encode a picture as PNG with its provenance in it, and with no other metadata."""
+    """Return a picture as the bytes of a PNG, with its provenance in it and no other metadata."""
     import PIL.Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -113,9 +131,11 @@ def png_bytes(image: Image, provenance: Provenance) -> bytes:
 
 
 def read_provenance(source: Path | str | bytes) -> Provenance | None:
-    """Return how a PNG was made, or None when it does not say so.
+    """Return how a PNG was made, or None if it does not say so.
 
-    Raises `PictureError` for what is no PNG, and `FileFormatError` for provenance that is damaged.
+    Raises:
+        PictureError: no PNG.
+        FileFormatError: provenance that is damaged.
     """
     text = _read_chunk(source)
     if text is None:
@@ -142,7 +162,8 @@ def _read_chunk(source: Path | str | bytes) -> str | None:
     try:
         data = source if isinstance(source, bytes) else _read_file(Path(source))
         with PngImageFile(io.BytesIO(data)) as image:
-            # Chunks may stand behind the pixels; `text` reads on to the end, within the library's own size limits.
+            # Chunks may stand behind the pixels; `text` reads on to the end, within the library's own size
+            # limits.
             text = image.text.get(KEYWORD)
     except OSError as error:
         raise PictureError(

@@ -1,6 +1,7 @@
 """Cuts a sentence into clauses, each of which has one feeling at most.
 
-A clause ends at a comma, at "and" or "or", and at words of contrast, but never inside a phrase that stands for one thing.
+A clause ends at a comma, at "and" or "or", and at words of contrast, but never inside a phrase that stands
+for one thing.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from palate.client.reader.words import Word
 class Clause:
     """The words [start, end) of a sentence, the spans among them, and how the clause hangs on the one before it.
 
-    join is "start", "list" (comma, and), "either" (or, nor) or "contrast" (but, though); yields says that it opens with a
-    concession ("although ...") and the next clause answers it.
+    join is "start", "list" (comma, and), "either" (or, nor) or "contrast" (but, though); yields says that it
+    opens with a concession ("although ...") and the next clause answers it.
     """
 
     start: int
@@ -33,7 +34,10 @@ class Clause:
 _SUBJECTS = frozenset({"i", "it", "there", "this", "everything", "nothing", "we"})
 """With these the main clause begins, comma or not: "apart from the texture there is nothing I like"."""
 _SIGHS = frozenset({"shame", "pity", "too bad", "alas", "unfortunately", "sadly"})
-"""At the end they sigh over what was said before ("no depth, pity"); else they set what follows against it."""
+"""At the end they sigh over what was said before ("no depth, pity").
+
+Else they set what follows against it.
+"""
 _EITHER = frozenset({"or", "nor"})
 _LIST = frozenset(
     {

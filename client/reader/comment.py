@@ -1,8 +1,8 @@
-"""What a person says about a picture: the value, the check that it can be understood, and the file that holds many.
+"""What a person says about a picture: the value, the check that it can be read, and the file that holds many.
 
-The second step of the flow: `teach` takes a picture and a comment, the comment passes `check_comment`, and
-`extractor` reads the attributes out of it. Everything is checked before anything is taught, so a file with one bad
-entry teaches nothing.
+The second step of the flow. `teach` takes a picture and a comment, the comment passes `check_comment`, and
+`extractor` reads the attributes out of it. With a verdict the comment may be empty. Everything is checked
+before anything is taught, so a file with one bad entry teaches nothing.
 """
 
 import json
@@ -11,7 +11,7 @@ import secrets
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from palate.shared.errors import CommentError, FileFormatError
@@ -20,24 +20,26 @@ MAX_CHARACTERS = 10_000
 MAX_ENTRIES = 10_000
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
-# Frequent small words of English. Left out are those that other languages have too (a, i, in, me, no, as, do, so, was).
+# Frequent small words of English. Left out are those that other languages have too (a, i, in, me, no, as, do,
+# so, was).
 _ENGLISH_WORDS = """
-the and or but if of at for from with without by it its it's this that these those is are were be been i'm my mine you
-your we our they them their she his him not don't doesn't didn't isn't can't won't does did have had would could should
-can just too very really much more most less like love loved hate feel feels look looks looking nice good great what
-which who how when where why there here all any some than then up out about into over again yes please wish want to
+the and or but if of at for from with without by it its it's this that these those is are were be been i'm
+my mine you your we our they them their she his him not don't doesn't didn't isn't can't won't does did have
+had would could should can just too very really much more most less like love loved hate feel feels look
+looks looking nice good great what which who how when where why there here all any some than then up out
+about into over again yes please wish want to
 """
 # Frequent small words of other languages in Latin letters. Left out are those that English has too (die, mit,
-# non), those that names of painters and pictures bring along (de, la, les, der, van, el, las), and loans (je ne
-# sais quoi, yin yang).
+# non), those that names of painters and pictures bring along (de, la, les, der, van, el, las), and loans (je
+# ne sais quoi, yin yang).
 _FOREIGN_WORDS = """
-und ist nicht ich ein eine einen sehr zu aber auch wie sind gefällt gefallen mir mich das zuviel schön farben bild viel
-est une pas c'est j'aime j'adore aime n'aime trop très mais avec cette ces dans pour sont ça tableau couleurs couleur
-muy que una con pero gusta gustan encanta esta este estos colores porque demasiado mucho cuadro
-il che è molto sono piace piacciono troppo questo questa colori gli della perché quadro
-não é muito gosto cores são isso quadro het een niet heel mooi maar vind zijn deze kleuren erg
-och är inte jag mycket för det som ikke jeg og meget nie jest bardzo się podoba kolory
-çok bir değil tidak sangat saya este foarte és egy nagyon
+und ist nicht ich ein eine einen sehr zu aber auch wie sind gefällt gefallen mir mich das zuviel schön
+farben bild viel est une pas c'est j'aime j'adore aime n'aime trop très mais avec cette ces dans pour sont
+ça tableau couleurs couleur muy que una con pero gusta gustan encanta esta este estos colores porque
+demasiado mucho cuadro il che è molto sono piace piacciono troppo questo questa colori gli della perché
+quadro não é muito gosto cores são isso quadro het een niet heel mooi maar vind zijn deze kleuren erg och är
+inte jag mycket för det som ikke jeg og meget nie jest bardzo się podoba kolory çok bir değil tidak sangat
+saya este foarte és egy nagyon
 """
 _ENGLISH, _FOREIGN = frozenset(_ENGLISH_WORDS.split()), frozenset(_FOREIGN_WORDS.split())
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -48,7 +50,7 @@ class Comment:
     """One comment of one person on one picture (or on none)."""
 
     id: str  # random, hexadecimal
-    text: str
+    text: str  # empty if the person gave a verdict and no words
     liked: bool | None  # the person's own verdict on the picture, if there is one
     picture: str | None  # SHA-256 of the picture's bytes, hexadecimal
     created: str  # ISO 8601, UTC
@@ -59,33 +61,43 @@ class Lesson:
     """One entry of a file for `teach --from`, checked."""
 
     image: Path
-    comment: str
+    comment: str  # empty only with a verdict
     liked: bool | None
 
 
 def new_comment(text: str, liked: bool | None, picture: str | None, now: datetime | None = None) -> Comment:
-    """Check `text` and make it a comment with a fresh id; raises `CommentError`."""
-    created = (now or datetime.now(UTC)).astimezone(UTC)
-    return Comment(
-        secrets.token_hex(4), check_comment(text), liked, picture, created.isoformat(timespec="microseconds")
-    )
+    """Return a comment with a fresh id, its text checked; raises what `check_words` raises."""
+    created = (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds")
+    return Comment(secrets.token_hex(4), check_words(text, liked), liked, picture, created)
+
+
+def check_words(text: str, liked: bool | None) -> str:
+    """Return what `check_comment` returns, or the empty text if there is a verdict and no words.
+
+    Raises:
+        CommentError: neither words nor a verdict, or words that cannot be read.
+    """
+    return "" if liked is not None and not text.strip() else check_comment(text)
 
 
 def check_comment(text: str) -> str:
-    """Return the comment without white space around it, in Unicode's NFC form; raises `CommentError`.
+    """Return the comment without white space around it, in Unicode's NFC form.
 
-    A comment has 1 to 10,000 characters and at least one word, in English. The rule for "English" errs on the side of
-    reading on, for typos, names and single words are no reason to refuse. Refused is only
+    A comment has 1 to 10,000 characters and at least one word, in English. The rule for "English" prefers to
+    read on, because typos, names and single words are no reason to refuse. It refuses only
 
     - a comment with more letters of other scripts than Latin ones;
-    - a comment with more frequent small words of other languages (und, très, muy, ...) than of English, if they are at
-      least two, or one in a comment of 2 to 8 words that has no frequent English word at all;
-    - a comment of 3 words or more, none of them a frequent English one, of which more than a third has letters that
-      English does not use (ö, ż, ạ).
+    - a comment with more frequent small words of other languages (und, très, muy, ...) than of English, if
+      they are at least two, or one in a comment of 2 to 8 words that has no frequent English word at all;
+    - a comment of 3 words or more, none of them a frequent English one, of which more than a third has
+      letters that English does not use (ö, ż, ạ).
+
+    Raises:
+        CommentError: an empty, too long or unreadable comment.
     """
     if len(text) > MAX_CHARACTERS:
         raise CommentError(
-            f"the comment has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read, so say it shorter"
+            f"the comment has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read; shorten it"
         )
     text = unicodedata.normalize("NFC", text).strip()
     if not text or not any(character.isprintable() and not character.isspace() for character in text):
@@ -103,10 +115,15 @@ def check_comment(text: str) -> str:
 
 
 def read_lessons(path: Path | str) -> list[Lesson]:
-    """Read a file for `teach --from`: a JSON list of {"image", "comment", "liked" (optional: true, false or null)}.
+    """Read a file for `teach --from`: a JSON list of {"image", "comment", "liked"}.
 
-    Image paths are relative to the file and stay inside its folder. Raises `FileFormatError` naming the entry (from 0)
-    and the key. That an image is a readable picture is for `pictures.read_picture` to say.
+    An image is an absolute path or one relative to the file; a name may be written in any form of Unicode, as
+    it comes from a Mac or not. "liked" is true, false or null, which is also what it is without the key. With
+    true or false the comment may be missing. That an image is a readable picture is checked later, by
+    `pictures.read_picture`.
+
+    Raises:
+        FileFormatError: names the entry (from 0) and the key.
     """
     path = Path(path)
     entries = _read_json(path)
@@ -178,16 +195,17 @@ def _read_entry(path: Path, index: int, entry: Any) -> Lesson:
             raise FileFormatError(
                 f"{where}: unknown key {_shorten(key)}; known are 'image', 'comment' and 'liked'"
             )
-    for key in ("image", "comment"):
-        if key not in entry:
-            raise FileFormatError(f"{where}: the key {key!r} is missing")
-        if not isinstance(entry[key], str):
-            raise FileFormatError(f"{where}: {key!r} is {_kind(entry[key])}; it must be text")
     liked = entry.get("liked")
     if liked is not None and not isinstance(liked, bool):
         raise FileFormatError(f"{where}: 'liked' is {_kind(liked)}; it must be true, false or null")
+    needed = ("image", "comment") if liked is None else ("image",)
+    for key in ("image", "comment"):
+        if key in needed and key not in entry:
+            raise FileFormatError(f"{where}: the key {key!r} is missing")
+        if not isinstance(entry.get(key, ""), str):
+            raise FileFormatError(f"{where}: {key!r} is {_kind(entry[key])}; it must be text")
     try:
-        comment = check_comment(entry["comment"])
+        comment = check_words(entry.get("comment", ""), liked)
     except CommentError as error:
         raise FileFormatError(f"{where}, 'comment': {error}") from None
     return Lesson(_resolve_image(path, where, entry["image"]), comment, liked)
@@ -195,25 +213,30 @@ def _read_entry(path: Path, index: int, entry: Any) -> Lesson:
 
 def _resolve_image(path: Path, where: str, image: str) -> Path:
     named = f"{where}, 'image': {_shorten(image)}"
-    windows, posix = PureWindowsPath(image), PurePosixPath(image)
-    if posix.is_absolute() or windows.drive or windows.root:
-        raise FileFormatError(f"{named} is an absolute path; image paths are relative to the file")
-    if ".." in windows.parts:  # a Windows path splits at both kinds of slash
-        raise FileFormatError(
-            f"{named} leads outside the file's folder; keep images beside or below the file"
-        )
     try:
         folder = path.parent.resolve()
-        full = (folder / image).resolve()
-        if not full.is_relative_to(folder):
-            raise FileFormatError(
-                f"{named} leads outside the file's folder through a link; keep images inside it"
-            )
+        full = _find_file(folder / Path(image).expanduser())
         if not full.is_file():
-            raise FileFormatError(f"{named} does not exist in {folder}; check the path")
-    except (OSError, ValueError, RuntimeError):  # a null character, a loop of links, a name too long
+            raise FileFormatError(f"{named} does not exist; relative paths start at {folder}")
+        return full.resolve()
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ):  # a null character, a loop of links, a name too long, no such home
         raise FileFormatError(f"{named} is not a usable path") from None
-    return full
+
+
+def _find_file(path: Path) -> Path:
+    """Return the path with these names, in the form of Unicode in which they are on the disk.
+
+    Names are compared in NFC. A path that is not there comes back as it is.
+    """
+    if path.exists() or path.parent == path:
+        return path
+    folder, name = _find_file(path.parent), unicodedata.normalize("NFC", path.name)
+    alike = (one for one in folder.iterdir() if unicodedata.normalize("NFC", one.name) == name)
+    return next(alike, folder / path.name) if folder.is_dir() else path
 
 
 def _kind(value: Any) -> str:

@@ -1,7 +1,8 @@
 """Says what a cue means where it stands: "like" may like or liken, "over" may be too much or a place, "more" may ask or describe.
 
-client/reader/mentions.py finds cues by their words alone. Here stand, one function each, the questions that client/reader/readings.py asks before
-it counts one: whose opinion it is, whether it asks for anything, what it denies, what it compares. All look at one clause only.
+client/reader/mentions.py finds cues by their words alone. Here stand, one function each, the questions that
+client/reader/readings.py asks before it counts one: whose opinion it is, whether it asks for anything, what
+it denies, what it compares. All look at one clause only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The words by which comments show feeling, read from cues.toml: opinions, excess, wish, lack, negation, contrast.
 
-What each list does to a mention is said in client/reader/readings.py; here they only become one index from spelling keys to cues.
+What each list does to a mention is said in client/reader/readings.py; here they only become one index from
+spelling keys to cues.
 """
 
 from __future__ import annotations

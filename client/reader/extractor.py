@@ -1,13 +1,14 @@
 """Turns a comment, and the picture it is about, into liked and disliked attributes.
 
-    comment ── words ── spans (client/reader/mentions.py) ── clauses ── polarity ── sentiment ── mentions
-                                                                                 picture ──┘  (only for "these colours", "the light")
+    comment ── words ── spans (`mentions`) ── clauses ── polarity ── sentiment ── mentions
+                                               picture ───┘  (only for "these colours")
 
-Whether a look is liked, rules say (client/reader/polarity.py) and a network that has read many comments (client/reader/sentiment.py); they are weighed.
+Rules (`polarity`) and a network that has read many comments (`sentiment`) decide whether a look is liked;
+both are weighed.
 
-The task is that of ViPer's preference extractor (Salehi et al., ECCV 2024): liked and disliked *looks*, never subject matter.
-Three back ends stand behind one function: the shipped one (offline, milliseconds), any vision-language model
-(client/reader/vision_language.py), and `Given`, which asks nobody and returns what it was told.
+The task is that of ViPer's preference extractor (Salehi et al., ECCV 2024): liked and disliked *looks*, never
+subject matter. Three back ends stand behind one function: the shipped one (offline, milliseconds), any
+vision-language model (`vision_language`), and `Given`, which returns what it was told.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from palate.client.eye.colours import WhatIsShown, what_is_shown
+from palate.client.eye import WhatIsShown, colours_shown
 from palate.client.reader.clauses import Clause, cut_clauses
 from palate.client.reader.comment import check_comment
 from palate.client.reader.mentions import Likeness, Span, find_spans
@@ -43,10 +44,13 @@ JUDGED = -5.0
 
 
 class Extractor(Protocol):
-    """A back end: reads a comment about a picture (None when there is none) with the person's verdict (None when not given)."""
+    """A back end: reads a comment, with its picture and the person's verdict where there are any."""
 
     def extract(self, comment: str, picture: Image.Image | None, liked: bool | None) -> list[Mention]:
-        """Return the comment's mentions. Raises CommentError for an unreadable comment, ExtractionError for an unusable answer."""
+        """Return the comment's mentions.
+
+        Raises CommentError for an unreadable comment, ExtractionError for an unusable answer.
+        """
 
 
 def extract_attributes(
@@ -55,18 +59,20 @@ def extract_attributes(
     *,
     liked: bool | None = None,
     backend: str | Extractor = "shipped",
-    shown: WhatIsShown = what_is_shown,
+    shown: WhatIsShown = colours_shown,
 ) -> list[Mention]:
     """Return what a comment likes and dislikes about a picture's looks, each attribute once.
 
-    liked is the person's verdict on the picture; it decides clauses that show no feeling of their own. shown says what the
-    picture shows, for vague mentions ("these colours"); it is called at most once, and only for them.
-    Raises CommentError when the comment is empty, too long or not English, OptionError for an unknown backend name.
+    liked is the person's verdict on the picture; it decides clauses that show no feeling of their own. shown
+    says what the picture shows, for vague mentions ("these colours"); it is called at most once, and only for
+    them. Raises CommentError when the comment is empty, too long or not English, OptionError for an unknown
+    backend name.
     """
     if isinstance(backend, str):
         if backend != "shipped":
             raise OptionError(
-                f"backend={backend!r}: must be 'shipped' or an extractor object such as VisionLanguageExtractor"
+                f"backend={backend!r}: must be 'shipped' or an extractor object such as "
+                "VisionLanguageExtractor"
             )
         backend = ShippedExtractor(shown)
     return backend.extract(comment, picture, liked)
@@ -80,12 +86,14 @@ def _shipped_words() -> OpenWords:
 
 @dataclass(frozen=True)
 class ShippedExtractor:
-    """The default back end: lists, a small grammar of feeling, a network of feeling, and the sentence tower for words that no list knows.
+    """The default back end: lists, a small grammar of feeling, and two networks.
 
-    likeness None leaves unknown describing words unread, sentiment None leaves feeling to the rules; without both there is no torch.
+    One network reads feeling; the other is the sentence tower, for words that no list knows. `likeness` None
+    leaves unknown describing words unread, `sentiment` None leaves feeling to the rules; without both there
+    is no torch.
     """
 
-    shown: WhatIsShown = what_is_shown
+    shown: WhatIsShown = colours_shown
     likeness: Likeness | None = field(default_factory=_shipped_words)
     sentiment: Sentiment | None = field(default_factory=shipped_sentiment)
 
@@ -117,7 +125,7 @@ class ShippedExtractor:
 
 @dataclass(frozen=True)
 class Given:
-    """A back end that asks nobody: it returns the mentions it was given, for tests and for people who tag by hand."""
+    """A back end that returns the mentions it was given, for tests and for people who tag by hand."""
 
     mentions: Sequence[Mention]
 
@@ -137,7 +145,10 @@ def _parse(comment: str, likeness: Likeness | None) -> list[tuple[list[Word], li
 
 
 def find_places(comment: str) -> list[tuple[Place, str | None]]:
-    """Return where a comment names terms of the vocabulary, as characters [start, end), and which; None is a vague noun's."""
+    """Return where a comment names terms of the vocabulary, as characters [start, end), and which.
+
+    The term of a vague noun is None.
+    """
     spans = (
         (sentence, span)
         for sentence, clauses in _parse(comment, _shipped_words())
@@ -163,7 +174,7 @@ def _weighed(
     sentences: Sequence[Sequence[Word]],
     judged: Sequence[Sequence[Judged]],
 ) -> list[list[Judged]]:
-    """Return the judged spans of each sentence, with what the network says of each weighed against what the rules say."""
+    """Return the judged spans of each sentence, the network's answer weighed against the rules'."""
     places = [
         _place(sentence, one.span) for sentence, some in zip(sentences, judged, strict=True) for one in some
     ]
@@ -195,7 +206,10 @@ def _clause_of(clauses: Sequence[Clause]) -> Mapping[int, int]:
 def _resolved(
     sentence: Sequence[Word], judged: Sequence[Judged], clause_of: Mapping[int, int]
 ) -> list[Judged]:
-    """Return the judged spans without nouns that a term of their clause already describes ("warm colours", "the light is soft")."""
+    """Return the judged spans without nouns that a term of their clause already describes.
+
+    For example "warm colours", "the light is soft".
+    """
     kept = []
     for one in judged:
         if one.span.term is None:
@@ -211,7 +225,10 @@ def _resolved(
 
 
 def _describes_across(noun: Judged, judged: Sequence[Judged], sentence: Sequence[Word]) -> bool:
-    """Says whether a term before the noun, with a comma or "and" between clauses, describes it: "bold, bright colours"."""
+    """Return whether a term before the noun, with a comma or "and" between clauses, describes it.
+
+    For example "bold, bright colours".
+    """
     ends = {other.span.end for other in judged if other.span.term is not None}
     position = noun.span.start
     while position > 0 and sentence[position - 1].is_mark:
@@ -222,7 +239,7 @@ def _describes_across(noun: Judged, judged: Sequence[Judged], sentence: Sequence
 def _mentions(
     one: Judged, sentence: Sequence[Word], comment: str, seen: Mapping[str, float] | None
 ) -> list[Mention]:
-    """Return the mentions of one judged span: its term's, or for a vague noun those that the picture shows."""
+    """Return the mentions of a judged span: its term's, or those of a vague noun that the picture shows."""
     vocabulary = load_vocabulary()
     phrase = comment[slice(*_place(sentence, one.span))]
     if one.span.term is not None:
@@ -238,7 +255,10 @@ def _mentions(
 
 
 def _shown_of_kind(kind: Category, seen: Mapping[str, float]) -> list[str]:
-    """Return the attributes that the picture shows most clearly, one of each category of the kind, at most MOST_SHOWN."""
+    """Return the attributes that the picture shows most clearly.
+
+    They are one of each category of the kind, at most MOST_SHOWN.
+    """
     vocabulary = load_vocabulary()
     clearest: list[str] = []
     for category in kind.vague:
@@ -250,7 +270,7 @@ def _shown_of_kind(kind: Category, seen: Mapping[str, float]) -> list[str]:
 
 
 def merge_mentions(mentions: Sequence[Mention]) -> list[Mention]:
-    """Return each attribute once: the strongest mention stands, a contradicted one loses what the other side says."""
+    """Return each attribute once, with its strongest mention."""
     best: dict[str, Mention] = {}
     for mention in mentions:
         held = best.get(mention.attribute)

@@ -1,7 +1,8 @@
 """Finds what a sentence speaks of: terms of the vocabulary, nouns that name a kind of attribute, and cues of feeling.
 
-The longest phrase wins, so that "black and white" is one term and "not a fan of" one cue. A word such as "bold" means something
-only beside a noun: in "bold colours" or "the colours are bold" it is the palette's, in "bold lines" the line's.
+The longest phrase wins, so that "black and white" is one term and "not a fan of" one cue. A word such as
+"bold" means something only beside a noun: in "bold colours" or "the colours are bold" it is the palette's, in
+"bold lines" the line's.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def find_spans(
 ) -> list[Span]:
     """Return the spans of one sentence in order, none overlapping.
 
-    likeness places describing words that no list knows; known is the set of whole English words, so that only words outside it
-    are taken for misspellings.
+    likeness places describing words that no list knows; known is the set of whole English words, so that only
+    words outside it are taken for misspellings.
     """
     spans = _listed(sentence, known)
     taken = {index for span in spans for index in range(span.start, span.end)}

@@ -1,7 +1,8 @@
-"""Gives a describing word that no list knows the term that it is most like in meaning, or knows it for mere praise or blame.
+"""Finds the known term that a new describing word is most like in meaning, or that it is mere praise.
 
-"Syrupy brushstrokes" is no entry of any list. The sentence tower places it among the vocabulary's terms of the noun's kind; only
-a likeness above a threshold counts, since a wrong attribute costs more than a missed one.
+"Syrupy brushstrokes" is no entry of any list. The sentence tower places it among the vocabulary's terms of
+the noun's kind. Only a likeness above a threshold counts, since a wrong attribute costs more than a missed
+one.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from functools import cached_property
 import numpy as np
 
 from palate.client.reader.cues import load_cues
-from palate.client.reader.sentences import Floats, SentenceTower, load_term_embeddings
+from palate.client.reader.sentences import Directions, SentenceTower, load_term_embeddings
 from palate.shared.attributes import Attribute, load_vocabulary
 
 BESIDE_NOUN = 0.72
-"""Least cosine for a word beside a noun of a kind, among that kind's terms."""
+"""Least cosine for a word next to a noun of a kind, among that kind's terms."""
 ALONE = 0.76
 """Least cosine for a word that describes the whole picture, among all terms."""
 PRAISE = 0.66
@@ -30,12 +31,12 @@ class OpenWords:
     tower: SentenceTower
 
     @cached_property
-    def _terms(self) -> tuple[Floats, tuple[str, ...]]:
+    def _terms(self) -> tuple[Directions, tuple[str, ...]]:
         """The directions of the vocabulary's names and aliases, (n, 384), and the term of each."""
         return load_term_embeddings(self.tower)
 
     @cached_property
-    def _opinions(self) -> tuple[Floats, list[float]]:
+    def _opinions(self) -> tuple[Directions, list[float]]:
         """The single-word opinions' directions, (n, 384), and their signed weights."""
         words = {
             word: weight
@@ -45,7 +46,12 @@ class OpenWords:
         return self.tower.embed(list(words)), list(words.values())
 
     def __call__(self, word: str, category: str | None) -> Attribute | float | None:
-        """Return the term that the word means beside a noun of the category (None: alone), its signed weight as praise, or None."""
+        """Return the term that the word means, its signed weight as praise, or None.
+
+        Args:
+            word: the describing word.
+            category: the kind of the noun that it describes; None if it stands alone.
+        """
         vocabulary = load_vocabulary()
         rows, names = self._terms
         near = (rows @ self.tower.embed([word])[0]).copy()  # (terms,)

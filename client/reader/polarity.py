@@ -1,7 +1,8 @@
 """Decides, mention by mention, whether a comment likes or dislikes it, and how strongly.
 
-Two signs make the polarity. The *valence* of a clause is its feeling: praise or complaint. The *presence* of a mention is whether
-the clause says that it is there or that it is not. Polarity is their product, and so every turn of phrase falls into place:
+Two signs make the polarity. The *valence* of a clause is its feeling: praise or complaint. The *presence* of
+a mention is whether the clause says that it is there or that it is not. Polarity is their product, and so
+every turn of phrase falls into place:
 
     "lovely light"                 praise    × there       liked
     "too dark", "busy and ugly"    complaint × there       disliked
@@ -10,9 +11,9 @@ the clause says that it is there or that it is not. Polarity is their product, a
     "I wish it had more colour"    complaint × not there   liked
     "I wish it weren't so blue"    complaint × there       disliked
 
-A clause without a cue of its own takes its valence from what refers back to it ("..., which I like"), else from the clause before it
-(turned round by "but"), else from an opinion later in the sentence or in the next one, else from the verdict on the picture, else
-from the tone of the whole comment.
+A clause without a cue of its own takes its valence from what refers back to it ("..., which I like"), else
+from the clause before it (turned round by "but"), else from an opinion later in the sentence or in the next
+one, else from the verdict on the picture, else from the tone of the whole comment.
 
     clauses ── what the cues of each say (client/reader/readings.py) ── what they say of one another (client/reader/references.py) ── judgement
 """
@@ -56,7 +57,10 @@ class Judged:
 
 @dataclass
 class _Course:
-    """What the clauses of a sentence so far leave to the next one; feeling is the last that any of them showed."""
+    """What the clauses of a sentence so far leave to the next one.
+
+    Feeling is the last that any of them showed.
+    """
 
     feeling: float = 0.0
     missing: bool = False
@@ -80,7 +84,10 @@ class _Mood:
 def judge_comment(
     parsed: Sequence[tuple[Sequence[Word], Sequence[Clause]]], liked: bool | None
 ) -> list[list[Judged]]:
-    """Return, sentence by sentence, every term or noun of a comment with its polarity; liked is the verdict when given."""
+    """Return, sentence by sentence, every term or noun of a comment with its polarity.
+
+    Liked is the verdict when given.
+    """
     sentences = [[view_clause(sentence, clause) for clause in clauses] for sentence, clauses in parsed]
     views = [view for sentence in sentences for view in sentence]
     settle_denials(views)
@@ -307,7 +314,8 @@ def _nearest(view: View, span: Span) -> float:
         if gap < distance:
             best, distance = weight, gap
     for position, weight in reading.agents:
-        # What stands before the verb does the harm or the good; what comes after suffers or gains, unless it comes after "by".
+        # What stands before the verb does the harm or the good; what comes after suffers or gains, unless it
+        # comes after "by".
         gap = abs(position - span.start)
         turns = any(s.start < position for s in view.named) or _is_passive(view, position)
         signed = weight if span.start < position or not turns else -weight

@@ -2,8 +2,8 @@
 
     clause with its spans (client/reader/clauses.py) ── cues, one after the other (client/reader/cue_senses.py) ── reading
 
-A reading knows one clause only. What the clauses around it add is in client/reader/references.py, and what all of it makes of each
-mention in client/reader/polarity.py.
+A reading knows one clause only. What the clauses around it add is in client/reader/references.py, and what
+all of it makes of each mention in client/reader/polarity.py.
 """
 
 from __future__ import annotations
@@ -111,7 +111,10 @@ def read_clause(sentence: Sequence[Word], clause: Clause) -> Reading:
 
 @dataclass
 class _Reader:
-    """Takes the spans of one clause in order, with a method for each kind of cue; negated_at is a negation not yet used up."""
+    """Takes the spans of one clause in order, with a method for each kind of cue.
+
+    Negated_at is a negation not yet used up.
+    """
 
     sentence: Sequence[Word]
     clause: Clause
@@ -123,7 +126,8 @@ class _Reader:
         span = self.clause.spans[place]
         match span.cue.kind if span.cue is not None else "":
             case "negators":
-                # A second one lifts the first: "it is not that I don't like it", "nothing about it that isn't lovely".
+                # A second one lifts the first: "it is not that I don't like it", "nothing about it that isn't
+                # lovely".
                 self.negated_at = span.end - 1 if self.negated_at is None else None
             case "untaken":
                 self.reading.untaken = span.start
@@ -221,7 +225,10 @@ class _Reader:
             self.reading.redeems = True
 
     def _excess(self, place: int) -> None:
-        """Complains of what follows as too much; "not too dark" says that it is absent, and that this is well."""
+        """Complains of what follows as too much.
+
+        "not too dark" says that it is absent, and that this is well.
+        """
         span, spans = self.clause.spans[place], self.clause.spans
         if self.sentence[span.start].text == "over" and not is_too_much(
             self.sentence, self.clause, spans, place

@@ -1,7 +1,8 @@
 """Follows what clauses say of one another: "..., which I like", "the red is not", "..., but I hate it", "dark, but in a good way".
 
-client/reader/polarity.py asks here for the feeling of a clause that shows none of its own. The answer comes from the clauses after it in its
-sentence, from the sentence that follows, or, for a bare "not", from whatever was said before.
+client/reader/polarity.py asks here for the feeling of a clause that shows none of its own. The answer comes
+from the clauses after it in its sentence, from the sentence that follows, or, for a bare "not", from whatever
+was said before.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def remark_on_last(following: Sequence[View]) -> float:
 def feeling_ahead(views: Sequence[View], index: int, *, referring: bool) -> float:
     """Return the feeling of a later clause that has no mention of its own ("warm lamps, deep blue sky, love it"), else 0.
 
-    referring asks for one that says to what it refers; of these, "but that is what I like" also reaches back over a contrast.
+    referring asks for one that says to what it refers; of these, "but that is what I like" also reaches back
+    over a contrast.
     """
     for view in views[index + 1 :]:
         if referring and (view.reading.redeems or (view.reading.denies and not view.named)):

@@ -1,8 +1,8 @@
-"""The network of the sentence tower: BERT's layers out of torch's own parts, over the weights of a stock BertModel.
+"""The network of the sentence tower: BERT from torch's own layers, with a stock BertModel's weights.
 
-The generator's pipeline loads the same folder through transformers. That takes ten seconds of importing where a comment takes
-hundredths to read, so the sentence side builds the same network (Devlin et al., NAACL 2019) from `torch.nn.TransformerEncoder`; a
-test holds it against transformers'.
+The generator's pipeline loads the same folder through transformers. That takes ten seconds of importing where
+a comment takes hundredths to read, so the reader builds the same network (Devlin et al., NAACL 2019) from
+`torch.nn.TransformerEncoder`; a test holds it against transformers'.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NORMS: Final = {"attention.output.LayerNorm": "norm1", "output.LayerNorm": "nor
 
 
 class SentenceNetwork(nn.Module):
-    """Token ids to hidden states; `width` numbers a token."""
+    """Token ids to hidden states, `width` numbers for each token."""
 
     def __init__(
         self, *, vocabulary: int, positions: int, width: int, heads: int, inner: int, layers: int
@@ -49,7 +49,13 @@ class SentenceNetwork(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, ids: Tensor, mask: Tensor, types: Tensor | None = None) -> Tensor:
-        """Return the last hidden states (batch, tokens, width) of ids (batch, tokens); mask is 0 at padding, types 0 where not given."""
+        """Return the last hidden states, (batch, tokens, width).
+
+        Args:
+            ids: (batch, tokens).
+            mask: (batch, tokens), 0 at padding.
+            types: (batch, tokens); 0 if not given.
+        """
         places = torch.arange(ids.shape[1], device=ids.device)
         kinds = torch.zeros_like(ids) if types is None else types
         found = self.words(ids) + self.positions(places) + self.types(kinds)
@@ -57,14 +63,18 @@ class SentenceNetwork(nn.Module):
         return states
 
     def linear(self, layer: int, name: str) -> Tensor:
-        """Return the weight (out, in) of the linear map that BERT calls so; what is written into it counts."""
+        """Return the weight, (out, in), of the linear map that BERT calls by this name.
+
+        What is written into it counts.
+        """
         return _part(self.encoder.layers[layer], name, "weight")
 
 
 def load_network(folder: Path) -> SentenceNetwork:
-    """Return the network of a folder that a BertModel was saved in, in float32, for inference.
+    """Return the network of a folder in which a BertModel was saved, in float32, for inference.
 
-    Raises ModelError when its files are missing, damaged, exchanged, or of a network of another kind.
+    Raises:
+        ModelError: files that are missing, damaged, exchanged, or of a network of another kind.
     """
     check_shipped(folder)
     try:
@@ -89,7 +99,12 @@ def load_network(folder: Path) -> SentenceNetwork:
 
 @torch.no_grad()
 def _fill(network: SentenceNetwork, tensors: dict[str, Tensor]) -> None:
-    """Put a BertModel's tensors into the network; raises KeyError or RuntimeError where one is missing or of another shape."""
+    """Put a BertModel's tensors into the network.
+
+    Raises:
+        KeyError: a tensor is missing.
+        RuntimeError: a tensor has another shape.
+    """
     for name, module in (
         ("word", network.words),
         ("position", network.positions),
@@ -106,7 +121,7 @@ def _fill(network: SentenceNetwork, tensors: dict[str, Tensor]) -> None:
 
 
 def _part(layer: nn.Module, name: str, kind: str) -> Tensor:
-    """Return the weight or bias in a layer that BERT calls so, as a view."""
+    """Return the weight or bias in a layer that BERT calls by this name, as a view."""
     ours, third = LINEAR[name]
     if third is None:
         whole: Tensor = getattr(layer.get_submodule(ours), kind)

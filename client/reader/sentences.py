@@ -1,8 +1,8 @@
 """The sentence tower: texts to directions in a space of meaning.
 
-One BERT serves the generator (which reads its last hidden state) and the sentence side (which reads the mean over words):
-all-MiniLM-L6-v2 (Reimers and Gurevych, "Sentence-BERT", EMNLP 2019) with a cut vocabulary, made by
-simulations/recipes/sentence_tower.py. Loading takes a moment, so it happens only when a text is embedded.
+One BERT serves the generator (which reads its last hidden state) and the sentence side (which reads the mean
+over words): all-MiniLM-L6-v2 (Reimers and Gurevych, "Sentence-BERT", EMNLP 2019) with a cut vocabulary, made
+by simulations/recipes/sentence_tower.py. Loading takes a moment, so it happens only when a text is embedded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from palate.shared.shipped import check_shipped
 if TYPE_CHECKING:
     from palate.client.reader.sentence_network import SentenceNetwork
 
-Floats = npt.NDArray[np.float32]
+Directions = npt.NDArray[np.float32]
+"""Directions of texts in the space of meaning, (n, 384), each of unit length."""
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "generator"
 """The shipped generator's folder, whose text_encoder/ and tokenizer/ are the tower."""
@@ -36,7 +37,10 @@ _BATCH = 64
 
 @lru_cache(maxsize=2)
 def known_words(folder: Path = SHIPPED) -> frozenset[str]:
-    """Return the English words that the tower knows whole. Empty when the tower is not there; reads one text file, no torch."""
+    """Return the English words that the tower knows whole; empty if the tower is not there.
+
+    It reads one text file and needs no torch.
+    """
     file = folder / "tokenizer" / "vocab.txt"
     if not file.is_file():
         return frozenset()
@@ -47,17 +51,18 @@ def known_words(folder: Path = SHIPPED) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class SentenceTower:
-    """The tower in a folder; weights are read when first used. Build it once and keep it."""
+    """The tower of a folder. Weights are read at first use, so build it once and keep it."""
 
     folder: Path = SHIPPED
 
     @cached_property
     def network(self) -> SentenceNetwork:
-        """The network, read when first asked for. Raises ModelError when the folder holds no tower."""
+        """The network, read at first use; raises `ModelError` if the folder holds no tower."""
         encoder = self.folder / "text_encoder"
         if not (encoder / "config.json").is_file() or not self._tokenizer_file.is_file():
             raise ModelError(
-                f"folder={str(self.folder)!r}: holds no text_encoder/ and tokenizer/; name a generator's folder"
+                f"folder={str(self.folder)!r}: holds no text_encoder/ and tokenizer/; name a generator's "
+                "folder"
             )
         from palate.client.reader.sentence_network import load_network
 
@@ -78,17 +83,26 @@ class SentenceTower:
     def _tokenizer_file(self) -> Path:
         return self.folder / "tokenizer" / "tokenizer.json"
 
-    def embed(self, texts: Sequence[str]) -> Floats:
-        """Return one direction per text: the mean over its words' hidden states at unit length, (n, 384) float32.
+    def embed(self, texts: Sequence[str]) -> Directions:
+        """Return one direction per text: the mean over its words' hidden states at unit length.
 
-        Texts are cut at 128 tokens. An empty list gives an array of shape (0, 384). Raises ModelError when there is no tower.
+        Texts are cut at 128 tokens.
+
+        Args:
+            texts: n of them; n may be 0.
+
+        Returns:
+            (n, 384) float32.
+
+        Raises:
+            ModelError: there is no tower.
         """
         if not texts:
             return np.zeros((0, WIDTH), dtype=np.float32)
         import torch
 
         network = self.network
-        rows: list[Floats] = []
+        rows: list[Directions] = []
         for start in range(0, len(texts), _BATCH):
             read = [one.ids for one in self.tokenizer.encode_batch(list(texts[start : start + _BATCH]))]
             cut = [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]] for ids in read]
@@ -104,7 +118,10 @@ class SentenceTower:
 
 
 def term_texts(vocabulary: Vocabulary) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the texts by which terms are recognised, and the term of each: every name and alias of up to three words."""
+    """Return the texts by which terms are recognised, and the term of each.
+
+    They are every name, and every alias of up to three words.
+    """
     pairs = [(term.name, term.name) for term in vocabulary.terms]
     pairs += [
         (alias, name)
@@ -114,11 +131,14 @@ def term_texts(vocabulary: Vocabulary) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(text for text, _ in pairs), tuple(name for _, name in pairs)
 
 
-def load_term_embeddings(tower: SentenceTower) -> tuple[Floats, tuple[str, ...]]:
+def load_term_embeddings(tower: SentenceTower) -> tuple[Directions, tuple[str, ...]]:
     """Return the directions of `term_texts`, (n, 384) float32, and the term of each row.
 
-    The shipped file holds them, made with the shipped tower by its recipe. Another tower, or a vocabulary that was edited since,
-    embeds them anew, which takes seconds. Raises ModelError when there is no tower.
+    The shipped file holds them, made with the shipped tower by its recipe. With another tower, or a
+    vocabulary that was edited, they are embedded again, which takes seconds.
+
+    Raises:
+        ModelError: there is no tower.
     """
     texts, names = term_texts(load_vocabulary())
     if tower.folder == SHIPPED and TERMS.is_file():
@@ -134,5 +154,5 @@ def load_term_embeddings(tower: SentenceTower) -> tuple[Floats, tuple[str, ...]]
 
 
 def texts_stamp(texts: Sequence[str]) -> str:
-    """Return a short digest of texts in order, by which embeddings are known to belong to them."""
+    """Return a short digest of texts in order, which tells whether embeddings belong to them."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]

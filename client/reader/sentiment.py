@@ -2,13 +2,14 @@
 
     comment, verdict ── sentence tower with low-rank changes ── mean over the words of a look ── log-odds: judged, liked
 
-Two networks that were trained apart read each comment, and their log-odds are averaged (deep ensembles, Lakshminarayanan et al.,
-NeurIPS 2017): where one of them errs, it is often less sure than the other.
+Two networks that were trained apart read each comment, and their log-odds are averaged (deep ensembles,
+Lakshminarayanan et al., NeurIPS 2017): where one of them errs, it is often less sure than the other.
 
-Rules (client/reader/polarity.py) know the turns of phrase that somebody thought of. These networks have read some thousand comments and also
-follow idiom, irony and what is said two sentences later; the extractor weighs the two. The task is aspect-based sentiment analysis
-(Pontiki et al., SemEval 2014), the changes of the tower's weights are of low rank (LoRA, Hu et al., ICLR 2022).
-Made by simulations/recipes/sentiment.py; a comment takes some hundredths of a second.
+Rules (client/reader/polarity.py) know the turns of phrase that somebody thought of. These networks have read
+some thousand comments and also follow idiom, irony and what is said two sentences later; the extractor weighs
+the two. The task is aspect-based sentiment analysis (Pontiki et al., SemEval 2014), the changes of the
+tower's weights are of low rank (LoRA, Hu et al., ICLR 2022). Made by simulations/recipes/sentiment.py; a
+comment takes some hundredths of a second.
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ def judge_states(
 ) -> torch.Tensor:
     """Return log-odds (places, 2), those of `Odds`, from the tower's states (windows, tokens, 384).
 
-    `rows` (places,) is the window of each place, `shares` (places, tokens) the mean over its tokens. What a place says and what
-    the whole window says go through one hidden layer together.
+    `rows` (places,) is the window of each place, `shares` (places, tokens) the mean over its tokens. What a
+    place says and what the whole window says go through one hidden layer together.
     """
     import torch
     import torch.nn.functional as F
@@ -164,7 +165,9 @@ class Sentiment:
         return members
 
     def read(self, comment: str, liked: bool | None, places: Sequence[Place]) -> list[Odds | None]:
-        """Return for each place what the networks say of the look that it names; None where the tower reads nothing.
+        """Return for each place what the networks say of the look that it names.
+
+        None where the tower reads nothing.
 
         liked is the verdict on the picture, None when not given. Raises ModelError when there are no weights.
         """

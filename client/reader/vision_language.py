@@ -5,10 +5,11 @@ ViPer (Salehi et al., ECCV 2024) tunes Idefics2 with an adapter to answer in two
     Liked Art Features: soft light, muted colours
     Disliked Art Features: None
 
-Any model that transformers' AutoModelForImageTextToText loads can be asked; a model that was not tuned for it may not keep to the
-form. The answer is read strictly: whatever does not have the form is an ExtractionError that says what was wrong, since an empty
-profile would look like an answer. Nothing leaves the device and nothing is fetched; model and adapter are folders or commits of the
-hub on this machine (`hub_cache`), read from safetensors alone, and no code that comes with them is run.
+Any model that transformers' AutoModelForImageTextToText loads can be asked; a model that was not tuned for it
+may not keep to the form. The answer is read strictly: whatever does not have the form is an ExtractionError
+that says what was wrong, since an empty profile would look like an answer. Nothing leaves the device and
+nothing is fetched; model and adapter are folders or commits of the hub on this machine (`hub_cache`), read
+from safetensors alone, and no code that comes with them is run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 from PIL import Image
 
 from palate.client.reader.comment import check_comment
-from palate.client.runtime.hub_cache import find_model, refuse_reference
+from palate.client.runtime import find_model, refuse_reference
 from palate.shared.attributes import Mention, load_vocabulary
 from palate.shared.errors import ExtractionError, ModelError
 
@@ -45,7 +46,8 @@ _LINES = ("Liked Art Features", "Disliked Art Features")
 class VisionLanguageExtractor:
     """Asks a model in a folder (or a hub id with its commit, OWNER/NAME@COMMIT), with an optional peft adapter on top.
 
-    device is where it runs ("cpu", "cuda"). The model is loaded at the first comment; an 8-billion-weight one takes minutes.
+    device is where it runs ("cpu", "cuda"). The model is loaded at the first comment; an 8-billion-weight one
+    takes minutes.
     """
 
     model: str
@@ -56,8 +58,8 @@ class VisionLanguageExtractor:
     def extract(self, comment: str, picture: Image.Image | None, liked: bool | None) -> list[Mention]:
         """Return the model's reading of the comment.
 
-        Raises CommentError for an unreadable comment, ExtractionError for a missing picture or an answer without the form,
-        ModelError when the model cannot be loaded.
+        Raises CommentError for an unreadable comment, ExtractionError for a missing picture or an answer
+        without the form, ModelError when the model cannot be loaded.
         """
         return AnsweringExtractor(self._answer).extract(comment, picture, liked)
 
@@ -105,7 +107,10 @@ class VisionLanguageExtractor:
 
 
 def _find_adapter(adapter: str) -> Path:
-    """Return an adapter's folder; raises ModelError for one without safetensors, for which peft would read pickle."""
+    """Return an adapter's folder.
+
+    Raises ModelError for one without safetensors, for which peft would read pickle.
+    """
     folder, _ = find_model(adapter, "adapter")
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(
@@ -138,8 +143,8 @@ class AnsweringExtractor:
 def read_answer(answer: str) -> list[Mention]:
     """Return the mentions of an answer in the task's form: two lines, in order, each a name, a colon and a comma-separated list.
 
-    A feature in both lists, a list that is missing, empty or longer than MAX_FEATURES, a feature of more than MAX_WORDS words, and
-    any other text around the lines are ExtractionErrors.
+    A feature in both lists, a list that is missing, empty or longer than MAX_FEATURES, a feature of more than
+    MAX_WORDS words, and any other text around the lines are ExtractionErrors.
     """
     lines = [line.strip() for line in answer.strip().splitlines() if line.strip()]
     if len(lines) != 2:
@@ -187,7 +192,8 @@ def _mention(feature: str, polarity: int) -> Mention:
     vocabulary = load_vocabulary()
     term = vocabulary.find(feature)
     if term is None:
-        # The vocabulary is open: "hazy seaside light" keeps its words and takes the kind of the longest term in it.
+        # The vocabulary is open: "hazy seaside light" keeps its words and takes the kind of the longest term
+        # in it.
         words = feature.split()
         parts = sorted(
             (words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)),

@@ -1,7 +1,7 @@
 """Cuts a comment into sentences of words: the first step from comment to attributes.
 
-People write "dont", "sooo", "it's" and curly quotes; here that becomes plain lower-case words, each of which remembers where it
-stood in the comment, so that a mention can quote it.
+People write "dont", "sooo", "it's" and curly quotes; here that becomes plain lower-case words, each of which
+remembers where it stood in the comment, so that a mention can quote it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from palate.shared.attributes import spelling_key
 from palate.shared.errors import CommentError
 
 MAX_COMMENT = 10_000
-"""Characters in the longest comment that is read; longer ones are refused, since reading takes time in proportion."""
+"""Characters in the longest comment that is read.
+
+Longer ones are refused, since reading takes time in proportion.
+"""
 
 _PIECE = re.compile(r"[^\W_]+(?:'[^\W_]+)?|&|[.!?;:\n,()\[\]…/]|(?<=\s)-+(?=\s)|[—–]|--+")
 _ENDS = frozenset(".!?;\n…")
@@ -52,7 +55,8 @@ class Word:
 def read_sentences(comment: str) -> list[list[Word]]:
     """Return the comment's sentences as lists of words, commas and brackets included.
 
-    Raises CommentError when the comment is empty, longer than MAX_COMMENT, or holds no words in Latin letters.
+    Raises CommentError when the comment is empty, longer than MAX_COMMENT, or holds no words in Latin
+    letters.
     """
     if len(comment) > MAX_COMMENT:
         raise CommentError(

@@ -3,6 +3,9 @@
 Signed messages and a person's labels come in; an encoder goes out. The device gets the person's encoder here
 (`own_encoder`), the federation the one that rounds start from (`accepted`). This room knows eye, taste and
 the vault.
+
+`own_encoder` is imported by its own name, so that a test can see who does: never the code that answers
+messages.
 """
 
 from palate.client.releases.accepted import (
@@ -19,13 +22,10 @@ from palate.client.releases.accepted import (
     reset,
     why_not_good,
 )
-from palate.client.releases.own_encoder import decide, describe_choice, settle_encoder
 
 __all__ = [
     "Standing",
     "adopt",
-    "decide",
-    "describe_choice",
     "federation_encoder",
     "is_pinned",
     "offer",
@@ -35,6 +35,5 @@ __all__ = [
     "read_standing",
     "release_key",
     "reset",
-    "settle_encoder",
     "why_not_good",
 ]

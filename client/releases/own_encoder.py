@@ -13,6 +13,7 @@ stays until the next release.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from palate.client.releases.stored import BEFORE, Choice, read_choice, read_rele
 from palate.client.runtime.progress import Notice
 from palate.client.vault.store import ONLY, Records, Store
 from palate.shared.encoder import EncoderWeights, encoder_hash
-from palate.shared.errors import OptionError, ReleaseError, VaultDamagedError
+from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultDamagedError
 from palate.shared.releases.check import read_encoder
 
 Floats = NDArray[np.float32]
@@ -108,7 +109,8 @@ def settle_encoder(
         )
         if tried.uses != choice.uses:
             notice(describe_choice(tried, new.release))
-        with store.transaction() as change:
+        # On a disk that cannot be written it is tried again each time.
+        with contextlib.suppress(StorageError), store.transaction() as change:
             if read_choice(change) == choice:  # no newer release came meanwhile
                 write_choice(change, tried)
         choice = tried
@@ -147,8 +149,8 @@ def describe_choice(choice: Choice, newest: int) -> str:
     if not choice.loss_before:
         return f"release {used} is in use for you: {choice.labels} verdicts are too few to try it on"
     said = (
-        f"on your {choice.labels} verdicts, each predicted without itself, it costs {choice.loss_new:.3f} "
-        f"and release {choice.before} {choice.loss_before:.3f}"
+        f"on your {choice.labels} verdicts its error is {choice.loss_new:.3f} and that of release "
+        f"{choice.before} is {choice.loss_before:.3f}"
     )
     if choice.uses == "before":
         return (

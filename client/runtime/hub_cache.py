@@ -1,8 +1,8 @@
-"""What a person names as a model: a folder, or a commit on the Hugging Face hub whose files lie in this machine's cache already.
+"""Finds the model that a person names: a folder, or a commit of the Hugging Face hub in this machine's cache.
 
-Where it stands: **hub_cache** ──▶ pipelines, vision_language. A model of the hub is named `OWNER/NAME@COMMIT`. A name alone stands
-for whatever its owner puts there next, and a branch or tag can be moved; the 40 digits of a commit name one content for good. Nothing
-is fetched here, so a mistyped folder cannot become a stranger's model: the person fetches with the hub's own program,
+A model of the hub is named `OWNER/NAME@COMMIT`. A name alone stands for whatever its owner puts there next,
+and a branch or tag can be moved; the 40 digits of a commit name one content for good. Nothing is fetched
+here, so a mistyped folder cannot become a stranger's model: the person fetches with the hub's own program,
 
     hf download OWNER/NAME --revision COMMIT
 
@@ -24,7 +24,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def find_model(model: str | Path, argument: str = "model") -> tuple[Path, str]:
     """Return the folder that a person means, and a name for it that tells nothing about this machine.
 
-    Raises `ModelError` for what is neither a folder nor a commit in the cache, with the next step.
+    Args:
+        model: a folder, or OWNER/NAME@COMMIT.
+        argument: the name of the option, for the message.
+
+    Raises:
+        ModelError: neither a folder nor a commit in the cache; says the next step.
     """
     path = Path(model).expanduser()
     if path.is_dir():
@@ -41,7 +46,8 @@ def find_model(model: str | Path, argument: str = "model") -> tuple[Path, str]:
         kept = sorted(one.name for one in snapshots.iterdir()) if snapshots.is_dir() else []
         here = f" (in this machine's cache: {repository}@{kept[0]})" if kept else ""
         raise ModelError(
-            f"{said} is no folder; if a model of the hub is meant, name its commit by 40 hexadecimal digits: OWNER/NAME@COMMIT{here}"
+            f"{said} is no folder; if a model of the hub is meant, name its commit by 40 hexadecimal digits: "
+            f"OWNER/NAME@COMMIT{here}"
         )
     if not (snapshots / commit).is_dir():
         raise ModelError(
@@ -54,17 +60,19 @@ def find_model(model: str | Path, argument: str = "model") -> tuple[Path, str]:
 def refuse_reference(folder: Path, name: str) -> None:
     """Raise `ModelError` for a model that sends the loader elsewhere.
 
-    Where an `adapter_config.json` lies beside weights, transformers loads the model that is named in it instead, be it on the hub.
+    Where an `adapter_config.json` lies next to weights, transformers loads the model that is named in it
+    instead, even from the hub.
     """
     for pattern in ("adapter_config.json", "*/adapter_config.json"):
         for found in folder.glob(pattern):
             raise ModelError(
-                f"model = {name!r} holds {found.relative_to(folder).as_posix()}, which names another model; give that model itself"
+                f"model = {name!r} holds {found.relative_to(folder).as_posix()}, which names another model; "
+                "give that model itself"
             )
 
 
 def hub_cache() -> Path:
-    """Return where the hub's own programs keep what they fetched: HF_HUB_CACHE, or a folder in HF_HOME, or the usual place."""
+    """Return the cache of the hub's own programs: HF_HUB_CACHE, a folder in HF_HOME, or the usual place."""
     if os.environ.get("HF_HUB_CACHE"):
         return Path(os.environ["HF_HUB_CACHE"]).expanduser()
     if os.environ.get("HF_HOME"):

@@ -1,6 +1,7 @@
-"""How a longer job says how far it is, and what else the person should hear, to whoever called it.
+"""How a longer job reports its progress, and what else the person should see.
 
-Where it stands: `Device` and the work behind it take a `Progress` and a `Notice`; the command line makes bars and lines of them.
+Where it stands: `Device` and the work behind it take a `Progress` and a `Notice`; the command line makes bars
+and lines of them.
 """
 
 from collections.abc import Callable

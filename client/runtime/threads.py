@@ -1,8 +1,9 @@
-"""How small work is spread over the cores: whole pieces side by side, each computed by torch on one thread.
+"""How small work is spread over the cores: whole pieces at once, each computed by torch on one thread.
 
-Where it stands: the generator draws pictures so, simulations train people so, and a device trains on one thread of its own. By default torch's
-threads share each operation and wait for each other after it, spinning. For models as small as ours that gains little, it
-loses much where another program keeps a core busy, and sums come out otherwise on another number of threads.
+Where it stands: the generator draws pictures so, simulations train people so, and a device trains on one
+thread of its own. By default torch's threads share each operation and wait for each other after it, spinning.
+For models as small as ours that gains little, it loses much where another program keeps a core busy, and sums
+come out differently on another number of threads.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Result = TypeVar("Result")
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Has torch compute on one thread inside the block."""
+    """Let torch compute on one thread inside the block."""
     import torch
 
     before = torch.get_num_threads()
@@ -30,9 +31,12 @@ def one_thread() -> Iterator[None]:
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
-    """Do the work for each item, up to `workers` at a time and each on one thread of torch; returns the results in order.
+    """Return the result of the work for each item, in order.
 
-    Raises what the work raises for the first item for which it does, and begins no further one then.
+    Up to `workers` items are worked on at a time, each on one thread of torch.
+
+    Raises:
+        Exception: what the work raises for the first item for which it does; no further item is begun then.
     """
     import torch
 

@@ -1,12 +1,14 @@
-"""The preference adapter: a small private change of the encoder's projector, for what the shared one cannot tell apart.
+"""The preference adapter: a small private change of the encoder, for what the shared one cannot tell apart.
 
-Where it stands in the flow: beside the evaluator. A LoRA (Hu et al., "LoRA: Low-rank adaptation", ICLR 2022; by peft) on the two
-picture layers is trained for a second or two so that the person's liked pictures come out above the disliked ones, pair by
-pair (the loss of Bradley and Terry, as in direct preference optimisation), held near what the shared encoder says.
+Where it stands in the flow: next to the evaluator. A LoRA (Hu et al., "LoRA: Low-rank adaptation", ICLR 2022;
+by peft) on the two picture layers is trained for a second or two. It puts the person's liked pictures above
+the disliked ones, pair by pair (the loss of Bradley and Terry, as in direct preference optimisation), and
+stays near what the shared encoder says.
 
-It has to earn its place: the person's own labels are split into folds; each fold is ranked by an evaluator with and by one
-without an adapter, neither of which saw it; and the adapter is kept only if pairs across all folds come out better by more
-than chance would often give. With few labels that is rare, and then the person is told so. It is sealed in the vault.
+It has to earn its place. The person's own labels are split into folds. Each fold is ranked by an evaluator
+with an adapter and by one without, neither of which saw it. The adapter is kept only if the pairs of all
+folds come out better by more than chance would often give. With few labels that is rare, and the person is
+told. The adapter is sealed in the vault.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.client.eye import Features
 from palate.client.taste.evaluator import Evaluator, fit_evaluator
 from palate.shared.encoder import EncoderWeights, standardize
 from palate.shared.errors import ModelError, OptionError
@@ -28,19 +31,20 @@ from palate.shared.errors import ModelError, OptionError
 if TYPE_CHECKING:
     import torch
 
-Floats = NDArray[np.float32]
-
 LEAST_EACH = 3
 RANK = 4
 STEPS = 60
 FOLDS = 4
 LAYERS = ("hidden", "taste")
-LEAST_GAIN = 0.25  # in pairwise accuracy on held-out labels, over the square root of their number: chance alone gives some
+LEAST_GAIN = 0.25  # of pairwise accuracy on held-out labels, over the root of their number: chance gives some
 
 
 @dataclass(frozen=True)
 class AdapterResult:
-    """Whether an adapter is worth keeping, its weights if so (safetensors), and both accuracies on held-out labels."""
+    """Whether an adapter is worth keeping, and its weights (safetensors) if so.
+
+    Both accuracies are on held-out labels; `message` is one line for the person.
+    """
 
     kept: bool
     weights: bytes | None
@@ -51,24 +55,37 @@ class AdapterResult:
 
 def train_adapter(
     encoder: EncoderWeights,
-    liked: Floats,
-    disliked: Floats,
+    liked: Features,
+    disliked: Features,
     *,
     tastes: Mapping[str, float] = MappingProxyType({}),
     seed: int,
 ) -> AdapterResult:
-    """Trains an adapter on the features of liked (n, features) and disliked (m, features) pictures, and judges it.
+    """Train an adapter and judge it on held-out labels; takes seconds.
 
-    Takes seconds; the same labels and seed give the same bytes. With fewer than three of either kind nothing is trained.
-    Raises OptionError for features of another shape.
+    The same labels and seed give the same bytes. With fewer than three of either kind nothing is trained.
+
+    Args:
+        encoder: the release.
+        liked: features (n, features).
+        disliked: features (m, features).
+        tastes: as for `fit_evaluator`.
+        seed: of the folds and the first weights.
+
+    Raises:
+        OptionError: features of another shape.
+
+    Reference:
+        Hu et al., "LoRA: Low-rank adaptation of large language models", ICLR 2022.
     """
     if min(len(liked), len(disliked)) < LEAST_EACH:
-        message = f"no adapter: it needs {LEAST_EACH} liked and {LEAST_EACH} disliked pictures, and there are {len(liked)} and {len(disliked)}"
+        message = (
+            f"not tuned to you yet: that needs {LEAST_EACH} liked and {LEAST_EACH} disliked pictures, "
+            f"and there are {len(liked)} and {len(disliked)}"
+        )
         return AdapterResult(False, None, 0.5, 0.5, message)
-    (
-        standardize(encoder, liked),
-        standardize(encoder, disliked),
-    )  # another shape is refused before time is spent
+    for features in (liked, disliked):  # another shape is refused before time is spent
+        standardize(encoder, features)
     rng = np.random.default_rng(seed)
     folds = min(FOLDS, len(liked), len(disliked))
     own, other = _folds(len(liked), folds, rng), _folds(len(disliked), folds, rng)
@@ -82,17 +99,26 @@ def train_adapter(
         without.append(_right(plain, ask_liked, ask_disliked))
         with_it.append(_right(own_head, ask_liked, ask_disliked))
     before, after = float(np.mean(np.concatenate(without))), float(np.mean(np.concatenate(with_it)))
-    said = f"{after:.0%} of held-out pairs right with it, {before:.0%} without"
     if after <= 0.5 or after < before + LEAST_GAIN / (len(liked) + len(disliked)) ** 0.5:
-        return AdapterResult(False, None, before, after, f"no adapter kept: {said}")
+        message = (
+            "tuning the eye to you does not help yet; more verdicts may change that (of your pairs of a "
+            f"liked and a disliked picture, {after:.0%} come out right with tuning, {before:.0%} without)"
+        )
+        return AdapterResult(False, None, before, after, message)
     head = fit_evaluator(encoder, liked, disliked, tastes=tastes)
-    return AdapterResult(
-        True, _train(encoder, head, liked, disliked, seed), before, after, f"adapter kept: {said}"
+    message = (
+        f"the eye is tuned to you (of your pairs of a liked and a disliked picture, {after:.0%} come out "
+        f"right, {before:.0%} without tuning)"
     )
+    return AdapterResult(True, _train(encoder, head, liked, disliked, seed), before, after, message)
 
 
 def apply_adapter(encoder: EncoderWeights, weights: bytes) -> EncoderWeights:
-    """Return the encoder with the adapter merged in; raises ModelError when the bytes are no adapter for it."""
+    """Return the encoder with the adapter merged in.
+
+    Raises:
+        ModelError: the bytes are no adapter for it.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -115,14 +141,14 @@ def _folds(n: int, folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.asarray(rng.permutation(np.arange(n) % folds))
 
 
-def _right(evaluator: Evaluator, liked: Floats, disliked: Floats) -> NDArray[np.float64]:
+def _right(evaluator: Evaluator, liked: Features, disliked: Features) -> NDArray[np.float64]:
     """Return 1, 0.5 or 0 for each pair of a liked and a disliked picture."""
     gap = evaluator.utilities(liked)[:, None] - evaluator.utilities(disliked)[None]
     return np.asarray((gap > 0) + 0.5 * (gap == 0), dtype=np.float64).ravel()
 
 
 def _projector(encoder: EncoderWeights) -> torch.nn.Module:
-    """Return the encoder's picture side as a torch module, standardized features to logits of the taste space."""
+    """Return the encoder's picture side as a torch module: standardized features to taste logits."""
     import torch
     from torch import nn
 
@@ -137,16 +163,18 @@ def _projector(encoder: EncoderWeights) -> torch.nn.Module:
     return nn.Sequential(OrderedDict(hidden=linear("hidden"), rectify=nn.ReLU(), taste=linear("taste")))
 
 
-def _train(encoder: EncoderWeights, head: Evaluator, liked: Floats, disliked: Floats, seed: int) -> bytes:
-    """Return a trained adapter. The head stays as it was fitted; only where pictures lie in the taste space moves."""
+def _train(encoder: EncoderWeights, head: Evaluator, liked: Features, disliked: Features, seed: int) -> bytes:
+    """Return a trained adapter as safetensors.
+
+    The head stays as it was fitted; only the places of pictures in the taste space move.
+    """
     import torch
     from peft import LoraConfig, inject_adapter_in_model
     from safetensors.numpy import save
 
     config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(LAYERS), lora_dropout=0.0)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # peft draws first weights from torch's own generator; ours come below
+    # peft draws first weights from torch's own generator; ours come below.
+    with torch.random.fork_rng(devices=[]):
         module = inject_adapter_in_model(config, _projector(encoder))
     trained = [p for n, p in module.named_parameters() if "lora_" in n]
     draw = torch.Generator().manual_seed(seed)

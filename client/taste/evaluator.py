@@ -1,24 +1,28 @@
-"""The proxy evaluator: will this person like this picture? A private Bayesian head on the shared encoder's taste space.
+"""The evaluator: will this person like this picture? A private Bayesian head on the encoder's taste space.
 
-Where it stands in the flow: after the profile. It is fitted afresh, in milliseconds, from the pictures that a person liked and
-disliked and from the profile's attributes; it ranks candidates in generation and answers `palate score`. Nothing of it ever
-leaves the device, and since nothing is carried over from one fit to the next, forgetting a comment is exact.
+Where it stands in the flow: after the profile. It is fitted each time, in milliseconds, from the pictures a
+person liked and disliked and from the profile's attributes. It ranks candidates for the painter and answers
+`palate score`. Nothing of it ever leaves the device. Nothing is carried over from one fit to the next, so
+forgetting a comment is exact.
 
-**The model.** A picture has a place z in the taste space, statistics s (in standard deviations of the person's own pictures),
-and the person likes it with the logit  w · z + v · s + b.
+**The model.** A picture has a place z in the taste space and statistics s (in standard deviations of
+the person's own pictures). The person likes it with the logit  w · z + v · s + b.
 
-- *Prior.* People come in kinds: a mixture of Gaussians over (w, b), fitted to training people by the encoder's recipe; and,
-  beside the kinds, an *outsider* of whom nothing is known and whose taste may lie in the statistics: somebody who judges
-  photographs and paintings, say. The evidence of the verdicts decides between them. The kinds were learned on drawn pictures:
-  where statistics do not bear out what the encoder says of a person's pictures, these are others, and the kinds count less.
-- *Profile.* "Likes misty at 0.8" is an observation: a picture that shows misty has a logit higher by about 0.8 · `gain`, with
-  noise `doubt`. What a picture gains by showing an attribute is a step in z and in s, which the release knows. On pictures of
-  which the encoder is not borne out the step is less sure, and a word is worth `strange_gain` instead.
-- *Verdicts.* Logistic likelihood, each side weighing the same in sum, since which pictures were shown is no taste. A picture of
-  which the encoder is unsure what it shows says less.
+- *Prior.* People come in kinds: a mixture of Gaussians over (w, b), fitted to training people by the
+  encoder's recipe. There is also an *outsider*, of whom nothing is known and whose taste may lie in the
+  statistics, for example a person who judges photographs and paintings. The evidence of the verdicts decides
+  between them. The kinds were learned on drawn pictures: where statistics do not confirm what the encoder
+  says of a person's pictures, these pictures are others, and the kinds count less.
+- *Profile.* "Likes misty at 0.8" is an observation: a picture that shows misty has a logit higher by about
+  0.8 · `gain`, with noise `doubt`. Showing an attribute is a step in z and in s, which the release knows. On
+  pictures where the encoder is not confirmed the step is less sure, and a word is worth `strange_gain`
+  instead.
+- *Verdicts.* A logistic likelihood. Both sides weigh the same in sum, since which pictures were shown is no
+  taste. A picture says less if the encoder is unsure what it shows.
 
-Each kind is fitted by Newton's method with Laplace's approximation; kinds are weighed by their evidence; probabilities
-take the uncertainty into account after MacKay, "The evidence framework applied to classification networks", Neural Computation 1992.
+Each kind is fitted by Newton's method with Laplace's approximation, and kinds are weighed by their evidence.
+Probabilities take the uncertainty into account after MacKay, "The evidence framework applied to
+classification networks", Neural Computation 1992.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.client.eye import Features
 from palate.shared.attributes import load_vocabulary
 from palate.shared.encoder import (
     ATTRIBUTE_NAMES,
@@ -49,9 +54,12 @@ BIAS = TASTE
 WIDTH = TASTE + 1 + STATISTICS
 LARGEST_REASONS = 5
 BORNE_OUT = 0.8
-"""Agreement of encoder and statistics (see `_agreement`) from which pictures count as such as the crowd was learned on."""
+"""From this agreement (see `_agreement`) pictures count fully as those that the crowd was learned on."""
 NOT_BORNE_OUT = 0.6
-"""Agreement from which on the crowd says nothing: means over sixteen drawn pictures lie near 0.84, over photographs and paintings near 0.58."""
+"""Below this agreement the crowd says nothing.
+
+Means over sixteen pictures lie near 0.84 for drawn ones, and near 0.58 for photographs and paintings.
+"""
 _NINETY = 1.6449  # standard deviations to either side that hold 90 %
 
 
@@ -63,7 +71,7 @@ class Settings:
     """
 
     gain: float = 7.0
-    strange_gain: float = 4.0  # instead, where the encoder is not borne out
+    strange_gain: float = 4.0  # instead, where the encoder is not confirmed
     doubt: float = 2.0
     statistics_spread: float = 0.02
     outsider_spread: float = 0.3  # per standard deviation of what it weighs, anchors and statistics alike
@@ -75,8 +83,8 @@ DEFAULT = Settings()
 
 
 @dataclass(frozen=True)
-class Reason:
-    """What one attribute adds to the logit of a picture that shows more or less of it than an average picture."""
+class Attribution:
+    """What one attribute adds to a picture's logit, by being shown more or less than on average."""
 
     attribute: str
     weight: float
@@ -85,12 +93,15 @@ class Reason:
 
 @dataclass(frozen=True)
 class Score:
-    """How likely a person likes a picture, between what and what (90 %), and because of which attributes."""
+    """The probability that a person likes a picture, and the attributes that decide it.
+
+    `low` and `high` hold 90 %.
+    """
 
     probability: float
     low: float
     high: float
-    because: tuple[Reason, ...]
+    because: tuple[Attribution, ...]
 
 
 @dataclass(frozen=True)
@@ -109,28 +120,35 @@ class Evaluator:
     known: float
     """How much of what the crowd leaves open about this person's taste is settled, 0 to 1."""
     trust: float = 1.0
-    """How far statistics bear out what the encoder says of the person's pictures, 0 to 1: so much the crowd counts."""
+    """How far statistics confirm what the encoder says of these pictures, 0 to 1: the crowd's share."""
     unread: tuple[str, ...] = ()
     """Attributes of the profile that have no place in the taste space and were left aside."""
 
-    def logits(self, features: NDArray[np.float32]) -> tuple[Doubles, Doubles]:
-        """Return mean and variance of the logits of pictures, each (n,), over everything that is uncertain."""
+    def logits(self, features: Features) -> tuple[Doubles, Doubles]:
+        """Return mean and variance of the logits of n pictures, each (n,).
+
+        Args:
+            features: (n, features).
+
+        Raises:
+            OptionError: features of another shape.
+        """
         x = _inputs(self.encoder, features, self.centre, self.scale)
         means = x @ self.mean.T  # (n, k)
         variances = np.stack([((x @ c) * x).sum(1) for c in self.covariance], 1)
         mean = means @ self.share
         return mean, (variances + (means - mean[:, None]) ** 2) @ self.share
 
-    def utilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return expected logits, (n,): what to rank by."""
+    def utilities(self, features: Features) -> NDArray[np.float32]:
+        """Return expected logits, (n,), which rank pictures."""
         return self.logits(features)[0].astype(np.float32)
 
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def probabilities(self, features: Features) -> NDArray[np.float32]:
         """Return the probability that the person likes each picture, (n,)."""
         return _likely(*self.logits(features)).astype(np.float32)
 
-    def score(self, features: NDArray[np.float32]) -> list[Score]:
-        """Return a score for each picture's features, (n, features); raises OptionError for another shape."""
+    def score(self, features: Features) -> list[Score]:
+        """Return a score for each picture's features, (n, features); raises what `logits` raises."""
         mean, variance = self.logits(features)
         probability = _likely(mean, variance)
         spread = _NINETY * np.sqrt(variance)
@@ -140,13 +158,14 @@ class Evaluator:
             for p, lo, hi, reasons in zip(probability, low, high, self._reasons(features), strict=True)
         ]
 
-    def _reasons(self, features: NDArray[np.float32]) -> list[tuple[Reason, ...]]:
-        """Split each logit's distance from an average picture's by attribute, strongest first."""
+    def _reasons(self, features: Features) -> list[tuple[Attribution, ...]]:
+        """Return how each attribute moves a logit from an average picture's, the strongest first."""
         x = _inputs(self.encoder, features, self.centre, self.scale)
         head = self.share @ self.mean
         n = len(ATTRIBUTE_NAMES)
         seen = x[:, :n] - self.encoder.tensors["taste.usual"][:n]
-        # Statistics speak through the attributes that they make up: s is nearly a sum of attributes' typical steps.
+        # Statistics speak through the attributes that they make up: s is nearly a sum of attributes' typical
+        # steps.
         steps = (
             self.encoder.tensors["attribute.statistics"].astype(np.float64) / self.scale
         )  # (55, statistics)
@@ -159,7 +178,7 @@ class Evaluator:
             strongest = np.argsort(-np.abs(row), kind="stable")[:LARGEST_REASONS]
             found.append(
                 tuple(
-                    Reason(ATTRIBUTE_NAMES[i], float(row[i]), bool(shown[i]))
+                    Attribution(ATTRIBUTE_NAMES[i], float(row[i]), bool(shown[i]))
                     for i in strongest
                     if abs(row[i]) > 0.02
                 )
@@ -169,20 +188,29 @@ class Evaluator:
 
 def fit_evaluator(
     encoder: EncoderWeights,
-    liked: NDArray[np.float32],
-    disliked: NDArray[np.float32],
+    liked: Features,
+    disliked: Features,
     *,
     tastes: Mapping[str, float] = MappingProxyType({}),
     directions: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
     settings: Settings = DEFAULT,
 ) -> Evaluator:
-    """Fits a person's head to the features of liked (n, features) and disliked (m, features) pictures; either may be empty.
+    """Fit a person's head to the pictures that they like and dislike, and to their profile.
 
-    tastes: attributes and signed strengths in [-1, 1], as `Profile.signed()` gives them; a term of the vocabulary counts as
-    the anchors it shows. directions: for attributes in nobody's vocabulary, their direction in the taste space
-    (`project_sentences` of the phrase). Without pictures and tastes it is the crowd's opinion: the non-personal scorer.
+    Without pictures and tastes the result is the crowd's opinion: the non-personal scorer.
 
-    Raises OptionError for features of another shape, values that are not finite, or a strength outside [-1, 1].
+    Args:
+        encoder: the release, perhaps with the person's adapter.
+        liked: features (n, features); n may be 0.
+        disliked: features (m, features); m may be 0.
+        tastes: attributes with signed strengths in [-1, 1], as `Profile.signed()` gives them. A term of the
+            vocabulary counts as the anchors that it shows.
+        directions: for attributes that the vocabulary does not have, their direction (64,) in the taste
+            space: `project_sentences` of the phrase.
+        settings: the constants.
+
+    Raises:
+        OptionError: features of another shape, values that are not finite, or a strength outside [-1, 1].
     """
     both = np.concatenate([_rows(liked), _rows(disliked)])
     n_liked, n_disliked = len(_rows(liked)), len(_rows(disliked))
@@ -199,7 +227,7 @@ def fit_evaluator(
     shares, kinds = _prior(encoder, settings, trust)
     evidence, means, covariances = [], [], []
     for number, (mean, covariance) in enumerate(kinds):
-        outsider = number == len(kinds) - 1  # weighs what the encoder says, whether or not it is so
+        outsider = number == len(kinds) - 1  # takes the encoder at its word, confirmed or not
         seen = x if outsider else x * _clearness(x, mean, covariance)[:, None]
         fitted = _fit_kind(mean, covariance, seen, y, weight, rows, worth, settings.doubt)
         evidence.append(fitted[0])
@@ -215,7 +243,7 @@ def fit_evaluator(
     return Evaluator(encoder, share, mean, covariance, centre, scale, known, trust, unread)
 
 
-def _rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def _rows(features: Features) -> Features:
     given = np.asarray(features, dtype=np.float32)
     if given.size == 0:
         return np.zeros((0, TOWER_FEATURES + STATISTICS), np.float32)
@@ -224,8 +252,11 @@ def _rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return given
 
 
-def _own_scale(encoder: EncoderWeights, features: NDArray[np.float32]) -> tuple[Doubles, Doubles]:
-    """Return centre and scale of the statistics over a person's pictures, drawn to the release's own where they are few."""
+def _own_scale(encoder: EncoderWeights, features: Features) -> tuple[Doubles, Doubles]:
+    """Return centre and scale of the statistics over a person's pictures.
+
+    With few pictures they are drawn to the release's own.
+    """
     s = standardize(encoder, features)[:, TOWER_FEATURES:].astype(np.float64)
     n, prior = len(s), 4.0
     centre = s.sum(0) / (n + prior)
@@ -233,9 +264,7 @@ def _own_scale(encoder: EncoderWeights, features: NDArray[np.float32]) -> tuple[
     return centre, np.maximum(spread, 0.2)
 
 
-def _inputs(
-    encoder: EncoderWeights, features: NDArray[np.float32], centre: Doubles, scale: Doubles
-) -> Doubles:
+def _inputs(encoder: EncoderWeights, features: Features, centre: Doubles, scale: Doubles) -> Doubles:
     """Return what the head weighs: (n, WIDTH) of taste space, one, and statistics cut at ±3."""
     rows = _rows(features)
     z = project_pictures(encoder, rows).astype(np.float64)
@@ -249,7 +278,7 @@ def _observations(
     directions: Mapping[str, NDArray[np.float32]],
     scale: Doubles,
 ) -> tuple[Doubles, Doubles, tuple[str, ...]]:
-    """Return what the profile says as rows (t, WIDTH), how strongly it says each (t,), and what has no place."""
+    """Return the profile as rows (t, WIDTH) and strengths (t,), and the attributes without a place."""
     vocabulary = load_vocabulary()
     place = {name: i for i, name in enumerate(ATTRIBUTE_NAMES)}
     steps = encoder.tensors["attribute.statistics"].astype(np.float64) / scale
@@ -267,7 +296,8 @@ def _observations(
             direction = np.asarray(directions[attribute], dtype=np.float64)
             if direction.shape != (TASTE,) or not np.isfinite(direction).all():
                 raise OptionError(
-                    f"the direction of {attribute!r} has the shape {direction.shape}; it must be ({TASTE},), finite"
+                    f"the direction of {attribute!r} has the shape {direction.shape}; it must be ({TASTE},), "
+                    "finite"
                 )
             row[:TASTE] = direction
             row[BIAS + 1 :] = direction[: len(place)] @ steps
@@ -279,19 +309,22 @@ def _observations(
     return np.array(rows).reshape(-1, WIDTH), np.array(values), tuple(unread)
 
 
-def _trust(encoder: EncoderWeights, features: NDArray[np.float32]) -> float:
-    """Return how far a person's pictures are such as the crowd was learned on, from 0 to 1; 1 without pictures."""
+def _trust(encoder: EncoderWeights, features: Features) -> float:
+    """Return how far a person's pictures are like those that the crowd was learned on, 0 to 1.
+
+    1 without pictures.
+    """
     agreement = _agreement(encoder, features)
-    usual = 2.0  # pictures that speak for the drawn world before any is seen
+    usual = 2.0  # so many pictures speak for the drawn world before any is seen
     mean = (agreement.sum() + usual * BORNE_OUT) / (len(agreement) + usual)
     return float(np.clip((mean - NOT_BORNE_OUT) / (BORNE_OUT - NOT_BORNE_OUT), 0, 1))
 
 
-def _agreement(encoder: EncoderWeights, features: NDArray[np.float32]) -> Doubles:
-    """Return how well each picture's statistics bear out what the encoder says that it shows, (n,) in [-1, 1].
+def _agreement(encoder: EncoderWeights, features: Features) -> Doubles:
+    """Return how well each picture's statistics confirm what the encoder says that it shows, (n,) in [-1, 1].
 
-    Every attribute has its typical step in the statistics. The steps of all that a picture is said to show, summed, are what its
-    statistics ought to be; the agreement is the cosine between that and what they are.
+    Every attribute has its typical step in the statistics. The sum of the steps of all that a picture is said
+    to show is what its statistics should be; the agreement is the cosine between that and what they are.
     """
     n = len(ATTRIBUTE_NAMES)
     said = project_pictures(encoder, features).astype(np.float64)[:, :n]
@@ -327,10 +360,11 @@ def _prior(
 
 
 def _clearness(x: Doubles, mean: Doubles, covariance: Doubles) -> Doubles:
-    """Return by how much each picture's logit is drawn to zero because the encoder is unsure what it shows, (n,) in (0, 1].
+    """Return the factor by which each picture's logit shrinks because the encoder is unsure, (n,) in (0, 1].
 
-    An anchor of 0.5 is a picture that shows the attribute or does not: the logit's variance from that is about E[w²] z (1 − z),
-    and the expected answer that of a logit divided by √(1 + π/8 · variance) (MacKay, 1992). The weights are the prior's.
+    An anchor of 0.5 is a picture that shows the attribute or does not. The logit's variance from that is
+    about E[w²] z (1 − z), and the expected answer is that of a logit divided by √(1 + π/8 · variance)
+    (MacKay, 1992). The weights are the prior's.
     """
     n = len(ATTRIBUTE_NAMES)
     squares = (mean**2 + np.diag(covariance))[:n]
@@ -347,7 +381,10 @@ def _fit_kind(
     values: Doubles,
     doubt: float,
 ) -> tuple[float, Doubles, Doubles]:
-    """Return log evidence, mean and covariance of one kind's head after verdicts and profile (Laplace's approximation)."""
+    """Return log evidence, mean and covariance of one kind's head, given verdicts and profile.
+
+    It is Laplace's approximation.
+    """
     precision = np.linalg.inv(prior_covariance)
     fixed = precision + rows.T @ rows / doubt**2
     pull = precision @ prior_mean + rows.T @ values / doubt**2
@@ -381,7 +418,7 @@ def _settled(
     mean: Doubles,
     covariance: Doubles,
 ) -> float:
-    """Return by how much the variance of the anchors' weights fell from the prior to the posterior, 0 to 1."""
+    """Return how much of the variance of the anchors' weights the data removed, 0 to 1."""
     n = len(ATTRIBUTE_NAMES)
     before = _variance(
         prior_share, np.array([m[:n] for m, _ in kinds]), np.array([np.diag(c)[:n] for _, c in kinds])

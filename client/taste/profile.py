@@ -1,22 +1,23 @@
 """What a person likes and dislikes, merged over all comments and edited by hand.
 
-The third step of the flow: `extractor` finds mentions in each comment, `build_profile` merges them, and conditioning,
-evaluator and adapter start from the result. The profile is a pure function of the comments that are kept and of the
-person's edits, computed afresh each time, and does not depend on their order. So forgetting a comment is exact: without
-it, the profile is what it would be had the comment never been given.
+The third step of the flow: the reader finds mentions in each comment, `build_profile` merges them, and
+painter, evaluator and adapter start from the result. The profile is a pure function of the comments that are
+kept and of the person's edits. It is computed each time, and does not depend on their order. So
+forgetting a comment is exact: without it, the profile is what it would be had the comment never been given.
 
-**How mentions become a strength.** Per attribute, each comment counts once per side, with its strongest mention s in
-(0, 1]. With L and D the sums over comments that like and dislike it:
+**How mentions become a strength.** Per attribute, each comment counts once per side, with its strongest
+mention s in (0, 1]. With L and D the sums over comments that like and dislike it:
 
     strength = (1 − 0.4^(L + D)) · |L − D| / (L + D)        liked if L > D, disliked if L < D
 
-The first factor says how much has been said (one full mention gives 0.6, two 0.84, three 0.94: each closes 60 % of what
-is missing to 1), the second how much of it agrees. If both sides are equally strong, the newer comment's side wins at a
-tenth of the strength. An attribute with mentions on both sides is listed as a conflict, with both sides' comments.
+The first factor says how much has been said: one full mention gives 0.6, two 0.84, three 0.94, as each closes
+60 % of the gap to 1. The second says how much of it agrees. If both sides are equally strong, the newer
+comment's side wins at a tenth of the strength. An attribute with mentions on both sides is listed as a
+conflict, with both sides' comments.
 
-**The person has the last word.** `set` gives an attribute a strength whatever the comments say; `lock` keeps the value
-it has now, and refuses further edits until it is unlocked; `veto` keeps it out of the profile altogether. An edit is
-the person's own act and stays when comments are forgotten.
+**The person has the last word.** `set` gives an attribute a strength whatever the comments say. `lock` keeps
+the value it has now, and refuses further edits until it is unlocked. `veto` keeps it out of the profile. An
+edit is the person's own act and stays when comments are forgotten.
 """
 
 import hashlib
@@ -131,7 +132,14 @@ class Profile:
 
 
 def build_profile(evidence: Sequence[Evidence], edits: Edits | Iterable[Edit] = ()) -> Profile:
-    """Merge the mentions of all comments, then let the person's edits have the last word; see the module's text."""
+    """Merge the mentions of all comments, then let the person's edits have the last word.
+
+    The module's docstring has the formula.
+
+    Args:
+        evidence: in any order.
+        edits: by attribute, or one for each attribute.
+    """
     by_attribute = edits if isinstance(edits, Mapping) else {edit.attribute: edit for edit in edits}
     sides: dict[str, _Sides] = {}
     for one in sorted(evidence, key=lambda item: (item.created, item.comment)):
@@ -159,13 +167,19 @@ def build_profile(evidence: Sequence[Evidence], edits: Edits | Iterable[Edit] = 
 
 
 def set_preference(edits: Edits, attribute: str, category: str, strength: float) -> dict[str, Edit]:
-    """Give an attribute a strength from -1 to 1 by hand (0: neither); raises `OptionError` if it is locked."""
+    """Give an attribute a strength from -1 to 1 by hand (0: neither).
+
+    Raises `OptionError` if it is locked.
+    """
     _refuse_locked(edits, attribute)
     return {**edits, attribute: Edit(attribute, category, float(strength))}
 
 
 def lock_preference(edits: Edits, profile: Profile, attribute: str) -> dict[str, Edit]:
-    """Keep an attribute at the strength it has in `profile`; raises `OptionError` if it is in neither list."""
+    """Keep an attribute at the strength it has in `profile`.
+
+    Raises `OptionError` if it is in neither list.
+    """
     for sign, preferences in ((1, profile.likes), (-1, profile.dislikes)):
         for one in preferences:
             if one.attribute == attribute:
@@ -180,7 +194,10 @@ def veto_preference(edits: Edits, attribute: str, category: str) -> dict[str, Ed
 
 
 def unlock_preference(edits: Edits, attribute: str) -> dict[str, Edit]:
-    """Open a locked attribute to edits again, at the same strength; raises `OptionError` if it is not locked."""
+    """Open a locked attribute to edits again, at the same strength.
+
+    Raises `OptionError` if it is not locked.
+    """
     edit = edits.get(attribute)
     if edit is None or not edit.locked:
         raise OptionError(f"{attribute!r} is not locked")
@@ -200,6 +217,22 @@ def unset_preference(edits: Edits, attribute: str) -> dict[str, Edit]:
 def evidence_of(taught: Taught) -> Evidence:
     """Return the part of a kept comment that the profile is built from."""
     return Evidence(taught.comment.id, taught.comment.created, taught.mentions)
+
+
+def newest_verdicts(taught: Sequence[Taught]) -> list[Taught]:
+    """Return, for each picture with a verdict, what was taught with the newest one.
+
+    A picture counts once, however often it was taught. It keeps the place of its first verdict, so that a
+    repeated verdict changes nothing at all.
+
+    Args:
+        taught: the oldest first, as `Device.comments` returns them.
+    """
+    newest: dict[str, Taught] = {}
+    for one in taught:
+        if one.comment.liked is not None and one.comment.picture is not None:
+            newest[one.comment.picture] = one
+    return list(newest.values())
 
 
 def read_edits(records: Records) -> dict[str, Edit]:
@@ -227,9 +260,10 @@ def decode_edits(data: bytes) -> dict[str, Edit]:
 def name_version(profile: Profile, key: bytes) -> str:
     """Return 12 hexadecimal digits that name this state of the profile, for the pictures made with it.
 
-    The same profile has the same name, a changed one another. The name is a keyed hash (HMAC-SHA256) under a random key
-    of 32 bytes that stays in the vault: a plain hash could be guessed, for there are few attributes, and pictures with
-    their metadata travel. Without the key it says nothing but that two pictures were made with the same profile.
+    The same profile has the same name, a changed one another. The name is a keyed hash (HMAC-SHA256) under a
+    random key of 32 bytes that stays in the vault. A plain hash could be guessed, since there are few
+    attributes, and pictures travel with their metadata. Without the key the name says only that two pictures
+    were made with the same profile.
     """
     if len(key) < 16:
         raise ValueError(f"the key has {len(key)} bytes; it must have at least 16 random ones")
@@ -243,7 +277,7 @@ def name_version(profile: Profile, key: bytes) -> str:
 
 
 class _Sides:
-    """What comments said about one attribute so far: comment -> strongest mention, for and against, oldest first."""
+    """What comments said about one attribute so far: comment to strongest mention, for and against."""
 
     def __init__(self) -> None:
         self.liked: dict[str, float] = {}

@@ -8,8 +8,9 @@ The file has a passphrase of its own (the vault's, or another one) and depends o
       frame        length 4 | sealed: JSON [type, id] | content, one record each
       last frame   length 4 | sealed: the number of records
 
-Each frame is bound to the file's beginning, its number, and whether it is the last (after the STREAM construction of
-Hoang, Reyhanitabar, Rogaway and Vizár, CRYPTO 2015), so frames cannot be changed, left out, moved or cut off unnoticed.
+Each frame is bound to the file's beginning, its number, and whether it is the last (after the STREAM
+construction of Hoang, Reyhanitabar, Rogaway and Vizár, CRYPTO 2015), so frames cannot be changed, left out,
+moved or cut off unnoticed.
 """
 
 import hmac
@@ -55,10 +56,18 @@ def export_records(
 ) -> tuple[Name, ...]:
     """Write all records of `vault` into one sealed file; return their names.
 
-    Records of `extra` are written too, where the vault has none of that name.
+    The file appears whole or not at all, and never in place of another one.
 
-    The file appears whole or not at all, and never in place of another one. Raises `OptionError` if `path` exists or
-    the passphrase is empty, `StorageError` if it cannot be written, `VaultDamagedError` for a damaged record.
+    Args:
+        vault: what is exported; it may lie on a disk that cannot be written.
+        path: a new file.
+        passphrase: seals the file.
+        extra: records that are written too, where the vault has none of that name.
+
+    Raises:
+        OptionError: `path` exists, or the passphrase is empty.
+        StorageError: the file cannot be written.
+        VaultDamagedError: a damaged record.
     """
     path = Path(path)
     salt, file_id = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(16)
@@ -69,7 +78,7 @@ def export_records(
     if path.exists():
         raise OptionError(f"{path} exists already; name a new file for the export")
     try:
-        with vault.transaction() as snapshot:  # holds the lock, so that the copy is of one moment
+        with vault.snapshot() as snapshot:  # so that the copy is of one moment
             names = [(type_, id_) for type_ in vault.types() for id_ in snapshot.list(type_)]
             extra = {name: content for name, content in extra.items() if not snapshot.has(*name)}
             try:
@@ -97,8 +106,12 @@ def export_records(
 def read_export(path: Path | str, passphrase: str) -> Iterator[tuple[str, str, bytes]]:
     """Yield (type, id, content) of every record in an exported file, each checked before it is yielded.
 
-    Only when the iterator has ended is it known that none is missing: take over nothing before that. Raises
-    `OptionError` if there is no such file, `WrongPassphraseError`, or `VaultDamagedError` (changed or cut short).
+    Only when the iterator has ended is it known that none is missing: take over nothing before that.
+
+    Raises:
+        OptionError: there is no such file.
+        WrongPassphraseError: the passphrase does not open it.
+        VaultDamagedError: the file was changed or cut short.
     """
     path = Path(path)
     try:
@@ -114,8 +127,10 @@ def import_records(
 ) -> tuple[Name, ...]:
     """Take over all records of an exported file into an empty vault, in one step; return their names.
 
-    `settle` is called at the end of that step. Raises what it, `read_export` and `Vault.transaction` raise, and `VaultError` if the
-    vault holds records already.
+    `settle` is called at the end of that step. What it, `read_export` and `Vault.transaction` raise goes on.
+
+    Raises:
+        VaultError: the vault holds records already.
     """
     records = list(read_export(path, passphrase))
     with vault.transaction() as change:

@@ -1,4 +1,4 @@
-"""The vault's folder as it lies on the disk: which files there are, how the head is found, and how all is erased.
+"""The vault's folder on the disk: which files there are, how the head is found, how all is erased.
 
 `vault` works on this folder with the keys in hand; what stands here needs no key.
 
@@ -36,9 +36,12 @@ NEXT_STEP = "restore it from a backup, or start anew with `palate erase` and `pa
 
 
 def read_lock(home: Path | str) -> ClearHead:
-    """Read, without a key, what locks the vault in `home`: `.lock` is `LOCKED_BY_PASSPHRASE` or `LOCKED_BY_KEYRING`.
+    """Read, without a key, what locks the vault in `home`.
 
-    Raises `VaultMissingError` if there is no vault, `VaultDamagedError` if what is there is none of this version.
+    `.lock` is `LOCKED_BY_PASSPHRASE` or `LOCKED_BY_KEYRING`.
+
+    Raises `VaultMissingError` if there is no vault, `VaultDamagedError` if what is there is none of this
+    version.
     """
     home = Path(home)
     try:
@@ -123,15 +126,16 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
 
 
 def clear_beside(home: Path) -> None:
-    """Remove what killed processes left beside the head and the note; only for who holds the vault's lock."""
+    """Remove what killed processes left next to the head and the note; only while the lock is held."""
     for name in (HEAD, WITNESS):
         durable.clear_beside(home / name)
 
 
 def close_to_others(home: Path, *, new: bool = False) -> tuple[str, ...]:
-    """Take from others what they may do in the vault's folder, and say in a line what was mended, if anything was.
+    """Take from others what they may do in the vault's folder; return a line on what was mended, if it was.
 
-    Raises `OSError` if the folder is another user's, who could undo that; root may open such a vault, and not make one.
+    Raises `OSError` if the folder is another user's, who could undo that; root may open such a vault, and not
+    make one.
     """
     mended = durable.make_private(home, ours=new, through_link=True)
     for place in (home / RECORDS, home / HEAD, home / WITNESS):
@@ -173,8 +177,25 @@ def witness_name(store: bytes) -> str:
 
 
 @contextlib.contextmanager
+def holding_lock(home: Path, wait_seconds: float, *, needed: bool) -> Iterator[bool]:
+    """Hold the vault's lock and give True; give False if the disk refuses and the lock is not `needed`.
+
+    Raises `VaultBusyError` or `OSError`.
+    """
+    with contextlib.ExitStack() as held:
+        locked = True
+        try:
+            held.enter_context(durable.locked(home / LOCK, wait_seconds, f"the vault in {home}"))
+        except OSError as error:
+            if needed or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            locked = False
+        yield locked
+
+
+@contextlib.contextmanager
 def naming(home: Path, what: str = f"its list of records ({HEAD})") -> Iterator[None]:
-    """Complete the bare reasons of `vault_format` to a line that says where and what to do."""
+    """Complete the bare reasons of `format` to a line that says where and what to do."""
     try:
         yield
     except VaultDamagedError as error:
@@ -191,8 +212,8 @@ def _record_files(home: Path) -> Iterator[Path]:
 
 
 def _forget_keyring(home: Path, keyring: KeyStore | None) -> None:
-    # A damaged head cannot say whose key to forget, and a keyring that is gone cannot forget; neither may keep a person
-    # from erasing the files.
+    # A damaged head cannot say whose key to forget, and a keyring that is gone cannot forget; neither may
+    # keep a person from erasing the files.
     with contextlib.suppress(VaultError, OptionError, StorageError):
         clear = read_lock(home)
         if clear.lock == LOCKED_BY_KEYRING:

@@ -1,22 +1,24 @@
 """The bytes of the vault's files: head, record and witness.
 
-Written and read by `vault`; every format begins with a magic of eight bytes and a version, and has a test vector.
+Written and read by `vault`; every format begins with a magic of eight bytes and a version, and has a test
+vector.
 
     key of the person      Argon2id(passphrase, salt), or a random key in the system's keyring
       ├─ head key          seals the head
       ├─ wrap key          wraps one fresh data key per record
       └─ check             16 bytes in the clear head, which tell a wrong passphrase from a damaged file
 
-    vault.head             magic "PALATEVH" | version 1 | lock 1 | store 16 | salt 16 | check 16 | sealed | SHA-256
-      sealed               JSON: counter, SHA-256 of the head before, witness key, and for every record its type, id,
-                           revision, file name, file size and wrapped data key
+    vault.head             magic "PALATEVH" | version 1 | lock 1 | store 16 | salt 16 | check 16 | sealed |
+                           SHA-256
+      sealed               JSON: counter, SHA-256 of the head before, witness key, and for every record its
+                           type, id, revision, file name, file size and wrapped data key
     records/<random>.rec   magic "PALATEVR" | version 1 | sealed content
     vault.witness          magic "PALATEVW" | version 1 | counter 8 | SHA-256 of the head 32 | HMAC-SHA256 32
 
-A record's content and its data key are bound to store, type, id and revision (the head's counter when it was written).
-The head names each record's file, so an older file put back, a file of another record or a missing one is noticed. The
-heads form a chain (each holds the hash of the one before), and the witness holds the hash of the last one, so an older
-head put back alone is noticed as well.
+A record's content and its data key are bound to store, type, id and revision (the head's counter when it was
+written). The head names each record's file, so an older file put back, a file of another record or a missing
+one is noticed. The heads form a chain (each holds the hash of the one before), and the witness holds the hash
+of the last one, so an older head put back alone is noticed as well.
 """
 
 import base64
@@ -130,7 +132,7 @@ def encode_head(head: Head, keys: Keys) -> bytes:
 
 
 def read_clear_head(data: bytes) -> ClearHead:
-    """Read the clear part of `vault.head`; raises `VaultDamagedError` if it is no whole head of this version."""
+    """Read the clear part of `vault.head`; raises `VaultDamagedError` if it is no whole head."""
     if not data.startswith(HEAD_MAGIC):
         raise VaultDamagedError("is not a vault of Palate (its first bytes are foreign)")
     if len(data) < _CLEAR.size + _HASH_BYTES:
@@ -146,7 +148,7 @@ def read_clear_head(data: bytes) -> ClearHead:
 
 
 def decode_head(data: bytes, keys: Keys) -> Head:
-    """Open `vault.head`; raises `WrongPassphraseError` for other keys, `VaultDamagedError` for other bytes."""
+    """Open `vault.head`; raises `WrongPassphraseError` or `VaultDamagedError`."""
     clear = read_clear_head(data)
     if not hmac.compare_digest(clear.check, keys.clear.check):
         raise WrongPassphraseError("the passphrase (or the key in the keyring) does not open the vault")

@@ -1,8 +1,9 @@
 """Keeps the vault's key in the system's keyring, for a person who does not want to type a passphrase.
 
-Used by `vault` through the `KeyStore` interface. The `keyring` package *fails open*: on a machine without a desktop it
-may choose a back end that keeps nothing, or one that writes passwords into a plain file beside the vault, and a key
-next to its lock protects nothing. So only the back ends of the operating systems themselves are accepted, by name.
+Used by `vault` through the `KeyStore` interface. The `keyring` package *fails open*: on a machine without a
+desktop it may choose a back end that keeps nothing, or one that writes passwords into a plain file by the
+vault, and a key next to its lock protects nothing. So only the back ends of the operating systems themselves
+are accepted, by name.
 """
 
 import base64
@@ -38,7 +39,7 @@ class SystemKeyring:
     """The keyring of the operating system (Keychain, Credential Manager, Secret Service, KWallet)."""
 
     def __init__(self) -> None:
-        """Find the keyring; raises `OptionError`, saying what to do, when there is none that protects a key."""
+        """Find the keyring; raises `OptionError` when there is none that protects a key."""
         try:
             import keyring
         except ImportError:
@@ -49,7 +50,8 @@ class SystemKeyring:
         unprotected = [part for part in _parts(self._backend) if not _is_trusted(part)]
         if unprotected or not _parts(self._backend):
             raise OptionError(
-                f"this system's keyring ({_describe(self._backend)}) does not protect a key; use a passphrase instead"
+                f"this system's keyring ({_describe(self._backend)}) does not protect a key; "
+                "use a passphrase instead"
             )
 
     def get(self, name: str) -> bytes | None:

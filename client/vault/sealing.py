@@ -1,18 +1,20 @@
 """Seals bytes so that only the holder of a key can read them, and any change to them is noticed.
 
-This is the lowest stone of the sealed store: `vault_format` says what is sealed, `vault` when it is written. The
-primitives come from the `cryptography` package and have no settings, so there is none to get wrong:
+This is the lowest part of the vault: `format` says what is sealed, `vault` when it is written.
+The primitives come from the `cryptography` package and have no settings, so there is none to get wrong:
 
-- a passphrase becomes a key through Argon2id (RFC 9106, second recommended choice: 64 MiB, 3 passes, 4 lanes);
+- a passphrase becomes a key through Argon2id (RFC 9106, second recommended choice: 64 MiB, 3 passes, 4
+  lanes);
 - a key becomes keys for separate purposes through HKDF-SHA256 (RFC 5869), so that no key serves two ends;
 - bytes are sealed with AES-256-GCM (NIST SP 800-38D) under a random 96-bit nonce: `nonce | ciphertext | tag`.
 
-What is sealed is *bound* to where it belongs (store, type, id, version) as associated data: moved elsewhere, it does
-not open. Plaintexts are padded to whole blocks of 256 bytes, so that the length of a file does not give away the length
-of a comment.
+What is sealed is *bound* to where it belongs (store, type, id, version) as associated data: moved elsewhere,
+it does not open. Plaintexts are padded to whole blocks of 256 bytes, so that the length of a file does not
+give away the length of a comment.
 
-A random nonce is safe for 2^32 messages under one key. Every record has a data key of its own, and the few keys that
-are used repeatedly (the vault's head, the wrapping of data keys) would need thousands of millions of changes for that.
+A random nonce is safe for 2^32 messages under one key. Every record has a data key of its own, and the few
+keys that are used repeatedly (the vault's head, the wrapping of data keys) would need thousands of millions
+of changes for that.
 """
 
 import secrets
@@ -40,7 +42,8 @@ PADDING_BLOCK_BYTES = 256
 class SealBrokenError(Exception):
     """The bytes were changed, cut short, moved, or sealed under another key.
 
-    Not a `PalateError`: whoever unseals knows what it means (a wrong passphrase, a damaged vault) and says so.
+    Not a `PalateError`: the caller knows what it means (a wrong passphrase, a damaged vault) and says
+    so.
     """
 
 
@@ -50,7 +53,9 @@ def new_key() -> bytes:
 
 
 def derive_key(passphrase: str, salt: bytes) -> bytes:
-    """Turn a passphrase and a salt of 16 bytes into a key of 32 bytes; slow on purpose (about 0.2 s and 64 MiB).
+    """Turn a passphrase and a salt of 16 bytes into a key of 32 bytes.
+
+    It is slow on purpose (about 0.2 s and 64 MiB).
 
     The passphrase is first brought to Unicode's NFKC form, so that it opens the vault from any keyboard.
     Raises `OptionError` for an empty passphrase, or one that is no text.
@@ -72,13 +77,13 @@ def derive_key(passphrase: str, salt: bytes) -> bytes:
 
 
 def derive_subkey(key: bytes, purpose: str, context: bytes, length: int = KEY_BYTES) -> bytes:
-    """Derive the key for one purpose from a key that is random already (HKDF-SHA256; `context` is its salt)."""
+    """Derive the key for one purpose from a random key (HKDF-SHA256; `context` is its salt)."""
     hkdf = HKDF(algorithm=hashes.SHA256(), length=length, salt=context, info=f"palate {purpose} 1".encode())
     return hkdf.derive(key)
 
 
 def bind(*parts: bytes | str | int) -> bytes:
-    """Join the parts into associated data that no other parts give: each is preceded by its kind and length."""
+    """Join the parts into associated data that no other parts give: before each, its kind and length."""
     joined = bytearray()
     for part in parts:
         if isinstance(part, int):

@@ -25,7 +25,7 @@ class Transaction:
         self.deletes.discard((type_, id_))
 
     def delete(self, type_: str, id_: str) -> None:
-        """Forget a record: its data key is destroyed, its file removed; raises `KeyError` if there is none."""
+        """Forget a record (its data key is destroyed, its file removed); raises `KeyError` for none."""
         self._refuse_if_done()
         if not self.has(type_, id_):
             raise KeyError((type_, id_))

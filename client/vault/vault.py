@@ -1,53 +1,42 @@
 """The sealed store: everything personal on this device, as records that only the person's passphrase opens.
 
-It stands under all of the device: comments, pictures, mentions, edits, evaluator and adapter are records here, and
-nothing personal is on the disk anywhere else, not even for a moment (records are sealed in memory before the first byte
-is written). The envelope design follows DESIGN.md: passphrase -> key -> one data key per record (`sealing` has the
-primitives, `vault_format` the bytes, `durable` the order of writing).
+All of the device stands on it: comments, pictures, mentions, edits and adapter are records here, and nothing
+personal is on the disk anywhere else, not even for a moment (records are sealed in memory before the first
+byte is written). The passphrase gives a key, and the key wraps one data key per record (`sealing` has the
+primitives, `format` the bytes, `shared.durable` the order of writing).
 
-    with Vault.create(home, "correct horse") as vault:
-        with vault.transaction() as change:
-            change.put("comment", "a1", b"...")
-            change.put("picture", "9f", b"...")
-        vault.get("comment", "a1")
+    >>> with Vault.create(home, "correct horse") as vault:
+    ...     with vault.transaction() as change:
+    ...         change.put("comment", "a1", b"lovely mist")
+    ...         change.put("picture", "9f", b"...")
+    ...     vault.get("comment", "a1")
+    b'lovely mist'
 
-**All or nothing.** New records go into new files; then one rename puts a new head in place, and that rename is the
-change. Killed before it, the old state opens and the new files are cleared away; killed after it, the new state opens.
+**All or nothing.** New records go into new files; then one rename puts a new head in place, and that rename
+is the change. Killed before it, the old state opens and the new files are cleared away; killed after it, the
+new state opens.
 
-**Two processes** may have one vault open. A transaction holds a lock of the operating system and starts from the
-newest state; whoever comes second waits a few seconds and then gets `VaultBusyError`. Reading takes no lock.
+**Two processes** may have one vault open. A transaction holds a lock of the operating system and starts from
+the newest state; the second one waits a few seconds, then gets `VaultBusyError`. Reading takes no lock.
 
-**Forgetting** removes the record's data key: it existed only in the head, and the old head is overwritten with zeros,
-as far as the disk lets itself be overwritten. Flash, snapshots and backups may keep an old head, and whoever has that
-*and* the passphrase (or key) of its time can open what it names, if the record's old file survived too.
-
-**What is noticed.** Every changed, swapped or shortened byte; a record's older file; a missing file; an older head put
-back alone. With a passphrase, the note of the last head lies in the same folder (`vault.witness`), so **a whole older
-folder put back in place of the newer one is not noticed**: nothing outside the folder remembers that there was a newer
-one. With the key in the system's keyring the note lies in the keyring, and a whole older folder is noticed too (unless
-the keyring was put back as well). Not noticed in either case is that the very last change was undone, if the power
-failed between that change and its note. Damage to a record's content shows when it is read, or at `verify`.
-What rounds of training spent is remembered apart from all this, with any lock, where there is a keyring (`spent_note`).
-
-**What is not protected.** Whoever can read this process's memory has the keys while it runs (`close` drops them, but
-Python may have left copies). The number, the rounded sizes and the times of records are visible.
+What forgetting means, what is noticed and what is not protected stands with the room (`__init__`).
 """
 
 import contextlib
-import errno
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from palate.client.vault import folder as vault_folder
 from palate.client.vault import format as vault_format
+from palate.client.vault import record_files
 from palate.client.vault.folder import HEAD, LOCK, NEXT_STEP, RECORDS, WAIT_SECONDS
 from palate.client.vault.format import Entry, Head, Keys, Name, Witness
 from palate.client.vault.keyrings import KeyStore, SystemKeyring
-from palate.client.vault.sealing import SALT_BYTES, SealBrokenError, derive_key, new_key
+from palate.client.vault.sealing import SALT_BYTES, derive_key, new_key
+from palate.client.vault.store import Records
 from palate.client.vault.transaction import Transaction
 from palate.client.vault.witness import LastChange
 from palate.shared import durable
@@ -78,18 +67,24 @@ class Vault:
         self.store = keys.clear.store  # the random id that the vault got when it was made
         self._watched: dict[Name, Callable[[bytes], None]] = {}
         self.mended: tuple[str, ...] = ()
-        """What was put right about the folder when the vault was made or opened, a line each, to be told to the person."""
+        """What was put right about the folder when the vault was made or opened, in lines for the person."""
 
-    # --- making, opening, closing -------------------------------------------------------------------------------
+    # --- making, opening, closing ---------------------------------------------------------------------------
 
     @classmethod
     def create(
         cls, home: Path | str, passphrase: str | None = None, *, keyring: KeyStore | None = None
     ) -> "Vault":
-        """Make an empty vault in the folder `home` and open it, locked by a passphrase or by a key in `keyring`.
+        """Make an empty vault in `home` and open it.
 
-        Raises `OptionError` unless exactly one of the two is given, `VaultError` if there is a vault already, and
-        `StorageError` if the folder cannot be written.
+        Args:
+            home: a folder, made if it is not there.
+            passphrase: locks the vault; or
+            keyring: keeps a random key that locks it.
+
+        Raises:
+            OptionError: not exactly one of the two, or an empty passphrase.
+            VaultError: there is a vault already.
         """
         home = Path(home)
         if (passphrase is None) == (keyring is None):
@@ -116,7 +111,8 @@ class Vault:
                     keyring.set(vault_folder.key_name(store), key)
                 head = Head(0, bytes(32), new_key())
                 data = vault_format.encode_head(head, vault._keys_now())
-                # The note comes first here: a vault without its note is a damaged one, so there must be no such moment.
+                # The note comes first here: a vault without its note is a damaged one, so there must be no
+                # such moment.
                 vault._note.write(Witness(0, vault_format.hash_head(data)), head.witness_key)
                 durable.write_atomically(home / HEAD, data)
                 vault._load_head()
@@ -130,51 +126,66 @@ class Vault:
         home: Path | str,
         passphrase: str | None = None,
         *,
+        key: bytes | None = None,
         keyring: KeyStore | None = None,
         wait_seconds: float = WAIT_SECONDS,
         unsafe_accept_loss: "Callable[[Vault], None] | None" = None,
     ) -> "Vault":
-        """Open the vault in `home`; a vault locked by the keyring finds its key there by itself.
+        """Open the vault in `home`; from a disk that cannot be written too, to read it.
 
-        `unsafe_accept_loss` opens a vault that was rolled back or that lacks record files (those stay unreadable): a
-        last resort for a person who restored an incomplete backup and knows it. It is called with the opened vault and
-        settles what the loss means (`privacy.rollback.settle_loss`: the privacy budget counts as spent).
+        Args:
+            home: folder of the vault.
+            passphrase: opens a vault that was made with one.
+            key: what `derive_key` made of the passphrase earlier, in place of it (`agent`).
+            keyring: where the key of a vault without a passphrase lies; None for the system's keyring.
+            wait_seconds: how long to wait for another process that changes the vault.
+            unsafe_accept_loss: opens a vault that was rolled back or lacks record files, for a person who
+                restored an incomplete backup and knows it; called with the vault, it settles what that means
+                (`privacy.rollback.settle_loss`: the privacy budget counts as spent).
 
-        Raises `VaultMissingError`, `WrongPassphraseError`, `VaultDamagedError`, `VaultBusyError` or `StorageError`.
+        Raises:
+            VaultMissingError: there is none.
+            WrongPassphraseError: neither passphrase nor key opens it.
+            VaultDamagedError: it was changed, cut short or rolled back.
+            VaultBusyError: another process changes it for longer than `wait_seconds`.
+            StorageError: it cannot be read.
         """
         home = Path(home)
         clear = vault_folder.read_lock(home)
-        key: bytes | None
         if clear.lock == vault_format.LOCKED_BY_KEYRING:
             keyring = SystemKeyring() if keyring is None else keyring
             key = keyring.get(vault_folder.key_name(clear.store))
             if key is None:
                 raise WrongPassphraseError(
-                    f"the system's keyring holds no key for the vault in {home}; open it as the person who made it"
+                    f"the system's keyring holds no key for the vault in {home}; "
+                    "open it as the person who made it"
                 )
         else:
             keyring = None
-            if not passphrase:
-                raise WrongPassphraseError(f"the vault in {home} needs its passphrase, and none was given")
-            key = derive_key(passphrase, clear.salt)
+            if key is None:
+                if not passphrase:
+                    raise WrongPassphraseError(
+                        f"the vault in {home} needs its passphrase, and none was given"
+                    )
+                key = derive_key(passphrase, clear.salt)
         vault = cls(home, Keys.derive(key, clear.lock, clear.store, clear.salt), keyring)
         try:
             vault.mended = vault_folder.close_to_others(home)
-            with durable.locked(home / LOCK, wait_seconds, f"the vault in {home}"):
+            with vault_folder.holding_lock(home, wait_seconds, needed=False) as locked:
                 vault._load_head()
                 seen: Witness | None = None
                 lost = False
                 try:
-                    seen = vault._note.check(vault._head, vault._head_hash)
-                    vault._check_files()
+                    seen = vault._check()
                 except VaultDamagedError:
                     if unsafe_accept_loss is None:
                         raise
                     lost = True
-                # A full disk must not keep a person from reading; the next change will ask again.
-                with contextlib.suppress(OSError, StorageError):
-                    vault._note_head(seen)
-                vault._clear_leftovers()
+                if locked:
+                    # A full disk must not keep a person from reading; the next change will ask again.
+                    with contextlib.suppress(OSError, StorageError):
+                        vault._note_head(seen)
+                    record_files.clear_leftovers(home, vault._head.entries.values())
         except OSError as error:
             raise durable.storage_error(error, home, "the vault was not opened") from error
         if lost and unsafe_accept_loss is not None:
@@ -197,10 +208,10 @@ class Vault:
         """Close the vault."""
         self.close()
 
-    # --- reading ------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def get(self, type_: str, id_: str) -> bytes:
-        """Return a record's content; raises `KeyError` if there is none, `VaultDamagedError` if it was changed."""
+        """Return a record's content; raises `KeyError`, or `VaultDamagedError` if it was changed."""
         with self._guard, self._reading():
             self._refresh()
             while True:
@@ -208,10 +219,11 @@ class Vault:
                 if entry is None:
                     raise KeyError((type_, id_))
                 try:
-                    return self._read_record(entry)
+                    return record_files.read_record(self.home, entry, self._keys_now())
                 except VaultDamagedError:
-                    # Another process may have replaced the record since its place was looked up: then look again.
-                    if not self._load_head():
+                    # Another process may have replaced the record since its place was looked up: then look
+                    # again.
+                    if self._changing or not self._load_head():
                         raise
 
     def has(self, type_: str, id_: str) -> bool:
@@ -233,25 +245,47 @@ class Vault:
             return tuple(sorted({kind for kind, _ in self._head.entries}))
 
     def verify(self) -> int:
-        """Read every record and return how many there are; raises `VaultDamagedError` at the first that was changed."""
+        """Read every record and return how many there are; raises `VaultDamagedError` at a changed one."""
         with self._guard:
             self._refresh()
-            names = sorted(self._head.entries)
-            for name in names:
+            for name in sorted(self._head.entries):
                 self.get(*name)
-            return len(names)
+            return len(self._head.entries)
 
-    # --- changing -----------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def snapshot(self, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[Records]:
+        """Give the records of one moment: what others change while the block runs is not seen in it.
+
+        Holds the vault's lock; on a disk that cannot be written it does without.
+
+        Raises:
+            VaultBusyError: another process changes the vault.
+            VaultDamagedError: the vault was changed from outside.
+        """
+        with self._held(wait_seconds, to_read=True) as locked:
+            try:
+                yield self
+            except VaultDamagedError:
+                if not locked and self._load_head():
+                    raise VaultBusyError(
+                        f"the vault in {self.home} was changed while it was read; try again"
+                    ) from None
+                raise
+
+    # --- changing -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def transaction(self, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[Transaction]:
         """Collect changes in the block and make all of them at its end, in one step; an exception makes none.
 
-        Holds the vault's lock for as long as the block runs, so long computations belong before it. Raises
-        `VaultBusyError` if another process changes the vault for longer than `wait_seconds`, `StorageError` if the disk
-        is full or refuses (then nothing is changed), `VaultDamagedError` if the vault was tampered with meanwhile.
+        Holds the vault's lock for as long as the block runs, so long computations belong before it.
+
+        Raises:
+            VaultBusyError: another process changes the vault for longer than `wait_seconds`.
+            StorageError: the disk is full or refuses; nothing is changed.
+            VaultDamagedError: the vault was changed from outside meanwhile.
         """
-        with self._writing(wait_seconds):
+        with self._held(wait_seconds):
             change = Transaction(self)
             try:
                 yield change
@@ -261,14 +295,17 @@ class Vault:
                 self._commit(change.puts, change.deletes)
 
     def watch(self, type_: str, id_: str, tell: Callable[[bytes], None]) -> None:
-        """Call `tell` with each new content of a record before the change is made; what it raises keeps the change from being made."""
+        """Call `tell` with each new content of a record before the change; if it raises, nothing changes."""
         self._watched[type_, id_] = tell
 
     def change_passphrase(self, new_passphrase: str) -> None:
-        """Lock the vault by another passphrase from now on: wraps all data keys anew, in one step.
+        """Lock the vault by another passphrase from now on: wrap all data keys anew, in one step.
 
-        Record files stay as they are. Whoever copied the old head earlier and knows the old passphrase can still open
-        the records that were in it. Raises `OptionError` for a vault that the system's keyring locks.
+        Record files and data keys stay as they are. A copy of the old head still opens with the old
+        passphrase, and with it the records that it names.
+
+        Raises:
+            OptionError: the system's keyring locks the vault, or the passphrase is empty.
         """
         old = self._keys_now()
         if old.clear.lock != vault_format.LOCKED_BY_PASSPHRASE:
@@ -277,12 +314,8 @@ class Vault:
             )
         salt = secrets.token_bytes(SALT_BYTES)
         new = Keys.derive(derive_key(new_passphrase, salt), old.clear.lock, old.clear.store, salt)
-        with self._writing(WAIT_SECONDS):
-            entries = {}
-            for name, entry in self._head.entries.items():
-                data_key = self._data_key(entry)
-                wrapped = vault_format.wrap_data_key(data_key, new, name, entry.revision)
-                entries[name] = replace(entry, wrapped=wrapped)
+        with self._held(WAIT_SECONDS):
+            entries = record_files.rewrap(self.home, self._head.entries, old, new)
             with self._storage("nothing was changed"):
                 head, head_data, beside = self._prepare_head(entries, new)
             self._put_in_place(head, head_data, beside, new)
@@ -291,14 +324,17 @@ class Vault:
     def erase(home: Path | str, *, keyring: KeyStore | None = None) -> None:
         """Destroy the vault in `home` for good: first its keys, then its files; needs no passphrase.
 
-        One rename decides: before it the vault is whole, after it the vault is gone, and what a kill leaves behind is
-        unreadable and cleared away by the next `erase` or `create`. Files that are not the vault's are left alone.
-        (A key in the keyring is forgotten even before the rename.) Raises `VaultMissingError` if there is nothing of a
-        vault, `VaultBusyError` or `StorageError`.
+        One rename decides: before it the vault is whole, after it the vault is gone, and what a kill leaves
+        behind is unreadable and cleared away by the next `erase` or `create`. Files that are not the vault's
+        are left alone. (A key in the keyring is forgotten even before the rename.)
+
+        Raises:
+            VaultMissingError: there is nothing of a vault.
+            StorageError: the disk refuses.
         """
         vault_folder.erase_vault(Path(home), keyring)
 
-    # --- inside -------------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------------
 
     def _keys_now(self) -> Keys:
         if self._keys is None:
@@ -306,8 +342,8 @@ class Vault:
         return self._keys
 
     @contextlib.contextmanager
-    def _writing(self, wait_seconds: float) -> Iterator[None]:
-        """Hold the lock and start from the newest head."""
+    def _held(self, wait_seconds: float, *, to_read: bool = False) -> Iterator[bool]:
+        """Hold the lock and start from the newest head; give whether it is held (a reader may do without)."""
         if not self._guard.acquire(timeout=wait_seconds):
             raise VaultBusyError(
                 f"another part of this program is changing the vault in {self.home}; try again"
@@ -319,14 +355,14 @@ class Vault:
             vault_folder.refuse_missing(self.home)
             with contextlib.ExitStack() as held:
                 with self._storage("nothing was changed"):
-                    held.enter_context(
-                        durable.locked(self.home / LOCK, wait_seconds, f"the vault in {self.home}")
-                    )
+                    lock = vault_folder.holding_lock(self.home, wait_seconds, needed=not to_read)
+                    locked = held.enter_context(lock)
                     self._load_head()
-                    self._note_head(self._note.check(self._head, self._head_hash))
+                    if not to_read:
+                        self._note_head(self._note.check(self._head, self._head_hash))
                 self._changing = True
                 try:
-                    yield
+                    yield locked
                 finally:
                     self._changing = False
         finally:
@@ -347,12 +383,8 @@ class Vault:
         try:
             with self._storage("nothing was changed"):
                 for name, content in puts.items():
-                    data_key, file = new_key(), f"{secrets.token_hex(16)}.rec"
-                    data = vault_format.encode_record(data_key, keys.clear.store, name, revision, content)
-                    wrapped = vault_format.wrap_data_key(data_key, keys, name, revision)
-                    written.append(self.home / RECORDS / file)
-                    durable.write_file(written[-1], data)
-                    entries[name] = Entry(*name, revision, file, len(data), wrapped)
+                    entries[name] = record_files.write_record(self.home, keys, name, revision, content)
+                    written.append(self.home / RECORDS / entries[name].file)
                 if written:
                     durable.sync_folder(self.home / RECORDS)
                 for name, tell in self._watched.items():
@@ -365,7 +397,7 @@ class Vault:
         self._put_in_place(head, head_data, beside, keys)
 
     def _prepare_head(self, entries: Mapping[Name, Entry], keys: Keys) -> tuple[Head, bytes, Path]:
-        """Write the next head beside the present one, and return it with its bytes and where it lies."""
+        """Write the next head into a file of its own; return it with its bytes and where it lies."""
         head = Head(self._head.counter + 1, self._head_hash, self._head.witness_key, entries)
         data = vault_format.encode_head(head, keys)
         return head, data, durable.write_beside(self.home / HEAD, data)
@@ -373,8 +405,8 @@ class Vault:
     def _put_in_place(self, head: Head, data: bytes, beside: Path, keys: Keys) -> None:
         """Put the prepared head in place of the present one: the one point at which a change happens.
 
-        If the disk fails here, it alone knows which head is in place: new files stay until the next opening, which
-        clears away those that the head in place does not name.
+        If the disk fails here, it alone knows which head is in place: new files stay until the next opening,
+        which clears away those that the head in place does not name.
         """
         old = self._head
         with self._storage("open the vault again to see whether the change was kept"):
@@ -386,8 +418,9 @@ class Vault:
                 with contextlib.suppress(OSError):
                     scrub_old_head()
             self._remember(data, head)
-        # The change is made. What follows is caught up with at the next opening, so a failure here is not the person's
-        # business: the note of the last head may be one behind, and files that no key opens may lie about.
+        # The change is made. What follows is caught up with at the next opening, so a failure here is not the
+        # person's business: the note of the last head may be one behind, and files that no key opens may lie
+        # about.
         with contextlib.suppress(OSError, StorageError):
             self._note_head(None)
         kept = {entry.file for entry in head.entries.values()}
@@ -414,7 +447,7 @@ class Vault:
             raise StorageError(f"the vault in {self.home} cannot be read ({reason})") from error
 
     def _load_head(self) -> bool:
-        """Read and check the head from the disk; returns whether it is another one than before. Raises `OSError`."""
+        """Read and check the head; return whether it is another one than before. Raises `OSError`."""
         while True:
             vault_folder.refuse_missing(self.home)
             found = vault_folder.stat_head(self.home)
@@ -432,7 +465,8 @@ class Vault:
                     continue
                 if isinstance(error, WrongPassphraseError) and self._head.counter >= 0:
                     raise WrongPassphraseError(
-                        f"the passphrase of the vault in {self.home} was changed meanwhile; open it with the new one"
+                        f"the passphrase of the vault in {self.home} was changed meanwhile; "
+                        "open it with the new one"
                     ) from None
                 raise
         if head.counter <= self._head.counter:
@@ -447,52 +481,20 @@ class Vault:
         self._head, self._head_hash = head, vault_format.hash_head(data)
         self._head_stat = vault_folder.stat_head(self.home)
 
-    def _read_record(self, entry: Entry) -> bytes:
-        name = (entry.type, entry.id)
-        try:
-            data = durable.read_file(self.home / RECORDS / entry.file, vault_folder.LARGEST_FILE_BYTES)
-            store = self._keys_now().clear.store
-            return vault_format.decode_record(data, self._data_key(entry), store, name, entry.revision)
-        except SealBrokenError:
-            reason = "was changed"
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ELOOP):
-                raise
-            reason = "is missing or no longer a file"
-        raise VaultDamagedError(f"a record ({entry.type}) of the vault in {self.home} {reason}; {NEXT_STEP}")
-
-    def _data_key(self, entry: Entry) -> bytes:
-        try:
-            name = (entry.type, entry.id)
-            return vault_format.unwrap_data_key(entry.wrapped, self._keys_now(), name, entry.revision)
-        except SealBrokenError:
-            raise VaultDamagedError(
-                f"a data key of the vault in {self.home} was changed; {NEXT_STEP}"
-            ) from None
-
     def _note_head(self, seen: Witness | None) -> None:
-        """Bring the note of the last head up to date; before a change begins, for it must not fall two behind."""
+        """Bring the note of the last head up to date; before a change, so that it is never two behind."""
         now = Witness(self._head.counter, self._head_hash)
         if seen != now:
             self._note.write(now, self._head.witness_key)
 
-    def _check_files(self) -> None:
-        """Check that every record's file is there and of the right length."""
-        there = vault_folder.record_sizes(self.home)
-        entries = self._head.entries.values()
-        lost = sum(there.get(entry.file) != entry.size_bytes for entry in entries)
-        if lost:
-            raise VaultDamagedError(
-                f"the vault in {self.home}: {lost} of its {len(entries)} records are missing or cut short; {NEXT_STEP}"
-            )
-
-    def _clear_leftovers(self) -> None:
-        """Remove what a crash left: files that the head does not name, and half-written ones."""
-        kept = {entry.file for entry in self._head.entries.values()}
-        files = [
-            f
-            for f in vault_folder.record_sizes(self.home)
-            if f not in kept and vault_folder.RECORD_FILE.fullmatch(f)
-        ]
-        vault_folder.remove_leftovers(self.home / RECORDS / file for file in files)
-        vault_folder.clear_beside(self.home)
+    def _check(self) -> Witness:
+        """Check head, note and files against each other; return the note."""
+        # Without the lock others may change them in between: then look again.
+        while True:
+            try:
+                seen = self._note.check(self._head, self._head_hash)
+                record_files.check_files(self.home, self._head.entries.values())
+                return seen
+            except VaultDamagedError:
+                if not self._load_head():
+                    raise

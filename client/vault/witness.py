@@ -1,8 +1,9 @@
 """The note of the vault's last change, against which an older head that was put back is noticed.
 
-Kept apart from the head: in the keyring if the keyring holds the vault's key, else in `vault.witness` beside the head
-(what that means for rolling back stands in `vault`). Written just after each change, so after a crash it may be one
-behind; every head holds the hash of the one before, which is how "one behind" is told from "rolled back".
+Kept apart from the head: in the keyring if the keyring holds the vault's key, else in `vault.witness` next to
+the head (what that means for rolling back stands in `vault`). Written just after each change, so after a
+crash it may be one behind; every head holds the hash of the one before, which is how "one behind" is told
+from "rolled back".
 """
 
 from pathlib import Path
@@ -22,7 +23,7 @@ class LastChange:
         self._home, self._store, self._key_store = home, store, key_store
 
     def check(self, head: Head, head_hash: bytes) -> Witness:
-        """Return the note if it is of this head or of the one just before; otherwise raises `VaultDamagedError`."""
+        """Return the note if it is of this head or the one before; otherwise raise `VaultDamagedError`."""
         with naming(self._home, "the note of its last change"):
             data = self._read()
             if data is None:

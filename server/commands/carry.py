@@ -1,6 +1,9 @@
-"""`palate server prepare | sign | take`: releases by a key that does not lie on the server, in a folder that is carried over.
+"""`palate server prepare | sign | take`: releases by a key that does not lie on the server.
 
-Where it stands in the flow: `cli` registers these beside its own commands; `carrying` says what lies in the folder and who checks what.
+The request and the answer are carried between the two machines in a folder.
+
+Where it stands in the flow: `cli` registers these next to its own commands; `carrying` says what lies in the
+folder and who checks what.
 """
 
 from __future__ import annotations
@@ -11,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate.server.commands import console
 from palate.server.commands import keys as key_cli
 from palate.server.commands import releases as release_cli
-from palate.server.commands import shell
+from palate.server.commands.console import Home, Json
 from palate.server.commands.keys import Days
 from palate.server.commands.releases import Anyway
-from palate.server.commands.shell import Home, Json
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
@@ -35,9 +38,12 @@ def prepare(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """On the server: write into a folder what the signing machine is to sign. Killed or repeated, it does no harm.
+    """On the server: write into a folder what the signing machine is to sign.
 
-    The encoder as it stands, its card and the log so far; where nothing new was learned, the log alone. Then:
+    To kill or to repeat this does no harm.
+
+    The folder holds the encoder, its card and the log; where nothing new was learned, the log
+    alone. Then:
 
         palate server prepare FOLDER     on the server
 
@@ -51,7 +57,7 @@ def prepare(
     from palate.shared.encoder import encoder_hash
     from palate.shared.releases.message import SHIPPED_HASH, card_to_json
 
-    server = shell.folder_of(home)
+    server = console.folder_of(home)
     kept = None if renew else release_cli.trained(server)
     if kept is not None:
         newest = [card.hash for card in list_releases(server.releases)][-1:] or [SHIPPED_HASH]
@@ -67,17 +73,19 @@ def prepare(
     )
     if json:
         card = card_to_json(done.card) if done.card else None
-        shell.print_json({"folder": str(folder), "card": card, "errands": list(done.errands)})
+        console.print_json({"folder": str(folder), "card": card, "errands": list(done.errands)})
         return
     if done.card is None:
-        shell.out(f"{folder} asks for more time for the log" + ("" if renew else "; nothing new was learned"))
+        console.out(
+            f"{folder} asks for more time for the log" + ("" if renew else "; nothing new was learned")
+        )
     else:
-        shell.out(f"{folder} asks for a signature on release {done.card.release}")
+        console.out(f"{folder} asks for a signature on release {done.card.release}")
         for line in release_cli.card_lines(done.card):
-            shell.out(line)
+            console.out(line)
     for name in done.errands:
-        shell.out(f"and for a {name}")
-    shell.out(f"carry it to the signing machine, and there: palate server sign {folder}")
+        console.out(f"and for a {name}")
+    console.out(f"carry it to the signing machine, and there: palate server sign {folder}")
 
 
 def sign(
@@ -88,21 +96,21 @@ def sign(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """On the signing machine: check what a folder asks for, show it, and sign it with the release key that lies here.
+    """Check on the signing machine what a folder asks for, show it, and sign it.
 
-    Checked are the log (it must continue what was signed here before), the encoder, its card, and the test's figures. No server runs
-    on this machine, and nothing of it is needed but the keys: palate server key.
+    The release key must lie on this machine.
 
-    Example:
+    Checked are the log (it must continue what was signed here before), the encoder, its card, and the test's
+    figures. No server runs on this machine, and nothing of it is needed but the keys: palate server key.
+
+    For example:
 
         palate server sign /media/stick/release
     """
-    from palate.server.releases import carrying
-    from palate.server.releases import keys as release_keys
-    from palate.server.releases import sealed_keys as signing
+    from palate.server.releases import carrying, release_keys, sealed_keys
 
-    files = release_keys.KeyFiles(shell.folder_of(home).home)
-    public = signing.read_public(files.release_file)
+    files = release_keys.KeyFiles(console.folder_of(home).home)
+    public = sealed_keys.read_public(files.release_file)
     if public is None:
         raise OptionError(f"there is no release key in {files.home}; make the keys with: palate server key")
     asked = carrying.read_asked(files.home, folder, public)
@@ -110,24 +118,26 @@ def sign(
         _test_again(asked, anyway=anyway)
     lines = _what_is_asked(asked)
     for line in lines:
-        shell.say(line)
+        console.say(line)
     if not yes and not typer.confirm("Sign it?", err=True):
-        shell.say("nothing was signed")
+        console.say("nothing was signed")
         raise typer.Exit(1)
     key = release_keys.current_key(files, key_cli.open_release_key(files))
     if key is None:
         raise OptionError(f"{files.release_file} is not there any more; nothing was signed")
     log = carrying.sign(files.home, folder, asked, datetime.now(UTC), key, days=days)
     if json:
-        shell.print_json(_signed_to_json(asked, log, folder))
+        console.print_json(_signed_to_json(asked, log, folder))
         return
-    shell.out(f"signed; carry {folder} back to the server, and there: palate server take {folder}")
+    console.out(f"signed; carry {folder} back to the server, and there: palate server take {folder}")
 
 
 def take(folder: Folder, yes: Yes = False, home: Home = None, json: Json = False) -> None:
-    """On the server: check what the signing machine signed, and append it to the log. Taking it twice does no harm.
+    """On the server: check what the signing machine signed, and append it to the log.
 
-    Example:
+    Taking it twice does no harm.
+
+    For example:
 
         palate server take /media/stick/release
     """
@@ -135,21 +145,21 @@ def take(folder: Folder, yes: Yes = False, home: Home = None, json: Json = False
     from palate.server.releases.folder import message_path
     from palate.shared.releases.message import card_to_json, time_of, write_key
 
-    server = shell.folder_of(home)
+    server = console.folder_of(home)
     signed, first = carrying.read_signed(server.home, folder)
     text = write_key(signed.log.keys[-1].recovery)
     if first:
-        shell.say(f"this server has no log yet; from now on its releases are those of {text}")
+        console.say(f"this server has no log yet; from now on its releases are those of {text}")
         if not yes and not typer.confirm(
             "Is that what palate server key prints on your signing machine?", err=True
         ):
-            shell.say("nothing was taken")
+            console.say("nothing was taken")
             raise typer.Exit(1)
     done = carrying.take(server.home, folder, signed)
     good = time_of(done.log.statement.until)
     if json:
         card = card_to_json(done.card) if done.card else None
-        shell.print_json(
+        console.print_json(
             {
                 "card": card,
                 "entries": done.entries,
@@ -160,21 +170,24 @@ def take(folder: Folder, yes: Yes = False, home: Home = None, json: Json = False
         )
         return
     for line in done.lines:
-        shell.out(line)
+        console.out(line)
     if done.card is None:
         what = (
             f"{done.entries} change{'s' if done.entries > 1 else ''} of keys"
             if done.entries
             else "no new release"
         )
-        shell.out(f"{what}; the log is good until {good[:10]}")
+        console.out(f"{what}; the log is good until {good[:10]}")
         return
-    shell.out(f"release {done.card.release} is taken")
+    console.out(f"release {done.card.release} is taken")
     release_cli.say_how_to_adopt(done.log, str(message_path(server.releases, done.card.release)))
 
 
 def _test_again(asked: Asked, *, anyway: bool) -> None:
-    """Make the acceptance test here too; raise OptionError where it refuses, or the card says something else."""
+    """Make the acceptance test here too.
+
+    Raise OptionError where it refuses, or the card says something else.
+    """
     from palate.server.releases import figures as release_figures
     from palate.shared.releases.check import read_encoder
 
@@ -192,8 +205,8 @@ def _test_again(asked: Asked, *, anyway: bool) -> None:
     )
     if differs and not anyway:
         raise OptionError(
-            f"the card says: {said.describe() if said else 'no test was made'}; the test here says: {found.describe()}; nothing was "
-            "signed"
+            f"the card says: {said.describe() if said else 'no test was made'}; the test here says: "
+            f"{found.describe()}; nothing was signed"
         )
 
 
@@ -202,12 +215,13 @@ def _what_is_asked(asked: Asked) -> list[str]:
     lines = []
     if asked.foreign:
         lines.append(
-            f"note: {asked.foreign} entries of the server's log are unknown to this machine; they are signed by its keys"
+            f"note: {asked.foreign} entries of the server's log are unknown to this machine; they are "
+            "signed by its keys"
         )
     if asked.again is not None:
         lines.append(
-            f"release {asked.again.release} was signed here before and is not on the server: it is given again as it is, and nothing else "
-            "is signed; take it there, then prepare anew"
+            f"release {asked.again.release} was signed here before and is not on the server: it is given "
+            "again as it is, and nothing else is signed; take it there, then prepare anew"
         )
         lines += release_cli.card_lines(asked.again)
     elif asked.card is not None:

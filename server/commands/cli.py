@@ -1,17 +1,13 @@
-"""`palate server start`, `run`, `status` and the others: the common side of the federation, for the person who runs it.
+"""`palate server start`, `run`, `status` and the others, for the person who runs the server.
 
-Where it stands in the flow: the command line finds this group by the entry point `palate.commands` and loads it when it is called.
-Results go to stdout, everything else to stderr; a failure is one line and an exit status, which the command line above sees to.
+Where it stands in the flow: the command line finds this group by the entry point `palate.commands` and loads
+it when it is called. Results go to stdout, everything else to stderr; a failure is one line and an exit
+status, which the command line above sees to.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json as jsonlib
-import os
-import signal
-import sys
-import time
 import tomllib
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -21,21 +17,23 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from palate.server.commands import carry as carry_cli
+from palate.server.commands import console, following, run_notes
 from palate.server.commands import keys as key_cli
 from palate.server.commands import registrar as registrar_cli
 from palate.server.commands import releases as release_cli
-from palate.server.commands import run_notes, shell
-from palate.server.commands.shell import Home, Json
+from palate.server.commands.console import Home, Json
 from palate.shared.errors import FederationError, FileFormatError, OptionError
 
 if TYPE_CHECKING:
+    from palate.server.checkpoints import Checkpoint
     from palate.server.rounds.run import ServerFolder
     from palate.server.settings import RunSettings
 
 app = typer.Typer(
     help=(
         "Run the common side of a federation.\n\n"
-        "Start with: palate server start, let devices join with palate join, then palate server run and palate server release."
+        "Start with: palate server start, let devices join with palate join, then palate server run and "
+        "palate server release."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -51,7 +49,7 @@ def start(
     port: Annotated[int, typer.Option(help="The port.")] = 8000,
     tls: Annotated[Path | None, typer.Option(help="Folder with ca.crt, server.pem and server.key.")] = None,
     root_certificates: Annotated[
-        Path | None, typer.Option(help="PEM file of who vouches for the server, instead of ca.crt.")
+        Path | None, typer.Option(help="PEM file of the root certificates, instead of ca.crt.")
     ] = None,
     certificate: Annotated[
         Path | None, typer.Option(help="PEM file of the server's certificate, instead of server.pem.")
@@ -70,16 +68,16 @@ def start(
 ) -> None:
     """Start the server in the background; a run that was cut short goes on by itself.
 
-    Examples:
+    For example:
 
         palate server start
 
         palate server start --host 0.0.0.0 --tls certificates --admitted-only
     """
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
 
-    folder = shell.folder_of(home)
-    address = processes.Address(
+    folder = console.folder_of(home)
+    address = deployed.Address(
         host,
         port,
         tls=_place(tls),
@@ -88,19 +86,19 @@ def start(
         key=_place(key),
         admitted_only=admitted_only,
     )
-    with shell.dots(f"starting the server on {folder.home}"):
-        server = processes.start(folder, address)
-    unfinished = processes.wanted(folder)
+    with console.dots(f"starting the server on {folder.home}"):
+        server = deployed.start(folder, address)
+    unfinished = deployed.wanted(folder)
     if json:
-        shell.print_json({**asdict(server), "home": str(folder.home), "resumed": unfinished is not None})
+        console.print_json({**asdict(server), "home": str(folder.home), "resumed": unfinished is not None})
     else:
-        shell.out(
+        console.out(
             f"the server listens at {address.near} (process {server.pid}); logs are in {folder.home / 'logs'}"
         )
         if unfinished is not None:
-            shell.out(f"the run up to round {unfinished.rounds} goes on")
+            console.out(f"the run up to round {unfinished.rounds} goes on")
     if foreground:
-        _stay(folder)
+        following.stay(folder)
 
 
 @app.command()
@@ -117,10 +115,10 @@ def admit(
 ) -> None:
     """Let a device join a server that is started with --admitted-only; whether it runs now or not.
 
-    The device's owner makes the key with ssh-keygen -t ecdsa -b 256 -N "" -f palate-key, sends you palate-key.pub,
-    and joins with palate join SERVER --key palate-key.
+    The device's owner makes the key with ssh-keygen -t ecdsa -b 256 -N "" -f palate-key, sends you
+    palate-key.pub, and joins with palate join SERVER --key palate-key.
 
-    Examples:
+    For example:
 
         palate server admit palate-key.pub --name "Mara's laptop"
 
@@ -129,34 +127,34 @@ def admit(
         palate server admit --remove "Mara's laptop"
     """
     from palate.server.front import admission
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
 
-    folder = shell.folder_of(home)
+    folder = console.folder_of(home)
     if (key is not None) + listed + bool(remove) != 1:
         raise OptionError("name a public key to admit, or take --list, or --remove NAME")
     if listed:
         found = admission.list_admitted(folder.admitted)
         if json:
-            shell.print_json({"devices": [asdict(one) for one in found]})
+            console.print_json({"devices": [asdict(one) for one in found]})
             return
         for one in found:
-            shell.out(f"{one.name or '(no name)'}  since {one.when}  {one.key[:60]}...")
+            console.out(f"{one.name or '(no name)'}  since {one.when}  {one.key[:60]}...")
         if not found:
-            shell.out("no device is admitted yet")
+            console.out("no device is admitted yet")
         return
     done = admission.dismiss(folder, remove) if remove else admission.admit(folder, cast(Path, key), name)
-    server = processes.running(folder)
+    server = deployed.running(folder)
     if server is not None:
-        processes.ask_server(server, "admit")
+        deployed.ask_server(server, "admit")
     if json:
-        shell.print_json({**asdict(done), "admitted": not remove})
+        console.print_json({**asdict(done), "admitted": not remove})
     else:
         named = f" ({done.name})" if done.name else ""
-        shell.out(
+        console.out(
             f"the device{named} may join no more" if remove else f"admitted; the device{named} may join"
         )
     if not remove and server is not None and not server.address.admitted_only:
-        shell.say("note: the server that runs takes every device; it asks for keys with --admitted-only")
+        console.say("note: the server that runs takes every device; it asks for keys with --admitted-only")
 
 
 @app.command()
@@ -165,10 +163,13 @@ def run(
         int, typer.Option(min=1, help="How many rounds, from where the federation stands.")
     ] = 3,
     devices: Annotated[
-        int | None, typer.Option(help="How many updates a round wants.", show_default="3")
+        int | None, typer.Option(help="How many updates a round collects.", show_default="3")
     ] = None,
     quorum: Annotated[
-        int | None, typer.Option(help="How few it takes to count.", show_default="4 of 5; 2 if unmasked")
+        int | None,
+        typer.Option(
+            help="The least number of updates for a round to count.", show_default="4 of 5; 2 if unmasked"
+        ),
     ] = None,
     deadline: Annotated[
         float | None, typer.Option(help="Seconds a round may take.", show_default="120")
@@ -189,12 +190,14 @@ def run(
 ) -> None:
     """Train the shared encoder with the connected devices, and show how it goes.
 
-    Rounds are masked and noised: the server sees sums over at least the quorum, and books what they cost in its privacy ledger.
-    Noise comes from the devices. Where a registrar vouches for them (palate server certify), or the server takes admitted ones
-    only, half of a sum's devices are counted on to add theirs (honest_share); where whoever likes may join, none but a person's own,
-    and each adds so much more.
+    Rounds are masked and noised: the server sees sums over at least the quorum, and books what they cost in
+    its privacy ledger. Noise comes from the devices. Where a registrar vouches for them (palate server
+    certify), or the server takes admitted ones only, half of a sum's devices are counted on to add theirs
+    (honest_share); where anybody may join, only a device's own noise is counted on, and each device adds so
+    much more.
 
-    The settings file takes every setting by name, those of local training in a table [local], of masks and noise in [privacy]:
+    The settings file takes every setting by name, those of local training in a table [local], of masks and
+    noise in [privacy]:
 
         strategy = "fedadam"
 
@@ -206,99 +209,75 @@ def run(
 
         epsilon = 8.0
 
-    A table [privacy.plan] adds noise of the server's own that cancels over the rounds, for fleets that cannot be sampled.
+    A table [privacy.plan] adds noise of the server's own that cancels over the rounds, for fleets that cannot
+    be sampled.
 
-    Example:
+    For example:
 
         palate server run --rounds 10 --devices 20 --quorum 15
     """
     from palate.server.checkpoints import read_checkpoint
-    from palate.server.processes import deployed as processes
-    from palate.server.releases.keys import KeyFiles
+    from palate.server.processes import deployed
+    from palate.server.releases.release_keys import KeyFiles
 
-    folder = shell.folder_of(home)
+    folder = console.folder_of(home)
     kept = read_checkpoint(folder.checkpoint)
     given = {"devices": devices, "quorum": quorum, "deadline_seconds": deadline, "wait_seconds": wait}
     wanted = _settings(
         settings, {name: value for name, value in given.items() if value is not None}, unmasked
     )
-    wanted = replace(wanted, rounds=(kept.round if kept else 0) + rounds)
-    if wanted.privacy is not None:
-        wanted = replace(wanted, privacy=run_notes.count_on(folder, wanted.privacy))
-    if wanted.privacy is not None and wanted.privacy.plan is not None:
-        from palate.server.rounds.planned import masks_and_plan
-
-        masks_and_plan(wanted)  # raises now what would end the run in its first round
-    if wanted.privacy is not None and wanted.privacy.registrar:
-        from palate.server.rounds.slots import peek_slot
-
-        peek_slot(folder.home, bytes.fromhex(wanted.privacy.registrar), wanted.rounds - rounds + 1)
+    before = kept.round if kept else 0
+    wanted = _complete(folder, replace(wanted, rounds=before + rounds), before)
     log = (
-        key_cli.lend_round_key(KeyFiles(folder.home), datetime.now(UTC))
-        if processes.running(folder)
+        key_cli.delegate_round_key(KeyFiles(folder.home), datetime.now(UTC))
+        if deployed.running(folder)
         else None
     )
-    number = processes.submit(folder, wanted)
+    number = deployed.submit(folder, wanted)
     if log is not None and (line := run_notes.nearly_over(log)):
-        shell.say(f"note: {line}")
+        console.say(f"note: {line}")
     if wanted.privacy is not None:
         run_notes.say_notes(wanted, wanted.privacy, rounds)
     if detach:
-        shell.print_json({"run": number}) if json else shell.out(
+        console.print_json({"run": number}) if json else console.out(
             f"run {number} is submitted; see palate server status"
         )
         return
-    before = kept.round if kept else 0
     try:
-        ended = _show(folder, number, before)
+        ended = following.show(folder, number, before)
     except KeyboardInterrupt:
-        shell.say("the run goes on; see palate server status, or end it with palate server stop --run")
+        console.say("the run goes on; see palate server status, or end it with palate server stop --run")
         raise
     kept = read_checkpoint(folder.checkpoint)
     if ended.get("ended") != "finished":
         raise FederationError(str(ended.get("reason", "the run was stopped")))
-    round_ = kept.round if kept else 0
-    counted = _counted(folder, before)
-    if json:
-        shell.print_json(
-            {"run": number, "round": round_, "counted": counted, "last": dict(kept.metrics) if kept else {}}
-        )
-    elif counted:
-        shell.out(
-            f"the federation stands at round {round_}; {counted} of {round_ - before} rounds moved the encoder; "
-            "make a release: palate server release"
-        )
-    else:
-        shell.out(
-            f"no round had enough answers: after round {round_} the encoder is what it was, and there is nothing to release; see that "
-            "devices are joined and allowed to take part, then run again"
-        )
+    _say_end(folder, number, kept, before, json=json)
 
 
 @app.command()
 def status(home: Home = None, json: Json = False) -> None:
     """Say whether the server runs, what it is doing, and where the federation stands.
 
-    Example:
+    For example:
 
         palate server status --json
     """
     from palate.server.checkpoints import read_checkpoint
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
     from palate.server.releases.folder import read_log
     from palate.server.rounds.run import read_note
     from palate.shared.releases.message import time_of
 
-    folder = shell.folder_of(home)
-    server = processes.running(folder)
+    folder = console.folder_of(home)
+    server = deployed.running(folder)
     kept = read_checkpoint(folder.checkpoint)
-    wanted = processes.wanted(folder)
+    wanted = deployed.wanted(folder)
     log = read_log(folder.releases)
     releases = [card.release for _, card in log.releases] if log else []
     found: dict[str, Any] = {
         "home": str(folder.home),
         "running": server is not None,
-        "healthy": server is not None and processes.healthy(server),
+        "healthy": server is not None and deployed.healthy(server),
         "address": server.address.near if server else None,
         "pid": server.pid if server else None,
         "round": kept.round if kept else 0,
@@ -310,30 +289,32 @@ def status(home: Home = None, json: Json = False) -> None:
         "good_until": time_of(log.statement.until) if log else None,
     }
     if json:
-        shell.print_json(found)
+        console.print_json(found)
         return
-    shell.out(
+    console.out(
         f"the server listens at {found['address']} (process {found['pid']})"
         if server
         else "no server runs here"
     )
-    shell.out(
-        f"the federation stands at round {found['round']}; releases: {', '.join(map(str, releases)) or 'none yet'}"
+    console.out(
+        f"the federation stands at round {found['round']}; releases: "
+        f"{', '.join(map(str, releases)) or 'none yet'}"
     )
     if log is not None and (line := run_notes.nearly_over(log)):
-        shell.out(line)
+        console.out(line)
     if wanted:
-        shell.out(
-            f"a run up to round {wanted.rounds} is {'at work' if server else 'to be taken up at the next start'}"
+        console.out(
+            f"a run up to round {wanted.rounds} is "
+            f"{'at work' if server else 'to be taken up at the next start'}"
         )
     if kept and kept.metrics:
         refused = ", ".join(f"{count} {reason}" for reason, count in kept.metrics["refused"].items())
-        shell.out(
+        console.out(
             f"the last round used {kept.metrics['used']} updates of {kept.metrics['asked']} devices"
             + (f" ({refused})" if refused else "")
         )
     if found["ended"].get("ended") == "failed":
-        shell.out(f"the last run ended: {found['ended']['reason']}")
+        console.out(f"the last run ended: {found['ended']['reason']}")
 
 
 app.command()(registrar_cli.certify)
@@ -356,20 +337,21 @@ def curves(
 ) -> None:
     """Write the figures of all rounds so far as curves for TensorBoard.
 
-    This needs an extra: pip install 'palate[tensorboard]'. The same figures are in rounds.jsonl in the server's folder.
+    This needs an extra: pip install 'palate[tensorboard]'. The same figures are in rounds.jsonl in the
+    server's folder.
 
-    Example:
+    For example:
 
         palate server curves ./curves
     """
     from palate.server.metrics import write_curves
 
     place = folder.expanduser().resolve()
-    rounds = write_curves(shell.folder_of(home).rounds, place)
+    rounds = write_curves(console.folder_of(home).rounds, place)
     if json:
-        shell.print_json({"rounds": rounds, "folder": str(place)})
+        console.print_json({"rounds": rounds, "folder": str(place)})
     else:
-        shell.out(
+        console.out(
             f"{place} holds the curves of {rounds} rounds; look at them with: tensorboard --logdir {place}"
         )
 
@@ -380,21 +362,23 @@ def stop(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Stop the server, or with --run the run at work. A run that the server's end cuts short goes on at its next start.
+    """Stop the server, or with --run the run at work.
 
-    Example:
+    A run that the server's end cuts short goes on at its next start.
+
+    For example:
 
         palate server stop
     """
-    from palate.server.processes import deployed as processes
+    from palate.server.processes import deployed
 
-    folder = shell.folder_of(home)
-    done = processes.drop_run(folder) if run else processes.stop(folder)
+    folder = console.folder_of(home)
+    done = deployed.drop_run(folder) if run else deployed.stop(folder)
     what = "run" if run else "server"
     if json:
-        shell.print_json({"stopped": done})
+        console.print_json({"stopped": done})
     else:
-        shell.out(f"the {what} is stopped" if done else f"there is no {what} to stop")
+        console.out(f"the {what} is stopped" if done else f"there is no {what} to stop")
 
 
 def _place(path: Path | None) -> str:
@@ -424,70 +408,37 @@ def _settings(file: Path | None, given: dict[str, Any], unmasked: bool) -> RunSe
     return RunSettings.from_json(jsonlib.dumps(merged, default=str))
 
 
-def _counted(folder: ServerFolder, before: int) -> int:
-    """Return how many rounds after `before` moved the encoder; the others count for numbers and seeds, and for nothing else."""
-    from palate.server.metrics import read_metrics
+def _complete(folder: ServerFolder, wanted: RunSettings, before: int) -> RunSettings:
+    """Return the settings with what the folder knows; raise now what would end the run in round 1."""
+    if wanted.privacy is None:
+        return wanted
+    wanted = replace(wanted, privacy=(privacy := run_notes.count_on(folder, wanted.privacy)))
+    if privacy.plan is not None:
+        from palate.server.rounds.planned import masks_and_plan
 
-    rounds = {line["round"]: bool(line["counted"]) for line in read_metrics(folder.rounds)}
-    return sum(counted for number, counted in rounds.items() if number > before)
+        masks_and_plan(wanted)
+    if privacy.registrar:
+        from palate.server.rounds.slots import peek_slot
 
-
-def _show(folder: ServerFolder, number: str, before: int) -> dict[str, Any]:
-    """Show the run's progress until it ends; returns how it ended."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from palate.server.metrics import read_metrics
-    from palate.server.processes import deployed as processes
-
-    console = Console(file=sys.stderr, highlight=False)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    shown = before
-    with bars:
-        bar = bars.add_task("waiting for the run to start", total=None)
-        for now in processes.follow(folder, number):
-            for line in read_metrics(folder.rounds):
-                if line["round"] > shown:
-                    shown = line["round"]
-                    console.print(_round_line(line), markup=False)
-            if "ended" in now:
-                return now
-            words = (
-                "waiting for devices"
-                if now["doing"] == "waiting"
-                else f"round {now['round']} of {now['rounds']}"
-            )
-            bars.update(bar, description=words, completed=now["done"], total=now["wanted"])
-    raise FederationError("the run is gone; see palate server status")
+        peek_slot(folder.home, bytes.fromhex(privacy.registrar), before + 1)
+    return wanted
 
 
-def _round_line(metrics: dict[str, Any]) -> str:
-    refused = ", ".join(f"{count} {reason}" for reason, count in metrics["refused"].items())
-    line = f"round {metrics['round']}: {metrics['used']} of {metrics['asked']} updates in {metrics['seconds']:.1f} s"
-    line += f" ({refused})" if refused else ""
-    return line if metrics["counted"] else line + ": too few, the encoder stays"
-
-
-def _stay(folder: ServerFolder) -> None:
-    """Wait until the server ends; Ctrl-C and SIGTERM end it."""
-    from palate.server.processes import deployed as processes
-
-    def leave(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        while (server := processes.running(folder)) is not None:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(server.pid, os.WNOHANG)
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        processes.stop(folder)
-        raise
-    raise FederationError("the server ended; start it again and the run goes on")
+def _say_end(folder: ServerFolder, number: str, kept: Checkpoint | None, before: int, *, json: bool) -> None:
+    """Say what a run that has ended came to."""
+    round_ = kept.round if kept else 0
+    counted = following.counted_rounds(folder, before)
+    if json:
+        console.print_json(
+            {"run": number, "round": round_, "counted": counted, "last": dict(kept.metrics) if kept else {}}
+        )
+    elif counted:
+        console.out(
+            f"the federation stands at round {round_}; {counted} of {round_ - before} rounds moved the "
+            "encoder; make a release: palate server release"
+        )
+    else:
+        console.out(
+            f"no round had enough answers: after round {round_} the encoder is what it was, and there is "
+            "nothing to release; see that devices are joined and allowed to take part, then run again"
+        )

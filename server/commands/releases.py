@@ -1,6 +1,7 @@
 """`palate server privacy | release`: what the person who runs a server publishes, and what that has cost.
 
-Where it stands in the flow: `cli` registers these beside its own commands; `key_cli` and `carry_cli` are their neighbours.
+Where it stands in the flow: `cli` registers these next to its own commands; `commands.keys` and
+`commands.carry` are their neighbours.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate.server.commands import console
 from palate.server.commands import keys as key_cli
-from palate.server.commands import shell
+from palate.server.commands.console import Home, Json
 from palate.server.commands.keys import Days
-from palate.server.commands.shell import Home, Json
 from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
@@ -27,52 +28,57 @@ Anyway = Annotated[
 
 
 def privacy(home: Home = None, json: Json = False) -> None:
-    """Say what the rounds so far have spent of the privacy budget, and check that nothing in the ledger was changed.
+    """Say what the rounds so far have spent of the privacy budget, and check the ledger.
 
-    Beside what is booked stands what holds if all devices add their noise, against those who know who took part in which round (with
-    --json also by how many rounds somebody was in), and if all other devices are silent or made up.
+    A ledger that was changed is an error.
 
-    Example:
+    Next to what is booked it shows what holds if all devices add their noise, against those who know who took
+    part in which round (with --json also by how many rounds somebody was in), and if all other devices are
+    silent or made up.
+
+    For example:
 
         palate server privacy
     """
-    from palate.server.ledger.ledger import read_spent
+    from palate.server.ledger.booking import read_spent
 
-    folder = shell.folder_of(home)
+    folder = console.folder_of(home)
     if not folder.ledger.exists():
         raise OptionError(f"no round with noise was run in {folder.home} yet, so there is no privacy ledger")
     spent = read_spent(folder.ledger)
     if json:
-        shell.print_json(spent.to_json())
+        console.print_json(spent.to_json())
         return
     for line in spent.describe():
-        shell.out(line)
+        console.out(line)
 
 
 def release(anyway: Anyway = False, days: Days = 90, home: Home = None, json: Json = False) -> None:
-    """Make a numbered, signed release of the encoder as it stands, for devices to adopt; the first time, make the keys too.
+    """Make a numbered, signed release of the encoder as it stands, for devices to adopt.
 
-    It is tested on public pictures first: one that forgot what the release before knew, or is more noise than signal, is refused.
-    Where the release key lies on another machine, carry a folder there instead: palate server prepare FOLDER.
+    The first time, make the keys too.
 
-    Example:
+    It is tested on public pictures first: one that forgot what the release before knew, or is more noise than
+    signal, is refused. Where the release key lies on another machine, carry a folder there instead: palate
+    server prepare FOLDER.
+
+    For example:
 
         palate server release
     """
-    from palate.server.releases import folder as releases
-    from palate.server.releases import keys as release_keys
-    from palate.server.releases import round_key as inviting
+    from palate.server.releases import folder as releases_folder
+    from palate.server.releases import release_keys, round_key
     from palate.server.releases.figures import spent_for_card
     from palate.shared.releases.message import write_key
 
-    folder = shell.folder_of(home)
+    folder = console.folder_of(home)
     kept = trained(folder)
     files, now = release_keys.KeyFiles(folder.home), datetime.now(UTC)
-    log = releases.read_log(files.releases) or key_cli.make_keys(files, now, unsealed=False, days=days)
+    log = releases_folder.read_log(files.releases) or key_cli.make_keys(files, now, unsealed=False, days=days)
     key = release_keys.current_key(files, key_cli.open_release_key(files))
     if key is None:  # taken away between the two readings
         raise OptionError(f"{files.release_file} is not there any more; nothing was signed")
-    card = releases.make_release(
+    card = releases_folder.make_release(
         folder.releases,
         kept,
         now,
@@ -81,18 +87,19 @@ def release(anyway: Anyway = False, days: Days = 90, home: Home = None, json: Js
         acceptance=tested(folder, kept, anyway=anyway),
         days=days,
     )
-    log = releases.read_log(files.releases) or log
-    inviting.lend(folder.home, key, now)
+    log = releases_folder.read_log(files.releases) or log
+    round_key.delegate(folder.home, key, now)
     file, message = (
-        name(folder.releases, card.release) for name in (releases.release_path, releases.message_path)
+        name(folder.releases, card.release)
+        for name in (releases_folder.release_path, releases_folder.message_path)
     )
     if json:
         text = write_key(log.keys[-1].recovery)
-        shell.print_json({**card_of(card, log), "file": str(file), "message": str(message), "key": text})
+        console.print_json({**card_of(card, log), "file": str(file), "message": str(message), "key": text})
         return
-    shell.out(f"release {card.release} is {file}")
+    console.out(f"release {card.release} is {file}")
     for line in card_lines(card):
-        shell.out(line)
+        console.out(line)
     say_how_to_adopt(log, str(message))
 
 
@@ -107,7 +114,9 @@ def trained(folder: ServerFolder) -> Checkpoint:
 
 
 def tested(folder: ServerFolder, kept: Checkpoint, *, anyway: bool) -> Acceptance | None:
-    """Return what the acceptance test found of a checkpoint's encoder; raise OptionError for one that it refuses.
+    """Return what the acceptance test found of a checkpoint's encoder.
+
+    Raise OptionError for one that it refuses.
 
     The encoder of the release before is not tested again: `next_release` says that nothing was learned since.
     """
@@ -117,7 +126,7 @@ def tested(folder: ServerFolder, kept: Checkpoint, *, anyway: bool) -> Acceptanc
 
     if encoder_hash(kept.encoder) in [card.hash for card in list_releases(folder.releases)][-1:]:
         return None
-    with shell.dots("testing the encoder on public pictures"):
+    with console.dots("testing the encoder on public pictures"):
         return release_figures.accept(
             newest_encoder(folder.releases), kept.encoder, kept.memory, anyway=anyway
         )
@@ -129,7 +138,8 @@ def card_lines(card: Card) -> list[str]:
 
     lines = [
         f"encoder {card.hash[:12]}, {card.updates:,} updates up to round {card.round}, on {card.parent[:12]}",
-        f"privacy: {card.privacy.describe() if card.privacy else 'no noise was booked, so nothing is promised'}",
+        "privacy: "
+        f"{card.privacy.describe() if card.privacy else 'no noise was booked, so nothing is promised'}",
         f"test: {card.acceptance.describe() if card.acceptance else 'none was made'}",
     ]
     wrong = why_refused(card.acceptance) if card.acceptance else ""
@@ -147,9 +157,10 @@ def say_how_to_adopt(log: ReleaseLog, message: str) -> None:
     """Print what the owner of a device types, and until when."""
     from palate.shared.releases.message import time_of, write_key
 
-    shell.out(
+    console.out(
         f"devices take it over with: palate release adopt {message} --key {write_key(log.keys[-1].recovery)}"
     )
-    shell.out(
-        f"the log is good until {time_of(log.statement.until)[:10]}; a newer release or palate server key --renew makes it longer"
+    console.out(
+        f"the log is good until {time_of(log.statement.until)[:10]}; a newer release or palate server key "
+        "--renew makes it longer"
     )

@@ -1,7 +1,7 @@
-"""What `palate server run` tells its owner about a run: who is counted on to add noise, and what will not work as it stands.
+"""What `palate server run` tells its owner about a run: whose noise is counted on, and what will not work.
 
-Where it stands in the flow: `cli` has `count_on` complete the run's settings, and refuse what cannot be, before it submits them. Notes
-go to stderr and stop nothing.
+Where it stands in the flow: `cli` has `count_on` complete the run's settings, and refuse what cannot be,
+before it submits them. Notes go to stderr and stop nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from palate.server.commands import console
 from palate.server.commands import registrar as registrar_cli
-from palate.server.commands import shell
 from palate.shared.accounting import Budget
 from palate.shared.errors import OptionError
 
@@ -30,60 +30,68 @@ DROWNED = 2.0
 
 
 def count_on(folder: ServerFolder, privacy: Privacy) -> Privacy:
-    """Return the settings with who vouches for devices, and with the part of them that is counted on to add noise."""
-    from palate.server.processes import deployed as processes
+    """Return the settings with who vouches for devices, and whose noise is counted on."""
+    from palate.server.processes import deployed
     from palate.shared.sum_noise import VOUCHED_SHARE
 
     privacy = replace(privacy, registrar=privacy.registrar or registrar_cli.registrar_of(folder))
-    server = processes.running(folder)
+    server = deployed.running(folder)
     if privacy.registrar:
         return privacy
     if server is not None and server.address.admitted_only:
         return privacy if privacy.honest_share is not None else replace(privacy, honest_share=VOUCHED_SHARE)
     if privacy.honest_share:
         raise OptionError(
-            f"honest_share is {privacy.honest_share:g}, but whoever likes may join this server, and made-up devices add no noise; "
-            "vouch for devices with palate server certify, start with --admitted-only, or take honest_share = 0"
+            f"honest_share is {privacy.honest_share:g}, but anybody may join this server, and made-up "
+            "devices add no noise; vouch for devices with palate server certify, start with "
+            "--admitted-only, or take honest_share = 0"
         )
     return privacy
 
 
 def say_notes(settings: RunSettings, privacy: Privacy, rounds: int) -> None:
-    """Say so where devices on their usual terms will refuse, whose noise is counted on, and where it drowns what they can teach."""
+    """Say where devices will refuse, whose noise is counted on, and where noise is too much.
+
+    Devices are taken to be on their usual terms.
+    """
     from palate.server.secure_sum.privacy import enough_devices, noise_over_clip, sum_that_is_sure
     from palate.shared.sum_noise import VOUCHED_SHARE
 
     sure = sum_that_is_sure(privacy, settings.devices, settings.quorum)
     if sure < USUAL_LEAST:
-        shell.say(
-            f"note: with {settings.devices} devices and a quorum of {settings.quorum} only sums of {sure} are sure; devices refuse "
-            f"below {USUAL_LEAST} unless they joined with --least-devices {max(2, sure)}"
+        console.say(
+            f"note: with {settings.devices} devices and a quorum of {settings.quorum} only sums of {sure} "
+            f"are sure; devices refuse below {USUAL_LEAST} unless they joined with --least-devices "
+            f"{max(2, sure)}"
         )
     if privacy.plan is not None:
         most = privacy.plan.separation * settings.quorum
-        shell.say(
-            f"note: a device that was in a sum rests until {privacy.plan.separation} sums later, so it takes about {most:,} devices "
-            "to go on without a break"
+        console.say(
+            f"note: a device that was in a sum rests until {privacy.plan.separation} sums later, so it "
+            f"takes about {most:,} devices to go on without a break"
         )
         if not privacy.noise_multiplier:
-            shell.say(
-                "note: with a noise_multiplier of 0 beside the plan the devices add no noise, and this server sees sums without any; "
-                "devices refuse that unless their owners allowed rounds that nothing protects"
+            console.say(
+                "note: with a noise_multiplier of 0 next to the plan the devices add no noise, and this "
+                "server sees sums without any; devices refuse that unless their owners allowed rounds that "
+                "nothing protects"
             )
     alone = privacy.counted_share == 0 and privacy.noise_multiplier > 0
     if alone:
-        shell.say(
-            "note: nobody vouches for the devices, so any of them may be made up, and each adds noise enough for itself alone; "
-            "with palate server certify, or --admitted-only, half of them are counted on, and far less noise does"
+        console.say(
+            "note: nobody vouches for the devices, so any of them may be made up, and each adds noise "
+            "enough for itself alone; with palate server certify, or --admitted-only, half of them are "
+            "counted on, and far less noise does"
         )
     _say_what_budgets_hold(settings, privacy, rounds, sure)
     times = noise_over_clip(privacy, settings.devices, settings.least)
     if times > DROWNED:
         known = replace(privacy, honest_share=VOUCHED_SHARE) if alone else privacy
         enough = enough_devices(known, DROWNED, settings.least / settings.devices)
-        shell.say(
-            f"note: with {settings.devices} devices the noise of a round is {times:.0f} times as long as one device's longest change, "
-            f"so little will be learned; from about {enough:,} {'vouched-for ' if alone else ''}devices a round on it is worth the while"
+        console.say(
+            f"note: with {settings.devices} devices the noise of a round is {times:.0f} times as long as "
+            f"one device's longest change, so little will be learned; from about {enough:,} "
+            f"{'vouched-for ' if alone else ''}devices a round on it is worth the while"
         )
 
 
@@ -101,14 +109,15 @@ def _say_what_budgets_hold(settings: RunSettings, privacy: Privacy, rounds: int,
         more = "a higher noise_multiplier"
         if privacy.counted_share and not privacy.registrar:
             more = "a registrar, without which a device counts its own noise alone,"
-        shell.say(
-            f"note: the budget that devices usually join with, epsilon {USUAL_BUDGET.epsilon:g}, {held}; with {more} it holds more"
+        console.say(
+            f"note: the budget that devices usually join with, epsilon {USUAL_BUDGET.epsilon:g}, {held}; "
+            f"with {more} it holds more"
         )
     ours = rounds_by_rho(Budget(privacy.epsilon, privacy.delta), privacy.noise_multiplier)
     if privacy.plan is None and privacy.sampling == "fixed" and ours < rounds:
-        shell.say(
-            f"note: the budget of this server, epsilon {privacy.epsilon:g}, holds about {ours:,} rounds like these in all, and then ends "
-            "the run"
+        console.say(
+            f"note: the budget of this server, epsilon {privacy.epsilon:g}, holds about {ours:,} rounds "
+            "like these in all, and then ends the run"
         )
 
 
@@ -120,6 +129,7 @@ def nearly_over(log: ReleaseLog) -> str:
     if left >= NEARLY_OVER_DAYS:
         return ""
     return (
-        f"the log of releases {'is good until' if left > 0 else 'was good until'} {time_of(log.statement.until)[:10]}; after that "
-        "devices stay out of rounds; renew it: palate server key --renew"
+        f"the log of releases {'is good until' if left > 0 else 'was good until'} "
+        f"{time_of(log.statement.until)[:10]}; after that devices stay out of rounds; renew it: palate "
+        "server key --renew"
     )

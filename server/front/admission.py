@@ -1,13 +1,15 @@
 """Which devices a server takes: those whose public key was admitted, if it was started to take no others.
 
-Where it stands in the flow: `palate server admit` writes a device's public key into `admitted.json` in the server's folder, and a
-server that was started with --admitted-only (`serve`) lets only these keys join. Flower's signature is over the time of a request
-and not over its content, so it proves who a device is only inside TLS that ends at the server itself; it is refused without.
+Where it stands in the flow: `palate server admit` writes a device's public key into `admitted.json` in the
+server's folder, and a server that was started with --admitted-only (`serve`) lets only these keys join.
+Flower's signature is over the time of a request and not over its content, so it proves who a device is only
+inside TLS that ends at the server itself; it is refused without.
 
-    admitted.json   {"version": 1, "devices": [{"name": text, "key": public key in OpenSSH form, "when": ISO 8601}, ...]}
+    admitted.json   {"version": 1, "devices": [{"name": text, "key": public key in OpenSSH form, "when": ISO
+                    8601}, ...]}
 
-A key says which device speaks, and so that nobody is two of them. It is not what secure aggregation relies on: there devices check
-each other (`registrar`), because a server that lies may admit whom it likes.
+A key says which device speaks, and so that nobody is two of them. It is not what secure aggregation relies
+on: there devices check each other (`registrar`), because a server that lies may admit whom it likes.
 """
 
 from __future__ import annotations
@@ -57,8 +59,9 @@ class Admitted:
 def admit(folder: ServerFolder, key: Path, name: str = "") -> Admitted:
     """Let the device with this public key join; `name` is for the people who run the server.
 
-    Raises OptionError for a file that is no public key of the kind, or a name out of range, and FederationError when this key was
-    admitted before.
+    Raises:
+        OptionError: a file that is no public key of the kind, or a name out of range.
+        FederationError: this key was admitted before.
     """
     if len(name) > MAX_NAME or not name.isprintable():
         raise OptionError(f"a device's name has at most {MAX_NAME} characters, all of them printable")
@@ -73,20 +76,28 @@ def admit(folder: ServerFolder, key: Path, name: str = "") -> Admitted:
 
 
 def dismiss(folder: ServerFolder, name: str) -> Admitted:
-    """Take back the admission of the device with this name; raises OptionError unless there is exactly one."""
+    """Take back the admission of the device with this name.
+
+    Raises:
+        OptionError: there is not exactly one.
+    """
     with _locked(folder):
         devices = list_admitted(folder.admitted)
         named = [one for one in devices if one.name == name]
         if len(named) != 1:
             raise OptionError(
-                f"{len(named)} admitted devices are called {name!r}; see them with: palate server admit --list"
+                f"{len(named)} admitted devices are called {name!r}; see them with: palate server admit "
+                "--list"
             )
         _write(folder.admitted, [one for one in devices if one is not named[0]])
     return named[0]
 
 
 def list_admitted(path: Path) -> list[Admitted]:
-    """Return the admitted devices, the first admitted first; none where there is no file. Raises FileFormatError."""
+    """Return the admitted devices, the first admitted first.
+
+    The list is empty where there is no file. Raises FileFormatError.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] != _VERSION:
@@ -111,9 +122,12 @@ def read_admitted(path: Path) -> dict[bytes, str]:
 
 
 def read_device_key(path: Path) -> str:
-    """Return a device's public key in OpenSSH form, without its comment; raises OptionError for anything else.
+    """Return a device's public key in OpenSSH form, without its comment.
 
-    It is one on a NIST curve, as Flower takes, in OpenSSH or PEM form. A private key is refused before it goes anywhere.
+    Raises OptionError for anything else.
+
+    It is one on a NIST curve, as Flower takes, in OpenSSH or PEM form. A private key is refused before it
+    goes anywhere.
     """
     try:
         with path.expanduser().open("rb") as file:
@@ -131,7 +145,8 @@ def read_device_key(path: Path) -> str:
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
         raise OptionError(
-            f"{path} is no public key for a device; make one there with: ssh-keygen -t ecdsa -b 256 -N '' -f palate-key"
+            f"{path} is no public key for a device; make one there with: ssh-keygen -t ecdsa -b 256 -N '' "
+            "-f palate-key"
         )
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 

@@ -1,9 +1,10 @@
 """Flower's books in memory, as the server keeps them: nodes, messages, and what waits for whom.
 
-Where it stands in the flow: `superlink` keeps one. Three things differ from Flower's: a node's number follows from its public key, so
-that a device keeps it over a restart of the server without books on disk; what waits for a node lies in a queue of that node,
-where Flower walks through all messages at each call; and it is said when a message was uploaded whole. The attributes used here
-are internal to Flower 1.42, which is pinned; `tests/server/front/test_flower_inside.py` names what changed in another version.
+Where it stands in the flow: `superlink` keeps one. Three things differ from Flower's: a node's number follows
+from its public key, so that a device keeps it over a restart of the server without books on disk; what waits
+for a node lies in a queue of that node, where Flower walks through all messages at each call; and it is said
+when a message was uploaded whole. The attributes used here are internal to Flower 1.42, which is pinned;
+`tests/server/front/test_flower_inside.py` names what changed in another version.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ class Books(InMemoryLinkState):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.queues: defaultdict[int, deque[str]] = defaultdict(deque)
-        self.on_whole: Callable[[str], None] = lambda message_id: None
+        self.on_whole: Callable[[str], None] = lambda _: None
 
     def create_node(self, owner_aid: str, owner_name: str, public_key: bytes, *rest: Any, **more: Any) -> int:
+        """Make a node whose number follows from its key, and return that number, 0 where Flower made none."""
         drawn = super().create_node(owner_aid, owner_name, public_key, *rest, **more)
         if drawn == 0:
             return 0
@@ -51,13 +53,15 @@ class Books(InMemoryLinkState):
         self.queues.pop(number, None)
 
     def store_message_ins(self, message: Message) -> str | None:
+        """Keep an instruction, and queue it for its node."""
         known = message.metadata.message_id in self.message_ins_store
         stored: str | None = super().store_message_ins(message)
         if stored and not known:
             self.queues[message.metadata.dst_node_id].append(stored)
         return stored
 
-    def get_message_ins(self, node_id: int, limit: int | None, *, run_id: int | None = None) -> list[Message]:
+    def get_message_ins(self, node_id: int, *_: Any, **__: Any) -> list[Message]:
+        """Return the next whole instruction of a node, as a list of at most one."""
         queue = self.queues.get(node_id)
         while queue:
             message = self.message_ins_store.get(queue[0])
@@ -74,6 +78,7 @@ class Books(InMemoryLinkState):
         return []
 
     def store_object(self, run_id: int, session_id: str, object_id: str, object_content: bytes) -> bool:
+        """Keep a part of a message, and say so when the message is whole."""
         session = self._object_push_sessions.get(session_id)
         stored = bool(super().store_object(run_id, session_id, object_id, object_content))
         if stored and session is not None and not session.pending_object_ids:
@@ -82,10 +87,13 @@ class Books(InMemoryLinkState):
         return stored
 
     def is_whole(self, message_id: str) -> bool:
-        """Say whether all objects of a message are here."""
+        """Return whether all objects of a message are here."""
         return message_id not in self._object_push_session_by_root
 
 
 def number_of(public_key: bytes) -> int:
-    """Return the number of the node with a public key (PEM): 63 bits of its SHA-256, so that it is the same after a restart."""
+    """Return the number of the node with this public key (PEM): 63 bits of its SHA-256.
+
+    So it is the same after a restart.
+    """
     return int.from_bytes(hashlib.sha256(b"palate node 1\0" + public_key).digest()[:8], "big") >> 1 | 2

@@ -1,18 +1,23 @@
 """The server's own socket: what its owner and its round loop say to it, and nobody else can.
 
-Where it stands in the flow: `palate server run`, `stop` and `status` call it through `processes`, the round loop through
-`round_process`; `serve` opens it as a Unix socket in the server's folder that only the folder's owner may open. It has no
-way to hand over code: a run is started with settings, and what it runs is installed.
+Where it stands in the flow: `palate server run`, `stop` and `status` call it through `processes`, the round
+loop through `round_process`; `serve` opens it as a Unix socket in the server's folder that only the folder's
+owner may open. It has no way to hand over code: a run is started with settings, and what it runs is
+installed.
 
-    POST /status                              {"run": number or null, "state": "idle", "running" or how the last run ended}
+    POST /status                              {"run": number or null, "state": "idle", "running" or how the
+                                              last run ended}
     POST /start     settings of a run         {"run": number}
     POST /stop                                {"stopped": whether a run was at work}
     POST /admit                               reads the file of admitted keys anew
     POST /connected                           {"nodes": [...]}
-    POST /ask       head, wires               {"questions": {id: node}}; the head is {"round", "seconds", "nodes": [[node, wire], ...]}
-    POST /replies   {"seconds": how long}     head, wires; the head is {"replies": [[question, wire or null, reason], ...]}
+    POST /ask       head, wires               {"questions": {id: node}}; the head is {"round", "seconds",
+                                              "nodes": [[node, wire], ...]}
+    POST /replies   {"seconds": how long}     head, wires; the head is {"replies": [[question, wire or null,
+                                              reason], ...]}
 
-Bodies are JSON; with wires they are frames (`shared.frames`) of which the first is JSON that names the others by place.
+Bodies are JSON; with wires they are frames (`shared.frames`); the first is JSON that names the others
+by place.
 """
 
 from __future__ import annotations
@@ -135,10 +140,16 @@ class Control:
 
 
 class ControlClient:
-    """The other end of the socket; every call raises FederationError when nobody answers or the answer is an error."""
+    """The other end of the socket.
+
+    Every call raises FederationError when nobody answers or the answer is an error.
+    """
 
     def __init__(self, path: Path, gone: Callable[[], None] = lambda: None) -> None:
-        """Prepare a connection to the server whose socket lies there; `gone` is called first where it does not answer."""
+        """Prepare a connection to the server whose socket lies there.
+
+        `gone` is called first where it does not answer.
+        """
         import httpx
 
         self._gone = gone
@@ -185,7 +196,10 @@ class ControlDevices:
         return list(self._client.ask_json("connected")["nodes"])
 
     def ask(self, wires: Mapping[int, bytes], round: int, seconds: float) -> Mapping[str, int]:  # noqa: A002
-        """Send each device its bytes, to be forgotten after `seconds`; return question ids with the devices they went to."""
+        """Send each device its bytes, to be forgotten after `seconds`.
+
+        Return question ids with the devices they went to.
+        """
         places = {wire: place for place, wire in enumerate(dict.fromkeys(wires.values()))}
         nodes = [[node, places[wire]] for node, wire in wires.items()]
         head = json.dumps({"round": round, "seconds": seconds, "nodes": nodes}).encode()

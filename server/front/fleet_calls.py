@@ -1,8 +1,9 @@
 """The calls of devices, as bytes: Flower's Fleet API and two of ours, and what a reply looks like.
 
-Where it stands in the flow: `front` reads calls by this, `superlink` answers them. Whatever a device sends is somebody else's bytes:
-what is not exactly of the form is refused with a status and constant words. Protobufs and records are those of Flower 1.42, which
-is pinned; `tests/server/front/test_flower_inside.py` names what changed in another version.
+Where it stands in the flow: `front` reads calls by this, `superlink` answers them. Whatever a device sends is
+somebody else's bytes: what is not exactly of the form is refused with a status and constant words. Protobufs
+and records are those of Flower 1.42, which is pinned; `tests/server/front/test_flower_inside.py` names what
+changed in another version.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class RefusedError(Exception):
 
 
 def read_record(content: bytes, name: str, question: str) -> Reply:
-    """Return what the record of a device's answer holds: wire bytes, or the word that says why there are none."""
+    """Return the wire bytes in the record of a device's answer, or the word that says why there are none."""
     if len(content) > MOST_RECORD:
         return Reply(question, None, "size")
     try:
@@ -80,7 +81,10 @@ def read_record(content: bytes, name: str, question: str) -> Reply:
 
 
 def names_of_parts(tree: Any) -> list[str]:
-    """Return the names of the parts of a message, the innermost first; none for a tree that branches, or is too deep, or names oddly."""
+    """Return the names of the parts of a message, the innermost first.
+
+    None for a tree that branches, or is too deep, or names oddly.
+    """
     names: list[str] = []
     while len(names) < OBJECTS:
         if not is_hex(tree.object_id):
@@ -101,7 +105,11 @@ def status_of(error: FlowerError) -> tuple[int, str]:
 
 
 def parse(call: str, body: bytes) -> Any:
-    """Return the request of a call of the Fleet API from its bytes; raise RefusedError for bytes that are none."""
+    """Return the request of a call of the Fleet API from its bytes.
+
+    Raises:
+        RefusedError: bytes that are none.
+    """
     try:
         return REQUESTS[call].FromString(body)
     except Exception:  # noqa: BLE001 - as above

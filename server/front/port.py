@@ -1,23 +1,25 @@
 """The public port: what devices need, and nothing else.
 
-Where it stands in the flow: devices connect here (`palate join`, or Flower's own SuperNode); `superlink` behind it keeps what waits
-for whom. `serve` puts this application on the network, with TLS. Pure ASGI: Flower's own stack of web layers takes some fifty times
-as long for a call.
+Where it stands in the flow: devices connect here (`palate join`, or Flower's own SuperNode); `superlink`
+behind it keeps what waits for whom. `serve` puts this application on the network, with TLS. Pure ASGI:
+Flower's own stack of web layers takes some fifty times as long for a call.
 
     POST /v1/fleet/<call>     the Fleet API of Flower 1.42: register, activate, pull, push, and so on
     POST /v1/palate/take      the next message with its record in one answer, held until there is one
     POST /v1/palate/give      a reply with all its parts
 
-Everything else is "Not Found", whatever its spelling. A call is looked at in this order, and the first thing that is wrong ends it:
+Everything else is "Not Found", whatever its spelling. A call is looked at in this order, and the first thing
+that is wrong ends it:
 
     path and method           no other route exists
     no Content-Encoding       so that what is read is as long as what was sent
-    rate limit                an address that failed to sign too often waits, before its next signature is checked
+    rate limit                an address that failed to sign too often waits before the next signature
     signature                 Flower's: the time, signed by the node's key; five minutes may pass, either way
-    body                      a limit for each call, counted while it is read; all bodies together have one, too
+    body                      a limit for each call and one for all together, counted while they are read
     node                      the number in the request is that of the key
 
-A reply is taken only as an answer to this node's own open question. Any call that passes counts as a heartbeat, and so does waiting.
+A reply is taken only as an answer to this node's own open question. Any call that passes counts as a
+heartbeat, and so does waiting.
 """
 
 from __future__ import annotations
@@ -80,7 +82,10 @@ _log = logging.getLogger("palate.server.front")
 
 @dataclass
 class _Key:
-    """A device's public key, and the signature of its that was checked last: until its time is over it need not be checked again."""
+    """A device's public key, and its signature that was checked last.
+
+    Until the time of that signature is over it is not checked again.
+    """
 
     pem: bytes
     public: ec.EllipticCurvePublicKey
@@ -164,7 +169,7 @@ class Front:
             return b""
         return bytes(self._calls[call](request).SerializeToString())
 
-    # --- who calls ----------------------------------------------------------------------------------------------
+    # --- who calls ------------------------------------------------------------------------------------------
 
     def _authenticate(self, headers: Mapping[bytes, bytes], address: str) -> _Key:
         """Return the key that signed the time, or refuse; what fails counts against the address."""
@@ -225,7 +230,7 @@ class Front:
         while len(self._failures) > MOST_KNOWN:
             self._failures.popitem(last=False)
 
-    # --- what is read -------------------------------------------------------------------------------------------
+    # --- what is read ---------------------------------------------------------------------------------------
 
     async def _read(self, receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
         """Return the body, counted while it is read."""
@@ -269,10 +274,13 @@ class Front:
             async with self._room:
                 self._room.notify_all()
 
-    # --- waiting ------------------------------------------------------------------------------------------------
+    # --- waiting --------------------------------------------------------------------------------------------
 
     async def _hold(self, node: int, headers: Mapping[bytes, bytes], receive: Receive) -> None:
-        """Wait until a message for a node is there, or its patience is over; newer calls of a node end older ones."""
+        """Wait until a message for a node is there, or its patience is over.
+
+        Newer calls of a node end older ones.
+        """
         try:
             seconds = min(max(float(headers.get(HOLD_HEADER, HOLD_SECONDS)), 0.0), MOST_HOLD_SECONDS)
         except ValueError:
@@ -300,21 +308,30 @@ class Front:
             woken.set_result(None)
 
     def _calls_on(self, client: Any, node: int) -> None:
-        """Note on which connection a node called last; a proxy's are not noted, for they say nothing of one device."""
+        """Note on which connection a node called last.
+
+        A proxy's are not noted, for they say nothing of one device.
+        """
         before = self._peers.get(client)
         if before not in (None, node):
             self._calling.pop(before, None)
         self._peers[client], self._calling[node] = node, client
 
     def connection_lost(self, client: Any) -> None:
-        """Be told that a connection ended: a device of ours keeps one open, so it has left, or will be back at once."""
+        """Note that a connection ended.
+
+        A device of ours keeps one open, so it has left, or it comes back at once.
+        """
         node = self._peers.pop(client, None)
         if node is not None and self._calling.get(node) == client:
             del self._calling[node]
             self.link.hung_up(node)
 
     def connection_idle(self, client: Any) -> None:
-        """Be told that this server ends a connection, because nothing came on it for long: that says nothing of the device."""
+        """Note that this server ends a connection on which nothing came for long.
+
+        That says nothing about the device.
+        """
         node = self._peers.pop(client, None)
         if node is not None and self._calling.get(node) == client:
             del self._calling[node]

@@ -1,11 +1,13 @@
 """Flower's SuperLink inside this process: who is connected, what waits for whom, and what was answered.
 
-Where it stands in the flow: `front` puts devices' calls to it, `control` puts the round loop's questions to it, `serve` makes one. All
-that the server uses of Flower's inside stands here, in `books` and in `fleet_calls`. Those parts are internal to Flower 1.42,
-which is pinned; `tests/server/front/test_flower_inside.py` names what changed when another version is installed.
+Where it stands in the flow: `front` puts devices' calls to it, `control` puts the round loop's questions to
+it, `serve` makes one. All that the server uses of Flower's inside stands here, in `books` and in
+`fleet_calls`. Those parts are internal to Flower 1.42, which is pinned;
+`tests/server/front/test_flower_inside.py` names what changed when another version is installed.
 
-Flower's own server offers three APIs on one port, and two of them (Control and Runtime) run code for whoever reaches them. Here
-only the Fleet API exists. A run begins through `start_run`, which takes settings and no code: the bundle is always our own.
+Flower's own server offers three APIs on one port, and two of them (Control and Runtime) run code for anybody
+who reaches them. Here only the Fleet API exists. A run begins through `start_run`, which takes settings and
+no code: the bundle is always our own.
 
 Everything here runs in one thread, the one of the event loop.
 """
@@ -59,8 +61,9 @@ _REASONS: Final = {
 class SuperLink:
     """The connected devices, and one run at a time that asks them questions.
 
-    `admitted` maps the public keys (PEM) of the devices that may join to their names; None lets every device join.
-    `on_message(node)` is called when a message for a node is there whole, `on_reply()` when an answer is.
+    `admitted` maps the public keys (PEM) of the devices that may join to their names; None lets every device
+    join. `on_message(node)` is called when a message for a node is there whole, `on_reply()` when an answer
+    is.
     """
 
     def __init__(self, admitted: Mapping[bytes, str] | None = None) -> None:
@@ -71,7 +74,7 @@ class SuperLink:
         self._books.on_whole = self._whole
         self._store = store
         manager.ensure_default_federations_exist(flwr_aid=NOOP_FLWR_AID)
-        self.on_message: Callable[[int], None] = lambda node: None
+        self.on_message: Callable[[int], None] = lambda _: None
         self.on_reply: Callable[[], None] = lambda: None
         self.closed = admitted is not None
         self._run: int | None = None
@@ -87,7 +90,7 @@ class SuperLink:
         if admitted is not None:
             self.admit(admitted)
 
-    # --- devices ------------------------------------------------------------------------------------------------
+    # --- devices --------------------------------------------------------------------------------------------
 
     def admit(self, keys: Mapping[bytes, str]) -> None:
         """Take over which devices may join, where only admitted ones may; those left out are forgotten."""
@@ -104,7 +107,10 @@ class SuperLink:
         return number
 
     def register(self, request: Any) -> Any:
-        """Take in a device that nobody admitted; refused where only admitted ones may join, and when there are too many."""
+        """Take in a device that nobody admitted.
+
+        It is refused where only admitted ones may join, and when there are too many.
+        """
         if not self.closed and len(self._books.nodes) >= MOST_NODES:
             raise RefusedError(503, "too many devices", after=60)
         return fleet.register_node(request, self._books, self.closed)
@@ -151,7 +157,7 @@ class SuperLink:
             known.online_until = max(known.online_until, when)
 
     def waits(self, node: int) -> bool:
-        """Say whether a whole message waits for a node."""
+        """Return whether a whole message waits for a node."""
         queue = self._books.queues.get(node)
         return queue is not None and len(queue) > 0 and self._books.is_whole(queue[0])
 
@@ -172,14 +178,15 @@ class SuperLink:
         return fleet_pb2.PullMessagesResponse(messages_list=messages, message_object_trees=trees)
 
     def missed(self, node: int, had: str) -> bool:
-        """Say whether a node took a message that it did not get: `had` is the one that it got last."""
+        """Return whether a node took a message that it did not get: `had` is the one that it got last."""
         taken = self._taken.get(node)
         return taken is not None and taken[0] != had
 
     def take(self, request: Any, had: str | None = None) -> tuple[Any, bytes]:
         """Return the next message for a node with the bytes of its record.
 
-        A node that says which message it `had` last, and not the one that it took last, gets that one again: it was lost on the way.
+        A node that says which message it `had` last, and not the one that it took last, gets that one again:
+        it was lost on the way.
         """
         node = request.node.node_id
         if had is not None and self.missed(node, had):
@@ -196,7 +203,7 @@ class SuperLink:
         return answer, content
 
     def push(self, request: Any) -> Any:
-        """Take a reply, of which the parts are still to come: one reply, to this node's own question, in its own name."""
+        """Take a reply whose parts are still to come: to this node's own question, in its own name."""
         if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
             raise RefusedError(400, "one message at a time")
         metadata = request.messages_list[0].metadata
@@ -275,10 +282,13 @@ class SuperLink:
             else:
                 del self._books.queues[number]
 
-    # --- a run --------------------------------------------------------------------------------------------------
+    # --- a run ----------------------------------------------------------------------------------------------
 
     def start_run(self, settings: str) -> int:
-        """Begin a run of our own bundle and return its number; `settings` are JSON that nodes of Flower's may read."""
+        """Begin a run of our own bundle and return its number.
+
+        `settings` are JSON that nodes of Flower's may read.
+        """
         self.end_run(SubStatus.STOPPED)
         bundle = bundle_bytes()
         request = control_pb2.StartRunRequest(
@@ -314,7 +324,9 @@ class SuperLink:
         return sorted(self._books.get_nodes(self._run)) if self._run is not None else []
 
     def ask(self, wires: Mapping[int, bytes], round: int, seconds: float) -> dict[str, int]:  # noqa: A002
-        """Send each node its bytes in a message that dies after `seconds`; return the messages' ids with their nodes.
+        """Send each node its bytes in a message that dies after `seconds`.
+
+        Return the messages' ids with their nodes.
 
         What was asked before and has no answer yet is over: it is forgotten, and an answer to it is refused.
         """
@@ -339,13 +351,16 @@ class SuperLink:
         return dict(self._asked)
 
     def ready(self) -> bool:
-        """Say whether an answer to an open question is here whole."""
+        """Return whether an answer to an open question is here whole."""
         return bool(self._answered)
 
     def replies(self, *, all_of_them: bool = False) -> Iterator[Reply]:
-        """Yield the answers that are here, each once; with `all_of_them` also who is gone, or too late, in Flower's words."""
+        """Yield the answers that are here, each once.
+
+        With `all_of_them` also who is gone, or too late, in Flower's words.
+        """
         questions = set(self._answered)
-        if all_of_them:  # but for answers that are still uploaded: Flower would count them as handed out
+        if all_of_them:  # except answers that are still uploaded: Flower would count them as handed out
             known = self._books.message_ins_id_to_message_res_id
             questions |= {one for one in self._asked if one not in known}
         if not questions or self._run is None:
@@ -358,7 +373,7 @@ class SuperLink:
             yield self._read(message, question)
             self._drop(question, message.metadata.message_id)
 
-    # --- inside -------------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------------
 
     def _read(self, message: Message, question: str) -> Reply:
         if message.has_error():
@@ -382,7 +397,7 @@ class SuperLink:
         )
 
     def _whole(self, message_id: str) -> None:
-        """A message was uploaded whole: an instruction wakes who waits for it, an answer the round loop."""
+        """Wake the device that waits for an instruction, or the round loop that waits for an answer."""
         message = self._books.message_ins_store.get(message_id)
         if message is not None:
             self.on_message(message.metadata.dst_node_id)

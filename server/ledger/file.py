@@ -1,17 +1,20 @@
-"""An append-only file of JSON lines, each bound to the one before by its hash: where the privacy ledger lies on the disk.
+"""An append-only file of JSON lines, each bound to the one before by its hash.
 
-Where it stands in the flow: `ledger` decides what is written, this module writes it so that no line is lost, and finds out when
-somebody changed one. A line is canonical JSON (sorted keys, no spaces) with its `index`, from 0, and `previous`, the SHA-256 of the
-line before, without its line end; the first has 64 zeros there.
+The privacy ledger lies on the disk in this form.
+
+Where it stands in the flow: `ledger` decides what is written, this module writes it so that no line is lost,
+and finds out when somebody changed one. A line is canonical JSON (sorted keys, no spaces) with its `index`,
+from 0, and `previous`, the SHA-256 of the line before, without its line end; the first has 64 zeros there.
 
     ledger.jsonl         all lines
     ledger.jsonl.newest  the newest line once more
 
-The copy is written first, in one step; the line is added to the file after it. So a kill, even one that leaves half a line, loses
-nothing: the next to open the ledger finds the copy and completes the file, and what the line says counts although nobody
-may have acted on it. A changed, doubled, left-out or reordered line breaks the chain, and a last line that was
-taken away does not fit the copy. Whoever replaces both files by older ones that fit together is found out only by a hash that is
-kept elsewhere: `head` goes into checkpoints and signed releases, and `includes` looks it up.
+The copy is written first, in one step; the line is added to the file after it. So a kill, even one that
+leaves half a line, loses nothing: the next to open the ledger finds the copy and completes the file, and what
+the line says counts although nobody may have acted on it. A changed, doubled, left-out or reordered line
+breaks the chain, and a last line that was taken away does not fit the copy. Two older files
+that fit together are found out only by a hash that is kept elsewhere: `head` goes into checkpoints
+and signed releases, and `includes` looks it up.
 """
 
 from __future__ import annotations
@@ -53,8 +56,8 @@ class Found:
 class LedgerFile:
     """An open ledger file, completed if a kill left half a line; raises LedgerDamagedError or StorageError.
 
-    One process at a time has it open for writing (the server holds its folder's lock); another that writes meanwhile is
-    noticed at the next line.
+    One process at a time has it open for writing (the server holds its folder's lock); another that writes
+    meanwhile is noticed at the next line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,11 +78,14 @@ class LedgerFile:
         return self.lines[-1].hash if self.lines else BEFORE_FIRST
 
     def includes(self, head: str) -> bool:
-        """Says whether this ledger is one that once had this head, or a continuation of it."""
+        """Return whether this ledger is one that once had this head, or a continuation of it."""
         return head == BEFORE_FIRST or head in self._hashes
 
     def append(self, content: Mapping[str, Any]) -> None:
-        """Add a line; when this returns, it is on the disk. Raises StorageError, after which the line may or may not count."""
+        """Add a line.
+
+        When this returns, it is on the disk. Raises StorageError, after which the line may or may not count.
+        """
         data = encode_line(content, len(self.lines), self.head)
         write_atomically(
             _newest(self.path), data, consequence="nothing was booked, and the round must not begin"
@@ -111,7 +117,11 @@ class LedgerFile:
 
 
 def read_lines(path: Path) -> Found:
-    """Return what lies on the disk, without changing it; raises LedgerDamagedError when the chain does not hold."""
+    """Return what lies on the disk, without changing it.
+
+    Raises:
+        LedgerDamagedError: the chain does not hold.
+    """
     newest = _read(_newest(path))
     data = _read(path)
     while (again := _read(_newest(path))) != newest:  # a running server wrote a line meanwhile
@@ -123,11 +133,12 @@ def read_lines(path: Path) -> Found:
     sound_bytes = len(data) - len(tail)
     if not newest:
         if data:
-            raise LedgerDamagedError(f"{_newest(path)} is missing beside its ledger; {_ADVICE}")
+            raise LedgerDamagedError(f"{_newest(path)} is missing next to its ledger; {_ADVICE}")
         return Found((), 0, b"", torn=False)
     if complete and newest == complete[-1] + b"\n" and not tail:
         return Found(tuple(lines), sound_bytes, b"", torn=False)
-    # A kill came between the two writings. Half a line, or zeros after a power cut, may stand for the line that is pending.
+    # A kill came between the two writings. Half a line, or zeros after a power cut, may stand for the line
+    # that is pending.
     if newest.startswith(tail) or not tail.strip(b"\0"):
         previous = lines[-1].hash if lines else BEFORE_FIRST
         lines.append(_decode_line(newest.removesuffix(b"\n"), len(lines), previous, _newest(path)))
@@ -155,7 +166,8 @@ def _decode_line(data: bytes, index: int, previous: str, path: Path) -> Line:
         raise LedgerDamagedError(f"{place} is no line of a ledger; {_ADVICE}") from None
     if (type(found_index), found_index, found_previous) != (int, index, previous):
         raise LedgerDamagedError(
-            f"{place} does not follow the line before it: a line was changed, doubled, moved or taken away; {_ADVICE}"
+            f"{place} does not follow the line before it: a line was changed, doubled, moved or taken away; "
+            f"{_ADVICE}"
         )
     return Line(whole, _hash(data))
 

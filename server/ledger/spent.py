@@ -1,19 +1,22 @@
-"""What a ledger's rounds have spent, against whom, and if how many of the devices add their noise.
+"""What a ledger's rounds have spent, against whom, and for how many devices that add their noise.
 
-Where it stands in the flow: `ledger` counts its lines and hands over how many rounds of each kind there were; `palate server privacy`
-prints what comes of them, and a release's card carries the figures. They rest on one another, the weakest assumption last:
+Where it stands in the flow: `ledger` counts its lines and passes on how many rounds of each kind there were.
+`palate server privacy` prints the result, and a release's card carries the figures. From the strongest
+assumption to the weakest:
 
     if_all_add_epsilon   all devices in a sum add their noise
-    epsilon              so many as are counted on do (`Privacy.honest_share`): this is booked, and held to the budget
-    unsampled_epsilon    the same against those who know who took part in which round
-    alone_epsilon        nobody else's noise counts, and who took part is known: other devices are silent, made up, or talk
+    epsilon              `Privacy.honest_share` of them do: this is booked, and held to the budget
+    unsampled_epsilon    the same, against those who know who took part in which round
+    alone_epsilon        no other device's noise counts, and who took part is known: the other devices are
+                         silent, invented, or talk
 
-**Without sampling.** Rounds by Poisson sampling are cheap against those who do not learn who was drawn. The server does, and each
-device learns who is in its rounds. Against them a person has the whole cost of each round that they were in, and nothing for the
-others. Into how many rounds somebody is drawn is chance, the same whatever they have: more than `most_rounds` with a probability of
-at most delta / 2. So (epsilon of that many rounds at delta / 2, delta) holds before the draws, by a union bound, against those who see
-them all; who is known to have been in k rounds has what `by_rounds` says. Where chances differ the largest counts, and of
-noises the least.
+**Without sampling.** Rounds by Poisson sampling are cheap against those who do not learn who was drawn. The
+server learns it, and each device learns who is in its rounds. Against them a person pays the whole cost of
+each round that they were in, and nothing for the others. How often somebody is drawn is chance, and does not
+depend on their data: more than `most_rounds` times with a probability of at most delta / 2. So, by a union
+bound, (epsilon of that many rounds at delta / 2, delta) holds before the draws, against those who see them
+all. `by_rounds` says what holds for a person who is known to have been in k rounds. Where chances differ, the
+largest counts; where noises differ, the least.
 """
 
 from __future__ import annotations
@@ -29,14 +32,14 @@ DEVICES: Final = "devices"
 """The noise is the sum of what the devices add: nobody ever has a sum without noise."""
 
 SERVER: Final = "server"
-"""The server adds the noise: whoever runs it is trusted not to look at the sum."""
+"""The server adds the noise: the person who runs it is trusted not to look at the sum."""
 
-_SHOWN: Final = 30  # rows of the table by rounds, beside that of the most rounds and that of all
+_SHOWN: Final = 30  # rows of the table by rounds, without that of the most rounds and that of all
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Rounds that cost the same: what is booked, and the noise multipliers if all add their noise, or no other device does."""
+    """Rounds that cost the same: what is booked, and the noise if all devices add theirs or none but one."""
 
     cost: Cost
     all_add: float
@@ -53,7 +56,10 @@ class PlanSpent:
 
 @dataclass(frozen=True)
 class KnownRounds:
-    """What somebody has spent who is known to have been in so many of the sampled rounds, and how likely so many or more are."""
+    """What a person has spent who is known to have been in so many of the sampled rounds.
+
+    `chance` is how likely it is to be in so many or more.
+    """
 
     rounds: int
     chance: float
@@ -62,7 +68,10 @@ class KnownRounds:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a ledger has spent of its budget, and whose noise that rests on: `DEVICES`, or for a part of it `SERVER`."""
+    """What a ledger has spent of its budget, and whose noise that rests on.
+
+    The noise is that of `DEVICES`, or for a part of it that of `SERVER`.
+    """
 
     rounds: int
     epsilon: float  # the tight figure (privacy loss distributions)
@@ -75,11 +84,14 @@ class Spent:
     if_all_add_epsilon: float = 0.0
     unsampled_epsilon: float = 0.0
     alone_epsilon: float = 0.0  # infinite where one device's noise is too little to count
-    most_rounds: int = 0  # sampled ones that one person is in, but for a chance of delta / 2
+    most_rounds: int = 0  # sampled ones with one person, except with a chance of delta / 2
     by_rounds: tuple[KnownRounds, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as `palate server privacy --json` prints them; an infinite one is null, which JSON can say."""
+        """Return the figures as `palate server privacy --json` prints them.
+
+        An infinite one is null, which JSON can say.
+        """
         found = asdict(self)
         if math.isinf(self.alone_epsilon):
             found["alone_epsilon"] = None
@@ -94,24 +106,25 @@ class Spent:
         else:
             whose = "if all devices in a sum add their noise"
         lines = [
-            f"{self.rounds} rounds have spent epsilon {self.epsilon:.3g} of {self.budget:g} at delta {self.delta:g}, "
-            f"counted per device, against everybody who sees the releases, {whose}"
+            f"{self.rounds} rounds have spent epsilon {self.epsilon:.3g} of {self.budget:g} at delta "
+            f"{self.delta:g}, counted per device, against everybody who sees the releases, {whose}"
         ]
         if self.if_all_add_epsilon < self.epsilon:
             lines.append(f"if all devices add their noise: epsilon {self.if_all_add_epsilon:.3g}")
         if self.most_rounds:
             times = "round" if self.most_rounds == 1 else "rounds"
             lines.append(
-                f"against those who know who took part, as this server and the devices of a round do: epsilon {self.unsampled_epsilon:.3g} "
-                f"(nobody is drawn for more than {self.most_rounds} {times}, but for a chance of {self.delta / 2:g})"
+                "against those who know who took part, as this server and the devices of a round do: "
+                f"epsilon {self.unsampled_epsilon:.3g} (nobody is drawn for more than {self.most_rounds} "
+                f"{times}, except with a chance of {self.delta / 2:g})"
             )
         if self.alone_epsilon > max(self.epsilon, self.unsampled_epsilon):
             alone = "nothing" if math.isinf(self.alone_epsilon) else f"epsilon {self.alone_epsilon:.3g}"
             lines.append(f"if all other devices are silent, or made up: {alone} is what holds")
         for plan in self.plans:
             lines.append(
-                f"a noise plan of {plan.rounds} rounds is paid for in that, {plan.done} of them done; it rests on this server, "
-                "which adds the noise"
+                f"a noise plan of {plan.rounds} rounds is paid for in that, {plan.done} of them done; it "
+                "rests on this server, which adds the noise"
             )
         return lines
 
@@ -126,7 +139,10 @@ def spent_by(
     plans: tuple[PlanSpent, ...] = (),
     honest_share: float = 1.0,
 ) -> Spent:
-    """Return what so many rounds of these kinds have spent, up to seconds later; plans are among the kinds, without sampling."""
+    """Return what so many rounds of these kinds have spent, up to seconds later.
+
+    Plans are among the kinds, without sampling.
+    """
     booked = [(kind.cost, count) for kind, count in kinds.items()]
     kept = [(Cost(kind.all_add, kind.cost.sampling), count) for kind, count in kinds.items()]
     quick = epsilon_by_rdp(booked, delta)
@@ -151,12 +167,16 @@ def spent_by(
         silent = [(Cost(kind.alone, kind.cost.sampling), count) for kind, count in kinds.items()]
         alone = max(unsampled, _known(silent, most, doubt))
     return Spent(
-        rounds, tight, quick, delta, budget, mechanism, plans, honest_share, if_all, unsampled, alone, most, table
+        rounds, tight, quick, delta, budget, mechanism, plans, honest_share,
+        if_all, unsampled, alone, most, table,
     )  # fmt: skip
 
 
 def rounds_of_one(rounds: int, chance: float, doubt: float) -> int:
-    """Return the least k of 1 to `rounds` such that one person is drawn for more than k with a probability of at most `doubt`."""
+    """Return the least k so that more than k rounds with one person have a chance of at most `doubt`.
+
+    k is from 1 to `rounds`.
+    """
     above = 0.0
     for k in range(rounds, 1, -1):
         above += _exactly(rounds, chance, k)
@@ -176,7 +196,7 @@ def _exactly(rounds: int, chance: float, k: int) -> float:
 
 
 def _known(rounds: Sequence[tuple[Cost, int]], drawn: int, delta: float) -> float:
-    """Epsilon of all rounds that were not sampled, and of so many of the sampled ones, those with the least noise."""
+    """Return epsilon of all unsampled rounds and of `drawn` sampled ones, those with the least noise."""
     whole = [one for one in rounds if one[0].sampling is None]
     sampled = sorted(
         (one for one in rounds if one[0].sampling is not None), key=lambda one: one[0].noise_multiplier

@@ -1,32 +1,40 @@
-"""Noise for fleets that cannot sample: correlated over the rounds, so that it cancels in the model while no round is left without.
+"""Noise for fleets that cannot sample: correlated over the rounds, so that it cancels in the model.
 
-Where it stands in the flow: in a run with a noise plan the server adds it to each round's sum (`planned`), for fleets whose devices take
-part as they please, so that nothing is gained by sampling. What training uses is the sum of all rounds so far (the model is its
-start plus all changes). Independent noise adds up in it as the rounds do; noise that takes back in later rounds a part of what it
-added in earlier ones does not, and privacy depends on the rounds together. (DP-FTRL: Kairouz et al. 2021; as matrix factorisation:
-Denisov et al. 2022, Choquette-Choo et al. 2023; with a few bands: Choquette-Choo et al. 2023, "(Amplified) Banded Matrix
+No round is without noise.
+
+Where it stands in the flow: in a run with a noise plan the server adds it to each round's sum (`planned`),
+for fleets whose devices take part as they please, so that nothing is gained by sampling. What training uses
+is the sum of all rounds so far (the model is its start plus all changes). Independent noise adds up in it as
+the rounds do; noise that takes back in later rounds a part of what it added in earlier ones does not, and
+privacy depends on the rounds together. (DP-FTRL: Kairouz et al. 2021; as matrix factorisation: Denisov et al.
+2022, Choquette-Choo et al. 2023; with a few bands: Choquette-Choo et al. 2023, "(Amplified) Banded Matrix
 Factorization".)
 
     A = B C        A: the prefix sums, ones on and below the diagonal (steps, steps)
-                   C: the square root of A, a Toeplitz matrix with 1, 1/2, 3/8, 5/16, ..., cut to `bands` bands
-    released       x + C^-1 z, which is C^-1 (C x + z): a plain Gaussian mechanism on C x, and arithmetic on what it released
+                   C: the square root of A, a Toeplitz matrix with 1, 1/2, 3/8, 5/16, ..., `bands` of them
+    released       x + C^-1 z, which is C^-1 (C x + z): a plain Gaussian mechanism on C x, and arithmetic on
+                   what it released
 
-The square root and its bands: Kalinin and Lampert 2024 ("Banded Square Root Matrix Factorization"), who also give the sensitivity:
-for a Toeplitz C whose entries are not negative and do not increase, a device that takes part at most k times, never sooner
-than `separation` steps after the last time, moves C x the most when it takes part at steps 0, separation, 2 separation, ...
+The square root and its bands: Kalinin and Lampert 2024 ("Banded Square Root Matrix Factorization"), who also
+give the sensitivity: for a Toeplitz C whose entries are not negative and do not increase, a device that takes
+part at most k times, never sooner than `separation` steps after the last time, moves C x the most when it
+takes part at steps 0, separation, 2 separation, ...
 
-**On whole numbers, exactly.** x are sums of levels. C's entries are multiples of 1/256, so C x lies on that grid, and so does
-z, a discrete Gaussian on it: C x + z costs what the continuous Gaussian does (`shared.accounting`). The noise of a step is
+**On whole numbers, exactly.** x are sums of levels. C's entries are multiples of 1/256, so C x lies on that
+grid, and so does z, a discrete Gaussian on it: C x + z costs what the continuous Gaussian does
+(`shared.accounting`). The noise of a step is
 
     y[t] = round(z[t] - sum over j of c[j] y[t - j])
 
-in whole numbers. Rounding commutes with adding x[t], so x + y is still a function of C x + z alone, bit for bit the same on
-every machine, and nothing is lost to the last bits of floats (Mironov 2012).
+in whole numbers. Rounding commutes with adding x[t], so x + y is still a function of C x + z alone, bit for
+bit the same on every machine, and nothing is lost to the last bits of floats (Mironov 2012).
 
-**Who is trusted.** The server sees the sum before it adds noise: masks keep single devices from it, this noise keeps them from those who
-get the releases. The devices' own shares of noise are there as well, and keep the server from more than they allow.
+**Who is trusted.** The server sees the sum before it adds noise: masks keep single devices from it, this
+noise keeps them from those who get the releases. The devices' own shares of noise are there as well, and keep
+the server from more than they allow.
 
-**What makes it cancel.** Levels, their size, the rotation of changes and what a sum is divided by must be the same in all rounds of a plan.
+**What makes it cancel.** Levels, their size, the rotation of changes and what a sum is divided by must be the
+same in all rounds of a plan.
 """
 
 from __future__ import annotations
@@ -62,9 +70,10 @@ _MOST_LEVELS = 2**40  # of noise or of a sum; 2^40 · 256 · bands stays far bel
 class NoisePlan:
     """Noise over a number of rounds; raises OptionError outside the ranges.
 
-    `separation` is the least number of steps from one participation of a device to its next, `bands` how many rounds the noise
-    reaches back (1: independent noise), `sensitivity` the longest contribution to one sum (L2, in levels), `noise_multiplier` the
-    noise over the sensitivity of all rounds together: what the ledger's `book_plan` is given.
+    `separation` is the least number of steps from one participation of a device to its next, `bands` how many
+    rounds the noise reaches back (1: independent noise), `sensitivity` the longest contribution to one sum
+    (L2, in levels), `noise_multiplier` the noise over the sensitivity of all rounds together: what the
+    ledger's `book_plan` is given.
     """
 
     steps: int
@@ -108,8 +117,9 @@ class NoisePlan:
 class NoiseState:
     """Where a plan stands: how many steps are done, the noise of the last ones, and who took part when.
 
-    `past` holds the noise of the last `bands` - 1 steps, the newest last, (up to bands - 1, weights): as secret as what it
-    covers. `took_part` names, for each of the last `separation` - 1 steps, those who were in it; older steps are forgotten.
+    `past` holds the noise of the last `bands` - 1 steps, the newest last, (up to bands - 1, weights): as
+    secret as what it covers. `took_part` names, for each of the last `separation` - 1 steps, those who were
+    in it; older steps are forgotten.
     """
 
     step: int = 0
@@ -120,13 +130,22 @@ class NoiseState:
 def add_noise(
     plan: NoisePlan, state: NoiseState, total: Levels, devices: Collection[str], seed: bytes
 ) -> tuple[Levels, NoiseState]:
-    """Return a step's sum with noise, (weights,), and the state after it, which must be kept before the sum is used.
+    """Return the sum of a step with noise, (weights,), and the state after it.
 
-    `total` is the sum of the contributions of `devices` (their names, of any kind that stays with a device), in levels;
-    `seed` the 32 secret bytes of the plan. The noise depends on seed, step and total alone, so the same step with the same
-    sum comes to the same bits on any machine; and a step that is done again with another sum gets other noise, since the same
-    noise on two sums would give their difference away. Raises OptionError when all steps are done, when a device is in it sooner
-    than `separation` allows, or when the sum is not what a sum is.
+    The state must be kept before the sum is used. The noise depends on seed, step and total alone: the same
+    step with the same sum gives the same bits on any machine. A step that is done again with another sum gets
+    other noise, since the same noise on two sums would give their difference away.
+
+    Args:
+        plan: the noise plan.
+        state: the state after the step before.
+        total: the sum of the contributions of `devices`, in levels.
+        devices: names of the devices in the sum, of any kind that stays with a device.
+        seed: the 32 secret bytes of the plan.
+
+    Raises:
+        OptionError: all steps are done, a device is in the sum sooner than `separation` allows, or the sum
+            has another type or shape than before.
     """
     if state.step >= plan.steps:
         raise OptionError(f"all {plan.steps:,} steps of the noise plan are done; begin another plan")
@@ -134,8 +153,8 @@ def add_noise(
     early = set(names) & resting(plan, state)
     if early or len(names) != len(devices):
         raise OptionError(
-            f"{len(early) or len(devices) - len(names)} of {len(devices)} devices took part less than {plan.separation} steps ago; "
-            "leave out those that `resting` names"
+            f"{len(early) or len(devices) - len(names)} of {len(devices)} devices took part less than "
+            f"{plan.separation} steps ago; leave out those that `resting` names"
         )
     if (
         total.ndim != 1
@@ -143,7 +162,8 @@ def add_noise(
         or (state.past.size and total.shape != state.past.shape[1:])
     ):
         raise OptionError(
-            f"the sum is {total.dtype} {total.shape}; it must be a vector of int64, as long as in the steps before"
+            f"the sum is {total.dtype} {total.shape}; it must be a vector of int64, as long as in the steps "
+            "before"
         )
     if np.abs(total).max(initial=0) > _MOST_LEVELS or total.min(initial=0) == np.iinfo(np.int64).min:
         raise OptionError("the sum holds more than 2^40 levels")
@@ -170,7 +190,10 @@ def resting(plan: NoisePlan, state: NoiseState) -> set[str]:
 
 
 def square_root(bands: int) -> NDArray[np.float64]:
-    """Return the first column of the square root of the prefix sums, cut to so many bands: 1, 1/2, 3/8, 5/16, ..."""
+    """Return the first column of the square root of the prefix sums, cut to so many bands.
+
+    It begins 1, 1/2, 3/8, 5/16.
+    """
     steps = np.arange(1, bands, dtype=np.float64)
     return np.concatenate([[1.0], np.cumprod((2 * steps - 1) / (2 * steps))])
 
@@ -178,7 +201,10 @@ def square_root(bands: int) -> NDArray[np.float64]:
 def sensitivity_of_column(column: NDArray[np.float64], steps: int, separation: int) -> float:
     """Return how far one device can move C x (L2), if each of its contributions has length 1 at most.
 
-    `column` is C's first column: not negative, not increasing (Kalinin and Lampert 2024, theorem 2). Raises ValueError otherwise.
+    `column` is C's first column: not negative, not increasing (Kalinin and Lampert 2024, theorem 2).
+
+    Raises:
+        ValueError: any other.
     """
     if column[0] <= 0 or (column < 0).any() or (np.diff(column) > 0).any():
         raise ValueError("the column must begin above 0, not increase, and not be negative")
@@ -190,18 +216,18 @@ def sensitivity_of_column(column: NDArray[np.float64], steps: int, separation: i
 
 
 def prefix_error(plan: NoisePlan) -> float:
-    """Return the noise in the prefix sums, in levels: root of the mean over steps of its variance, for one weight."""
+    """Return the noise in the prefix sums for one weight, in levels: root mean square over the steps."""
     sums = np.cumsum(_inverse_column(plan))  # first column of A C^-1, which is Toeplitz too
     return plan.sigma * math.sqrt(float(np.cumsum(sums**2).mean()))
 
 
 def step_error(plan: NoisePlan) -> float:
-    """Return the largest standard deviation that the noise of a single step has, in levels: that of the last step."""
+    """Return the largest standard deviation of a step's noise, in levels: that of the last step."""
     return plan.sigma * float(np.linalg.norm(_inverse_column(plan)))
 
 
 def _inverse_column(plan: NoisePlan) -> NDArray[np.float64]:
-    """The first column of C^-1, which is a Toeplitz matrix as C is: (steps,)."""
+    """Return the first column of C^-1, which is a Toeplitz matrix as C is: (steps,)."""
     inverse = np.zeros(plan.steps)
     column = plan.column / GRID
     inverse[0] = 1 / column[0]
@@ -219,10 +245,11 @@ def best_bands(steps: int, separation: int) -> int:
 
 
 def wide_gaussian(sigma: float, count: int, source: Source) -> Levels:
-    """Return discrete Gaussian draws of a deviation that may exceed what `discrete_gaussian` takes: up to 2^26.
+    """Return discrete Gaussian draws of a deviation up to 2^26, more than `discrete_gaussian` takes.
 
-    A wide one is a sum: width times one, plus another of three widths. That is one discrete Gaussian but for a factor below
-    1 + 10^-75, since what is summed over sees a deviation of nearly 3 (Peikert 2010, theorem 3.1; 2 pi² · 9 = 177).
+    A wide one is a sum: width times one, plus another of three widths. That is one discrete Gaussian except
+    for a factor below 1 + 10^-75, since what is summed over sees a deviation of nearly 3 (Peikert 2010,
+    theorem 3.1; 2 pi² · 9 = 177).
     """
     if sigma <= MOST_SIGMA:
         return discrete_gaussian(sigma, count, source)

@@ -1,14 +1,15 @@
 """Keeps what correlated noise needs between rounds: the secret seed, and the sealed state after each step.
 
-Where it stands in the flow: the round loop hands a sum to `NoiseFolder.add` and gets it back with noise, after the new state is on the disk.
-A server that is killed goes on with the next step: the step that was begun is over, whether or not its sum was used, and its devices
-rest as long as after any other.
+Where it stands in the flow: the round loop hands a sum to `NoiseFolder.add` and gets it back with noise,
+after the new state is on the disk. A server that is killed goes on with the next step: the step that was
+begun is over, whether or not its sum was used, and its devices rest as long as after any other.
 
     noise/seed           32 random bytes, made once, readable by the server's user alone (mode 600)
-    noise/state.sealed   magic "PALATE NOISE 1" | nonce 12 | AES-256-GCM( header length 4 | header, JSON | noise, int64 )
+    noise/state.sealed   magic "PALATE NOISE 1" | nonce 12 | AES-256-GCM( header length 4 | header, JSON |
+                         noise, int64 )
 
-The noise of past steps is as secret as what it covers, so the state is sealed by a key derived from the seed, and bound to the plan:
-damage, or the state of another plan, does not open.
+The noise of past steps is as secret as what it covers, so the state is sealed by a key derived from the seed,
+and bound to the plan: damage, or the state of another plan, does not open.
 """
 
 from __future__ import annotations
@@ -36,9 +37,13 @@ _NONCE_BYTES, _SEED_BYTES = 12, 32
 
 
 class NoiseFolder:
-    """A plan's noise in a folder, which is made if need be; one process at a time uses it (the server holds its folder's lock).
+    """A plan's noise in a folder, which is made if need be.
 
-    Raises FileFormatError when seed or state is damaged or belongs to another plan, StorageError when the disk refuses.
+    One process at a time uses it (the server holds its folder's lock).
+
+    Raises:
+        FileFormatError: seed or state is damaged or belongs to another plan.
+        StorageError: the disk refuses.
     """
 
     def __init__(self, folder: Path, plan: NoisePlan) -> None:
@@ -50,7 +55,10 @@ class NoiseFolder:
 
     @property
     def name(self) -> str:
-        """What this plan with this seed is called in the ledger, 64 hexadecimal digits; it says nothing of the seed."""
+        """What this plan with this seed is called in the ledger, 64 hexadecimal digits.
+
+        It says nothing of the seed.
+        """
         named = b"palate noise plan and seed 1" + bytes.fromhex(self.plan.hash) + self._seed
         return hashlib.sha256(named).hexdigest()
 
@@ -59,9 +67,13 @@ class NoiseFolder:
         return resting(self.plan, self.state)
 
     def add(self, total: Levels, devices: Collection[str]) -> Levels:
-        """Return the sum of these devices' contributions with this step's noise; the step is over when this returns.
+        """Return the sum of these devices' contributions with this step's noise.
 
-        Raises OptionError as `add_noise` does, and StorageError when the state cannot be kept: then the sum must not be used.
+        The step is over when this returns.
+
+        Raises:
+            OptionError: as `add_noise` does.
+            StorageError: the state cannot be kept: then the sum must not be used.
         """
         noised, after = add_noise(self.plan, self.state, total, devices, self._seed)
         write_atomically(
@@ -95,7 +107,11 @@ def seal_state(plan: NoisePlan, state: NoiseState, seed: bytes) -> bytes:
 
 
 def open_state(plan: NoisePlan, data: bytes, seed: bytes, place: str) -> NoiseState:
-    """Return the state of sealed bytes; raises FileFormatError when they are damaged or not of this plan and seed."""
+    """Return the state of sealed bytes.
+
+    Raises:
+        FileFormatError: they are damaged or not of this plan and seed.
+    """
     from cryptography.exceptions import InvalidTag
 
     body = data.removeprefix(MAGIC)
@@ -106,8 +122,8 @@ def open_state(plan: NoisePlan, data: bytes, seed: bytes, place: str) -> NoiseSt
         content = _cipher(seed).decrypt(nonce, sealed, MAGIC + bytes.fromhex(plan.hash))
     except (InvalidTag, ValueError):
         raise FileFormatError(
-            f"{place} is damaged, or is the noise of another plan: go on with the settings that the plan began with, "
-            "or move its folder away to begin a new plan"
+            f"{place} is damaged, or is the noise of another plan: go on with the settings that the plan "
+            "began with, or move its folder away to begin a new plan"
         ) from None
     # What the seal opens was written by this program, so from here on nothing needs to be doubted.
     (size,) = struct.unpack_from("<I", content)
@@ -128,7 +144,8 @@ def _read_or_make_seed(path: Path, *, has_state: bool) -> bytes:
     try:
         make_folder(path.parent)
         if not path.exists() and not has_state:
-            # Written beside and renamed, so that a kill leaves a whole seed or none; never readable by others.
+            # Written next to it and renamed, so that a kill leaves a whole seed or none; never readable by
+            # others.
             write_atomically(path, secrets.token_bytes(_SEED_BYTES))
         seed = path.read_bytes()
     except OSError as error:

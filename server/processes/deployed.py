@@ -1,10 +1,12 @@
-"""The deployed server: starts and stops its process, submits runs to it, and takes up what a kill left undone.
+"""The deployed server: starts and stops its process, submits runs, and resumes what a kill cut short.
 
-Where it stands in the flow: the commands of `cli` call this; the process is `serve`, which is reached by its own socket (`control`).
-No telemetry and no question about updates leaves; Flower's own files lie in the server's folder, not in the home folder;
-passphrases are not handed on. What must outlive a kill lies in the server's folder, and devices join anew.
+Where it stands in the flow: the commands of `cli` call this; the process is `serve`, which is reached by its
+own socket (`control`). No telemetry and no question about updates leaves; Flower's own files lie in the
+server's folder, not in the home folder; passphrases are not handed on. What must outlive a kill lies in the
+server's folder, and devices join anew.
 
-Whether the server runs is asked of the operating system: its process inherits a lock, which ends with it, however it ends.
+Whether the server runs is asked of the operating system: its process inherits a lock, which ends with it,
+however it ends.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from palate.server.checkpoints import read_checkpoint
 from palate.server.front.control import SOCKET_NAME, ControlClient
 from palate.server.rounds.run import ServerFolder, read_note
 from palate.server.settings import RunSettings
-from palate.shared.durable import storage_error, write_atomically
+from palate.shared.durable import storage_error, take_lock, write_atomically
 from palate.shared.errors import FederationError, OptionError
 
 START_SECONDS: Final = 90.0
@@ -44,9 +46,12 @@ Folder = ServerFolder
 class Address:
     """Where a server listens, how it proves itself (TLS), and whether devices must prove themselves.
 
-    `tls` is a folder with ca.crt, server.pem and server.key; each of these can be named by itself as well. Without any of them it is
-    plain HTTP. With `admitted_only` no device joins whose key was not admitted (`admission`).
-    Raises OptionError for a port out of range, for files that are missing, and for what needs TLS without it.
+    `tls` is a folder with ca.crt, server.pem and server.key; each of these can be named by itself as well.
+    Without any of them it is plain HTTP. With `admitted_only` no device joins whose key was not admitted
+    (`admission`).
+
+    Raises:
+        OptionError: a port out of range, files that are missing, and what needs TLS without it.
     """
 
     host: str = "127.0.0.1"
@@ -62,11 +67,13 @@ class Address:
             raise OptionError(f"port is {self.port}; it must be from 1 to 65535")
         if self.host not in LOOPBACK and not self.encrypted:
             raise OptionError(
-                f"host is {self.host}, which others can reach: name a folder with ca.crt, server.pem and server.key by --tls"
+                f"host is {self.host}, which others can reach: name a folder with ca.crt, server.pem and "
+                "server.key by --tls"
             )
         if self.admitted_only and not self.encrypted:
             raise OptionError(
-                "devices can prove who they are only over TLS: name a folder with ca.crt, server.pem and server.key by --tls"
+                "devices can prove who they are only over TLS: name a folder with ca.crt, server.pem and "
+                "server.key by --tls"
             )
         for option, (given, path) in self._files().items():
             if not given and not self.tls:
@@ -79,7 +86,7 @@ class Address:
 
     @property
     def encrypted(self) -> bool:
-        """Says whether the server speaks TLS."""
+        """Return whether the server speaks TLS."""
         return any((self.tls, self.root_certificates, self.certificate, self.key))
 
     @property
@@ -134,9 +141,11 @@ def running(folder: Folder) -> Running | None:
 
 
 def start(folder: Folder, address: Address) -> Running:
-    """Start the server in the background, waits until it answers, and resubmits a run that was cut short.
+    """Start the server in the background, wait until it answers, and resubmit a run that was cut short.
 
-    Raises FederationError when a server runs here already or it does not come up, OptionError when the port is taken.
+    Raises:
+        FederationError: a server runs here already or it does not come up.
+        OptionError: the port is taken.
     """
     already = running(folder)
     if already:
@@ -183,7 +192,10 @@ def start(folder: Folder, address: Address) -> Running:
 
 
 def stop(folder: Folder) -> bool:
-    """End the server and what it started; says whether one was running. A run that is cut short goes on at the next start."""
+    """End the server and what it started.
+
+    Returns whether one was running. A run that is cut short goes on at the next start.
+    """
     server = running(folder)
     if server is None:
         return False
@@ -195,7 +207,7 @@ def stop(folder: Folder) -> bool:
 
 
 def healthy(server: Running) -> bool:
-    """Says whether a server answers: on its own socket, and with an open port."""
+    """Return whether a server answers: on its own socket, and with an open port."""
     try:
         ask_server(server, "status")
         with socket.create_connection(_host_and_port(server.address), timeout=2.0):
@@ -211,10 +223,12 @@ def ask_server(server: Running, call: str, body: bytes = b"") -> dict[str, Any]:
 
 
 def submit(folder: Folder, settings: RunSettings) -> str:
-    """Submit a run to the running server and returns its number.
+    """Submit a run to the running server and return its number.
 
-    What is wanted is noted before and after, so that a kill in between loses nothing. Raises FederationError when no server
-    runs, when another run is not over, or when Flower refuses.
+    What is wanted is noted before and after, so that a kill in between loses nothing.
+
+    Raises:
+        FederationError: no server runs, another run is not over, or Flower refuses.
     """
     unfinished = wanted(folder)
     if unfinished is not None and read_note(folder.home / "run.json").get("run"):
@@ -226,7 +240,10 @@ def submit(folder: Folder, settings: RunSettings) -> str:
 
 
 def resume(folder: Folder) -> str | None:
-    """Submit again the run that was cut short, if one was; it goes on from the checkpoint. Returns its number."""
+    """Submit again the run that was cut short, if one was.
+
+    It goes on from the checkpoint. Returns its number.
+    """
     settings = wanted(folder)
     if settings is None:
         return None
@@ -245,7 +262,10 @@ def wanted(folder: Folder) -> RunSettings | None:
 
 
 def drop_run(folder: Folder) -> bool:
-    """End the run at work for good; says whether there was one. The checkpoint stays at the last round that was kept."""
+    """End the run at work for good.
+
+    Returns whether there was one. The checkpoint stays at the last round that was kept.
+    """
     if wanted(folder) is None:
         return False
     note = read_note(folder.home / "run.json")
@@ -258,10 +278,12 @@ def drop_run(folder: Folder) -> bool:
 
 
 def follow(folder: Folder, run: str, poll_seconds: float = 0.2) -> Iterator[dict[str, Any]]:
-    """Yield what the run is doing (`now.json`) whenever that changes, and at last how it ended (with the key `ended`).
+    """Yield what the run is doing (`now.json`) when that changes, and at the end how it ended (`ended`).
 
-    A run whose process died while the server lives is submitted again, as long as it gets on in between. Raises
-    FederationError when the server is gone; the run goes on when it is started again.
+    A run whose process died while the server lives is submitted again, as long as it gets on in between.
+
+    Raises:
+        FederationError: the server is gone; the run goes on when it is started again.
     """
     told: dict[str, Any] = {}
     next_look = time.monotonic() + 10
@@ -297,7 +319,10 @@ def follow(folder: Folder, run: str, poll_seconds: float = 0.2) -> Iterator[dict
 
 
 def status_of(folder: Folder, run: str) -> str:
-    """Return "running", or how a run ended ("finished", "failed", "stopped", "gone"); empty when the server does not answer."""
+    """Return "running", or how a run ended ("finished", "failed", "stopped", "gone").
+
+    The text is empty when the server does not answer.
+    """
     server = running(folder)
     with contextlib.suppress(FederationError, KeyError):
         if server is not None:
@@ -307,7 +332,7 @@ def status_of(folder: Folder, run: str) -> str:
 
 
 def prepare(folder: Folder) -> Path:
-    """Lays out the server's folder and returns the path of the log; raises StorageError."""
+    """Lay out the server's folder and returns the path of the log; raises StorageError."""
     log = folder.home / "logs" / "server.log"
     try:
         for place in (folder.home / "flower", log.parent):
@@ -320,7 +345,7 @@ def prepare(folder: Folder) -> Path:
 
 
 def environment(folder: Folder) -> dict[str, str]:
-    """Return the environment of the server's process: ours without secrets, and with Flower's switches set."""
+    """Return the environment of the server's process: ours without secrets, with Flower's switches set."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -347,7 +372,10 @@ def _submit(folder: Folder, settings: RunSettings) -> str:
 
 
 def _socket_path(folder: Folder) -> Path:
-    """Return where the server's own socket is to lie: in its folder, or where that is too deep, in a folder of this user's."""
+    """Return where the server's own socket is to lie.
+
+    It lies in the server's folder, or where that path is too long, in a folder of this user.
+    """
     path = folder.home.resolve() / SOCKET_NAME
     if len(str(path).encode()) <= LONGEST_SOCKET:
         return path
@@ -387,7 +415,8 @@ def _require_free(address: Address) -> None:
             probe.bind((address.host, address.port))
         except OSError as error:
             raise OptionError(
-                f"port {address.port} on {address.host} cannot be used ({error.strerror}); name another with --port"
+                f"port {address.port} on {address.host} cannot be used ({error.strerror}); name another "
+                "with --port"
             ) from None
 
 
@@ -400,7 +429,8 @@ def _wait_until_healthy(folder: Folder, process: subprocess.Popen[bytes], server
             )
         if time.monotonic() >= deadline:
             raise FederationError(
-                f"the server did not answer within {START_SECONDS:g} s; see {folder.home / 'logs' / 'server.log'}"
+                f"the server did not answer within {START_SECONDS:g} s; see "
+                f"{folder.home / 'logs' / 'server.log'}"
             )
         time.sleep(0.05)
 
@@ -419,22 +449,14 @@ def _end(pid: int) -> None:
 
 
 def _take(path: Path) -> int | None:
-    """Take a lock that lives as long as the descriptor and its copies; None when somebody holds it."""
+    """Take the server's lock, which its process inherits; return None where somebody holds it."""
     if sys.platform == "win32":
         raise FederationError("the server runs on Linux and macOS; on Windows use its Linux subsystem")
-    import fcntl
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        return take_lock(path)
     except OSError as error:
         raise storage_error(error, path, "nothing was changed") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _note(path: Path, note: dict[str, Any]) -> None:

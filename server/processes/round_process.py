@@ -1,9 +1,12 @@
-"""The process that runs the rounds of one run: `python -m palate.server.processes.round_process HOME SOCKET RUN`, started by `serve`.
+"""The process that runs the rounds of one run.
 
-Where it stands in the flow: `serve` gives it the run's settings on standard input, which stays open; it runs `federation.federate` with
-the devices behind the server's own socket, and ends with status 0 when the run is over. It is a process of its own because the
-arithmetic of a large round would keep devices waiting. When standard input closes, the server is gone, and so is this process
-at once: what was not kept is done again by the next one.
+`serve` starts it as `python -m palate.server.processes.round_process HOME SOCKET RUN`.
+
+Where it stands in the flow: `serve` gives it the run's settings on standard input, which stays open; it runs
+`rounds.run.federate` with the devices behind the server's own socket, and ends with status 0 when the run is
+over. It is a process of its own because the arithmetic of a large round would keep devices waiting. When
+standard input closes, the server is gone, and so is this process at once: what was not kept is done again by
+the next one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
-"""The server's process: `python -m palate.server.processes.serve HOME SOCKET HOST PORT [CERTIFICATE KEY] [--admitted-only]`.
+"""The server's process.
 
-Where it stands in the flow: `processes.start` starts it, in the background. It puts the public port (`front`) and the server's own
-socket (`control`) on one event loop, with Flower's books in memory behind both (`superlink`), and starts a `round_process` for a
-run. Nothing else listens. It ends with a signal; runs that this cuts short go on at the next start (`processes.resume`).
+It is `python -m palate.server.processes.serve HOME SOCKET HOST PORT [CERTIFICATE KEY] [--admitted-only]`.
+
+Where it stands in the flow: `deployed.start` starts it, in the background. It puts the public port (`front`)
+and the server's own socket (`control`) on one event loop, with Flower's books in memory behind both
+(`superlink`), and starts a `round_process` for a run. Nothing else listens. It ends with a signal; runs that
+this cuts short go on at the next start (`deployed.resume`).
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ _log = logging.getLogger("palate.server")
 
 
 class _Guarded(HttpToolsProtocol):
-    """uvicorn's HTTP, with limits on connections, and on how long and how slow the headers of a call may be."""
+    """uvicorn's HTTP, with limits on connections and on the size and the time of a call's headers."""
 
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -250,7 +253,7 @@ def _own_socket(path: Path) -> socket.socket:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     harden()
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("home", type=Path)

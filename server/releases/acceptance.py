@@ -1,18 +1,20 @@
-"""Is this encoder fit to become a release? Tried on public pictures, and its noise held against what it learned.
+"""Is this encoder fit for a release? It is tried on public pictures, and its noise is measured.
 
-Where it stands in the flow: `palate server release` calls `accept` before it signs, prints what it says on the card, and refuses what
-`faults` names unless told otherwise. What stands before it bounds each round and each run (`sums`, `trust_region`); this looks at the
-outcome, and over all releases, so that a slow drift is seen too.
+Where it stands in the flow: `palate server release` calls `accept` before it signs, prints the result on the
+card, and refuses what `faults` names unless its owner insists. Other modules bound each round and each run
+(`sums`, `trust_region`). This one looks at the outcome, over all releases, so it sees a slow drift too.
 
-**Attributes.** Each of the 55 attributes is tried alone, because who wants misty to read as neon leaves the other 54 as they are. For each
-it is asked how well the encoder still says what it said before: the correlation over public pictures of its logit with the parent's, and
-that of what the attribute's own name finds among the parent's tastes with what it found there. An honest federation may change an
-attribute on purpose: where the encoder that it grew from hardly saw it, what people teach is new. So an attribute that says something else
-counts by how well it now sees what the pictures truly show, as a part of how well the parent saw it. The same is asked against release
-0, and the worse counts.
+**Attributes.** Each of the 55 attributes is tried alone: an attack that makes misty read as neon leaves the
+other 54 as they are. Two correlations say how well the encoder still says what it said before: that of its
+logit with the parent's over public pictures, and that of what the attribute's own name finds among the
+parent's tastes with what it found there. An honest federation may change an attribute on purpose. Where the
+parent hardly saw it, what people teach is new. So an attribute that says something else counts by how well it
+now sees what the pictures truly show, relative to how well the parent saw it. The same is computed against
+release 0, and the worse counts.
 
-**Noise.** The noise in the sum of all rounds' means is known; what is left of the sum's length without it is what devices agreed on
-(`sums.told_of`). Where noise alone was learned, the ratio is 4 or more; with the recommended private settings it is about a third.
+**Noise.** The noise in the sum of all rounds' means is known. What is left of the sum's length without it is
+what devices agreed on (`sums.told_of`). Where only noise was learned, the ratio is 4 or more. With the
+recommended private settings it is about a third.
 """
 
 from __future__ import annotations
@@ -51,10 +53,15 @@ def accept(
     first: EncoderWeights | None = None,
     pictures: PublicPictures | None = None,
 ) -> Acceptance:
-    """Return how an encoder does on public pictures against its parent and the first release, and how noisy it is.
+    """Return how an encoder does on public pictures, against its parent and the first release, and its noise.
 
-    `memory` is that of the checkpoint whose encoder this is: it knows the means of all rounds since the parent, where they were masked.
-    Without it (on a machine that only signs) nothing is said of noise.
+    Args:
+        parent: the encoder of the release before.
+        encoder: the encoder to test.
+        memory: that of the checkpoint with this encoder. It knows the means of all masked rounds since the
+            parent. Without it (on a machine that only signs) nothing is said of noise.
+        first: the encoder of release 0.
+        pictures: the public pictures, those that ship with Palate by default.
     """
     public = load_public_pictures() if pictures is None else pictures
     found = kept_of(encoder, parent, public)
@@ -73,19 +80,19 @@ def faults(found: Acceptance) -> list[str]:
     lines = []
     if found.least_correlation < LEAST_CORRELATION:
         lines.append(
-            f"an attribute kept {found.least_correlation:.2f} of what it said of {found.pictures} public pictures, "
-            f"and {LEAST_CORRELATION:g} is the least: somebody may have steered the encoder"
+            f"an attribute kept {found.least_correlation:.2f} of what it said of {found.pictures} public "
+            f"pictures, and {LEAST_CORRELATION:g} is the least: somebody may have steered the encoder"
         )
     if found.noise_over_signal > MOST_NOISE:
         lines.append(
-            f"its noise is {found.noise_over_signal:.3g} times as long as what devices agreed on, and {MOST_NOISE:g} is the most: "
-            "take more rounds or more devices"
+            f"its noise is {found.noise_over_signal:.3g} times as long as what devices agreed on, and "
+            f"{MOST_NOISE:g} is the most: take more rounds or more devices"
         )
     return lines
 
 
 def kept_of(encoder: EncoderWeights, before: EncoderWeights, pictures: PublicPictures) -> Float64s:
-    """Return how well each attribute says what it said, or where it says something else, what is true: (55,), 1 for as well."""
+    """Return how well each attribute says what it said, or else what is true: (55,), 1 for as well."""
     now, then = (taste_logits(one, pictures.features)[:, : len(ATTRIBUTE_NAMES)] for one in (encoder, before))
     found = _kept(now, then, pictures.shows)
     tastes = project_pictures(
@@ -98,7 +105,7 @@ def kept_of(encoder: EncoderWeights, before: EncoderWeights, pictures: PublicPic
 
 
 def noise_over_signal(memory: Mapping[str, Float32s], release: int) -> float:
-    """Return how many times longer the noise in the sum of all means since a release is than what devices agreed on."""
+    """Return the length of the noise in all means since a release over that of what devices agreed on."""
     told = told_of(memory, release)
     if not told.get("total_noise_norm"):
         return 0.0

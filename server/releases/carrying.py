@@ -1,27 +1,30 @@
-"""A folder that is carried to a signing machine and back: what is to be signed goes out, what was signed comes in.
+"""A folder that is carried to a signing machine and back: what to sign goes out, what was signed comes in.
 
-Where it stands in the flow: the release key may lie on a machine that runs no server. `palate server prepare FOLDER` on the server writes
-what is to be signed; `palate server sign FOLDER` on the signing machine checks and signs it; `palate server take FOLDER` on the
-server checks that and appends it to the log.
+Where it stands in the flow: the release key may lie on a machine that runs no server. `palate server prepare
+FOLDER` on the server writes what is to be signed; `palate server sign FOLDER` on the signing machine checks
+and signs it; `palate server take FOLDER` on the server checks that and appends it to the log.
 
-    to-sign.palate        a message of kind 11: the server's log, and if there is something to release an unsigned entry and its encoder
-    parent.safetensors    the encoder of the release before, beside which the new one is tested (not where that is release 0)
-    signed.palate         the answer, a message of kind 11: the log with its signatures, and the newest encoder
+    to-sign.palate        a message of kind 11: the server's log, and if there is something to release an
+                          unsigned entry and its encoder
+    parent.safetensors    the encoder of the release before, against which the new one is tested (not where
+                          that is release 0)
+    signed.palate         the answer, a message of kind 11: the signed log, and the newest encoder
     to-sign.NAME          what else is asked of the release key, and
     signed.NAME           its answer (see `Errand`)
 
-**Who checks what.** The signing machine keeps a folder of releases of its own, with the log as it signed it. A server that was broken into
-can ask it for a signature, and cannot make it sign a second history: the carried log must be the beginning of its own, or go on from
-it by signatures of its own keys. What was signed once and never taken is given again as it is, and nothing else is signed before
-that is taken. The server takes what continues its own log by the keys in force, and no older answer.
+**Who checks what.** The signing machine keeps a folder of releases of its own, with the log as it signed it.
+A server that was broken into can ask it for a signature, and cannot make it sign a second history: the
+carried log must be the beginning of its own, or go on from it by signatures of its own keys. What was signed
+once and never taken is given again as it is, and nothing else is signed before that is taken. The server
+takes what continues its own log by the keys in force, and no older answer.
 
-Nothing is lost at a kill: the signing machine writes its own log before the answer, and signing again gives the same answer; the
-server takes in one step, and taking again finishes it.
+Nothing is lost at a kill: the signing machine writes its own log before the answer, and signing again gives
+the same answer; the server takes in one step, and taking again finishes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +33,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.server.checkpoints import Checkpoint
-from palate.server.releases import round_key as inviting
+from palate.server.releases import round_key
 from palate.server.releases.errand import Errand
 from palate.server.releases.folder import (
     keep_message,
@@ -65,8 +68,8 @@ MOST_ERRAND_BYTES: Final = 100_000
 _CONSEQUENCE = "the folder cannot be carried like this"
 
 
-ERRANDS: tuple[Errand, ...] = (inviting.ERRAND,)
-"""What is carried beside releases."""
+ERRANDS: tuple[Errand, ...] = (round_key.ERRAND,)
+"""What is carried along with releases."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a carried folder asks for, after everything was checked that can be checked before the key is opened."""
+    """What a carried folder asks for, checked as far as is possible before the key is opened."""
 
     log: ReleaseLog  # that the new entry is appended to: this machine's own
     card: Card | None  # of the release to be signed
@@ -112,8 +115,11 @@ def prepare(
 ) -> Prepared:
     """Write into `folder` what the signing machine is to sign for the server in `home`.
 
-    Without a `checkpoint` that is only more time for the log. Raises OptionError when nothing was learned since the latest release,
-    StorageError when it cannot be written.
+    Without a `checkpoint` that is only more time for the log.
+
+    Raises:
+        OptionError: nothing was learned since the latest release.
+        StorageError: it cannot be written.
     """
     releases = home / "releases"
     with locked(releases):
@@ -141,10 +147,15 @@ def prepare(
 
 
 def read_asked(home: Path, folder: Path, public: bytes, *, errands: Sequence[Errand] = ERRANDS) -> Asked:
-    """Return what a folder asks of the signing machine in `home`, whose release key is `public`; sign nothing.
+    """Return what a folder asks of the signing machine in `home`, whose release key is `public`.
 
-    Checks the log's chain and signatures, that it is the beginning of this machine's own or goes on from it by its own keys, the card
-    against the releases before it and the encoder against the card. Raises OptionError or ReleaseError in one line.
+    Nothing is signed.
+
+    Checks the log's chain and signatures, that it is the beginning of this machine's own or goes on from it
+    by its own keys, the card against the releases before it and the encoder against the card.
+
+    Raises:
+        OptionError, ReleaseError: something does not fit, said in one line.
     """
     own = read_log(home / "releases")
     asked = _read_message(folder, TO_SIGN, "palate server prepare FOLDER, on the server")
@@ -164,26 +175,31 @@ def read_asked(home: Path, folder: Path, public: bytes, *, errands: Sequence[Err
         raise OptionError("neither the folder nor this machine has a log; begin one with: palate server key")
     if base.keys[-1].release != public:
         raise OptionError(
-            f"the releases are signed with the release key {write_key(base.keys[-1].release)}, and the one here is another"
+            f"the releases are signed with the release key {write_key(base.keys[-1].release)}, and the one "
+            "here is another"
         )
     parent = None
     if again is not None:
         card = None
     if card is not None:
-        # Whatever was wrong with it would be found by each device; the signature is the only thing that is missing.
+        # Whatever was wrong with it would be found by each device; the signature is the only thing that is
+        # missing.
         read_encoder(asked.encoder, card)
         _check_card(base, card, pinned)
         parent = load_encoder()
         if base.releases:
             data = read_file(folder / PARENT, MAX_BYTES)
             parent = read_encoder(data, base.releases[-1][1])
-    others = []
-    for errand in errands:
-        path = folder / f"to-sign.{errand.name}"
-        if path.exists():
-            others.append((errand, read_file(path, MOST_ERRAND_BYTES)))
     encoder = asked.encoder if card is not None else b""
-    return Asked(base, card, encoder, again, parent, foreign, tuple(others))
+    return Asked(base, card, encoder, again, parent, foreign, tuple(_carried(folder, "to-sign", errands)))
+
+
+def _carried(folder: Path, start: str, errands: Iterable[Errand]) -> Iterator[tuple[Errand, bytes]]:
+    """Yield the errands whose file lies in the folder, each with its bytes."""
+    for errand in errands:
+        path = folder / f"{start}.{errand.name}"
+        if path.exists():
+            yield errand, read_file(path, MOST_ERRAND_BYTES)
 
 
 def sign(
@@ -195,7 +211,7 @@ def sign(
     *,
     days: int = USUAL_DAYS,
 ) -> ReleaseLog:
-    """Sign what `read_asked` returned, keep it in this machine's own folder, write the answer, and return the log."""
+    """Sign what `read_asked` returned, keep it here, write the answer, and return the log."""
     releases, when = home / "releases", int(now.timestamp())
     with locked(releases):
         log, data = asked.log, b""
@@ -217,7 +233,10 @@ def sign(
 
 
 def read_signed(home: Path, folder: Path) -> tuple[SignedRelease, bool]:
-    """Return the answer in a folder and whether this server has no log yet, so that its keys are new to it; raise in one line."""
+    """Return the answer in a folder and whether this server has no log yet, so that its keys are new to it.
+
+    Raises a PalateError in one line.
+    """
     if not (folder / SIGNED).exists() and (folder / TO_SIGN).exists():
         raise OptionError(
             f"nothing in {folder} is signed yet; carry it to the signing machine: palate server sign FOLDER"
@@ -235,7 +254,9 @@ def read_signed(home: Path, folder: Path) -> tuple[SignedRelease, bool]:
 def take(home: Path, folder: Path, signed: SignedRelease, *, errands: Sequence[Errand] = ERRANDS) -> Taken:
     """Append what `read_signed` returned to the server's log; taken once already, finish what is missing.
 
-    Raises OptionError for an answer that leaves out a release, ReleaseError for one that does not continue the log here.
+    Raises:
+        OptionError: an answer that leaves out a release.
+        ReleaseError: one that does not continue the log here.
     """
     releases = home / "releases"
     with locked(releases):
@@ -246,8 +267,8 @@ def take(home: Path, folder: Path, signed: SignedRelease, *, errands: Sequence[E
         new = signed.log.releases[len(known.releases) :]
         if len(new) > 1:
             raise OptionError(
-                f"the folder holds {len(new)} releases that this server does not have; copy the folder releases of the signing "
-                f"machine to {releases} instead"
+                f"the folder holds {len(new)} releases that this server does not have; copy the folder "
+                f"releases of the signing machine to {releases} instead"
             )
         if new:
             check_release(signed, trust_of(signed.log), pinned)
@@ -256,11 +277,7 @@ def take(home: Path, folder: Path, signed: SignedRelease, *, errands: Sequence[E
             keep_release(releases, signed.log, b"")
         else:
             keep_message(releases)
-        lines = []
-        for errand in errands:
-            path = folder / f"signed.{errand.name}"
-            if path.exists():
-                lines.append(errand.take(home, read_file(path, MOST_ERRAND_BYTES)))
+        lines = [errand.take(home, data) for errand, data in _carried(folder, "signed", errands)]
         log = read_log(releases) or signed.log
         entries = len(signed.log.entries) - len(known.entries)
         return Taken(new[0][1] if new else None, entries, log, tuple(lines))
@@ -279,7 +296,10 @@ def _split(log: ReleaseLog) -> tuple[ReleaseLog, Card | None]:
 
 
 def _foreign(given: ReleaseLog, own: ReleaseLog | None, pinned: Pinned) -> int:
-    """Return how many entries of the server's log are new here, all signed by the keys in force; raise for another history."""
+    """Return how many entries of the server's log are new here, all signed by the keys in force.
+
+    Raises ReleaseError for another history.
+    """
     if own is None:
         check_log(given, trust_of(given), pinned)
         return len(given.entries)
@@ -287,8 +307,8 @@ def _foreign(given: ReleaseLog, own: ReleaseLog | None, pinned: Pinned) -> int:
     for number, (theirs, mine) in enumerate(zip(given.entries[:count], own.entries[:count], strict=True), 1):
         if theirs.hash != mine.hash:
             raise ReleaseError(
-                f"entry {number} of the server's log is not the one that was signed here: the server shows another history, or this "
-                "is another server's folder; nothing was signed",
+                f"entry {number} of the server's log is not the one that was signed here: the server shows "
+                "another history, or this is another server's folder; nothing was signed",
                 "fork",
             )
     if len(given.entries) <= len(own.entries):
@@ -318,7 +338,10 @@ def _read_message(folder: Path, name: str, maker: str) -> SignedRelease:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier errand left, the request first: a folder without it is not taken for a whole one."""
+    """Remove what an earlier errand left, the request first.
+
+    A folder without a request is not taken for a whole one.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in (

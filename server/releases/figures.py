@@ -1,6 +1,7 @@
 """What a release's card says of privacy and of the test before it was signed, and when a release is refused.
 
-Where it stands in the flow: `release_cli` and `carry_cli` ask here before a release is signed; the card carries the answers to devices.
+Where it stands in the flow: `commands.releases` and `commands.carry` ask here before a release is signed; the
+card carries the answers to devices.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from palate.shared.errors import OptionError
 from palate.shared.releases.message import Acceptance, PrivacySpent
 
 AcceptanceTest = Callable[[EncoderWeights, EncoderWeights, Mapping[str, Float32s] | None], Acceptance]
-"""From the encoder of the release before (the parent), the new one and what its checkpoint remembers to what the test found."""
+"""Called with the parent, the new encoder and the checkpoint's memory; returns what the test found."""
 
 TEST: AcceptanceTest = accept_on_public_pictures
 """The test that releases are put to."""
@@ -34,8 +35,8 @@ def accept(
     wrong = why_refused(found)
     if wrong and not anyway:
         raise OptionError(
-            f"this encoder is not released: {wrong}; train on, go back to the release before, or release it with --anyway, and the card "
-            "says so"
+            f"this encoder is not released: {wrong}; train on, go back to the release before, or release it "
+            "with --anyway, and the card says so"
         )
     return found
 
@@ -47,7 +48,7 @@ def why_refused(found: Acceptance) -> str:
 
 def spent_for_card(ledger: Path) -> PrivacySpent | None:
     """Return what a card says of the privacy that was spent up to a release; None without a ledger."""
-    from palate.server.ledger.ledger import read_spent
+    from palate.server.ledger.booking import read_spent
 
     if not ledger.exists():
         return None

@@ -1,15 +1,17 @@
-"""The releases folder: numbered encoders that devices may take over, and the signed log that says what each one is.
+"""The releases folder: numbered encoders, and the signed log that says what each of them is.
 
-Where it stands in the flow: rounds move the encoder a little each and live in the checkpoint; once in a while the person who
-runs the server makes a release of it (`palate server release`), which devices check and adopt (`palate release adopt`).
+Where it stands in the flow: rounds move the encoder a little each and live in the checkpoint; once in a while
+the person who runs the server makes a release of it (`palate server release`), which devices check and adopt
+(`palate release adopt`).
 
-    releases.log                the log of all releases and changes of keys, as `shared.release_log` writes it
+    releases.log                the log of all releases and changes of keys (`shared.releases.log`)
     release-00001.safetensors   the encoder, as `shared.encoder.encoder_to_bytes` writes it
     release-00001.palate        log and encoder as one message: what a device needs, in one file
 
-The log is what counts, and is written after the encoder it speaks of: an encoder without an entry is unfinished. Each file is
-written in one step. The keys (`release_keys`) lie one folder up, so that this folder can be handed out as it stands. Where the
-release key lies on a signing machine, that machine keeps such a folder of its own (`carrying`).
+The log is what counts, and is written after the encoder it speaks of: an encoder without an entry is
+unfinished. Each file is written in one step. The keys (`release_keys`) lie one folder up, so that this
+folder can be handed out as it stands. Where the release key lies on a signing machine, that machine keeps
+such a folder of its own (`carrying`).
 """
 
 from __future__ import annotations
@@ -67,11 +69,21 @@ def make_release(
     acceptance: Acceptance | None = None,
     days: int = USUAL_DAYS,
 ) -> Card:
-    """Make the next release of a checkpoint's encoder, sign it, and return its card; the log is good for `days` more.
+    """Make the next release of a checkpoint's encoder, sign it, and return its card.
 
-    `privacy` is what the rounds up to here have spent, `acceptance` what a test found. Raises OptionError when nothing was learned
-    since the latest release, when there is no log yet or the key is not the log's; ReleaseError for an encoder that no device would
-    take and for a log that cannot be gone on with; StorageError when it cannot be written.
+    Args:
+        folder: the releases folder.
+        checkpoint: where the federation stands.
+        now: the time of the release.
+        key: the release key in force.
+        privacy: what the rounds up to here have spent.
+        acceptance: what the test on public pictures found.
+        days: for how many days from now on the log is good.
+
+    Raises:
+        OptionError: nothing was learned since the latest release, there is no log yet, or the key is another.
+        ReleaseError: no device would take the encoder, or the log cannot be continued.
+        StorageError: it cannot be written.
     """
     with locked(folder):
         log = read_log(folder)
@@ -79,7 +91,8 @@ def make_release(
             raise OptionError("no log of releases was begun here yet; make the keys with: palate server key")
         if key.public_key().public_bytes_raw() != log.keys[-1].release:
             raise OptionError(
-                f"the releases are signed with the release key {write_key(log.keys[-1].release)}; this is another key"
+                f"the releases are signed with the release key {write_key(log.keys[-1].release)}; this is "
+                "another key"
             )
         card, data = next_release(log, checkpoint, privacy=privacy, acceptance=acceptance)
         log = log.with_release(card, int(now.timestamp()), key, days=days)
@@ -94,7 +107,11 @@ def next_release(
     privacy: PrivacySpent | None = None,
     acceptance: Acceptance | None = None,
 ) -> tuple[Card, bytes]:
-    """Return the card and the encoder's file of the next release on this log; raise OptionError when nothing new was learned."""
+    """Return the card and the encoder's file of the next release on this log.
+
+    Raises:
+        OptionError: nothing new was learned.
+    """
     digest = encoder_hash(checkpoint.encoder)
     known = {card.hash: card.release for _, card in log.releases} | {log.shipped: 0}
     if digest in known:
@@ -121,9 +138,12 @@ def next_release(
 
 
 def keep_release(folder: Path, log: ReleaseLog, data: bytes) -> None:
-    """Write a signed log and the encoder of its newest release; empty `data` leaves the encoder that lies there.
+    """Write a signed log and the encoder of its newest release.
 
-    What a device would refuse is not written. Killed at any moment, the log of before or the new one is there with its encoder.
+    Empty `data` leaves the encoder that lies there.
+
+    What a device would refuse is not written. Killed at any moment, the log of before or the new one is there
+    with its encoder.
     """
     check_log(log, trust_of(log), _pinned())
     consequence = "the log of releases stays as it was"
@@ -136,7 +156,7 @@ def keep_release(folder: Path, log: ReleaseLog, data: bytes) -> None:
 
 
 def keep_message(folder: Path) -> None:
-    """Write the newest release as one message, where it is not there as it should be: a kill may have come before it."""
+    """Write the newest release as one message, where a kill came before that was done."""
     log = read_log(folder)
     if log is None or not log.releases:
         return
@@ -152,7 +172,9 @@ def keep_message(folder: Path) -> None:
 def read_log(folder: Path) -> ReleaseLog | None:
     """Return the log, checked from its first entry on, or None if there is none.
 
-    Raises ReleaseError when it was damaged or made for another version of Palate, StorageError when it cannot be read.
+    Raises:
+        ReleaseError: it was damaged or made for another version of Palate.
+        StorageError: it cannot be read.
     """
     path = folder / LOG_NAME
     if not path.exists():
@@ -166,7 +188,7 @@ def read_log(folder: Path) -> ReleaseLog | None:
 
 
 def trust_of(log: ReleaseLog) -> Trust:
-    """Return the trust of somebody who pinned the recovery key of this very log, for checking it in itself."""
+    """Return the trust of a person who pinned the recovery key of this log, to check the log in itself."""
     return Trust(log.keys[-1].recovery if log.keys else b"")
 
 
@@ -179,8 +201,9 @@ def list_releases(folder: Path) -> list[Card]:
 def read_release(folder: Path, number: int) -> EncoderWeights:
     """Return the encoder of a release, checked against its card.
 
-    Raises OptionError for a number that there is not, ReleaseError when file and card do not belong together, and what `read_log`
-    raises.
+    Raises:
+        OptionError: a number that there is not.
+        ReleaseError: file and card do not belong together, and what `read_log` raises.
     """
     cards = list_releases(folder)
     if not 1 <= number <= len(cards):

@@ -1,15 +1,16 @@
-"""The round key: signs what devices are asked, by a right that the release key lends it for some weeks.
+"""The round key signs what devices are asked. The release key gives it that right for some weeks.
 
-Where it stands in the flow: `federation` signs every invitation and task of a run with it, before they go out; devices check that the
-release key, which the log names that they follow, speaks for it (`shared.delegation`). The round key is made here and never leaves the server's
-folder; the release key signs its delegation whenever it is at hand:
+Where it stands in the flow: `rounds.run` signs every invitation and task of a run with it, before they go
+out; devices check that the release key, which the log names that they follow, speaks for it
+(`shared.delegation`). The round key is made here and never leaves the server's folder; the release key signs
+its delegation whenever it is at hand:
 
-    round.key           the round key, in the form of `signing`, not sealed: its owner's alone (mode 600)
+    round.key           the round key, in the form of `sealed_keys`, not sealed: its owner's alone (mode 600)
     round.delegations   what release keys said of it, one after the other, as `shared.delegation` writes them
 
-The release key is at hand when `palate server run` or `release` was given its passphrase, and always where it lies here unsealed. Where
-it lies on another machine, a folder that is carried there brings a delegation back (`ERRAND`), also while a run is going on: files
-are read anew for each round.
+The release key is at hand when `palate server run` or `release` was given its passphrase, and always where it
+lies here unsealed. Where it lies on another machine, a folder that is carried there brings a delegation back
+(`ERRAND`), also while a run is going on: files are read anew for each round.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.server.releases import sealed_keys as signing
+from palate.server.releases import sealed_keys
 from palate.server.releases.errand import Errand
 from palate.server.releases.folder import read_log
-from palate.server.releases.keys import KeyFiles, Passphrases, begin_log, current_key
+from palate.server.releases.release_keys import KeyFiles, Passphrases, begin_log, current_key
 from palate.shared.delegation import (
     DELEGATION_BYTES,
     MOST_DELEGATIONS,
@@ -45,14 +46,14 @@ Sign = Callable[[bytes], bytes]
 
 
 def not_signed(message: bytes) -> bytes:
-    """Return the message as it is: for rounds whose devices check no signature, in tests of the round loop."""
+    """Return the message as it is: for tests of the round loop, whose devices check no signature."""
     return message
 
 
 def round_key(home: Path) -> Ed25519PrivateKey:
-    """Return the round key of a server's folder, made at the first call; raises what `signing` raises."""
+    """Return the round key of a server's folder, made at the first call; raises what `sealed_keys` raises."""
     path = home / ROUND_KEY
-    return signing.read_key(path, None) or signing.make_key(path, None)
+    return sealed_keys.read_key(path, None) or sealed_keys.make_key(path, None)
 
 
 def round_public(home: Path) -> bytes:
@@ -85,7 +86,7 @@ def read_delegations(home: Path, now: datetime) -> list[bytes]:
 
 
 def add_delegation(home: Path, delegation: bytes, now: datetime) -> None:
-    """Keep a delegation beside those of other release keys; of the same release key the newest alone stays.
+    """Keep a delegation next to those of other release keys; of the same release key the newest alone stays.
 
     Raises InvitationError for bytes that are none, OptionError for one of another round key, StorageError.
     """
@@ -101,8 +102,11 @@ def add_delegation(home: Path, delegation: bytes, now: datetime) -> None:
     write_atomically(home / DELEGATIONS, kept, consequence="the delegation was not kept")
 
 
-def lend(home: Path, release_key: Ed25519PrivateKey, now: datetime) -> None:
-    """Have the release key lend the round key the right to invite, unless it did so in the first half of that right's time."""
+def delegate(home: Path, release_key: Ed25519PrivateKey, now: datetime) -> None:
+    """Let the release key give the round key the right to invite.
+
+    Nothing is done in the first half of the time of a right that is there.
+    """
     public, half = release_key.public_key().public_bytes_raw(), (now + VALID / 2).timestamp()
     found = [decode_delegation(one) for one in read_delegations(home, now)]
     if not any(one.release_key == public and one.expires >= half for one in found):
@@ -110,28 +114,33 @@ def lend(home: Path, release_key: Ed25519PrivateKey, now: datetime) -> None:
 
 
 def needs_delegation(home: Path, now: datetime) -> bool:
-    """Say whether the round key may not invite, or not for the first half of a delegation's time any more."""
+    """Return whether the round key may not invite, or its right is in the second half of its time."""
     found = read_delegations(home, now)
     return not found or decode_delegation(found[0]).expires < (now + VALID / 2).timestamp()
 
 
 def lend_if_open(home: Path, now: datetime) -> None:
-    """Have the release key lend its right where it lies here unsealed; a folder without any keys and releases gets unsealed ones.
+    """Let the release key give its right where it lies here unsealed.
 
-    So rounds in one process, and tests, need nothing else; `palate server run` makes keys with its owner, sealed, before a run.
+    A folder without any keys and releases gets unsealed ones.
+
+    So rounds in one process, and tests, need nothing else; `palate server run` makes keys with its owner,
+    sealed, before a run.
     """
     files = KeyFiles(home)
-    nobody = read_log(files.releases) is None and signing.is_sealed(files.release_file) is None
+    nobody = read_log(files.releases) is None and sealed_keys.is_sealed(files.release_file) is None
     if nobody and not (home / DELEGATIONS).exists():
-        begin_log(files, now, Passphrases(signing.passphrase_given(), signing.recovery_passphrase_given()))
+        begin_log(
+            files, now, Passphrases(sealed_keys.passphrase_given(), sealed_keys.recovery_passphrase_given())
+        )
     with contextlib.suppress(WrongPassphraseError, OptionError):
-        key = current_key(files, signing.passphrase_given())
+        key = current_key(files, sealed_keys.passphrase_given())
         if key is not None:
-            lend(home, key, now)
+            delegate(home, key, now)
 
 
 def signer(home: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Sign:
-    """Return what signs each message of a run, with the delegations as they are at that time, renewed where that can be.
+    """Return what signs each message of a run, with the delegations of that time, renewed where possible.
 
     Raises FederationError, then and now, where the round key may not invite.
     """
@@ -144,8 +153,9 @@ def signer(home: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
             found = read_delegations(home, now)
         if not found:
             raise FederationError(
-                f"the round key in {home} may not invite devices, or no longer: the release key must say so; give its passphrase "
-                f"in {signing.PASSPHRASE_VARIABLE} to `palate server run`, or carry a folder to where it lies: palate server prepare"
+                f"the round key in {home} may not invite devices, or no longer: the release key must say "
+                f"so; give its passphrase in {sealed_keys.PASSPHRASE_VARIABLE} to `palate server run`, or "
+                "carry a folder to where it lies: palate server prepare"
             )
         return found
 
@@ -155,7 +165,7 @@ def signer(home: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
 def passing_signer(now: datetime | None = None) -> Sign:
-    """Return what signs with keys that are made here and end with the process: for rounds that have no server's folder."""
+    """Return what signs with keys that end with the process: for rounds without a server's folder."""
     release_key, key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     delegation = make_delegation(
         release_key, key.public_key().public_bytes_raw(), now=now or datetime.now(UTC)
@@ -170,7 +180,10 @@ def _ask(home: Path) -> bytes | None:
 def _describe(request: bytes) -> str:
     if len(request) != 32:
         raise OptionError("what asks for the right to invite is no key; prepare the folder anew")
-    return f"the right to invite devices to rounds for {VALID.days} days, for the server's round key {request.hex()[:16]}..."
+    return (
+        f"the right to invite devices to rounds for {VALID.days} days, for the server's round key "
+        f"{request.hex()[:16]}..."
+    )
 
 
 def _answer(request: bytes, key: Ed25519PrivateKey) -> bytes:

@@ -1,15 +1,20 @@
-"""A server's keys at rest: the release key, the recovery key, the registrar's, each in a file for its owner's eyes, sealed.
+"""A server's keys at rest: each in a sealed file that only its owner may read.
 
-Where it stands in the flow: `palate server key` makes the two keys of the log of releases; `release_keys`, `releases` and `carrying` sign
-with them. Whoever has the private half of the release key can give every device that follows its log an encoder of their own, so it is
-sealed with a passphrase (the environment's PALATE_RELEASE_PASSPHRASE), or lies on another machine, or both.
+They are the release key, the recovery key and the registrar's key.
+
+Where it stands in the flow: `palate server key` makes the two keys of the log of releases; `release_keys`,
+`releases` and `carrying` sign with them. A thief of the private half of the release key could give every
+device that follows its log another encoder, so it is sealed with a passphrase (the environment's
+PALATE_RELEASE_PASSPHRASE), or lies on another machine, or both.
 
     release.key   magic "PALATESK" | version 1 | sealed 0 or 1 | public half 32 |
                     not sealed: private half 32
-                    sealed:     salt 16 | nonce 12 | AES-256-GCM of the private half 48, bound to everything before the nonce
+                    sealed:     salt 16 | nonce 12 | AES-256-GCM of the private half 48, bound to everything
+                                before the nonce
 
-The file is its owner's alone (mode 600) and is not read otherwise. A passphrase becomes a key by Argon2id with what RFC 9106
-recommends second (64 MiB, 3 passes, 4 lanes), as on a device. The public half is in the clear: showing it needs no passphrase.
+The file is its owner's alone (mode 600) and is not read otherwise. A passphrase becomes a key by Argon2id
+with what RFC 9106 recommends second (64 MiB, 3 passes, 4 lanes), as on a device. The public half is in the
+clear: showing it needs no passphrase.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from palate.shared.durable import clear_beside, make_folder, storage_error, write_beside
+from palate.shared.durable import clear_beside, make_folder, rename, storage_error, sync_folder, write_beside
 from palate.shared.errors import FileFormatError, OptionError, WrongPassphraseError
 from palate.shared.hardening import given
 from palate.shared.releases.message import KEY_BYTES
@@ -49,12 +54,15 @@ def passphrase_given() -> str | None:
 
 
 def recovery_passphrase_given() -> str | None:
-    """Return the recovery key's passphrase of the environment; without one of its own it is that of the release key."""
+    """Return the recovery key's passphrase of the environment.
+
+    If there is none, it is the passphrase of the release key.
+    """
     return given(RECOVERY_VARIABLE) or passphrase_given()
 
 
 def is_sealed(path: Path) -> bool | None:
-    """Say whether a key needs a passphrase, None if there is no key; raises what `read_public` raises."""
+    """Return whether a key needs a passphrase, None if there is no key; raises what `read_public` raises."""
     data = _read(path)
     return None if data is None else _check(data, path)[0]
 
@@ -82,17 +90,15 @@ def make_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
 
 def move_key(source: Path, path: Path) -> None:
     """Put a key's file in place of another one, in one step; raises `OSError`."""
-    os.replace(source, path)
-    if sys.platform != "win32":  # which has no such call and needs none
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    rename(source, path)
+    sync_folder(path.parent)
 
 
 def read_public(path: Path) -> bytes | None:
-    """Return the public half, or None if there is no key; raises FileFormatError, OptionError or StorageError."""
+    """Return the public half, or None if there is no key.
+
+    Raises FileFormatError, OptionError or StorageError.
+    """
     data = _read(path)
     return None if data is None else _check(data, path)[1]
 
@@ -100,10 +106,12 @@ def read_public(path: Path) -> bytes | None:
 def read_key(
     path: Path, passphrase: str | None, *, variable: str = PASSPHRASE_VARIABLE
 ) -> Ed25519PrivateKey | None:
-    """Return the key, or None if there is none; `variable` is where the passphrase is to be put, for the error.
+    """Return the key, or None if there is none.
 
-    Raises WrongPassphraseError, FileFormatError for a file that is no key or was changed, OptionError for one that others than
-    its owner may read, StorageError if it cannot be read.
+    `variable` is where the passphrase is to be put, for the error.
+
+    Raises WrongPassphraseError, FileFormatError for a file that is no key or was changed, OptionError for one
+    that others than its owner may read, StorageError if it cannot be read.
     """
     data = _read(path)
     if data is None:

@@ -1,7 +1,7 @@
-"""What a round needs from the outside: devices to talk to, a clock, somebody to tell, and what came of a round's questions.
+"""What a round needs from the outside: devices, a clock, a listener, and a place for what came back.
 
-Where it stands in the flow: `rounds` decides what happens, `app` and simulations lend it devices behind these protocols, and there
-are two ways to collect updates: one by one (`rounds`) and under masks (`masked_rounds`).
+Where it stands in the flow: `rounds` decides what happens, `app` and simulations give it devices behind these
+protocols, and there are two ways to collect updates: one by one (`rounds`) and under masks (`rounds.masked`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ class Devices(Protocol):
         """Return the numbers of the devices that are connected now."""
 
     def ask(self, wires: Mapping[int, bytes], round: int, seconds: float) -> Mapping[str, int]:  # noqa: A002
-        """Send each device its bytes, to be forgotten after `seconds`; returns question ids with the devices they went to."""
+        """Send each device its bytes, to be forgotten after `seconds`.
+
+        Returns question ids with the devices they went to.
+        """
 
     def replies(self, questions: Collection[str]) -> Iterable[Reply]:
         """Return the replies to these questions that are there by now, each once."""
@@ -80,9 +83,11 @@ class Exchange:
         self.bytes_down = self.bytes_up = 0
 
     def ask(
-        self, wires: Mapping[int, bytes], seconds: float, heard: Callable[[int], None] = lambda count: None
+        self, wires: Mapping[int, bytes], seconds: float, heard: Callable[[int], None] = lambda _: None
     ) -> dict[int, bytes]:
-        """Send each device its bytes, waits for all answers or until `seconds` are over, and returns the answers that hold bytes.
+        """Send each device its bytes, and return the answers that hold bytes.
+
+        Waits for all answers, for at most `seconds`.
 
         `heard` is called with the number of answers so far. What is no use is counted by reason in `refused`.
         """

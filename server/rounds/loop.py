@@ -1,6 +1,7 @@
 """The round loop: who is asked, how long to wait, what counts, and what happens when too little comes back.
 
-Where it stands in the flow: `app` gives it devices to talk to (through Flower) and `federation` keeps what it returns. A round:
+Where it stands in the flow: `app` gives it devices to talk to (through Flower), and `rounds.run` keeps what
+it returns. A round:
 
     choose a cohort from the connected devices, by (seed, round) alone
     send everyone the same task; the message dies at the deadline, so nobody works on a round that is over
@@ -8,18 +9,21 @@ Where it stands in the flow: `app` gives it devices to talk to (through Flower) 
     stop at the wanted number of updates, or when all have answered, or at the deadline
     with a quorum: average, and move the encoder; without: the encoder stays
 
-So without masks. With a `Privacy` in the settings the cohort is drawn in secret, and `masked_rounds` collects one noised sum in place of the
-updates; the budget is asked before and booked before the sum can be seen. With a noise plan those who rest are left out, and the sum gets
-its noise before anything is made of it (`planned`).
+That is a round without masks. With a `Privacy` in the settings the cohort is drawn in secret, and
+`rounds.masked` collects one noised sum instead of the updates. The budget is checked first, and the round is
+booked before the sum can be seen. With a noise plan (`planned`) devices that rest are left out, and the sum
+gets its noise before it is used.
 
-Over-sampling with an early end follows Bonawitz et al. (MLSys 2019). No reply can end a run: what is wrong with one costs that
-one. Flower's own loop waits for ever for missing devices, does not cancel what is late, and dies of one odd reply.
+Over-sampling with an early end follows Bonawitz et al. (MLSys 2019). No reply can end a run: a bad one costs
+only itself. Flower's own loop waits for ever for missing devices, does not cancel what is late, and dies of
+one odd reply.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -51,7 +55,7 @@ Book = Callable[[], str]
 """Books a round in the privacy ledger, before its sum can be seen, and returns the ledger's head."""
 
 Spend = Callable[[int, SumNoise, float | None, int], Book]
-"""Called before a noised round with its number, its noise, the chance with which devices were asked, and how many were."""
+"""Called before a noised round with its number, its noise, each device's chance, and how many are asked."""
 
 Average = Callable[
     [RunSettings, int, Sequence[EncoderUpdate], Mapping[str, Float32s]], tuple[Float32s, dict[str, Float32s]]
@@ -59,8 +63,8 @@ Average = Callable[
 """From settings, round, checked updates and memory to the change of the encoder and the memory after it."""
 
 
-def no_ledger(round: int, noise: SumNoise, chance: float | None, asked: int) -> Book:  # noqa: A002
-    """No ledger: nothing is counted."""
+def no_ledger(*_: object) -> Book:
+    """Count nothing: for runs without a ledger."""
     return str
 
 
@@ -69,7 +73,7 @@ def run_rounds(
     start: Checkpoint,
     *,
     average: Average,
-    tell: Tell = lambda now: None,
+    tell: Tell = lambda _: None,
     patience: Patience = Patience(),  # noqa: B008 - frozen
     spend: Spend = no_ledger,
     noise: PlannedNoise | None = None,
@@ -78,14 +82,24 @@ def run_rounds(
     offered: bytes = b"",
     slots: Slots = slots_by_round,
 ) -> Iterator[Checkpoint]:
-    """Yield a checkpoint after each round, from the one after `start` to the last that its settings ask for.
+    """Yield a checkpoint after each round, from the one after `start` to the last that its settings want.
 
-    `spend` is asked before each masked round, and ends the run where the budget does; `noise` is the noise plan of settings that
-    hold one, and ends the run with its last step. `release` is the encoder that devices have installed, against which masked
-    rounds write theirs (by default the one that ships with Palate), `sign` signs what devices are asked (`inviting`), and `offered`
-    are the bytes of the newest signed release, sent once to every device. `slots` gives each masked round its slot. Raises
-    FederationError, in one line, when too few devices connect in time or too many rounds in a row had no quorum, and what `spend`,
-    `noise`, `sign` and `slots` raise.
+    Args:
+        devices: the devices to talk to.
+        start: where the federation stands, with the run's settings.
+        average: the averaging strategy.
+        tell: called when a progress bar should move.
+        patience: how the loop passes time.
+        spend: called before each masked round; it ends the run where the budget does.
+        noise: the noise plan of settings that hold one; it ends the run after its last step.
+        release: the encoder that devices have installed, the one that ships with Palate by default.
+        sign: signs what devices are sent (`round_key`).
+        offered: the bytes of the newest signed release, sent once to every device.
+        slots: gives each masked round its slot.
+
+    Raises:
+        FederationError: too few devices connect in time, or too many rounds in a row had no quorum.
+        PalateError: what `spend`, `noise`, `sign` and `slots` raise.
     """
     if start.round < start.settings.rounds:
         wait_for_devices(devices, start, tell, patience, noise)
@@ -132,10 +146,11 @@ def run_round(
     sign: Sign = not_signed,
     slots: Slots = slots_by_round,
 ) -> Checkpoint:
-    """Run the round after a checkpoint and returns the checkpoint after it.
+    """Run the round after a checkpoint and return the checkpoint after it.
 
-    Raises FederationError when fewer devices than the quorum are connected, and stay so for `wait_seconds`, and
-    PrivacyBudgetError when the noise plan is at its end.
+    Raises:
+        FederationError: fewer devices than the quorum are connected, and stay so for `wait_seconds`.
+        PrivacyBudgetError: the noise plan is at its end.
     """
     settings, number = before.settings, before.round + 1
     if noise is not None:
@@ -210,10 +225,13 @@ def run_round(
 def wait_for_devices(
     devices: Devices, start: Checkpoint, tell: Tell, patience: Patience, noise: PlannedNoise | None = None
 ) -> None:
-    """Wait until the wanted number of devices is connected, or `wait_seconds` are over and there is a quorum at least.
+    """Wait for the wanted number of devices, or for `wait_seconds` if at least a quorum is there then.
 
-    Only the start of a run waits for all: later a device that went away for a while must not hold up the others.
-    Raises FederationError when not even a quorum came.
+    Only the start of a run waits for all: later a device that went away for a while must not hold up the
+    others.
+
+    Raises:
+        FederationError: not even a quorum came.
     """
     _wait(devices, start.settings.devices, start, tell, patience, noise)
 
@@ -237,7 +255,7 @@ def _wait(
     patience: Patience,
     noise: PlannedNoise | None,
 ) -> Sequence[int]:
-    """Return the connected devices that may be asked: those that do not rest after a sum that they were in."""
+    """Return the connected devices that may be asked: those that do not rest after a sum they were in."""
     settings = before.settings
     resting = set[int]() if noise is None else noise.resting()
     deadline = patience.clock() + settings.wait_seconds
@@ -256,10 +274,11 @@ def _wait(
     if len(connected) >= settings.quorum:
         return connected
     rest = len(there) - len(connected)
-    besides = f", beside {rest} that rest by the noise plan" if rest else ""
+    more = f", and {rest} more rest by the noise plan" if rest else ""
     raise FederationError(
-        f"{len(connected)} of at least {settings.quorum} devices were connected after {settings.wait_seconds:g} s{besides}; "
-        "start more with `palate join`, or ask for fewer, then run again"
+        f"{len(connected)} of at least {settings.quorum} devices were connected after "
+        f"{settings.wait_seconds:g} s{more}; start more with `palate join`, or ask for fewer, then run "
+        "again"
     )
 
 
@@ -271,7 +290,10 @@ def _collect(
     patience: Patience,
     sign: Sign,
 ) -> Collected:
-    """Asks the cohort, without masks; returns the usable updates in an order that depends on their content alone."""
+    """Ask the cohort, without masks.
+
+    Returns the usable updates in an order that depends on their content alone.
+    """
     settings, number = before.settings, before.round + 1
     base = encoder_hash(before.encoder)
     task = Task.for_encoder(
@@ -295,12 +317,7 @@ def _collect(
                 continue
             waiting.remove(reply.question)
             got.bytes_up += len(reply.wire) if isinstance(reply.wire, bytes) else 0
-            if isinstance(found, str):
-                refused[found] += 1
-            elif len(sound) < settings.devices:
-                sound.append(found)
-            else:
-                refused["surplus"] += 1
+            _sort_in(found, sound, settings.devices, refused)
         if not waiting or len(sound) >= settings.devices:
             break
         if len(sound) != told:
@@ -316,6 +333,16 @@ def _collect(
     got.updates, got.devices = in_fixed_order(sound), len(sound)
     got.update_norm = float(np.mean([one.update.norm for one in sound])) if sound else 0.0
     return got
+
+
+def _sort_in(found: Sound | str, sound: list[Sound], wanted: int, refused: Counter[str]) -> None:
+    """Keep an update while fewer than `wanted` are there, and count anything else by its reason."""
+    if isinstance(found, str):
+        refused[found] += 1
+    elif len(sound) < wanted:
+        sound.append(found)
+    else:
+        refused["surplus"] += 1
 
 
 def _reasons(metrics: Mapping[str, Any]) -> str:

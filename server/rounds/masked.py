@@ -1,15 +1,17 @@
-"""A round in which the server sees nothing but noised sums: invitation, roster, deliveries, masks, and what was revealed.
+"""A round in which the server sees nothing but noised sums.
 
-Where it stands in the flow: `rounds` chooses this way when the run's settings hold a `Privacy`. The exchanges are those of secure
-aggregation (`masking`, after Bonawitz et al., CCS 2017); between them devices may drop out, and as long as enough come to the end
-the sum is that of those who sent their vector. With fewer the round fails whole: there is no partial sum.
+Where it stands in the flow: `rounds` takes this way when the run's settings hold a `Privacy`. The exchanges
+are those of secure aggregation (`unmasking`, after Bonawitz et al., CCS 2017). Devices may drop out between
+them. As long as enough come to the end, the sum is that of all who sent their vector. With fewer the whole
+round fails: there is no partial sum.
 
-    invitation (the encoder as a difference, the settings)   ->   keys, signed
-    roster of all keys                                       ->   shares of secrets, encrypted for the neighbours
-    the shares that are for a device, and who is alive       ->   trained, clipped, rounded, noised, masked
-    who stayed and who dropped out                           ->   a share for each of them
+    invitation (the encoder as a difference, settings)   ->   keys, signed
+    roster of all keys                                   ->   shares of secrets, sealed for the neighbours
+    the shares for a device, and who is alive            ->   trained, clipped, rounded, noised, masked
+    who stayed and who dropped out                       ->   a share for each of them
 
-In a sparse cohort devices first endorse the last question, and are shown that the others were asked the same (`shared.agreement`).
+In a sparse cohort devices first endorse the last question, and are shown that the others got the same one
+(`shared.secure_sum.agreement`).
 """
 
 from __future__ import annotations
@@ -27,16 +29,17 @@ from palate.server.releases.round_key import Sign, not_signed
 from palate.server.rounds.exchange import Collected, Exchange, Now, Tell
 from palate.server.rounds.slots import Slots, slots_by_round
 from palate.server.secure_sum.groups import make_groups
-from palate.server.secure_sum.masking import MaskedSum, Messages, Refused
 from palate.server.secure_sum.privacy import Privacy, mask_settings
 from palate.server.secure_sum.sampling import SEED_BYTES, poisson_cohort
 from palate.server.secure_sum.sums import believe
+from palate.server.secure_sum.unmasking import MaskedSum, Messages, Refused
 from palate.server.settings import RunSettings
 from palate.shared.coding import decode_model, encode_model, sensitivity_of
 from palate.shared.encoder import EncoderWeights, encoder_hash, unflatten
 from palate.shared.errors import FederationError, MaskError
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.secure_sum.messages import Invitation, encode_invitation
+from palate.shared.secure_sum.pseudonym import SlotKey
 from palate.shared.subspace import subspace_hash
 from palate.shared.sum_noise import SumNoise, sum_noise
 from palate.shared.update import EncoderUpdate
@@ -47,7 +50,10 @@ if TYPE_CHECKING:
 
 SHARES = (0.2, 0.15, 0.5, 0.0, 0.15)
 SPARSE_SHARES = (0.2, 0.15, 0.4, 0.1, 0.15)
-"""Which part of a round's deadline each exchange may take; training is in the third, and the fourth is of sparse cohorts only."""
+"""Which part of a round's deadline each exchange may take.
+
+Training is in the third, and the fourth is of sparse cohorts only.
+"""
 
 
 def choose_masked_cohort(connected: Sequence[int], settings: RunSettings) -> tuple[list[int], float | None]:
@@ -90,7 +96,7 @@ def collect_masked(
     sign: Sign = not_signed,
     slots: Slots = slots_by_round,
 ) -> Collected:
-    """Run a masked round and return the mean change as one update, or none where too few devices came to the end.
+    """Run a masked round; return the mean change as one update, or none where too few came to the end.
 
     Args:
         exchange: the questions and answers of this round.
@@ -99,8 +105,8 @@ def collect_masked(
         release: the encoder that devices have installed; the invitation holds the difference from it.
         seed: what devices derive their randomness from.
         tell: called when a progress bar should move.
-        spend: called with the round's noise and the number of devices before anything is sent. What it returns is called
-            before a sum can be seen, and returns the ledger's head.
+        spend: called with the round's noise and the number of devices before anything is sent. What it
+            returns is called before a sum can be seen, and returns the ledger's head.
         noise: the noise plan, which gives the sum its noise.
         sign: signs the invitation. The hash of what was signed binds the round together.
         slots: gives the round its slot.
@@ -138,11 +144,7 @@ def collect_masked(
     heard(0)
     seconds = SHARES[0] * plan.settings.deadline_seconds
     adverts = exchange.ask(dict.fromkeys(cohort, sign(invitation)), seconds)
-    groups = []
-    for members in _groups(adverts, privacy, context):
-        group = _Group(MaskedSum(invitation, plan.masks, privacy.count + 1, slot_key=slot_key), exchange)
-        if group.begin({device: adverts[device] for device in members}):
-            groups.append(group)
+    groups = _open_groups(plan, exchange, adverts, invitation, slot_key)
     groups = _unmask(plan, groups, exchange, book, heard, got)
     got.bytes_down, got.bytes_up = exchange.bytes_down, exchange.bytes_up
     if noise is not None:
@@ -160,7 +162,7 @@ def collect_masked(
 def _plan_round(
     before: Checkpoint, privacy: Privacy, clip: float, asked: int, noise: PlannedNoise | None
 ) -> _Plan:
-    """Return the mask settings of a round that asks so many devices, and the noise that its sum is sure to carry."""
+    """Return the mask settings of a round that asks so many devices, and the noise of its sum."""
     least = before.settings.least
     if noise is not None:
         masks = noise.masks
@@ -194,6 +196,19 @@ def _invite(plan: _Plan, release: EncoderWeights, model: bytes, seed: int, slot:
         step=0 if noise is None else noise.step,
         rest=0 if noise is None else noise.rest,
     )
+
+
+def _open_groups(
+    plan: _Plan, exchange: Exchange, adverts: dict[int, bytes], invitation: bytes, slot_key: SlotKey | None
+) -> list[_Group]:
+    """Return a masked sum for each group of the devices that answered the invitation."""
+    groups = []
+    for members in _members(adverts, plan.privacy, hashlib.sha256(invitation).digest()):
+        masked = MaskedSum(invitation, plan.masks, plan.privacy.count + 1, slot_key=slot_key)
+        group = _Group(masked, exchange)
+        if group.begin({device: adverts[device] for device in members}):
+            groups.append(group)
+    return groups
 
 
 def _unmask(
@@ -234,7 +249,10 @@ def _take_mean(
     release: int,
     got: Collected,
 ) -> None:
-    """Put into `got` the mean of what the groups' sums are believed to say; `base` is the hash of the encoder they trained."""
+    """Put into `got` the mean of what the groups' sums are believed to say.
+
+    `base` is the hash of the encoder they trained.
+    """
     noise, directions = plan.noise, plan.privacy.directions
     found = believe(
         [(group.total, group.survivors) for group in groups],
@@ -253,7 +271,8 @@ def _take_mean(
         return
     mean, counts = found.mean, found.counts
     if noise is not None:
-        # By the same number in all rounds: noise of one that counts more than that of the next would not cancel in it.
+        # By the same number in all rounds: noise of one that counts more than that of the next would not
+        # cancel in it.
         mean = (mean * np.float32(counts[0] / plan.settings.devices)).astype(np.float32)
     got.devices = sum(counts)
     change = unflatten(mean) if directions is None else directions.change(mean)
@@ -294,13 +313,16 @@ class _Group:
         return self._masked.sparse
 
     def took_part(self) -> frozenset[int]:
-        """The devices in the sum."""
+        """Return the devices in the sum."""
         return self._masked.took_part()
 
     def _advance(
         self, step: Callable[[Messages], tuple[bytes | Messages, Refused]], answers: Messages
     ) -> bool:
-        """Take a step with these answers: what it returns goes to each device, or to all whose answer was good."""
+        """Take a step with these answers.
+
+        What it returns goes to each device, or to all whose answer was good.
+        """
         try:
             sent, refused = step(answers)
         except MaskError as error:
@@ -312,8 +334,11 @@ class _Group:
         return True
 
 
-def _groups(adverts: dict[int, bytes], privacy: Privacy, context: bytes) -> list[list[int]]:
-    """The devices that answered, as one group or cut into several by the round's hash and what they answered."""
+def _members(adverts: dict[int, bytes], privacy: Privacy, context: bytes) -> list[list[int]]:
+    """Return the devices that answered, in one group or in several.
+
+    The round's hash and the answers decide who is in which.
+    """
     if not privacy.group_size or len(adverts) < 2 * privacy.group_size:
         return [sorted(adverts)]
     by_advert = {wire: device for device, wire in adverts.items()}

@@ -1,20 +1,23 @@
-"""The server's part in a run with a noise plan: whom a round must not ask, the noise of its sum, and what the ledger says of it.
+"""The server's part in a run with a noise plan: who must not be asked, and the noise of each sum.
 
-Where it stands in the flow: `federation` opens a `PlannedNoise` for a run whose settings hold a plan (`PlanSettings`). `rounds` leaves out
-whom it names, and `masked_rounds` hands it each sum as soon as it is unmasked and uses nothing but what comes back.
+Where it stands in the flow: `rounds.run` opens a `PlannedNoise` for a run whose settings hold a plan
+(`PlanSettings`). `rounds` leaves out the devices that it names. `rounds.masked` passes each sum to it at
+once, and uses only what comes back.
 
-**What is counted.** The plan is paid for in the ledger before its first sum is noised, all its steps together: (epsilon, delta) of
-one Gaussian of the plan's noise multiplier (`correlated`). The devices' own shares of noise are in the sums too, and are left out of the
-server's count: they can only help. Every device counts its own share for itself, as in any round, and relies on nothing here.
+**What is counted.** The ledger pays for all steps of the plan together, before the first sum is noised:
+(epsilon, delta) of one Gaussian of the plan's noise multiplier (`correlated`). The devices' own shares of
+noise are in the sums too. The server does not count them; they can only help. Every device counts its own
+share for itself, as in any round, and relies on nothing here.
 
-**In which order.** The state after a step is on the disk before its sum is used, and the ledger's line after the state. So the state is
-never behind the ledger; where it is, an older copy of it was put back, with which more sums would be noised than were paid for, and
-the run does not begin.
-After a kill the next sum is the next step: the one that was begun is over, and its devices rest as after any other.
+**In which order.** The state after a step is on the disk before its sum is used, and the ledger's line comes
+after the state. So the state is never behind the ledger. If it is, somebody put an older copy back; more sums
+would be noised than were paid for, so the run does not begin. After a kill the next sum is the next step: the
+step that was begun is over, and its devices rest as after any other.
 
-**Who rests** is known by the numbers that devices last came under, so that they are not even asked. One that comes back under another
-number has another pseudonym too, and nobody but itself can know it; so each invitation says how long to rest, and devices keep to it
-(`client.resting`). Who does not rest weakens their own protection alone.
+**Who rests** is known by the numbers that devices last used, so they are not even asked. A device that comes
+back under another number has another pseudonym too, and only the device can know it. So each invitation says
+how long to rest, and devices keep to it (`client.federation.resting`). A device that does not rest weakens
+only its own protection.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import math
 from collections.abc import Collection
 from pathlib import Path
 
-from palate.server.ledger.ledger import Ledger
+from palate.server.ledger.booking import Ledger
 from palate.server.noise_plan.correlated import NoisePlan, prefix_error, step_error
 from palate.server.noise_plan.folder import NoiseFolder
 from palate.server.secure_sum.privacy import planned_masks
@@ -40,8 +43,11 @@ _NODE = "node "
 class PlannedNoise:
     """The open noise plan of a run; one process at a time has it (the server holds its folder's lock).
 
-    Raises OptionError for settings without a plan and for rings too narrow, FileFormatError when the folder holds the noise of
-    another plan, PrivacyBudgetError when the budget does not hold the plan, and LedgerDamagedError for a state older than the ledger.
+    Raises:
+        OptionError: settings without a plan and rings too narrow.
+        FileFormatError: the folder holds the noise of another plan.
+        PrivacyBudgetError: the budget does not hold the plan.
+        LedgerDamagedError: a state older than the ledger.
     """
 
     def __init__(self, folder: Path, settings: RunSettings, ledger: Ledger) -> None:
@@ -58,8 +64,8 @@ class PlannedNoise:
         _, done = ledger.steps_of(self._name)
         if self._noise.state.step < done:
             raise LedgerDamagedError(
-                f"the noise in {folder} is at step {self._noise.state.step}, the ledger at {done}: an older copy was put back; "
-                "move the folder away to begin another plan, which is paid for anew"
+                f"the noise in {folder} is at step {self._noise.state.step}, the ledger at {done}: an older "
+                "copy was put back; move the folder away to begin another plan, which is paid for anew"
             )
         self._folder = folder
         self._cost = plan.noise_multiplier, plan.steps
@@ -85,8 +91,8 @@ class PlannedNoise:
         """Raise PrivacyBudgetError when all steps are done."""
         if self.step >= self.steps:
             raise PrivacyBudgetError(
-                f"all {self.steps} steps of the noise plan are done, so the run ends; for another plan, which is paid for anew, "
-                f"move {self._folder} away and run again"
+                f"all {self.steps} steps of the noise plan are done, so the run ends; for another plan, "
+                f"which is paid for anew, move {self._folder} away and run again"
             )
 
     @property
@@ -96,15 +102,20 @@ class PlannedNoise:
 
     def resting(self) -> set[int]:
         """Return who must not be in the next sum, by the numbers that they last came under."""
-        # An earlier version kept identities beside the numbers.
+        # An earlier version kept identities next to the numbers.
         names = self._noise.resting()
         return {int(name.removeprefix(_NODE)) for name in names if name.startswith(_NODE)}
 
     def add(self, round: int, total: Levels, devices: Collection[int], asked: int) -> Levels:  # noqa: A002
-        """Return an unmasked sum with its step's noise, both modulo the ring; the step is spent when this returns.
+        """Return an unmasked sum with its step's noise, both modulo the ring.
 
-        `devices` are the numbers of those in the sum; `asked` is how many were invited. Raises PrivacyBudgetError
-        as `check` does, and StorageError when state or ledger cannot be kept: the sum must not be used then.
+        The step is spent when this returns.
+
+        `devices` are the numbers of those in the sum; `asked` is how many were invited.
+
+        Raises:
+            PrivacyBudgetError: as `check` does.
+            StorageError: state or ledger cannot be kept: the sum must not be used then.
         """
         self.check()
         multiplier, steps = self._cost
@@ -116,7 +127,11 @@ class PlannedNoise:
 
 
 def masks_and_plan(settings: RunSettings) -> tuple[MaskSettings, NoisePlan]:
-    """Return what all invitations of a run with a noise plan say about masks, and the plan; raises OptionError where nothing fits."""
+    """Return what all invitations of a run with a noise plan say about masks, and the plan.
+
+    Raises:
+        OptionError: nothing fits.
+    """
     if settings.privacy is None or settings.privacy.plan is None:
         raise OptionError("the run's settings hold no noise plan")
     most = max(settings.least, min(settings.asked, MOST_DEVICES))

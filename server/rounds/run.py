@@ -1,19 +1,19 @@
-"""A whole run on a server's folder: take up where the checkpoint is, run the rounds, keep each one, say how it ended.
+"""A whole run on a server's folder: resume at the checkpoint, run the rounds, keep each, say how it ended.
 
-Where it stands in the flow: `app` calls `federate` with devices that it reaches through Flower; simulations call it with devices in
-the same process. Everything that a server has lies in one folder:
+Where it stands in the flow: `app` calls `federate` with devices that it reaches through Flower; simulations
+call it with devices in the same process. Everything that a server has lies in one folder:
 
     checkpoint.safetensors   where the federation stands          (checkpoints)
     releases/                numbered encoders, the signed log    (releases)
-    release.key              signs releases                       (release_keys)
+    release.key              signs releases                       (releases.release_keys)
     recovery.key             signs changes of keys, until it is moved off this machine
-    round.key, round.delegations    sign invitations, and by what right    (inviting)
-    registrar.key            vouches for devices, if there is one (registrar_cli)
+    round.key, round.delegations    sign invitations, and by what right    (releases.round_key)
+    registrar.key            vouches for devices, if there is one (commands.registrar)
     registrar/, slots/       its keys for slots and its books; the public slot keys    (registrar)
     slot.json                the newest slot that a masked round had                   (slots)
     rounds.jsonl             what each round was like             (metrics)
     privacy.jsonl            what of the privacy budget is spent  (ledger)
-    noise/                   the noise plan's seed and state      (noise_folder)
+    noise/                   the noise plan's seed and state      (noise_plan.folder)
     now.json                 what a run is doing at this moment, for progress bars
     ended.json               how the last run ended
     run.json, server.json    the run that was submitted, the server that was started    (processes)
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from palate.server.ledger.ledger import Ledger
+from palate.server.ledger.booking import Ledger
 from palate.server.metrics import MetricsLog
 from palate.server.releases.folder import list_releases, newest_encoder, newest_message
 from palate.server.releases.round_key import signer
@@ -98,10 +98,15 @@ class ServerFolder:
 
 
 def standing(folder: ServerFolder, settings: RunSettings, first: EncoderWeights | None = None) -> Checkpoint:
-    """Return where the federation stands: its checkpoint, or before a first round the newest release (or `first`).
+    """Return where the federation stands: its checkpoint, or before round 1 the newest release.
 
-    The settings are those of the run at hand; what the averaging strategy remembers is of no use to another strategy.
-    Raises FileFormatError, ModelError or StorageError when what lies there cannot be used.
+    Args:
+        folder: the server's folder.
+        settings: those of the run at hand. What one averaging strategy remembers is dropped for another.
+        first: an encoder to start from in place of the newest release.
+
+    Raises:
+        FileFormatError, ModelError, StorageError: what lies there cannot be used.
     """
     kept = read_checkpoint(folder.checkpoint)
     if kept is None:
@@ -127,14 +132,28 @@ def federate(
     run: str = "",
     first: EncoderWeights | None = None,
     patience: Patience = Patience(),  # noqa: B008 - frozen
-    on_round: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    on_round: Callable[[Checkpoint], None] = lambda _: None,
 ) -> Checkpoint:
-    """Run the rounds up to `settings.rounds`, each kept before the next begins, and returns where it ended.
+    """Run the rounds up to `settings.rounds`, keep each before the next begins, and return where it ended.
 
-    Started again after a kill at any moment it goes on from the last round that was kept, and ends with the very bits that an
-    uninterrupted run ends with, if the devices answer the same. `run` is a name that `now.json` and `ended.json` repeat, `first` the
-    encoder to start from where there is no checkpoint yet.
-    Raises FederationError, StorageError and others of our tree; `ended.json` holds their line.
+    Started again after a kill at any moment, it goes on from the last round that was kept. It ends with the
+    very bits of an uninterrupted run if the devices answer the same.
+
+    Args:
+        devices: the devices, behind Flower or in this process.
+        folder: the server's folder, which this locks.
+        settings: how many rounds, with how many devices, under which masks and noise.
+        average: the averaging strategy, `strategy.average` as a rule.
+        run: a name that `now.json` and `ended.json` repeat.
+        first: the encoder to start from where there is no checkpoint yet.
+        patience: how the loop passes time.
+        on_round: called with the checkpoint after each round.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        FederationError, StorageError and others of our tree: the run has ended; `ended.json` holds the line.
     """
     make_folder(folder.home)
     with locked(folder.home / "lock", LOCK_SECONDS, f"the server folder {folder.home}", busy=StorageError):
@@ -168,7 +187,10 @@ def federate(
 
 
 def _ledger_of(folder: ServerFolder, start: Checkpoint) -> Ledger | None:
-    """The server's privacy ledger, for runs that have noise; it must go on from where it was, or LedgerDamagedError is raised."""
+    """Return the server's privacy ledger, for runs that have noise.
+
+    It must go on from where it was, or LedgerDamagedError is raised.
+    """
     privacy = start.settings.privacy
     if privacy is None or not (privacy.noise_multiplier or privacy.plan):
         return None
@@ -179,14 +201,14 @@ def _ledger_of(folder: ServerFolder, start: Checkpoint) -> Ledger | None:
 
 
 def _slots_of(folder: ServerFolder, start: Checkpoint) -> Slots:
-    """The slots of the run's masked rounds, counted in the folder."""
+    """Return the slots of the run's masked rounds, counted in the folder."""
     privacy = start.settings.privacy
     registrar = "" if privacy is None else privacy.registrar
     return kept_slots(folder.home, bytes.fromhex(registrar) or None)
 
 
 def _planned(folder: ServerFolder, start: Checkpoint, ledger: Ledger | None) -> PlannedNoise | None:
-    """The noise plan of a run that has one, and that has rounds left to do."""
+    """Return the noise plan of a run that has one, and that has rounds left to do."""
     privacy, wanted = start.settings.privacy, start.settings.rounds
     if ledger is None or privacy is None or privacy.plan is None or start.round >= wanted:
         return None
@@ -194,7 +216,10 @@ def _planned(folder: ServerFolder, start: Checkpoint, ledger: Ledger | None) -> 
 
 
 def _spender(ledger: Ledger | None, settings: RunSettings) -> Spend:
-    """What books each round in the ledger, before its sum can be seen; rounds of a noise plan are booked by `planned`."""
+    """Return what books each round in the ledger, before its sum can be seen.
+
+    Rounds of a noise plan are booked by `planned`.
+    """
     if ledger is None or settings.privacy is None:
         return no_ledger
     share = settings.privacy.counted_share
@@ -213,7 +238,10 @@ def _spender(ledger: Ledger | None, settings: RunSettings) -> Spend:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """Return `now.json`, `ended.json` or one of the others; empty when there is none or it is being written."""
+    """Return `now.json`, `ended.json` or one of the others.
+
+    The note is empty when there is none, or it is being written.
+    """
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):

@@ -1,8 +1,9 @@
 """Which slot a masked round has: a number that never comes twice, and the registrar's key for it.
 
-Where it stands in the flow: `federation` gives `rounds` a `Slots`, `masked_rounds` asks it once for each round before the invitation goes out. A
-round that is begun anew after a kill has the number of before and another slot, so that devices, which show a pseudonym once, can
-take part in it again (`shared.pseudonym`).
+Where it stands in the flow: `rounds.run` gives `rounds` a `Slots`, `rounds.masked` asks it once for each
+round before the invitation goes out. A round that is begun anew after a kill has the number of before and
+another slot, so that devices, which show a pseudonym once, can take part in it again
+(`shared.secure_sum.pseudonym`).
 
     slot.json    {"last": the newest slot that was given out}, written before the invitation leaves
 """
@@ -21,7 +22,10 @@ from palate.shared.secure_sum.pseudonym import SlotKey
 _FILE = "slot.json"
 
 Slots = Callable[[int], tuple[int, SlotKey | None]]
-"""Called with a round's number; returns its slot, and the registrar's key for it where there is a registrar."""
+"""Called with a round's number.
+
+Returns its slot, and the registrar's key for it where there is a registrar.
+"""
 
 
 def slots_by_round(round: int) -> tuple[int, SlotKey | None]:  # noqa: A002
@@ -32,8 +36,8 @@ def slots_by_round(round: int) -> tuple[int, SlotKey | None]:  # noqa: A002
 def kept_slots(home: Path, registrar: bytes | None) -> Slots:
     """Return slots that are counted in a server's folder; with a registrar there must be a key for each.
 
-    What it returns raises FederationError where the slot keys are at their end, and StorageError or FileFormatError when the
-    count cannot be kept or read.
+    What it returns raises FederationError where the slot keys are at their end, and StorageError or
+    FileFormatError when the count cannot be kept or read.
     """
 
     def next_slot(round: int) -> tuple[int, SlotKey | None]:  # noqa: A002
@@ -51,8 +55,8 @@ def peek_slot(home: Path, registrar: bytes | None, round: int) -> tuple[int, Slo
     key = None if registrar is None else find_slot_key(home, registrar, slot)
     if registrar is not None and key is None:
         raise FederationError(
-            f"there is no key of the registrar's for slot {slot}; make more with palate server slots, or take the registrar's "
-            "with palate server slots --take, and give them to the devices' owners"
+            f"there is no key of the registrar's for slot {slot}; make more with palate server slots, or "
+            "take the registrar's with palate server slots --take, and give them to the devices' owners"
         )
     return slot, key
 

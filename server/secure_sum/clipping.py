@@ -1,18 +1,20 @@
-"""Adaptive clipping: the length at which devices clip follows the median of their changes, known only through a noised count.
+"""Adaptive clipping: the length at which devices clip follows the median of their changes.
 
-Where it stands in the flow: with each masked sum comes the share of devices whose change was shorter than the clip
-(`shared.coding.from_levels`, where the vote lies that each device adds to its levels), and this module moves the clip of the next
-round. Nobody's length is ever seen, and the votes are under the same noise as the change, so nothing is spent beyond the round.
+Where it stands in the flow: with each masked sum comes the share of devices whose change was shorter than the
+clip (`shared.coding.from_levels`; each device adds a vote to its levels). This module moves the clip of the
+next round. Nobody's length is ever seen, only a noised count. The votes are under the same noise as the
+change, so they spend nothing beyond the round.
 
     clip ← clip · exp(-rate · (share - target))        Andrew, Thakkar, McMahan, Ramaswamy, NeurIPS 2021
 
-Half the devices above the clip is a good target: what clipping loses is bias against long changes, and what noise costs falls with
-the clip.
+Half the devices above the clip is a good target: clipping costs bias against long changes, and noise costs
+less with a shorter clip.
 
-**Devices that lie.** A vote is a number under a mask, and one device can make the count of one sum anything at all; a count that no
-devices could have given is found out (`share_is_sound`), one that they could have given is not. So where there is one sum, or few, the
-clip stays within `ROOM` of what the run's settings say, whatever is voted. Only the median over `ENOUGH` groups or more, each with
-a count of its own, of which one liar spoils one, may carry it farther.
+**Devices that lie.** A vote is a number under a mask, and one device can set the count of one sum to
+anything. A count that no devices could have given is found out (`share_is_sound`), a possible one is not. So
+with one sum, or few, the clip stays within `ROOM` of the run's settings, whatever the votes are. Only the
+median over `ENOUGH` groups or more may carry it farther: each group has its own count, and one liar spoils
+one of them.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ _DEVIATIONS: Final = 6.0  # of noise, which an honest count passes once in 10^9
 class ClipRule:
     """How the clip follows the devices; a `rate` of 0 keeps it fixed. Raises OptionError outside the ranges.
 
-    The share is cut to [0, 1] before it is used, so that noise moves the clip by a factor of at most exp(rate) in a round.
+    The share is cut to [0, 1] before it is used, so that noise moves the clip by a factor of at most
+    exp(rate) in a round.
     """
 
     target: float = 0.5  # share of devices that are to be shorter, above 0 and below 1
@@ -54,19 +57,25 @@ class ClipRule:
 
     @classmethod
     def near(cls, clip: float, rate: float) -> ClipRule:
-        """Return the rule that keeps the clip within `ROOM` of this one: where one device can decide the count."""
+        """Return the rule that keeps the clip within `ROOM` of this one: where one device can decide."""
         return cls(rate=rate, least=max(cls.least, clip / ROOM), most=min(cls.most, clip * ROOM))
 
 
 def share_is_sound(share: float, devices: int, *, clip: float, noise: float) -> bool:
-    """Say whether so many honest devices could have voted this share, each with `noise` of its own in a coordinate of the sum."""
+    """Return whether so many honest devices could have voted this share.
+
+    Each adds `noise` of its own to a coordinate of the sum.
+    """
     spread = noise * math.sqrt(devices) / (2 * VOTE * clip * devices)
     beyond = _DEVIATIONS * spread + 1e-9
     return -beyond <= share <= 1 + beyond  # no number is not
 
 
 def median_share(shares: Sequence[float], counts: Sequence[int]) -> float:
-    """Return the median of the groups' shares, a group weighing as many devices as are in it; of one group its share."""
+    """Return the median of the groups' shares, a group weighing as many devices as are in it.
+
+    The median of one group is its share.
+    """
     pairs = sorted(zip(shares, counts, strict=True))
     half, below = sum(counts) / 2, 0
     for place, (share, count) in enumerate(pairs):
@@ -79,9 +88,10 @@ def median_share(shares: Sequence[float], counts: Sequence[int]) -> float:
 
 
 def next_clip(clip: float, share_below: float, rule: ClipRule) -> float:
-    """Return the clip of the next round, from that of this one and the noised share of devices that were shorter.
+    """Return the clip of the next round, from that of this one and the noised share of shorter changes.
 
-    Raises OptionError for a clip that is not above 0, or a share that is no number.
+    Raises:
+        OptionError: a clip that is not above 0, or a share that is no number.
     """
     if not 0 < clip < math.inf or math.isnan(share_below):
         raise OptionError(

@@ -1,8 +1,9 @@
-"""How a round keeps single devices out of sight: how wide the ring, how long a change may be, how much noise, and what it may cost.
+"""How a round hides single devices: the ring, the clip, the noise, and what a run may spend.
 
-Where it stands in the flow: a run's settings hold a `Privacy`; `masked_rounds` makes of it what each round's invitation says
-(`mask_settings`), and the ledger is asked before each round whether its cost still fits the budget. Where the settings hold a
-noise plan, `planned` makes the rounds' settings once, for all of the plan's rounds (`planned_masks`).
+Where it stands in the flow: a run's settings hold a `Privacy`; `rounds.masked` makes of it what each round's
+invitation says (`mask_settings`), and the ledger is asked before each round whether its cost still fits the
+budget. Where the settings hold a noise plan, `planned` makes the rounds' settings once, for all of the plan's
+rounds (`planned_masks`).
 """
 
 from __future__ import annotations
@@ -40,19 +41,22 @@ _NUMBERS: Final = {
 MOST_STEPS: Final = 10_000
 
 LEAST_GROUP: Final = (
-    20  # of which two thirds, and what a lying server could make of them, are more than devices ask for
+    20  # two thirds of it, and what a lying server could make of them, are more than devices require
 )
 AFFORDABLE_NOISE: Final = 0.1  # of the noise in a round's mean, in clips
 
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """Noise of the server's own, correlated over the rounds (`correlated`); raises OptionError outside the ranges.
+    """Noise of the server's own, correlated over the rounds (`correlated`).
 
-    The plan is for `steps` sums; a device that was in one rests until `separation` sums later, so it is in no more than
-    steps / separation of them. The noise has the standard deviation `noise_multiplier` times the longest that one device can add in
-    all of them together, so that the plan as a whole costs what one round of that multiplier does. It reaches back over
-    `bands` sums, 1 for independent noise; 0 takes as many as leave the least noise in what is learned.
+    Raises OptionError outside the ranges.
+
+    The plan is for `steps` sums; a device that was in one rests until `separation` sums later, so it is in no
+    more than steps / separation of them. The noise has the standard deviation `noise_multiplier` times the
+    longest that one device can add in all of them together, so that the plan as a whole costs what one round
+    of that multiplier does. It reaches back over `bands` sums, 1 for independent noise; 0 takes as many as
+    leave the least noise in what is learned.
     """
 
     steps: int = 0  # 1 to 10,000
@@ -77,26 +81,31 @@ class PlanSettings:
 class Privacy:
     """What masks, noise and budget a run has; raises OptionError outside the ranges.
 
-    A device's change is cut to the L2 length `clip`; from round to round the clip follows the median of the devices' lengths by
-    `clip_rate` (0 keeps it). The noise on a sum of the quorum has the standard deviation `noise_multiplier` times the longest
-    that one device can add, also if no more than `honest_share` of its devices add theirs: so much more each of them adds. With more
-    devices in the sum there is more. By default half of the devices are counted on where a registrar vouches for them, and
-    elsewhere none but a person's own, because whoever likes can make devices up. Sums are taken modulo 2^`ring_bits` in the finest steps
-    that fit if the changes agree no more than `agreement` (1: all the same). The encoder goes out as a difference of
-    `model_bits` bits per weight. `threshold_share` is the part of a device's neighbours that must be there at the end.
+    A device's change is cut to the L2 length `clip`; from round to round the clip follows the median of the
+    devices' lengths by `clip_rate` (0 keeps it). The noise on a sum of the quorum has the standard deviation
+    `noise_multiplier` times the longest that one device can add, also if no more than `honest_share` of its
+    devices add theirs: so much more each of them adds. With more devices in the sum there is more. By default
+    half of the devices are counted on where a registrar vouches for them, and elsewhere none but a person's
+    own, because anybody can invent devices. Sums are taken modulo 2^`ring_bits` in the finest steps
+    that fit if the changes agree no more than `agreement` (1: all the same). The encoder goes out as a
+    difference of `model_bits` bits per weight. `threshold_share` is the part of a device's neighbours that
+    must be there at the end.
 
-    No round begins that would pass `epsilon` at `delta`, for what is released, counted per device. With "poisson" each device is
-    asked with the same chance, independently and in secret, which makes rounds cheaper; with "fixed" nothing is counted for sampling.
-    With `subspace` devices send their change in the few directions of the public subspace that ships with Palate, in which the same
-    noise does far less harm; only the last layer of the picture side moves then. With a `group_size` above 0 the cohort is cut
-    into groups, each with its own masked sum, and centred clipping is taken over their means (`groups`); 0 is one sum, and where nothing is said the run's
-    number of devices decides (`usual_group`). With a `registrar` (an Ed25519 public key in 64
-    hexadecimal digits) only devices that it has certified are taken in. All rounds since the last release together move what the
-    encoder says of public pictures by `trust_region` logits at the most (`server.trust_region`; 0: as far as they will).
+    No round begins that would pass `epsilon` at `delta`, for what is released, counted per device. With
+    "poisson" each device is asked with the same chance, independently and in secret, which makes rounds
+    cheaper; with "fixed" nothing is counted for sampling. With `subspace` devices send their change in the
+    few directions of the public subspace that ships with Palate, in which the same noise does far less harm;
+    only the last layer of the picture side moves then. With a `group_size` above 0 the cohort is cut into
+    groups, each with its own masked sum, and centred clipping is taken over their means (`groups`); 0 is one
+    sum, and where nothing is said the run's number of devices decides (`usual_group`). With a `registrar` (an
+    Ed25519 public key in 64 hexadecimal digits) only devices that it has certified are taken in. All rounds
+    since the last release together move what the encoder says of public pictures by `trust_region` logits at
+    the most (`server.secure_sum.trust_region`; 0: as far as they will).
 
-    With a `plan`, for fleets that cannot be sampled, the server adds noise of its own to each sum, and what is released is counted by
-    that alone, whoever the devices are. The devices' shares, `noise_multiplier`, stay what each device counts for itself; they may
-    be smaller then, as far as the devices' own budgets allow. Clip, steps of levels and cohort are then the same in all rounds.
+    With a `plan`, for fleets that cannot be sampled, the server adds noise of its own to each sum, and what
+    is released is counted by that alone, whatever the devices do. The devices' shares, `noise_multiplier`,
+    stay what each device counts for itself; they may be smaller then, as far as the devices' own budgets
+    allow. Clip, steps of levels and cohort are then the same in all rounds.
     """
 
     clip: float = 0.15
@@ -158,10 +167,13 @@ class Privacy:
         ):
             value = getattr(self, name)
             if value not in (due, None):
-                raise OptionError(f"{name} is {value!r} beside a noise plan; {why}, so take {due!r}")
+                raise OptionError(f"{name} is {value!r} together with a noise plan; {why}, so take {due!r}")
 
     def for_cohort(self, devices: int) -> Privacy:
-        """Return the settings for rounds of so many devices: with groups where nothing was said of them and they are affordable."""
+        """Return the settings for rounds of so many devices.
+
+        They have groups where nothing is said about groups and the noise allows them.
+        """
         if self.group_size is not None:
             return self
         size = 0 if self.plan is not None else usual_group(self, devices)
@@ -179,7 +191,7 @@ class Privacy:
 
     @property
     def counted_share(self) -> float:
-        """The part of the devices in a sum whose noise is counted on, a person's own beside them."""
+        """The part of the devices in a sum whose noise is counted on, without a person's own."""
         if self.honest_share is not None:
             return self.honest_share
         return VOUCHED_SHARE if self.registrar else 0.0
@@ -191,12 +203,13 @@ class Privacy:
 
 
 def usual_group(privacy: Privacy, devices: int) -> int:
-    """Return the size of the smallest groups that rounds of so many devices can afford, 0 for one sum over all.
+    """Return the size of the smallest groups that rounds of so many devices can afford, 0 for one sum.
 
-    A group's sum has the noise of its own devices alone, so at the same epsilon the mean over all groups has more noise by the root of
-    their number. That is affordable up to `AFFORDABLE_NOISE`, which one sum of 900 devices with the noise of epsilon 2 has if all of them
-    are counted on; twice as much costs three points of accuracy, three times as much six. Fewer than `ENOUGH` groups hold no liar off,
-    and devices refuse sums of few. So groups come with masks that have no noise from 100 devices on, and with noise in large cohorts.
+    A group's sum has the noise of its own devices alone, so at the same epsilon the mean over all groups has
+    more noise by the root of their number. That is affordable up to `AFFORDABLE_NOISE`, which one sum of 900
+    devices with the noise of epsilon 2 has if all of them are counted on; twice as much costs three points of
+    accuracy, three times as much six. Fewer than `ENOUGH` groups hold no liar off, and devices refuse sums of
+    few. So groups come with masks that have no noise from 100 devices on, and with noise in large cohorts.
     """
     low, high = LEAST_GROUP, min(MOST_DEVICES // 2, devices // ENOUGH) + 1
     most = high
@@ -208,11 +221,16 @@ def usual_group(privacy: Privacy, devices: int) -> int:
 
 
 def noise_over_clip(privacy: Privacy, devices: int, least: int | None = None) -> float:
-    """Return how many times longer than the clip the noise in a round's mean is, if so many devices end it (L2).
+    """Return how many times longer than the clip the noise in a round's mean is (L2).
 
-    Each of them adds noise as if the sum were of `least`, of which `honest_share` add theirs; by default `least` is all, and with groups
-    two thirds of each. The noise of a plan, which cancels over the rounds, counts as the independent noise that leaves as much in
-    the sum of all rounds.
+    The noise of a plan cancels over the rounds. It counts as the independent noise that leaves as much in the
+    sum of all rounds.
+
+    Args:
+        privacy: the run's privacy settings.
+        devices: how many devices come to the end.
+        least: the smallest sum. Each device adds noise as if the sum were of so many and `honest_share` of
+            them added theirs. By default all devices; with groups it is two thirds of each.
     """
     plan = privacy.plan
     planned = prefix_error(plan.over(1.0)) / math.sqrt((plan.steps + 1) / 2) if plan is not None else 0.0
@@ -223,12 +241,15 @@ def noise_over_clip(privacy: Privacy, devices: int, least: int | None = None) ->
 
 
 def more_noise(privacy: Privacy, *, least: int, most: int) -> float:
-    """Return how many times `noise_multiplier` the noise of `most` devices is that each add what keeps a sum of `least` safe."""
+    """Return how many times `noise_multiplier` the noise of `most` devices is.
+
+    Each of them adds what keeps a sum of `least` safe.
+    """
     return math.sqrt(most / honest_devices(privacy.counted_share, least))
 
 
 def enough_devices(privacy: Privacy, times: float, least_share: float) -> int:
-    """Return from about how many devices a round on the noise in its mean is at most so many clips long (`noise_over_clip`).
+    """Return from how many devices on a round's noise is about `times` clips long (`noise_over_clip`).
 
     `least_share` is the part of them that makes the smallest sum. Returns at most 10^9.
     """
@@ -241,7 +262,9 @@ def enough_devices(privacy: Privacy, times: float, least_share: float) -> int:
 
 
 def own_multiplier(privacy: Privacy, least: int, sure: int) -> float:
-    """Return the noise multiplier that a device counts for itself on its usual terms, when sums of `sure` devices are sure.
+    """Return the noise multiplier that a device counts for itself on its usual terms.
+
+    Sums of `sure` devices are sure.
 
     With a registrar it counts on the noise of `VOUCHED_SHARE` of them, without one on its own alone.
     """
@@ -259,11 +282,13 @@ def sum_that_is_sure(privacy: Privacy, devices: int, quorum: int) -> int:
 def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> MaskSettings:
     """Return what an invitation says about masks, for a sum of `least` to `most` devices.
 
-    Each device adds noise as if only `least` came to the end, and of them only those that are counted on added theirs, so that there
-    is always enough. Raises OptionError when the ring
-    is too narrow.
+    Each device adds noise as if only `least` came to the end, and of them only those that are counted on
+    added theirs, so that there is always enough.
+
+    Raises:
+        OptionError: the ring is too narrow.
     """
-    # The ring must hold the noise of all, each of which adds the share that is reckoned for the fewest.
+    # The ring must hold the noise of all, each of which adds the share that the smallest sum needs.
     step, noise = finest_step(
         privacy.ring_bits,
         most,
@@ -285,12 +310,20 @@ def mask_settings(privacy: Privacy, clip: float, *, least: int, most: int) -> Ma
 def planned_masks(
     privacy: Privacy, *, least: int, most: int, count: int | None = None
 ) -> tuple[MaskSettings, NoisePlan]:
-    """Return what the invitations of all rounds of a noise plan say about masks, and the plan on the grid of their levels.
+    """Return what the invitations of a noise plan's rounds say about masks, and the plan on their grid.
 
-    The ring holds the sum of `most` devices, their noise and the plan's, which is added before the sum is taken out of the
-    ring: what a sum that does not fit wraps around is then noised already, and costs no privacy. `count` is how many numbers a
-    change has, where they are not those of the settings. Raises OptionError when the ring is too narrow, and ValueError without
-    a plan.
+    The ring holds the sum of `most` devices, their noise and the plan's. The plan's noise is added before the
+    sum is taken out of the ring, so a sum that wraps around is noised already, and costs no privacy.
+
+    Args:
+        privacy: settings with a plan.
+        least: the smallest number of devices in a sum.
+        most: the largest.
+        count: how many numbers a change has, where they are not those of the settings.
+
+    Raises:
+        OptionError: the ring is too narrow.
+        ValueError: there is no plan.
     """
     plan, clip = privacy.plan, privacy.clip
     if plan is None:

@@ -1,17 +1,20 @@
-"""How long the sum of a round may be: by what honest devices agree on, not by what they could do if they were all the same.
+"""How long the sum of a round may be: as far as honest devices agree, not as far as they could.
 
-Where it stands in the flow: `sums` holds each masked sum to `longest_sum` of `robust`, and tells it here how far devices agree. n honest
-people's changes, each cut to the clip, sum up to far less than n clips, since people differ: with the share a that they have in common
-and the rest at random, to hypot(a n, b sqrt(n)) clips. Virtual people of the recommended private run have a = .04 to .09 in the public
-subspace, up to .12 where comments count more, and .15 to .18 in all weights.
+Where it stands in the flow: `sums` holds each masked sum to `groups.longest_sum`, and computes here how far
+devices agree. The changes of n honest people, each cut to the clip, sum up to far less than n clips, since
+people differ. With a share a in common and the rest at random, the sum is hypot(a n, b sqrt(n)) clips long.
+Virtual people of the recommended private run have a = .04 to .09 in the public subspace, up to .12 where
+comments count more, and .15 to .18 in all weights.
 
-Two bounds follow. `CEILING` is what any honest round is taken to stay below; a sum beyond is thrown away. Below it runs what the last
-rounds agreed on, seen through their noise: `ROOM` times the median of the last `KEPT` rounds, which may rise by `GROWTH` a round at the
-most, so that a liar who is there each time cannot raise it fast. A sum beyond that is scaled down to it and not thrown away: honest
-devices may agree more than lately, and a run must not stop for that.
+There are two bounds. `CEILING` is what every honest round is taken to stay below; a longer sum is thrown
+away. Below it lies what the last rounds agreed on, with their noise taken out: `ROOM` times the median of the
+last `KEPT` rounds. It rises by at most `GROWTH` a round, so a liar who is there each time cannot raise it
+fast. A sum beyond that is scaled down and not thrown away: honest devices may agree more than lately, and a
+run must not stop for that.
 
-One device can still add what hides in what honest sums vary by, and in the noise: to a private sum of 900 with the recommended settings some
-hundred times the clip, where it could add nine hundred. What it does with that over the rounds `trust_region` bounds.
+One device can still add what hides in the noise and in what honest sums vary by. In a private sum of 900 with
+the recommended settings that is some hundred times the clip; without the bounds it would be nine hundred
+times. `trust_region` bounds what it can do with that over the rounds.
 """
 
 from __future__ import annotations
@@ -26,18 +29,19 @@ from palate.shared.arrays import Float32s
 
 CEILING_IN_SUBSPACE: Final = 0.2
 CEILING: Final = 0.5  # of all weights
-STRAY: Final = 2.5  # clips by the square root of the number of devices: what sums vary by; six devices may all be the same
+# Clips by the square root of the number of devices: what sums vary by; six devices may all be the same
+STRAY: Final = 2.5
 ROOM: Final = 1.25
 GROWTH: Final = 1.02  # a round
 KEPT: Final = 5  # rounds
 LEAST_ROUNDS: Final = 3  # before which there is nothing to go by
 
 AGREED: Final = "agreed"
-"""Under this name a checkpoint's memory keeps the share that is gone by (0: none yet), and those of the last rounds."""
+"""The name in a checkpoint's memory of the share in force (0: none yet) and those of the last rounds."""
 
 
 def longest_of_honest(count: int, clip: float, share: float) -> float:
-    """Return how long the sum of `count` changes may be, noise aside (L2): all clips in one direction at the most."""
+    """Return how long the sum of `count` changes may be without noise (L2)."""
     return clip * min(float(count), math.hypot(share * count, STRAY * math.sqrt(count)))
 
 
@@ -52,7 +56,7 @@ def share_of(memory: Mapping[str, Float32s], ceiling: float) -> float:
 def remembered(
     memory: Mapping[str, Float32s], mean: Float32s, *, clip: float, noise: float, ceiling: float
 ) -> dict[str, Float32s]:
-    """Return what is to be remembered after a round whose mean was taken: `noise` is its noise's deviation in a coordinate of it.
+    """Return what to remember after a round; `noise` is that of a coordinate of its mean.
 
     The noise's own length is taken out of the mean's; what is left is how far the devices agreed.
     """

@@ -1,10 +1,13 @@
-"""Draws a cohort so that its secrecy counts: every connected device by its own coin, the coins known to nobody else.
+"""Draw a cohort so that its secrecy counts: every device by its own coin, which nobody else knows.
 
-Where it stands in the flow: the round loop asks here for a cohort when a run counts on sampling, and the ledger then books the round with
-`sampling=probability`. The gain in privacy (Mironov, Talwar, Zhang 2019) needs three things. Each device is in or out independently of
-all others, so the cohort's size is random and must be neither filled up nor cut. The coins are secret: `choose_cohort`'s seed is in the run's
-settings, so a cohort that it draws is known to everyone. And what those see from whom privacy is claimed must not name the cohort: the
-gain does not hold against the server itself.
+Where it stands in the flow: the round loop draws a cohort here when a run counts on sampling, and the ledger
+then books the round with `sampling=probability`. The gain in privacy (Mironov, Talwar, Zhang 2019) needs
+three things:
+
+- Each device is in or out independently of all others. So the cohort's size is random, and must be neither
+  filled up nor cut.
+- The coins are secret. The seed of `choose_cohort` is in the run's settings, so everybody knows its cohorts.
+- What an observer sees must not name the cohort. So the gain does not hold against the server itself.
 """
 
 from __future__ import annotations
@@ -20,11 +23,17 @@ SEED_BYTES = 32
 
 
 def poisson_cohort(connected: Collection[int], probability: float, seed_bytes: bytes) -> list[int]:
-    """Return the connected devices that were drawn, sorted; each independently with the given probability.
+    """Return the connected devices that were drawn, sorted, each independently with the same probability.
 
-    `seed_bytes` are 32 secret random bytes, fresh for every round (`secrets.token_bytes(32)`). A device's coin is the HMAC-SHA256 of its
-    number under them, so the draw does not depend on the order in which devices are listed. The probability is rounded down to a
-    multiple of 2^-64. Raises OptionError for a probability that is not above 0 and at most 1, and for fewer bytes.
+    A device's coin is the HMAC-SHA256 of its number, so the draw does not depend on the order of the list.
+
+    Args:
+        connected: the numbers of the devices.
+        probability: above 0, at most 1; rounded down to a multiple of 2^-64.
+        seed_bytes: 32 secret random bytes, fresh for every round (`secrets.token_bytes(32)`).
+
+    Raises:
+        OptionError: a probability out of range, or a seed of another length.
     """
     check_number("probability", probability, 0.0, 1.0, above=True)
     if len(seed_bytes) != SEED_BYTES:

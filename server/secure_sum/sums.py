@@ -1,9 +1,11 @@
-"""From masked sums to one change: what the server believes of them, since it cannot look at a single device.
+"""From masked sums to one change: what the server believes of them, as it cannot look at a single device.
 
-Where it stands in the flow: `masked_rounds` has revealed one sum for each group; this module takes the means out of the ring's levels,
-throws away what honest devices cannot have sent (`reach`, `robust.drop_long`), scales down what is longer than lately, takes the robust rule
-over what is left, and moves the clip by the votes (`clipping`). What it returns goes through the server's optimizer and is held near
-the last release (`trust_region`). Plain functions of the sums and of what the checkpoint remembers; `benchmarks.one_liar` runs them too.
+Where it stands in the flow: `rounds.masked` has revealed one sum for each group. This module takes the means
+out of the ring's levels and throws away what honest devices cannot have sent (`reach`, `groups.drop_long`).
+It scales down what is longer than lately, combines what is left, and moves the clip by the votes
+(`clipping`). The result goes through the server's optimizer and is held near the last release
+(`trust_region`). These are plain functions of the sums and of what the checkpoint remembers;
+`benchmarks.one_liar` runs them too.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from palate.shared.secure_sum.masks import MaskSettings
 TOTAL: Final = "total"
 """Under this name a checkpoint's memory keeps the sum of the means since the last release."""
 TOTALS: Final = "totals"
-"""And here three numbers: that release, the squared length of the noise in that sum, and the clips of its rounds together."""
+"""The name of three numbers: that release, the squared length of that sum's noise, and its rounds' clips."""
 
 
 @dataclass
@@ -53,11 +55,19 @@ def believe(
     planned: float = 0.0,
     lasting: float = 0.0,
 ) -> Believed:
-    """Return the change that the sums of levels (d + 1,), each of so many devices, stand for.
+    """Return the change that the sums of a round's groups stand for, and what to remember of them.
 
-    `memory` is what the checkpoint before remembers, `release` the number of the encoder that the run grew from. `planned` is the
-    standard deviation, in levels, of a noise plan's noise in each coordinate of the (one) sum, and `lasting` that of independent noise
-    that leaves as much in the sum of all rounds.
+    Args:
+        sums: of each group the sum of levels (d + 1,), and over how many devices.
+        masks: the mask settings of the round.
+        privacy: the run's privacy settings.
+        memory: what the checkpoint before remembers, by name.
+        clip: the longest change of a device (L2).
+        rotation: the seed that all changes were rotated by.
+        release: the number of the encoder that the run grew from.
+        planned: the standard deviation of a noise plan's noise in each coordinate of the (one) sum, in
+            levels.
+        lasting: that of independent noise which leaves as much in the sum of all rounds, in levels.
     """
     found = Believed(clip=clip)
     if not sums:
@@ -67,7 +77,7 @@ def believe(
     means = np.stack([mean for mean, _ in pairs])
 
     def noise_of(more: float) -> float:
-        """The noise of each device in a coordinate, rounding and its part of the plan's included."""
+        """Return the noise of each device in a coordinate, rounding and its part of the plan's included."""
         return masks.step * math.sqrt(masks.noise**2 + more**2 / counts[0] + 0.25)
 
     noise, kept_noise = noise_of(planned), noise_of(lasting)
@@ -100,9 +110,12 @@ def believe(
 
 
 def told_of(memory: Mapping[str, Float32s], release: int) -> dict[str, float]:
-    """Return what is known of the means since a release: how long their noise is together, and what devices agreed on; empty for none.
+    """Return how long the noise in the means since a release is, and how long what devices agreed on.
 
-    The latter is at most what clipped changes can come to. All are lengths (L2) in the coordinates that devices send.
+    The result is empty where nothing is known.
+
+    The latter is at most what clipped changes can come to. All are lengths (L2) in the coordinates that
+    devices send.
     """
     total, numbers = memory.get(TOTAL), memory.get(TOTALS)
     if total is None or numbers is None or int(numbers[0]) != release:
@@ -136,7 +149,7 @@ def _clip_after(
     noise: float,
     found: Believed,
 ) -> float:
-    """The clip of the next round; votes that no devices could have cast count for nothing."""
+    """Return the clip of the next round; votes that no devices could have cast count for nothing."""
     sound = [
         (v, n) for v, n in zip(votes, counts, strict=True) if share_is_sound(v, n, clip=clip, noise=noise)
     ]

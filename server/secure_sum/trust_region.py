@@ -1,15 +1,17 @@
-"""How far a run may carry the encoder from the last release: no attribute much farther than honest rounds carry it.
+"""How far a run may carry the encoder from the last release: hardly farther than honest rounds do.
 
-Where it stands in the flow: after each masked round `rounds` hands the moved encoder over, and goes on with what comes back. Under
-masks a liar's part cannot be told from the honest ones', and what hides in the noise of a private round adds up over the rounds; so
-it is not the sum alone that is bounded but what all sums together may do. A trust region (Conn, Gould, Toint, "Trust-Region Methods",
-2000) in the space where it matters: what the encoder says of public pictures (`shared.public_pictures`).
+Where it stands in the flow: after each masked round `rounds` passes the moved encoder here, and goes on with
+the result. Under masks a liar's part cannot be told from the honest ones, and what hides in the noise of a
+private round adds up over the rounds. So it is not enough to bound each sum: this bounds what all sums
+together may do. It is a trust region (Conn, Gould, Toint, "Trust-Region Methods", 2000) in the space that
+matters: what the encoder says of public pictures (`shared.public_pictures`).
 
-Of each of the 64 tastes the logits on these pictures may differ from those of the last release by `REACH` at the most, as root mean
-square. A logit that spreads by s over the pictures then keeps a correlation with the release's of sqrt(1 - (REACH / s)²) at the least,
-whatever a liar sends: .95 for the least spread of release 0's attributes (6.3), more for the others. Honest private rounds (20 of 900
-virtual people) carry release 0's attributes by .9 in the middle and 2.2 at the most. What is at the edge stays there until the next
-release, which is tried before it is signed (`acceptance`).
+The logits of each of the 64 tastes on these pictures may differ from those of the last release by at most
+`REACH` (root mean square). A logit that spreads by s over the pictures then keeps a correlation of at least
+sqrt(1 - (REACH / s)²) with the release's, whatever a liar sends: .95 for the least spread of release 0's
+attributes (6.3), more for the others. Honest private rounds (20 of 900 virtual people) carry release 0's
+attributes by .9 in the middle and 2.2 at most. What reaches the edge stays there until the next release,
+which is tried before it is signed (`acceptance`).
 """
 
 from __future__ import annotations
@@ -43,10 +45,17 @@ def held_near(
     pictures: PublicPictures | None = None,
     reach: float = REACH,
 ) -> tuple[EncoderWeights, int]:
-    """Return the encoder, drawn back to the release as far as it must be, and how many of its 64 tastes were.
+    """Return the encoder, drawn back to the release as far as it must be, and how many of 64 tastes were.
 
-    Where the last layer of the picture side alone has moved, each taste is drawn back by itself, and the others stay to the bit; else the
-    whole side is. What the attributes' names say may turn by a cosine of `LEAST_COSINE`.
+    Where only the last layer of the picture side has moved, each taste is drawn back by itself, and the
+    others keep their bits. Otherwise the whole side is drawn back. What the attributes' names say may turn by
+    a cosine of `LEAST_COSINE`.
+
+    Args:
+        encoder: after a round.
+        release: the encoder that the run grew from.
+        pictures: the public pictures to measure on, those that ship with Palate by default.
+        reach: the largest root mean square distance of a taste's logits.
     """
     public = load_public_pictures() if pictures is None else pictures
     before = taste_logits(release, public.features)
@@ -83,7 +92,7 @@ def _same(encoder: EncoderWeights, release: EncoderWeights, start: str) -> bool:
 
 
 def _rows_back(encoder: EncoderWeights, release: EncoderWeights, part: Float32s) -> dict[str, Float32s]:
-    """The last layer with the change of each row at this part of it, (64,)."""
+    """Return the last layer with the change of each row at this part of it, (64,)."""
     found = {}
     for name in ("picture.taste.weight", "picture.taste.bias"):
         start, end = release.tensors[name], encoder.tensors[name]
@@ -95,7 +104,7 @@ def _rows_back(encoder: EncoderWeights, release: EncoderWeights, part: Float32s)
 def _whole_back(
     encoder: EncoderWeights, release: EncoderWeights, side: str, good: Callable[[EncoderWeights], bool]
 ) -> EncoderWeights:
-    """The encoder with the change of one side at the largest part that is good, by halving."""
+    """Return the encoder with the change of one side at the largest part that is good, by halving."""
     names = [name for name in SHARED_SHAPES if name.startswith(side)]
 
     def at(part: float) -> EncoderWeights:

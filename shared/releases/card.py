@@ -1,15 +1,16 @@
 """The card of a release: what is said, and signed, of one encoder; nothing on it is about a single device.
 
-Where it stands in the flow: the server fills in a card for each release (`server.releases`), the release key signs it as an entry of
-the log (`release_log`), devices show it to their owners and check the encoder against it (`release_check`).
+Where it stands in the flow: the server fills in a card for each release (`server.releases`), the release key
+signs it as an entry of the log (`releases.log`), devices show it to their owners and check the encoder
+against it (`releases.check`).
 
-    card   release 4 | round 4 | updates 8 | hash 32 | parent 32 | shapes 32 | fixed 32 | backbone 32 | sha256 32
-           | epsilon 8 | delta 8 | unsampled epsilon 8 | alone epsilon 8 | mechanism 32
-           | pictures 4 | least correlation 8 | mean correlation 8 | noise over signal 8
+    card   release 4 | round 4 | updates 8 | hash 32 | parent 32 | shapes 32 | fixed 32 | backbone 32 |
+           sha256 32 | epsilon 8 | delta 8 | unsampled epsilon 8 | alone epsilon 8 | mechanism 32 |
+           pictures 4 | least correlation 8 | mean correlation 8 | noise over signal 8
 
-Numbers are little endian, whole ones unsigned, others IEEE 754 of 8 bytes; a mechanism is a word filled up with zero bytes. Without
-a `PrivacySpent` its five values are zero, without an `Acceptance` its four: a mechanism has letters and a test has pictures, so
-there is one way of writing each card.
+Numbers are little endian, whole ones unsigned, others IEEE 754 of 8 bytes; a mechanism is a word filled up
+with zero bytes. Without a `PrivacySpent` its five values are zero, without an `Acceptance` its four: a
+mechanism has letters and a test has pictures, so there is one way of writing each card.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from palate.shared.errors import ReleaseError
-from palate.shared.releases.fields import check_hash, check_number, checked_real
+from palate.shared.releases.fields import check_hash, check_number, keep_reals
 
 CARD: Final = struct.Struct("<IIQ32s32s32s32s32s32sdddd32sIddd")
 
@@ -31,13 +32,15 @@ _HASHES = ("hash", "parent", "shapes", "fixed", "backbone", "sha256")
 
 @dataclass(frozen=True)
 class PrivacySpent:
-    """What the rounds up to a release have spent: user-level (epsilon, delta), and by which mechanism, in one word.
+    """What the rounds up to a release have spent: user-level (epsilon, delta), and by which mechanism.
 
-    Three figures at one delta, for three readers of the release. `epsilon` holds against those who see releases only, if devices
-    were drawn in secret and the others added their noise. `unsampled_epsilon` holds against everybody who knows who took part, as
-    every participant does. `alone_epsilon` holds even if the other devices added no noise; infinite if nothing holds then.
+    Three figures at one delta, for three readers of the release. `epsilon` holds against those who see
+    releases only, if devices were drawn in secret and the others added their noise. `unsampled_epsilon` holds
+    against everybody who knows who took part, as every participant does. `alone_epsilon` holds even if the
+    other devices added no noise; infinite if nothing holds then.
 
-    Numbers that the server claims; a device believes them as far as it believes the server, and keeps a ledger of its own.
+    Numbers that the server claims; a device believes them as far as it believes the server, and keeps a
+    ledger of its own.
     """
 
     epsilon: float  # at least 0
@@ -47,12 +50,9 @@ class PrivacySpent:
     alone_epsilon: float  # at least 0; infinity allowed
 
     def __post_init__(self) -> None:
-        for name in ("epsilon", "unsampled_epsilon", "alone_epsilon"):
-            value = checked_real(
-                name.replace("_", " "), getattr(self, name), 0.0, math.inf, infinite=name != "epsilon"
-            )
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "delta", checked_real("delta", self.delta, 0.0, math.nextafter(1.0, 0.0)))
+        keep_reals(self, {"epsilon": (0.0, math.inf), "delta": (0.0, math.nextafter(1.0, 0.0))})
+        others = {"unsampled_epsilon": (0.0, math.inf), "alone_epsilon": (0.0, math.inf)}
+        keep_reals(self, others, infinite=True)
         if not isinstance(self.mechanism, str) or not _WORD.fullmatch(self.mechanism):
             raise ReleaseError(
                 "the release's mechanism is no word of up to 32 small letters, digits and hyphens", "number"
@@ -61,17 +61,19 @@ class PrivacySpent:
     def describe(self) -> str:
         """Return the figures in words for a person."""
         return (
-            f"epsilon {self.epsilon:.3g} against those who see releases, {_figure(self.unsampled_epsilon)} against those who know "
-            f"who took part, {_figure(self.alone_epsilon)} if the other devices add no noise; delta {self.delta:g}, {self.mechanism}"
+            f"epsilon {self.epsilon:.3g} against those who see releases, {_figure(self.unsampled_epsilon)} "
+            f"against those who know who took part, {_figure(self.alone_epsilon)} if the other devices add "
+            f"no noise; delta {self.delta:g}, {self.mechanism}"
         )
 
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What the test on public pictures found before the release was signed, beside the release before it (the parent).
+    """What the test on public pictures found before the release was signed, next to its parent.
 
-    Correlations are Pearson's, over the pictures, of what the new encoder and its parent say of an attribute: the lowest over the
-    attributes and the mean. `noise_over_signal` is the length of the noise in what was learned over that of the rest.
+    Correlations are Pearson's, over the pictures, of what the new encoder and its parent say of an attribute:
+    the lowest over the attributes and the mean. `noise_over_signal` is the length of the noise in what was
+    learned over that of the rest.
     """
 
     pictures: int  # from 1
@@ -81,19 +83,15 @@ class Acceptance:
 
     def __post_init__(self) -> None:
         check_number("pictures", self.pictures, 1, 2**32 - 1)
-        for name, least, most in (
-            ("least_correlation", -1.0, 1.0),
-            ("mean_correlation", -1.0, 1.0),
-            ("noise_over_signal", 0.0, math.inf),
-        ):
-            value = checked_real(name.replace("_", " "), getattr(self, name), least, most, infinite=True)
-            object.__setattr__(self, name, value)
+        keep_reals(self, {"least_correlation": (-1.0, 1.0), "mean_correlation": (-1.0, 1.0)})
+        keep_reals(self, {"noise_over_signal": (0.0, math.inf)}, infinite=True)
 
     def describe(self) -> str:
         """Return the figures in words for a person."""
         return (
-            f"on {self.pictures:,} public pictures its attributes correlate with the release before by {self.mean_correlation:.3f} "
-            f"on average and {self.least_correlation:.3f} at least; noise over signal {self.noise_over_signal:.3g}"
+            f"on {self.pictures:,} public pictures its attributes correlate with the release before by "
+            f"{self.mean_correlation:.3f} on average and {self.least_correlation:.3f} at least; noise over "
+            f"signal {self.noise_over_signal:.3g}"
         )
 
 
@@ -150,7 +148,11 @@ def encode_card(card: Card) -> bytes:
 
 
 def decode_card(values: tuple[Any, ...]) -> Card:
-    """Return the card of the values that `CARD` unpacked; raise ReleaseError for any that `encode_card` would not write."""
+    """Return the card of the values that `CARD` unpacked.
+
+    Raises:
+        ReleaseError: any that `encode_card` would not write.
+    """
     hashes = dict(zip(_HASHES, (value.hex() for value in values[3:9]), strict=True))
     epsilon, delta, unsampled, alone, padded = values[9:14]
     pictures, least, mean, noise = values[14:]

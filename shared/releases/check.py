@@ -1,19 +1,25 @@
-"""Check a release before anybody uses it: the log against the pinned key and what was seen before, the encoder against its card.
+"""Check a release before it is used: the log against the pinned key, the encoder against its card.
 
-Where it stands in the flow: a device calls `check_release` with what came from a file or over the wire (`release`) and with the
-`Trust` in its vault; only if everything fits does it get an encoder, and the trust to keep from then on. The server reads its own
-log through the same checks.
+Where it stands in the flow: a device calls `check_release` with what came from a file or over the wire
+(`release`) and with the `Trust` in its vault. Only if everything fits does it get an encoder, and the trust
+to keep from then on. The server reads its own log through the same checks.
 
-**What this stops.** A server, or whoever stands in its place, that wants to give a device an encoder of its own: without the
-release key nothing passes. One that has the key and shows different devices different histories, or takes a device back: what a
-device accepted once stays at its place in the log (no fork, no rollback), so every lie remains in the log of whoever was lied
-to. One that stole the release key and wants to keep it: the recovery key names another. One that exchanges the frozen backbone for a
-rigged one, from whose gradients pictures can be rebuilt (PEFTLeak, Sami et al., CVPR 2025): the backbone ships with Palate,
-and a release trained on any other is refused. One that withholds what is new: the log is not good any more after a while (`expired`).
+**What this stops:**
 
-**What this does not stop.** Two devices that never accepted anything can be shown two logs signed by the same keys; each then
-holds to its own, and only by comparing (`palate release compare`) do they find out. Whoever steals the release key can sign, and
-renew the log for those to whom it also keeps the change of keys from arriving.
+- A server, or somebody in its place, that wants to give a device an encoder of its own: without the release
+  key nothing passes.
+- A server with the key that shows devices different histories, or takes a device back. What a device accepted
+  once stays at its place in the log (no fork, no rollback), so every lie remains in the log of the device
+  that was lied to.
+- A thief of the release key who wants to keep it: the recovery key names another.
+- A frozen backbone that was exchanged for a rigged one, from whose gradients pictures can be rebuilt
+  (PEFTLeak, Sami et al., CVPR 2025). The backbone ships with Palate, and a release trained on any other is
+  refused.
+- A server that withholds what is new: after a while the log is not good any more (`expired`).
+
+**What this does not stop.** Two devices that never accepted anything can be shown two logs signed by the same
+keys. Each then holds to its own, and they find out only by comparing (`palate release compare`). A thief of
+the release key can sign, and renew the log for those who do not get the change of keys.
 """
 
 from __future__ import annotations
@@ -56,7 +62,10 @@ LARGEST_ENCODER: Final = 1_000.0
 
 @dataclass(frozen=True)
 class Trust:
-    """What is remembered of a federation's releases: the recovery key, and how far its log was accepted. 0 entries: only that is pinned."""
+    """What is remembered of a federation's releases: the recovery key, and how far its log was accepted.
+
+    With 0 entries only the key is pinned.
+    """
 
     recovery: bytes  # public: the pinned one, or the one in force after the last accepted entry
     entries: int = 0
@@ -93,7 +102,7 @@ class Checked:
 
 
 def backbone_hash(files: Mapping[str, str], statistics: str) -> str:
-    """Return one hash for the frozen part: of each file's name and SHA-256 (in hexadecimal), and of what the statistics are."""
+    """Return one hash for the frozen part: each file's name and SHA-256, and what the statistics are."""
     digest = hashlib.sha256(b"palate backbone 1\0")
     for name in sorted(files):
         digest.update(f"{name}\n{files[name]}\n".encode())
@@ -104,36 +113,16 @@ def backbone_hash(files: Mapping[str, str], statistics: str) -> str:
 def check_log(log: ReleaseLog, trust: Trust, pinned: Pinned) -> Trust:
     """Check a whole log and return what is to be remembered of it.
 
-    Entries up to the one that was accepted before are checked by their hashes alone: their signatures were checked then, and the
-    hash of the last of them names them all. A log that is not good any more passes: `expired` says so of what is returned.
-    Raises ReleaseError: "empty", "gap", "chain", "unsigned", "signature", "key", "parent", "shapes", "fixed", "backbone", "rollback" or
-    "fork".
+    Entries up to the one that was accepted before are checked by their hashes alone: their signatures were
+    checked then, and the hash of the last of them names them all. A log that is not good any more passes:
+    `expired` says so of what is returned. Raises ReleaseError: "empty", "gap", "chain", "unsigned",
+    "signature", "key", "parent", "shapes", "fixed", "backbone", "rollback" or "fork".
     """
-    if log.shipped != pinned.shipped:
-        raise ReleaseError(
-            f"the release log begins at the release 0 {log.shipped[:12]}, and the one that ships with this Palate is "
-            f"{pinned.shipped[:12]}; use the version of Palate that the server uses",
-            "parent",
-        )
-    if not log.entries:
-        raise ReleaseError("the release log is empty: nobody has signed anything yet", "empty")
-    if len(log.entries) < trust.entries:
-        raise ReleaseError(
-            f"the release log ends at entry {len(log.entries)}, and entry {trust.entries} was accepted here before; "
-            "ask the server for a newer one",
-            "rollback",
-        )
+    _check_size(log, trust, pinned)
     known: list[Keys] = []
     encoders, previous = [log.shipped], log.beginning
     for number, entry in enumerate(log.entries, 1):
-        if entry.number != number:
-            raise ReleaseError(
-                f"the release log has entry {entry.number} where entry {number} belongs", "gap"
-            )
-        if entry.previous != previous:
-            raise ReleaseError(f"entry {number} of the release log does not continue the one before", "chain")
-        if number == 1 and not isinstance(entry.content, Keys):
-            raise ReleaseError("the first entry of the release log names no keys", "key")
+        _check_place(number, entry, previous)
         if number > trust.entries:
             _check_signatures(entry, known[-1] if known else None)
         if isinstance(entry.content, Keys):
@@ -145,35 +134,68 @@ def check_log(log: ReleaseLog, trust: Trust, pinned: Pinned) -> Trust:
         previous = entry.hash
         if number == trust.entries and previous != trust.head:
             raise ReleaseError(
-                f"entry {number} of the release log is not the one that was accepted here before: the server, or somebody in "
-                "its place, shows two histories; ask the person who runs it",
+                f"entry {number} of the release log is not the one that was accepted here before: the "
+                "server, or somebody in its place, shows two histories; ask the person who runs it",
                 "fork",
             )
     if not trust.entries and trust.recovery not in {keys.recovery for keys in known}:
         raise ReleaseError("the release log is not of the key that is pinned here", "key")
-    said = log.statement
-    _verify(
-        known[-1].release, said.signature, said.signed_bytes(previous), "the statement of the release log"
-    )
+    said, now = log.statement, known[-1]
+    _verify(now.release, said.signature, said.signed_bytes(previous), "the statement of the release log")
     stated, until = max((said.when, said.until), (trust.stated, trust.until))
-    now = known[-1]
     return Trust(now.recovery, len(log.entries), previous, len(encoders) - 1, now.release, stated, until)
 
 
+def _check_size(log: ReleaseLog, trust: Trust, pinned: Pinned) -> None:
+    """Raise ReleaseError unless the log grows from the shipped encoder and is as long as the one before."""
+    if log.shipped != pinned.shipped:
+        raise ReleaseError(
+            f"the release log begins at the release 0 {log.shipped[:12]}, and the one that ships with this "
+            f"Palate is {pinned.shipped[:12]}; use the version of Palate that the server uses",
+            "parent",
+        )
+    if not log.entries:
+        raise ReleaseError("the release log is empty: nobody has signed anything yet", "empty")
+    if len(log.entries) < trust.entries:
+        raise ReleaseError(
+            f"the release log ends at entry {len(log.entries)}, and entry {trust.entries} was accepted "
+            "here before; ask the server for a newer one",
+            "rollback",
+        )
+
+
+def _check_place(number: int, entry: Entry, previous: str) -> None:
+    """Raise ReleaseError unless the entry belongs at this place, after the entry with hash `previous`."""
+    if entry.number != number:
+        raise ReleaseError(f"the release log has entry {entry.number} where entry {number} belongs", "gap")
+    if entry.previous != previous:
+        raise ReleaseError(f"entry {number} of the release log does not continue the one before", "chain")
+    if number == 1 and not isinstance(entry.content, Keys):
+        raise ReleaseError("the first entry of the release log names no keys", "key")
+
+
 def check_next(log: ReleaseLog, card: Card, pinned: Pinned) -> None:
-    """Check a card that is to be the next release of a log as `check_log` will once it is signed; raise ReleaseError as that does."""
+    """Check a card that is to be the next release of a log as `check_log` will once it is signed.
+
+    Raises:
+        ReleaseError: as that does.
+    """
     _check_card(card, [log.shipped, *(known.hash for _, known in log.releases)], pinned)
 
 
 def expired(trust: Trust, now: datetime) -> bool:
-    """Say whether the accepted log is not good any more at this time (with a zone); never before one was accepted."""
+    """Return whether the accepted log is not good any more at this time (with a zone).
+
+    This is false before a log was accepted.
+    """
     return trust.entries > 0 and now.timestamp() > trust.until
 
 
 def check_release(release: SignedRelease, trust: Trust, pinned: Pinned) -> Checked:
-    """Check the newest release of a log and returns it; a release that was accepted before passes again.
+    """Check the newest release of a log and return it; a release that was accepted before passes again.
 
-    Raises ReleaseError as `check_log` does, and "empty", "encoder" or "norm".
+    Raises:
+        ReleaseError: as `check_log` does, and "empty", "encoder" or "norm".
     """
     now = check_log(release.log, trust, pinned)
     if not release.log.releases:
@@ -183,7 +205,9 @@ def check_release(release: SignedRelease, trust: Trust, pinned: Pinned) -> Check
 
 
 def read_encoder(data: bytes, card: Card) -> EncoderWeights:
-    """Return the encoder of a file, which must be the very one that the card speaks of; raises ReleaseError ("encoder", "norm").
+    """Return the encoder of a file, which must be the very one that the card speaks of.
+
+    Raises ReleaseError ("encoder", "norm").
 
     Before the hash of the bytes is found to be the signed one, nothing in them is read.
     """
@@ -199,7 +223,7 @@ def read_encoder(data: bytes, card: Card) -> EncoderWeights:
         card.hash,
         card.fixed,
     )
-    # Written anew it must give the same bytes: there is no room for anything beside the tensors.
+    # Written anew it must give the same bytes: there is no room for anything but the tensors.
     if not same or encoder_to_bytes(encoder) != data:
         raise ReleaseError(wrong, "encoder")
     if not math.hypot(*(norm_of(encoder.tensors[name]) for name in SHARED_SHAPES)) <= LARGEST_ENCODER:
@@ -211,7 +235,7 @@ def read_encoder(data: bytes, card: Card) -> EncoderWeights:
 
 
 def _check_card(card: Card, encoders: list[str], pinned: Pinned) -> None:
-    """Check a card against the releases before it (`encoders`, from release 0 on) and against what must not change."""
+    """Check a card against the releases before it (`encoders`, from release 0 on) and the frozen part."""
     if card.release != len(encoders):
         raise ReleaseError(
             f"release {card.release} follows release {len(encoders) - 1} in the log; a release is left out",
@@ -225,7 +249,8 @@ def _check_card(card: Card, encoders: list[str], pinned: Pinned) -> None:
         raise ReleaseError(f"release {card.release} did not grow from the release before it", "parent")
     if card.shapes != pinned.shapes:
         raise ReleaseError(
-            f"release {card.release} has other tensors than this version of Palate; use the version that made it",
+            f"release {card.release} has other tensors than this version of Palate; use the version that "
+            "made it",
             "shapes",
         )
     if card.fixed != pinned.fixed:
@@ -234,8 +259,8 @@ def _check_card(card: Card, encoders: list[str], pinned: Pinned) -> None:
         )
     if card.backbone != pinned.backbone:
         raise ReleaseError(
-            f"release {card.release} was trained on the backbone {card.backbone[:12]}, and the one installed here is "
-            f"{pinned.backbone[:12]}; use the version of Palate that the server uses",
+            f"release {card.release} was trained on the backbone {card.backbone[:12]}, and the one "
+            f"installed here is {pinned.backbone[:12]}; use the version of Palate that the server uses",
             "backbone",
         )
 
@@ -252,7 +277,10 @@ def _check_keys(number: int, keys: Keys, known: list[Keys]) -> None:
 
 
 def _check_signatures(entry: Entry, known: Keys | None) -> None:
-    """Check an entry's signatures against the keys in force before it; the first entry vouches for itself, and is bound by the pin."""
+    """Check an entry's signatures against the keys in force before it.
+
+    The first entry vouches for itself, and is bound by the pin.
+    """
     content = entry.content
     signers: tuple[bytes, ...]
     if isinstance(content, Keys):

@@ -1,7 +1,7 @@
-"""Small parts of the release formats: bytes taken from front to back, values within their ranges, keys as texts.
+"""Small parts of the release formats: bytes from front to back, values in their ranges, keys as texts.
 
-Where it stands in the flow: `release_card`, `release_log` and `release` are written and read with these. Everything that does not
-fit is a `ReleaseError` whose `reason` is one word.
+Where it stands in the flow: `releases.card`, `releases.log` and `release` are written and read with these.
+Everything that does not fit is a `ReleaseError` whose `reason` is one word.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 import struct
+from collections.abc import Mapping
 from typing import Any, Final
 
 from palate.shared.checks import is_hex, is_number, is_whole
@@ -79,7 +80,11 @@ def check_number(name: str, value: int, least: int, most: int) -> None:
 
 
 def checked_real(name: str, value: float, least: float, most: float, *, infinite: bool = False) -> float:
-    """Return the number as a float; raise ReleaseError outside [least, most], for NaN, -0.0, and infinity unless it is allowed."""
+    """Return the number as a float.
+
+    Raises:
+        ReleaseError: a number outside [least, most], NaN, -0.0, and infinity unless it is allowed.
+    """
     if value == math.inf and infinite:
         return value
     if not is_number(value, least, most):
@@ -87,6 +92,13 @@ def checked_real(name: str, value: float, least: float, most: float, *, infinite
             f"the release's {name} is out of range; it must be from {least:g} to {most:g}", "number"
         )
     return float(value)
+
+
+def keep_reals(card: object, ranges: Mapping[str, tuple[float, float]], *, infinite: bool = False) -> None:
+    """Check each named attribute of a frozen dataclass with `checked_real`, and keep it as a float."""
+    for name, (least, most) in ranges.items():
+        value = checked_real(name.replace("_", " "), getattr(card, name), least, most, infinite=infinite)
+        object.__setattr__(card, name, value)
 
 
 def check_hash(name: str, value: str) -> None:
@@ -104,20 +116,25 @@ def check_bytes(name: str, value: bytes, size: int) -> None:
 
 
 def write_key(key: bytes) -> str:
-    """Return a public key as the text that people pin: "palate1" and 58 letters and digits, four bytes of them a checksum."""
+    """Return a public key as the text that people pin: "palate1" and 58 letters and digits."""
     check_bytes("key", key, KEY_BYTES)
     check = hashlib.sha256(b"palate release key 1\0" + key).digest()[:4]
     return "palate1" + base64.b32encode(key + check).decode().rstrip("=").lower()
 
 
 def read_key(text: str) -> bytes:
-    """Return the key of a text that `write_key` wrote, whatever its case; raise ReleaseError for any other text."""
+    """Return the key of a text that `write_key` wrote, whatever its case.
+
+    Raises:
+        ReleaseError: any other text.
+    """
     found = _KEY_TEXT.fullmatch("".join(text.split()).lower())
     if found is not None:
         key = base64.b32decode(found[1].upper() + "=" * 6)[:KEY_BYTES]
         if write_key(key) == found[0]:
             return key
     raise ReleaseError(
-        "this is no release key; it is the text that begins with palate1, whole, as `palate server key` prints it",
+        "this is no release key; it is the text that begins with palate1, whole, as `palate server key` "
+        "prints it",
         "key",
     )

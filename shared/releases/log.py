@@ -1,30 +1,36 @@
 """The log of releases: which keys are in force, what each release is, and until when the log is good.
 
-Where it stands in the flow: the server appends an entry for each release and each change of keys (`server.releases`); devices check
-the log against what they saw before (`release_check`).
+Where it stands in the flow: the server appends an entry for each release and each change of keys
+(`server.releases`); devices check the log against what they saw before (`releases.check`).
 
-    log        magic "PALATE" | kind 12 | version 2 | release 0 32 | entries 4 | entry | entry | ... | statement
+    log        magic "PALATE" | kind 12 | version 2 | release 0 32 | entries 4 | entry | entry | ... |
+               statement
     entry      kind 1 | number 4 | previous 32 | when 8 | content | signatures
      release   (kind 1)  card                               | by the release key 64
-     keys      (kind 2)  release key 32 | recovery key 32   | by the recovery key before 64 | by this release key 64 | by this recovery key 64
+     keys      (kind 2)  release key 32 | recovery key 32   | by the recovery key before 64 | by this release
+                                                            key 64 | by this recovery key 64
     statement  when 8 | until 8 | by the release key 64
 
-**Two keys.** The release key signs releases and statements, the recovery key only entries of keys. The first entry names both, and a
-later one is good only with the signature of the recovery key in force before it: whoever steals the release key can sign
-until it is changed, and cannot change it. Each key that an entry names signs it too, so nobody puts somebody else's key into a
-log of their own. People pin the recovery key: its signature is under every release key, so the text stays the same when that is changed.
+**Two keys.** The release key signs releases and statements, the recovery key only entries of keys. The first
+entry names both, and a later one is good only with the signature of the recovery key in force before it:
+a thief of the release key can sign until it is changed, and cannot change it. Each key that an entry
+names signs it too, so nobody puts somebody else's key into a log of their own. People pin the recovery key:
+its signature is under every release key, so the text stays the same when that is changed.
 
-**A statement** says that up to `until` nothing is to be expected after the last entry; it is renewed with the release key, and adds no
-entry. A device whose log is not good any more is being shown an old one, or the server's owner is away.
+**A statement** says that up to `until` nothing is to be expected after the last entry; it is renewed with the
+release key, and adds no entry. A device whose log is not good any more is being shown an old one, or the
+server's owner is away.
 
-**A chain.** `previous` is the SHA-256 of the whole entry before, signatures and all; for the first that of "palate release log 2", a zero
-byte and the hash of release 0. So the hash of the last entry, the head, names everything before it, as in a certificate-transparency
-log (RFC 9162) without the tree: logs here are short. Signatures are Ed25519 (RFC 8032) over "palate release entry 2", a zero byte and
-the entry without its signatures; of a statement over "palate release statement 2", a zero byte, the head, `when` and `until`.
+**A chain.** `previous` is the SHA-256 of the whole entry before, signatures and all; for the first that of
+"palate release log 2", a zero byte and the hash of release 0. So the hash of the last entry, the head, names
+everything before it, as in a certificate-transparency log (RFC 9162) without the tree: logs here are short.
+Signatures are Ed25519 (RFC 8032) over "palate release entry 2", a zero byte and the entry without its
+signatures; of a statement over "palate release statement 2", a zero byte, the head, `when` and `until`.
 
-Numbers are little endian and unsigned; `when` and `until` are seconds since 1970 UTC; entries are numbered from 1. There is one way of
-writing each value, and what decodes is encoded to the very same bytes again; everything else is refused with a `ReleaseError`.
-`tests/data/release_vectors.json` holds test vectors, made by `tests/data/make_release_vectors.py`.
+Numbers are little endian and unsigned; `when` and `until` are seconds since 1970 UTC; entries are numbered
+from 1. There is one way of writing each value, and what decodes is encoded to the very same bytes again;
+everything else is refused with a `ReleaseError`. `tests/data/release_vectors.json` holds test vectors, made
+by `tests/data/make_release_vectors.py`.
 """
 
 from __future__ import annotations
@@ -56,12 +62,12 @@ from palate.shared.releases.fields import (
 from palate.shared.wire import MAGIC
 
 SHIPPED_HASH: Final = "1dd439a57c8d224ee8b2bc3049f05c547bf26612610329a8bc9041808d5689af"
-"""`encoder_hash` of release 0, which ships with Palate and needs no signature: whoever changes it has changed this line too."""
+"""`encoder_hash` of release 0, which ships with Palate and needs no signature."""
 
 MOST_ENTRIES: Final = 1_000
 DAY: Final = 86_400
 USUAL_DAYS: Final = 90
-"""For how long a statement is made unless asked otherwise: long enough for an offline key to be fetched four times a year."""
+"""For how many days a statement is good by default: an offline key is needed four times a year."""
 MOST_DAYS: Final = 400
 
 _OF_RELEASE, _OF_KEYS = 1, 2
@@ -145,7 +151,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Statement:
-    """Until when a log is good, signed with the release key; both times 0 and `UNSIGNED` where that was not said yet."""
+    """Until when a log is good, signed with the release key.
+
+    Both times are 0, and the signature is `UNSIGNED`, where that was not said yet.
+    """
 
     when: int = 0  # seconds since 1970, UTC
     until: int = 0
@@ -157,13 +166,16 @@ class Statement:
         check_bytes("signature", self.signature, SIGNATURE_BYTES)
 
     def signed_bytes(self, head: str) -> bytes:
-        """What the signature is over, for a log with this head."""
+        """Return what the signature is over, for a log with this head."""
         return _STATEMENT_DOMAIN + bytes.fromhex(head) + _STATEMENT.pack(self.when, self.until)
 
 
 @dataclass(frozen=True)
 class ReleaseLog:
-    """All releases of a federation and all changes of its keys, in order. Nothing of it is checked here but the form."""
+    """All releases of a federation and all changes of its keys, in order.
+
+    Only the form is checked here.
+    """
 
     shipped: str = SHIPPED_HASH  # `encoder_hash` of the release 0 that it begins at
     entries: tuple[Entry, ...] = ()
@@ -185,7 +197,10 @@ class ReleaseLog:
 
     @property
     def keys(self) -> tuple[Keys, ...]:
-        """All pairs of keys that were ever in force, in order; the last pair is in force for the next entry."""
+        """All pairs of keys that were ever in force, in order.
+
+        The last pair is in force for the next entry.
+        """
         return tuple(entry.content for entry in self.entries if isinstance(entry.content, Keys))
 
     @property
@@ -223,7 +238,7 @@ class ReleaseLog:
         by: Ed25519PrivateKey,
         days: int = USUAL_DAYS,
     ) -> ReleaseLog:
-        """Return the log with these keys in force from now on, signed by the recovery key before (`by`) and by both."""
+        """Return the log with these keys in force, signed by the former recovery key and by both."""
         keys = Keys(key.public_key().public_bytes_raw(), recovery.public_key().public_bytes_raw())
         entry = Entry(len(self.entries) + 1, self.head, when, keys, (UNSIGNED,) * 3)
         signatures = tuple(one.sign(entry.signed_bytes) for one in (by, key, recovery))
@@ -238,7 +253,7 @@ class ReleaseLog:
         return replace(self, statement=signed)
 
     def with_unsigned(self, card: Card, when: int) -> ReleaseLog:
-        """Return the log with one more release that nobody has signed yet: what is carried to the signing machine.
+        """Return the log with one more release that nobody has signed yet: it goes to the signing machine.
 
         The statement stays that of the log before, so that without the last entry it is that log again.
         """
@@ -261,7 +276,11 @@ def encode_log(log: ReleaseLog) -> bytes:
 
 
 def decode_log(data: bytes) -> ReleaseLog:
-    """Return the log of these bytes; raise ReleaseError unless they are exactly what `encode_log` returns for one."""
+    """Return the log of these bytes.
+
+    Raises:
+        ReleaseError: unless they are exactly what `encode_log` returns for one.
+    """
     open_bytes(data, LOG, MOST_LOG_BYTES, "a release log")
     reader = Reader(data, START.size, "the release log")
     shipped, count = reader.read(_LOG)

@@ -1,15 +1,18 @@
 """A signed release as one message: the log of all releases, and the encoder that the last of them speaks of.
 
-Where it stands in the flow: the server signs a card for each release (`release_card`) and appends it to its log (`release_log`); this
-message carries both to a device, in a file or over the wire. A device checks log and encoder against what it saw before
-(`release_check`) and keeps them in its vault (`client.releases`). Before the first release the message holds the log alone, and an
-empty encoder: so a device knows early which release key is in force.
+Where it stands in the flow: the server signs a card for each release (`releases.card`) and appends it to its
+log (`releases.log`); this message carries both to a device, in a file or over the wire. A device checks log
+and encoder against what it saw before (`releases.check`) and keeps them in its vault (`client.releases`).
+Before the first release the message holds the log alone, and an empty encoder: so a device knows early which
+release key is in force.
 
-    message   magic "PALATE" | kind 11 | version 2 | size of the log 4 | log | size of the encoder 4 | encoder | checksum 4
+    message   magic "PALATE" | kind 11 | version 2 | size of the log 4 | log | size of the encoder 4 |
+              encoder | checksum 4
 
-Numbers are little endian and unsigned; the checksum is the CRC-32 of everything before it. There is one way of writing each value, and
-what decodes is encoded to the very same bytes again. Everything else is refused with a `ReleaseError` whose `reason` is one word.
-`tests/data/release_vectors.json` holds test vectors, made by `tests/data/make_release_vectors.py`.
+Numbers are little endian and unsigned; the checksum is the CRC-32 of everything before it. There is one way
+of writing each value, and what decodes is encoded to the very same bytes again. Everything else is refused
+with a `ReleaseError` whose `reason` is one word. `tests/data/release_vectors.json` holds test vectors, made
+by `tests/data/make_release_vectors.py`.
 """
 
 from __future__ import annotations
@@ -87,7 +90,7 @@ __all__ = [
 ]
 
 BACKBONE_HASH: Final = "865f6b412840b988cfbd0ce0bd8cdf24a239000e06de1db8db604e730029a721"
-"""`backbone_hash` of the frozen towers and statistics that ship with Palate: what encoders of this version are trained on."""
+"""`backbone_hash` of the frozen towers and statistics that ship with Palate; encoders are trained on them."""
 
 LOG_NAME: Final = "releases.log"
 """How the log's file is called in a folder of releases."""
@@ -98,7 +101,7 @@ MOST_BYTES: Final = START.size + 2 * SIZE.size + MOST_LOG_BYTES + MAX_BYTES + CH
 
 @dataclass(frozen=True)
 class SignedRelease:
-    """What a device needs for taking a release over: the log up to it, and the encoder's file (safetensors)."""
+    """What a device needs to take a release over: the log up to it, and the encoder's file (safetensors)."""
 
     log: ReleaseLog
     encoder: bytes  # empty where the log holds no release yet
@@ -118,9 +121,11 @@ def encode_release(release: SignedRelease) -> bytes:
 
 
 def decode_release(data: bytes) -> SignedRelease:
-    """Return what a message of kind 11 carries; raise ReleaseError unless it is exactly what `encode_release` returns.
+    """Return what a message of kind 11 carries.
 
-    Only the form is checked here: who signed, and whether the encoder is the log's, is for `release_check`.
+    Raises ReleaseError unless it is exactly what `encode_release` returns.
+
+    Only the form is checked here: who signed, and whether the encoder is the log's, is for `releases.check`.
     """
     open_bytes(data, RELEASE, MOST_BYTES, "a release")
     if not checksum_fits(data):

@@ -1,8 +1,9 @@
 """A witness of a release log: a short text that one device writes and another compares with its own log.
 
-Where it stands in the flow: a server that has its keys could show each device another history, and no device alone can see that.
-`palate release witness` writes what this device accepted, its owner hands the text to somebody by any way, and `palate release compare`
-says there whether both saw the same (the gossip of certificate transparency, RFC 9162, done by people).
+Where it stands in the flow: a server that has its keys could show each device another history, and no device
+alone can see that. `palate release witness` writes what this device accepted, its owner hands the text to
+somebody by any way, and `palate release compare` says there whether both saw the same (the gossip of
+certificate transparency, RFC 9162, done by people).
 
     palate release witness 2
     server    palate1...                        the recovery key that the log begins with
@@ -11,8 +12,8 @@ says there whether both saw the same (the gossip of certificate transparency, RF
     entry 1   64 hexadecimal digits             keys
     entry 2   64 hexadecimal digits             release 1
 
-The text is not signed: it is worth as much as the way that it came is. Who changes it on the way can cause a false alarm, and can
-hide a fork only by knowing what the reader accepted.
+The text is not signed: it is worth as much as the way that it came is. Who changes it on the way can cause a
+false alarm, and can hide a fork only by knowing what the reader accepted.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Witness:
 class Comparison:
     """What two witnesses of one server's log come to."""
 
-    verdict: Literal["same", "behind", "ahead", "fork", "other"]  # of the first beside the second
+    verdict: Literal["same", "behind", "ahead", "fork", "other"]  # of the first against the second
     entry: int  # the last one that both have; of a fork, the first in which they part
     words: str
 
@@ -85,7 +86,11 @@ def write_witness(witness: Witness) -> str:
 
 
 def read_witness(text: str) -> Witness:
-    """Return the witness of a text, whatever its spaces and line ends; raise ReleaseError for any other text."""
+    """Return the witness of a text, whatever its spaces and line ends.
+
+    Raises:
+        ReleaseError: any other text.
+    """
     lines = [line.strip() for line in text.strip().splitlines()]
     if not lines or " ".join(lines[0].split()) != TITLE:
         raise ReleaseError(f"this is no witness of a release log; its first line must be {TITLE!r}", "kind")
@@ -114,21 +119,23 @@ def read_witness(text: str) -> Witness:
             what.append(words)
     if not server or not entries or head != entries[-1]:
         raise ReleaseError(
-            "the witness is not whole: server, head and entries must be there, and the head be the last entry",
+            "the witness is not whole: server, head and entries must be there, and the head be the last "
+            "entry",
             "size",
         )
     return Witness(server, tuple(entries), tuple(what), good)
 
 
 def compare_witnesses(mine: Witness, other: Witness) -> Comparison:
-    """Say whether two devices saw the same log, one saw more of it, or they were shown two histories."""
+    """Return whether two devices saw the same log, one saw more of it, or they were shown two histories."""
     both = list(zip(mine.entries, other.entries, strict=False))
     parted = next((number for number, (a, b) in enumerate(both, 1) if a != b), None)
     if parted is not None and mine.server != other.server:
         return Comparison(
             "other",
             parted,
-            f"these are the logs of two servers: {write_key(mine.server)} here, {write_key(other.server)} there",
+            f"these are the logs of two servers: {write_key(mine.server)} here, {write_key(other.server)} "
+            "there",
         )
     if parted is not None:
         here, there = (
@@ -138,8 +145,9 @@ def compare_witnesses(mine: Witness, other: Witness) -> Comparison:
         return Comparison(
             "fork",
             parted,
-            f"FORK: the logs part at entry {parted}, which is {here} here and {there} there: whoever has the server's keys "
-            "shows different devices different histories; stop taking part, and tell the others and the person who runs it",
+            f"FORK: the logs part at entry {parted}, which is {here} here and {there} there: somebody with "
+            "the server's keys shows different devices different histories; stop taking part, and tell "
+            "the others and the person who runs it",
         )
     more = len(mine.entries) - len(other.entries)
     if not more:
@@ -150,5 +158,6 @@ def compare_witnesses(mine: Witness, other: Witness) -> Comparison:
     return Comparison(
         "ahead" if more > 0 else "behind",
         len(both),
-        f"{who} is {abs(more)} {'entry' if abs(more) == 1 else 'entries'} ahead of {whom}; up to entry {len(both)} both saw the same log",
+        f"{who} is {abs(more)} {'entry' if abs(more) == 1 else 'entries'} ahead of {whom}; up to entry "
+        f"{len(both)} both saw the same log",
     )

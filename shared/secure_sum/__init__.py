@@ -1,3 +1,4 @@
-"""The masked sum, as both sides must know it: masks, shares, agreements, pseudonyms and the messages that carry them.
+"""The masked sum as both sides know it: masks, shares, agreements, pseudonyms and their messages.
 
-Pure functions on arrays and bytes; client and server call them."""
+Pure functions on arrays and bytes; client and server call them.
+"""

@@ -1,21 +1,24 @@
 """Blind signatures: a registrar signs what it does not see, and everybody can check the signature.
 
-Where it stands in the flow: `pseudonym` makes certificates with it. It is RSABSSA-SHA384-PSSZERO-Deterministic of RFC 9474 (Denis, Jacobs and
-Wood, 2023), after Chaum (CRYPTO 1982): the device multiplies the encoded message by the e-th power of a random number, the
-registrar takes the e-th root of the product, the device divides the number away again. What is left is an ordinary RSA-PSS
-signature without salt, so that `cryptography` checks it; the encoding and four modular powers are ours.
+Where it stands in the flow: `pseudonym` makes certificates with it. It is
+RSABSSA-SHA384-PSSZERO-Deterministic of RFC 9474 (Denis, Jacobs and Wood, 2023), after Chaum (CRYPTO 1982):
+the device multiplies the encoded message by the e-th power of a random number, the registrar takes the e-th
+root of the product, the device divides the number away again. What is left is an ordinary RSA-PSS signature
+without salt, so that `cryptography` checks it; the encoding and four modular powers are ours.
 
-**Unforgeable.** Whoever had k values signed has at most k signatures (Lysyanskaya, "Security Analysis of RSA-BSSA", PKC 2023; random oracle,
-one-more-RSA). A key signs nothing but blinded values of this one purpose.
+**Unforgeable.** Somebody who had k values signed has at most k signatures (Lysyanskaya, "Security Analysis of
+RSA-BSSA", PKC 2023; random oracle, one-more-RSA). A key signs nothing but blinded values of this one purpose.
 
-**Blind, whatever the registrar's key is.** RFC 9474 warns that a registrar with a crooked key may learn something of a message that it
-could guess. Messages here hold a fresh public key that nobody can guess, and the exponent is fixed, so there is nothing to guess
-with; more than that, what comes out is independent of what was signed, for any modulus. Let x be a blinded value, y its signature
-with y^e = x, and (m, s) any signature with s^e = H(m). Then r = y / s is a number with H(m) * r^e = x, and there is exactly one: each
-signature fits each blinded value by exactly one random number, all of which are equally likely. That needs H(m) and r to have inverses,
-which `blind` makes sure of (a modulus with small prime factors would else mark some messages). Whether `unblind` works says
-nothing of the message either: it does so exactly if y^e = x, and the registrar knows both. The salt that PSS would add is left out,
-because a signature that is decided by its message and key has no room for a mark.
+**Blind, whatever the registrar's key is.** RFC 9474 warns that a registrar with a crooked key may learn
+something of a message that it could guess. Messages here hold a fresh public key that nobody can guess, and
+the exponent is fixed, so there is nothing to guess with; more than that, what comes out is independent of
+what was signed, for any modulus. Let x be a blinded value, y its signature with y^e = x, and (m, s) any
+signature with s^e = H(m). Then r = y / s is a number with H(m) * r^e = x, and there is exactly one: each
+signature fits each blinded value by exactly one random number, and all are equally likely. That needs
+H(m) and r to have inverses, which `blind` makes sure of (a modulus with small prime factors would else mark
+some messages). Whether `unblind` works says nothing of the message either: it does so exactly if y^e = x, and
+the registrar knows both. The salt that PSS would add is left out, because a signature that is decided by its
+message and key has no room for a mark.
 """
 
 from __future__ import annotations
@@ -78,12 +81,13 @@ def make_signing_key(bits: int = MODULUS_BITS) -> SigningKey:
 def blind(
     message: bytes, modulus: int, randbelow: Callable[[int], int] = secrets.randbelow
 ) -> tuple[int, int]:
-    """Return what the registrar is to sign, and the secret that makes a signature of the message out of its answer.
+    """Return what the registrar is to sign, and the secret that turns its answer into a signature.
 
     Args:
         message: what the signature will be of; it must hold something that nobody can guess.
         modulus: the registrar's public key, which need not be an honest one.
         randbelow: gives numbers from 0 up to its argument, and must give secret ones but in test vectors.
+
     Raises:
         MaskError: (`key`) the encoded message has a factor in common with the modulus; take another message.
     """
@@ -97,10 +101,13 @@ def blind(
 
 
 def sign_blinded(blinded: int, key: SigningKey) -> int:
-    """Return the signature of a blinded value; raises MaskError (`number`) for one that is not from 1 up to the modulus.
+    """Return the signature of a blinded value.
 
-    The root is taken of the value times a random power, so that the time it takes says nothing of the key, and it is checked
-    before it goes out, because a root that is wrong in one prime gives the key away (Boneh, DeMillo and Lipton, EUROCRYPT 1997).
+    Raises MaskError (`number`) for one that is not from 1 up to the modulus.
+
+    The root is taken of the value times a random power, so that the time it takes says nothing of the key,
+    and it is checked before it goes out, because a root that is wrong in one prime gives the key away (Boneh,
+    DeMillo and Lipton, EUROCRYPT 1997).
     """
     modulus = key.modulus
     if not 0 < blinded < modulus:
@@ -120,7 +127,8 @@ def sign_blinded(blinded: int, key: SigningKey) -> int:
 def unblind(message: bytes, answer: int, secret: int, modulus: int) -> bytes:
     """Return the signature of a message, from the registrar's answer and the secret of `blind`.
 
-    Raises MaskError (`certificate`) unless it is one.
+    Raises:
+        MaskError: `certificate`, unless it is one.
     """
     if not 0 < answer < modulus:
         raise MaskError("the registrar's answer is out of its key's range", "certificate")
@@ -130,7 +138,11 @@ def unblind(message: bytes, answer: int, secret: int, modulus: int) -> bytes:
 
 
 def public_key(modulus: int) -> rsa.RSAPublicKey:
-    """Return a modulus as the key that `verify` wants; raises MaskError (`key`) for one that is no odd number of 2,048 bits or more."""
+    """Return a modulus as the key that `verify` wants.
+
+    Raises:
+        MaskError: `key`, one that is no odd number of 2,048 bits or more.
+    """
     try:
         if modulus.bit_length() < MODULUS_BITS or modulus % 2 == 0:
             raise ValueError("too short, or even")
@@ -154,8 +166,8 @@ def verify(signature: bytes, message: bytes, key: rsa.RSAPublicKey) -> None:
 def encode(message: bytes, modulus: int) -> int:
     """Return a message as a number below the modulus: EMSA-PSS-ENCODE of RFC 8017 with SHA-384 and no salt.
 
-    The number has one bit less than the modulus. RFC 9474 names bit_len(n) in its step 1; what RSASSA-PSS-VERIFY and its test
-    vectors need is bit_len(n) - 1.
+    The number has one bit less than the modulus. RFC 9474 names bit_len(n) in its step 1; what
+    RSASSA-PSS-VERIFY and its test vectors need is bit_len(n) - 1.
     """
     bits = modulus.bit_length() - 1
     size = -(-bits // 8)

@@ -1,8 +1,9 @@
-"""How each message of a masked round begins and ends, and how it is opened: kind, version, length, checksum or signature.
+"""How each message of a masked round begins and ends, and how it is opened.
 
-Where it stands in the flow: `masked_wire` and `agreement` say what stands between. `start` is "PALATE", the kind and the version 1, as in
-`wire`, whose messages these extend. The server's messages end with the checksum of `wire`, the
-devices' with a signature over what is before it, by the identity that they name.
+Where it stands in the flow: `secure_sum.messages` and `agreement` say what stands between. `start` is
+"PALATE", the kind and the version 1, as in `wire`, whose messages these extend. The server's messages end
+with the checksum of `wire`, the devices' with a signature over what is before it, by the identity that they
+name.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ def _check_start(data: Any, kind: int) -> None:
 
 
 def open_checked(data: bytes, kind: int, least: int, most: int | None = None) -> memoryview:
-    """Return what is between start and checksum of a server's message, of `least` to `most` bytes; raises MaskError."""
+    """Return what is between start and checksum of a server's message, of `least` to `most` bytes.
+
+    Raises MaskError.
+    """
     _check_start(data, kind)
     size = len(data) - START_BYTES - CHECKSUM_BYTES
     if size < least or (most is not None and size > most):
@@ -76,9 +80,10 @@ def open_checked(data: bytes, kind: int, least: int, most: int | None = None) ->
 
 
 def open_signed(data: bytes, kind: int, size: int, *, at_least: bool = False) -> tuple[memoryview, bytes]:
-    """Return what is between start and signature of a device's message, and the signature, which is not checked yet.
+    """Return what is between start and signature of a device's message, and the unchecked signature.
 
-    Raises MaskError unless that is `size` bytes long, or more where `at_least`.
+    Raises:
+        MaskError: unless that is `size` bytes long, or more where `at_least`.
     """
     _check_start(data, kind)
     found = len(data) - START_BYTES - SIGNATURE_BYTES
@@ -89,7 +94,7 @@ def open_signed(data: bytes, kind: int, size: int, *, at_least: bool = False) ->
 
 
 def check_sender(data: bytes, body: memoryview, signature: bytes, identity: bytes) -> None:
-    """Raise MaskError unless the identity after the body's first hash is this one, and has signed the message."""
+    """Raise MaskError unless the body names this identity after its first hash, and it signed the message."""
     if body[HASH_BYTES : HASH_BYTES + KEY_BYTES] != identity:
         raise MaskError("the message is from another device", "identity")
     masks.verify(signature, data[:-SIGNATURE_BYTES], identity, "a message")

@@ -1,22 +1,25 @@
-"""What hides a device's vector in a masked round: settings, who is neighbour of whom, and the keys of the masks.
+"""What hides a device's vector in a masked round: settings, neighbours, and the keys of the masks.
 
-Where it stands in the flow: `client.masking` masks and `server.masking` unmasks; what both must compute alike stands here. It is
-secure aggregation after Bonawitz et al. (CCS 2017) on the sparse graph of Bell et al. (CCS 2020). Each pair of neighbours
-agrees on a mask that one adds and the other takes away; each device adds a mask of its own besides. In the sum over all
-the pairwise masks cancel. A device's mask key and the seed of its own mask are shared among its neighbours (`shamir`): of one
-that stays the seed is revealed, of one that drops out the key, never both of one device.
+Where it stands in the flow: `client.federation.masked_round` masks and `server.secure_sum.unmasking` unmasks;
+what both must compute alike is here. It is secure aggregation after Bonawitz et al. (CCS 2017) on the sparse
+graph of Bell et al. (CCS 2020). Each pair of neighbours agrees on a mask that one adds and the other
+subtracts. Each device adds a mask of its own too. In the sum over all, the pairwise masks cancel. A device's
+mask key and the seed of its own mask are shared among its neighbours (`shamir`). Of a device that stays the
+seed is revealed, of one that drops out the key, and never both of one device.
 
-**What holds it together.** `context` is the hash of the invitation, so of release, round, model and settings; `roster_hash` that of
-the signed keys of all; `session` adds who is alive. Every mask key is derived with the session as salt: devices that were shown
-different models, rosters or sets of the living have masks that do not cancel, and the sum is noise (against the attack of
-Pasquini et al., CCS 2022). The keys are new in every round.
+**What holds it together.** `context` is the hash of the invitation, so of release, round, model and settings.
+`roster_hash` is that of the signed keys of all. `session` adds who is alive. Every mask key is derived with
+the session as salt. So devices that were shown different models, rosters or sets of the living have masks
+that do not cancel, and the sum is noise (against the attack of Pasquini et al., CCS 2022). The keys are new
+in every round.
 
-**What it withstands.** Fewer than `threshold` of the holders of a secret learn nothing of it, whoever they are. Each honest holder
-reveals one share of a device, so a server that tells some that a device stayed and others that it dropped out needs twice the
-threshold: with t of h holders it takes at least 2t - h colluding ones. `smallest_sum` is the least number of devices whose sum such
-a server can get at all without colluders, by lying about who dropped out and about who is alive. In a sparse graph it is the
-round's minimum, because there devices first make sure that all were told the same (`agreement`, with its argument). A server
-that makes up devices counts as colluding with them: that is what the registrar's certificates are against.
+**What it withstands.** Fewer than `threshold` of the holders of a secret learn nothing of it, no matter who
+they are. Each honest holder reveals one share of a device. So a server that tells some that a device stayed
+and others that it dropped out needs twice the threshold: with t of h holders it takes at least 2t - h
+colluding ones. `smallest_sum` is the least number of devices whose sum such a server can get without
+colluders, by lying about who dropped out and who is alive. In a sparse graph it is the round's minimum,
+because devices first make sure that all were told the same (`agreement`, with its argument). A server that
+invents devices counts as colluding with them; the registrar's certificates stand against that.
 """
 
 from __future__ import annotations
@@ -75,12 +78,13 @@ _NUMBERS: Final = {
 class MaskSettings:
     """How a round is masked and noised; the same for all its devices. Raises OptionError outside the ranges.
 
-    Values add up modulo 2^ring_bits, so their sum must lie between -2^(ring_bits - 1) and 2^(ring_bits - 1) - 1. `step` is the
-    size of one level, `clip` the longest change (L2) that a device sends, `noise` the standard deviation, in levels, of the
-    discrete Gaussian that each device adds. No sum over fewer than `least` devices is unmasked.
+    Values add up modulo 2^ring_bits, so their sum must lie between -2^(ring_bits - 1) and 2^(ring_bits - 1) -
+    1. `step` is the size of one level, `clip` the longest change (L2) that a device sends, `noise` the
+    standard deviation, in levels, of the discrete Gaussian that each device adds. No sum over fewer than
+    `least` devices is unmasked.
 
-    Of h holders of a secret (a device and its neighbours) t = floor(threshold_share * h) + 1 are needed: the round survives
-    that the others drop out, and a lying server needs 2t - h of them on its side.
+    Of h holders of a secret (a device and its neighbours) t = floor(threshold_share * h) + 1 are needed: the
+    round survives that the others drop out, and a lying server needs 2t - h of them on its side.
     """
 
     ring_bits: int = 16  # 2 to 32
@@ -97,18 +101,19 @@ class MaskSettings:
             raise OptionError("step is not right; a clip of more than 2^30 steps is finer than any ring")
 
 
-# --- who is neighbour of whom --------------------------------------------------------------------------------------
+# --- who is neighbour of whom -------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=256)
 def degree(count: int, threshold_share: float) -> int:
-    """Return how many neighbours each of `count` devices has: all others up to 64 devices, of more as few as are safe.
+    """Return how many neighbours each of `count` devices has: all up to 64 devices, else as few as are safe.
 
-    That is the smallest even number with which (1) when a fifth of the cohort drops out by chance, in one of 1,000 rounds at most
-    some device is left with fewer holders than the threshold, and (2) no tenth of the cohort that colludes with the server can
-    cut the ring, wherever its devices stand (`agreement` says why twice `spare` of them are needed). The first is
-    computed exactly, as a draw without replacement. For threshold shares too small for (2) it is what Hoeffding's bound (1963)
-    takes for (1), and in a cohort too small for either, all others.
+    That is the smallest even number with which (1) when a fifth of the cohort drops out by chance, in one of
+    1,000 rounds at most some device is left with fewer holders than the threshold, and (2) no tenth of the
+    cohort that colludes with the server can cut the ring, wherever its devices stand (`agreement` says why
+    twice `spare` of them are needed). The first is computed exactly, as a draw without replacement. For
+    threshold shares too small for (2) it is what Hoeffding's bound (1963) takes for (1), and in a cohort too
+    small for either, all others.
     """
     if count <= COMPLETE or threshold_share >= _STAY:
         return count - 1
@@ -122,15 +127,17 @@ def degree(count: int, threshold_share: float) -> int:
 
 
 def spare(near: int, threshold_share: float) -> int:
-    """Return how many holders a device with `near` neighbours needs beyond itself and those on one side of it in the ring."""
+    """Return how many holders a device needs beyond itself and its `near` neighbours on one side."""
     return threshold_of(near + 1, threshold_share) - near // 2 - 1
 
 
 def _mostly_enough(count: int, holders: int, threshold: int) -> bool:
-    """Says whether all of `count` devices keep the threshold of holders but in one of 1,000 rounds, if a fifth is gone.
+    """Return whether all of `count` devices keep the threshold of holders if a fifth of them is gone.
 
-    How many of a device's holders stay is hypergeometric; over the devices chances are added. Whole numbers, so that both
-    sides of a round find the same.
+    One round in 1,000 may fail.
+
+    How many of a device's holders stay is hypergeometric; over the devices chances are added. Whole numbers,
+    so that both sides of a round find the same.
     """
     stay = math.floor(_STAY * count)
     least = max(0, holders - (count - stay))
@@ -141,20 +148,24 @@ def _mostly_enough(count: int, holders: int, threshold: int) -> bool:
 
 
 def is_sparse(count: int, threshold_share: float) -> bool:
-    """Says whether some of `count` devices are not each other's neighbours."""
+    """Return whether some of `count` devices are not each other's neighbours."""
     return degree(count, threshold_share) < count - 1
 
 
 def threshold_of(holders: int, threshold_share: float) -> int:
-    """Return how many of the holders of a secret, or of a roster, are needed: more than this share, so always more than half."""
+    """Return how many holders of a secret, or of a roster, are needed: more than this share of them.
+
+    So it is always more than half.
+    """
     return math.floor(threshold_share * holders) + 1
 
 
 def holders_of(roster_hash: bytes, count: int, threshold_share: float) -> list[tuple[int, ...]]:
-    """Return for each place in the roster the places that hold shares of its secrets: its neighbours and itself, ascending.
+    """Return for each place in the roster its holders, ascending: its neighbours and itself.
 
-    A Harary graph: the places in the order of SHA-256(roster hash | place) stand in a ring, and each is neighbour of the
-    nearest on both sides. Nobody who wants somebody for a neighbour can choose that without trying many rosters.
+    A Harary graph: the places in the order of SHA-256(roster hash | place) stand in a ring, and each is
+    neighbour of the nearest on both sides. Nobody who wants somebody for a neighbour can choose that without
+    trying many rosters.
     """
     near = degree(count, threshold_share)
     if near >= count - 1:
@@ -186,7 +197,10 @@ def _around(ring: Sequence[int], at: int, near: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=256)
 def _smallest(count: int, threshold: int, each: int) -> int:
-    """The least number of devices whose sum a server that lies can get in a complete cohort; see `smallest_sum`."""
+    """Return the least number of devices whose sum a lying server can get in a complete cohort.
+
+    See `smallest_sum`.
+    """
     for devices in range(1, count):
         for unseen in range(min(each, count - devices) + 1):
             dropped = count - devices - unseen  # all others that these have masks with
@@ -201,13 +215,13 @@ def _smallest(count: int, threshold: int, each: int) -> int:
 def smallest_sum(count: int, settings: MaskSettings) -> int:
     """Return over how few of `count` devices a server can get a sum, if it tells every device something else.
 
-    The sum over some devices is bare when of each other device either its mask key is known or they have no mask with
-    it, since they were told that it never shared its secrets. A mask key takes t holders who are told that the device dropped
-    out. Nobody goes on when less than t of its holders, or than `least` of all, are left of both, so each can be told of
-    `each` such devices, and none is told so of itself: those in the sum of `unseen` ones, all the same, and of drop-outs
-    as far as there is room, the others of drop-outs alone. The answer is the least number for which shares could
-    come together by these counts. In a sparse graph a server can tell but one thing (`agreement`), so there it is `least`. Both
-    hold without colluders.
+    The sum over some devices is bare when of each other device either its mask key is known or they have no
+    mask with it, since they were told that it never shared its secrets. A mask key takes t holders who are
+    told that the device dropped out. Nobody goes on when less than t of its holders, or than `least` of all,
+    are left of both, so each can be told of `each` such devices, and none is told so of itself: those in the
+    sum of `unseen` ones, all the same, and of drop-outs as far as there is room, the others of drop-outs
+    alone. The answer is the least number for which shares could come together by these counts. In a sparse
+    graph a server can tell but one thing (`agreement`), so there it is `least`. Both hold without colluders.
     """
     if is_sparse(count, settings.threshold_share):
         return min(count, settings.least)
@@ -215,11 +229,11 @@ def smallest_sum(count: int, settings: MaskSettings) -> int:
     return _smallest(count, threshold, max(0, min(count - threshold, count - settings.least)))
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------------------------------------
 
 
 def check_exchange_key(key: bytes) -> None:
-    """Raise MaskError (`key`) unless this is an X25519 public key in its one canonical form, not of small order."""
+    """Raise MaskError (`key`) unless this is a canonical X25519 public key, not of small order."""
     value = int.from_bytes(key, "little")
     if len(key) != KEY_BYTES or value >= _FIELD_25519 or value in _SMALL_X25519:
         raise MaskError("a device's X25519 key is not canonical or of small order", "key")
@@ -233,7 +247,7 @@ def check_identity(key: bytes) -> None:
 
 
 def verify(signature: bytes, content: bytes, identity: bytes, what: str) -> None:
-    """Raise MaskError (`signature`) unless this identity has signed the content, of which `what` says what it is."""
+    """Raise MaskError (`signature`) unless this identity has signed the content; `what` names it."""
     try:
         # What is signed is the hash, so that a long message is read once, not twice.
         Ed25519PublicKey.from_public_bytes(identity).verify(signature, _digest(b"signed", content))
@@ -247,7 +261,7 @@ def sign(content: bytes, identity: Ed25519PrivateKey) -> bytes:
 
 
 def check_certificate(certificate: bytes, identity: bytes, registrar: bytes) -> None:
-    """Raise MaskError (`certificate`) unless this registrar has certified the identity, as it did in earlier versions."""
+    """Raise MaskError (`certificate`) unless this registrar certified the identity (earlier versions)."""
     try:
         Ed25519PublicKey.from_public_bytes(registrar).verify(certificate, _digest(b"certificate", identity))
     except (InvalidSignature, ValueError):
@@ -257,7 +271,11 @@ def check_certificate(certificate: bytes, identity: bytes, registrar: bytes) -> 
 
 
 def agree(private: X25519PrivateKey, public: bytes) -> bytes:
-    """Return the 32 bytes that two devices agree on (X25519); raises MaskError (`key`) for a key of small order."""
+    """Return the 32 bytes that two devices agree on (X25519).
+
+    Raises:
+        MaskError: `key`, a key of small order.
+    """
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
@@ -265,7 +283,7 @@ def agree(private: X25519PrivateKey, public: bytes) -> bytes:
 
 
 def session_of(context: bytes, roster_hash: bytes, alive: Collection[int], count: int) -> bytes:
-    """Return the hash that masks are bound to: of the invitation, the roster, and which of its places are alive."""
+    """Return the hash that masks are bound to: of the invitation, the roster, and which places are alive."""
     return _digest(b"session", context + roster_hash + bitmap(alive, count))
 
 
@@ -285,7 +303,7 @@ def share_key(agreed: bytes, roster_hash: bytes, sender: bytes, receiver: bytes)
 
 
 def commitment_to(seed: bytes, context: bytes, identity: bytes) -> bytes:
-    """Return what a device says of its seed beforehand: nobody can guess the seed from it, or find another that fits."""
+    """Return a commitment to a device's seed: it hides the seed, and no other seed fits."""
     return _digest(b"seed", context + identity + seed)
 
 
@@ -295,17 +313,21 @@ def public_key(secret: bytes) -> bytes:
 
 
 def signed_masks(place: int, peers: Sequence[int], keys: Sequence[bytes]) -> list[tuple[bytes, bool]]:
-    """Return the pairwise mask keys of the device at a place with their signs: it adds those of peers after it."""
+    """Return the pairwise mask keys of the device at a place with their signs: plus for peers after it."""
     return [(key, peer < place) for peer, key in zip(peers, keys, strict=True)]
 
 
 def bitmap(places: Collection[int], count: int) -> bytes:
-    """Return which of `count` places are meant, one bit each, the lowest bit of the first byte for place 0."""
+    """Return which of `count` places are meant, one bit each; place 0 is the lowest bit of the first byte."""
     return sum(1 << place for place in places).to_bytes(-(-count // 8), "little")
 
 
 def read_bitmap(data: bytes, count: int) -> frozenset[int]:
-    """Return the places that a bitmap means; raises MaskError (`size`, `padding`) unless it is one of `count` places."""
+    """Return the places that a bitmap means.
+
+    Raises:
+        MaskError: (`size`, `padding`) unless it is one of `count` places.
+    """
     bits = int.from_bytes(data, "little")
     if len(data) != -(-count // 8):
         raise MaskError("a bitmap is not as long as the roster", "size")

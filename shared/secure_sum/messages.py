@@ -1,28 +1,33 @@
-"""The bytes between server and devices in a masked round: eight messages, each of one length that is known beforehand.
+"""The bytes between server and devices in a masked round: eight messages, each of a known length.
 
     invitation  start 3 | shapes 32 | fixed 32 | release 4 | round 4 | slot 4 | seed 8
                 | steps 4 | learning rate 8 | proximal 8 | query share 8 | alignment 8
-                | ring bits 4 | least 4 | step 8 | clip 8 | noise 8 | threshold share 8 | subspace 32 | length 4 | model
-                | rotation 32, step 4, rest 4, or nothing | checksum 4
-    advert      start 4 | context 32 | identity 32 | mask key 32 | share key 32 | certificate 256 | signature 64
+                | ring bits 4 | least 4 | step 8 | clip 8 | noise 8 | threshold share 8 | subspace 32
+                | length 4 | model | rotation 32, step 4, rest 4, or nothing | checksum 4
+    advert      start 4 | context 32 | identity 32 | mask key 32 | share key 32 | certificate 256
+                | signature 64
     roster      start 5 | context 32 | count 2 | certified 1
-                | for each device: identity 32, mask key 32, share key 32, certificate 256 if certified, signature 64 | checksum 4
-    shares      start 6 | roster 32 | identity 32 | commitment 32 | for each neighbour: sealed shares 82 | signature 64
-    delivery    start 7 | roster 32 | identity 32 | alive | for each neighbour that is alive: sealed shares 82 | checksum 4
+                | for each device: identity 32, mask key 32, share key 32, certificate 256 if certified,
+                signature 64 | checksum 4
+    shares      start 6 | roster 32 | identity 32 | commitment 32 | for each neighbour: sealed shares 82
+                | signature 64
+    delivery    start 7 | roster 32 | identity 32 | alive
+                | for each neighbour that is alive: sealed shares 82 | checksum 4
     masked      start 8 | session 32 | identity 32 | packed ring vector | signature 64
     unmask      start 9 | session 32 | survivors | drop-outs | checksum 4
     revealed    start 10 | request 32 | identity 32 | owners | for each owner: share 33 | signature 64
 
-`start` is that of `masked_frame`; two more messages, of sparse cohorts only, stand in `agreement`. Numbers are little endian: whole ones
-unsigned, others IEEE 754 of 8 bytes; shares alone are big endian. `alive`, `survivors`, `drop-outs` and `owners` are
-bitmaps over the roster (`masks.bitmap`), which is sorted by identity; whatever is there for each of several devices stands in
-that order. An identity here is a pseudonym: a key that a device has for this round alone; its certificate is the registrar's, for it
-and the round's slot (`pseudonym`). `context` is the SHA-256 of the invitation, `roster` and `request` that of the roster and of the
-unmask message. `certified` is 1 if some certificate is not zeros. An invitation goes out inside a signed message (`delegation`);
-`context` is of the invitation itself, so whoever has signed it changes nothing of the round.
+`start` is that of `secure_sum.frame`. Two more messages, of sparse cohorts only, are in `agreement`. Numbers
+are little endian: whole ones unsigned, others IEEE 754 of 8 bytes; only shares are big endian. `alive`,
+`survivors`, `drop-outs` and `owners` are bitmaps over the roster (`masks.bitmap`), which is sorted by
+identity. What is there for each of several devices has that order. An identity here is a pseudonym: a key
+that a device has for this round alone. Its certificate is the registrar's, for it and the round's slot
+(`pseudonym`). `context` is the SHA-256 of the invitation, `roster` and `request` that of the roster and of
+the unmask message. `certified` is 1 if some certificate is not zeros. An invitation goes out inside a signed
+message (`delegation`). `context` is of the invitation itself, so its signer changes nothing in the round.
 
-Reading is strict: what decodes is encoded to the very same bytes again, all else is refused with a `MaskError` whose `reason` is
-one word. `tests/data/mask_vectors.json` holds test vectors.
+Reading is strict: what decodes is encoded to the very same bytes again. Everything else is refused with a
+`MaskError` whose `reason` is one word. `tests/data/mask_vectors.json` holds test vectors.
 """
 
 from __future__ import annotations
@@ -86,14 +91,18 @@ ADVERT_BYTES: Final = START_BYTES + _ADVERT.size + SIGNATURE_BYTES
 
 @dataclass(frozen=True)
 class Invitation:
-    """What the server asks of every device of a masked round: the encoder to train, how, and how to mask the change.
+    """What the server sends every device of a masked round: the encoder, how to train, and how to mask.
 
-    `model` holds the federated tensors in a form that is not this module's business (`coding`). `subspace` is the hash of the
-    subspace in which the change is sent, empty where all weights are (on the wire: zeros). `rotation` is the seed by which
-    changes are rotated in all rounds of a noise plan, so that the noise of one can cancel in the next; empty where each round
-    rotates by its own context. `step` is then how many steps of the plan are done, and `rest` how many more must be before a
-    device that sent its change takes part again. `slot` is a number that no other round of the federation has, also not the same
-    round begun anew. Raises MaskError for values outside their range.
+    `model` holds the federated tensors in a form that is not this module's business (`coding`). `subspace` is
+    the hash of the subspace in which the change is sent, empty where all weights are (on the wire: zeros).
+    `rotation` is the seed by which changes are rotated in all rounds of a noise plan, so that the noise of
+    one can cancel in the next; empty where each round rotates by its own context. `step` is then how many
+    steps of the plan are done, and `rest` how many more must be before a device that sent its change takes
+    part again. `slot` is a number that no other round of the federation has, also not the same round begun
+    anew.
+
+    Raises:
+        MaskError: values outside their range.
     """
 
     round: int  # from 1
@@ -131,7 +140,7 @@ class Invitation:
 
 @dataclass(frozen=True)
 class Advert:
-    """A device's keys for one round, signed by its pseudonym: 32 bytes each, the certificate 256, the signature 64."""
+    """A device's keys for one round (32 bytes each), a certificate (256) and a signature (64)."""
 
     context: bytes
     identity: bytes
@@ -143,7 +152,10 @@ class Advert:
 
 @dataclass(frozen=True)
 class Roster:
-    """All devices of a round (or of a group of it), by identity ascending; `hash` is the SHA-256 of its bytes."""
+    """All devices of a round (or of a group of it), by identity ascending.
+
+    `hash` is the SHA-256 of its bytes.
+    """
 
     adverts: tuple[Advert, ...]
     hash: bytes
@@ -158,7 +170,7 @@ class Roster:
 
 @dataclass(frozen=True)
 class Shares:
-    """What a device shares: a commitment to its seed, and for each neighbour, in the roster's order, a sealed pair."""
+    """What a device shares: a commitment to its seed, and a sealed pair for each neighbour in order."""
 
     commitment: bytes
     sealed: tuple[bytes, ...]
@@ -166,7 +178,7 @@ class Shares:
 
 @dataclass(frozen=True)
 class Delivery:
-    """Which places in the roster are alive, and what those among the receiver's neighbours have sealed for it."""
+    """Which places in the roster are alive, and what the receiver's neighbours have sealed for it."""
 
     alive: frozenset[int]
     sealed: tuple[bytes, ...]
@@ -181,7 +193,7 @@ class Unmask:
     hash: bytes
 
 
-# --- the server's messages ------------------------------------------------------------------------------------------
+# --- the server's messages ----------------------------------------------------------------------------------
 
 
 def encode_invitation(invitation: Invitation) -> bytes:
@@ -201,7 +213,11 @@ def encode_invitation(invitation: Invitation) -> bytes:
 
 
 def decode_invitation(data: bytes) -> Invitation:
-    """Return the invitation of these bytes; raises MaskError unless they are what `encode_invitation` returns for one."""
+    """Return the invitation of these bytes.
+
+    Raises:
+        MaskError: unless they are what `encode_invitation` returns for one.
+    """
     most = _INVITATION.size + MOST_MODEL_BYTES + _PLAN.size
     body = open_checked(data, INVITATION, least=_INVITATION.size, most=most)
     shapes, fixed, release, round_, slot, seed, *numbers, subspace, length = _INVITATION.unpack_from(body)
@@ -210,7 +226,8 @@ def decode_invitation(data: bytes) -> Invitation:
         raise MaskError("the invitation's model is not as long as it says", "size")
     if shapes != bytes.fromhex(shapes_hash()):
         raise MaskError(
-            "the invitation is of an encoder with other tensors; use the same version of Palate on both sides",
+            "the invitation is of an encoder with other tensors; use the same version of Palate on both "
+            "sides",
             "shapes",
         )
     ring_bits, least, step, clip, noise, threshold_share = numbers[5:]
@@ -246,12 +263,26 @@ def decode_roster(
     slot_key: SlotKey | None = None,
     whose: Callable[[Roster], Collection[int]] = lambda roster: range(len(roster)),
 ) -> Roster:
-    """Return the roster of these bytes, every key in it checked, and the signatures of the adverts at the places `whose`.
+    """Return the roster of these bytes, every key checked, and the adverts' signatures at places `whose`.
 
-    Raises MaskError: for another context, more than 1,000 devices, devices out of order, a key that is there twice or is not
-    usable, such an advert that its identity did not sign, and, where the key of the slot is given, any without a certificate for it.
+    Raises MaskError: for another context, more than 1,000 devices, devices out of order, a key that is there
+    twice or is not usable, such an advert that its identity did not sign, and, where the key of the slot is
+    given, any without a certificate for it.
     """
-    body = open_checked(data, ROSTER, least=_ROSTER.size)
+    adverts = _read_adverts(open_checked(data, ROSTER, least=_ROSTER.size), context)
+    _check_distinct(adverts)
+    for one in adverts:
+        check_keys(one)
+        if slot_key is not None:
+            check_certificate(one.certificate, one.identity, slot_key)
+    roster = Roster(tuple(adverts), masks.digest_of(data))
+    for place in whose(roster):
+        check_signature(adverts[place])
+    return roster
+
+
+def _read_adverts(body: memoryview, context: bytes) -> list[Advert]:
+    """Return the adverts of a roster's body, their keys not checked yet."""
     found, count, certified = _ROSTER.unpack_from(body)
     if found != context:
         raise MaskError("the roster is of another invitation", "context")
@@ -270,22 +301,19 @@ def decode_roster(
         adverts.append(Advert(context, identity, mask_key, share_key, certificate, rest[-SIGNATURE_BYTES:]))
     if certified and all(one.certificate == NO_CERTIFICATE for one in adverts):
         raise MaskError("the roster says that there are certificates, and there are none", "padding")
+    return adverts
+
+
+def _check_distinct(adverts: Sequence[Advert]) -> None:
+    """Raise MaskError unless identities are in order, and no key is there twice."""
     identities = [one.identity for one in adverts]
-    if len(set(identities)) < count:
+    if len(set(identities)) < len(adverts):
         raise MaskError("the roster names a device twice", "duplicate")
     if any(one > other for one, other in pairwise(identities)):
         raise MaskError("the roster is not in the order of its identities", "sorted")
     exchange = [key for one in adverts for key in (one.mask_key, one.share_key)]
     if len(set(exchange)) < len(exchange):
         raise MaskError("the roster has a key twice", "duplicate")
-    for one in adverts:
-        check_keys(one)
-        if slot_key is not None:
-            check_certificate(one.certificate, one.identity, slot_key)
-    roster = Roster(tuple(adverts), masks.digest_of(data))
-    for place in whose(roster):
-        check_signature(adverts[place])
-    return roster
 
 
 def encode_delivery(roster: Roster, receiver: int, alive: Collection[int], sealed: Sequence[bytes]) -> bytes:
@@ -297,7 +325,8 @@ def encode_delivery(roster: Roster, receiver: int, alive: Collection[int], seale
 def decode_delivery(data: bytes, roster: Roster, receiver: int) -> Delivery:
     """Return the delivery of these bytes; how many sealed shares there must be is for the caller to check.
 
-    Raises MaskError for another roster or receiver, and for bytes that `encode_delivery` does not return.
+    Raises:
+        MaskError: another roster or receiver, and bytes that `encode_delivery` does not return.
     """
     fixed = 2 * HASH_BYTES + -(-len(roster) // 8)
     body = open_checked(data, DELIVERY, least=fixed)
@@ -315,7 +344,11 @@ def encode_unmask(session: bytes, survivors: Collection[int], dropouts: Collecti
 
 
 def decode_unmask(data: bytes, *, session: bytes, alive: frozenset[int], count: int) -> Unmask:
-    """Return the request of these bytes; raises MaskError unless survivors and drop-outs make up the living exactly once."""
+    """Return the request of these bytes.
+
+    Raises:
+        MaskError: unless survivors and drop-outs make up the living exactly once.
+    """
     width = -(-count // 8)
     body = open_checked(data, UNMASK, least=HASH_BYTES + 2 * width, most=HASH_BYTES + 2 * width)
     if body[:HASH_BYTES] != session:
@@ -327,7 +360,7 @@ def decode_unmask(data: bytes, *, session: bytes, alive: frozenset[int], count: 
     return Unmask(survivors, dropouts, masks.digest_of(data))
 
 
-# --- the devices' messages --------------------------------------------------------------------------------------------
+# --- the devices' messages ----------------------------------------------------------------------------------
 
 
 def encode_advert(
@@ -343,7 +376,11 @@ def encode_advert(
 
 
 def decode_advert(data: bytes, *, context: bytes, slot_key: SlotKey | None = None) -> Advert:
-    """Return the advert of these bytes; raises MaskError unless it is of this context and its keys and signatures are good."""
+    """Return the advert of these bytes.
+
+    Raises:
+        MaskError: unless it is of this context and its keys and signatures are good.
+    """
     body, signature = open_signed(data, ADVERT, _ADVERT.size)
     found, identity, mask_key, share_key, certificate = _ADVERT.unpack(body)
     advert = Advert(found, identity, mask_key, share_key, certificate, signature)
@@ -413,7 +450,10 @@ def encode_revealed(request: bytes, identity: Ed25519PrivateKey, shares: dict[in
 
 
 def decode_revealed(data: bytes, *, request: bytes, identity: bytes, count: int) -> dict[int, int]:
-    """Return the shares by the place of their owner; raises MaskError. Whose they may be is for the caller to check."""
+    """Return the shares by the place of their owner.
+
+    Raises MaskError. Whose they may be is for the caller to check.
+    """
     fixed = 2 * HASH_BYTES + -(-count // 8)
     body, signature = open_signed(data, REVEALED, fixed, at_least=True)
     if body[:HASH_BYTES] != request:

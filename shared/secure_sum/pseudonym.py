@@ -1,25 +1,30 @@
-"""Pseudonyms: the key under which a device appears in one masked round, and how a registrar vouches for it without seeing it.
+"""Pseudonyms: the key of a device in one masked round, and how a registrar vouches for it blindly.
 
-Where it stands in the flow: `masked_wire` carries pseudonyms and their certificates to all devices of a round, `client.pseudonyms` gets them in
-batches, `server.registrar` signs them. A **slot** is the number of a masked round of one federation; it never comes twice, also not
-for a round that was begun anew. The registrar has one signing key for each slot, and signs for each device that it knows one blinded
-pseudonym for each slot (`blind_signature`). So nobody, the registrar included, can tell which device a pseudonym belongs to or which
-pseudonyms are one device's, and still no device can appear twice in a round: with keys of slots apart there is nothing that a
-certificate for another slot could be used for.
+Where it stands in the flow: `secure_sum.messages` carries pseudonyms and their certificates to all devices of
+a round, `client.federation.pseudonyms` gets them in batches, `server.registrar` signs them. A **slot** is the
+number of a masked round of one federation. It never comes twice, not even for a round that was begun anew.
+The registrar has one signing key for each slot. For each device that it knows it signs one blinded pseudonym
+for each slot (`blind_signature`). So nobody, not even the registrar, can tell which device a pseudonym
+belongs to or which pseudonyms are one device's. And still no device can appear twice in a round: every slot
+has its own key, so a certificate for another slot is useless.
 
-Three files go between registrar and device. All numbers are little endian but the 256 bytes of a modulus or a signed value.
+Three files go between registrar and device. All numbers are little endian except the 256 bytes of a modulus
+or a signed value.
 
-    slot keys  start 1 | registrar 32 | first slot 4 | count 2 | for each slot: modulus 256 | signature 64, by the registrar
-    request    start 2 | registrar 32 | identity 32 | slot keys 32 | first slot 4 | count 2 | for each slot: blinded value 256
-               | signature 64, by the identity
+    slot keys  start 1 | registrar 32 | first slot 4 | count 2 | for each slot: modulus 256
+               | signature 64, by the registrar
+    request    start 2 | registrar 32 | identity 32 | slot keys 32 | first slot 4 | count 2
+               | for each slot: blinded value 256 | signature 64, by the identity
     answer     start 3 | request 32 | count 2 | for each slot: signed value 256
 
-`start` is "PALATEPS", the kind and the version 1. `slot keys` and `request` in a later file are the SHA-256 of the file. A registrar's key is
-for one federation alone: slots of two would be taken for each other. Reading is strict; what does not fit is a FileFormatError.
-`tests/data/pseudonym_vectors.json` holds test vectors.
+`start` is "PALATEPS", the kind and the version 1. `slot keys` and `request` in a later file are the SHA-256
+of the file. A registrar's key is for one federation alone: slots of two federations would be taken for each
+other. Reading is strict; what does not fit is a FileFormatError. `tests/data/pseudonym_vectors.json` holds
+test vectors.
 
-**What a lying registrar can do.** Vouch for devices that do not exist, as ever. It could give devices different slot keys, to tell them apart
-by those; but a device takes part only with devices whose certificates fit its own slot key, so such devices never meet.
+**What a lying registrar can do.** It can vouch for devices that do not exist. It could give devices different
+slot keys, to tell them apart by those. But a device takes part only with devices whose certificates fit its
+own slot key, so such devices never meet.
 """
 
 from __future__ import annotations
@@ -71,7 +76,7 @@ class SlotKey:
 
 @dataclass(frozen=True)
 class Pseudonym:
-    """How a device appears in one round: its key, its certificate, and the slot's key where a registrar is pinned."""
+    """How a device appears in one round: its key, its certificate, and the pinned registrar's slot key."""
 
     key: Ed25519PrivateKey = field(repr=False)
     certificate: bytes = field(default=NO_CERTIFICATE, repr=False)
@@ -80,7 +85,10 @@ class Pseudonym:
 
 @dataclass(frozen=True)
 class SlotKeys:
-    """A registrar's public keys for slots in a row; `hash` is the SHA-256 of the file, by which people can compare it."""
+    """A registrar's public keys for slots in a row.
+
+    `hash` is the SHA-256 of the file, by which people can compare it.
+    """
 
     registrar: bytes
     first: int
@@ -99,7 +107,10 @@ class SlotKeys:
 
 @dataclass(frozen=True)
 class Request:
-    """What a device asks a registrar to sign: for slots in a row one blinded value each; `hash` is that of its bytes."""
+    """What a device asks a registrar to sign: for slots in a row one blinded value each.
+
+    `hash` is that of its bytes.
+    """
 
     registrar: bytes
     identity: bytes
@@ -115,11 +126,11 @@ def certified_content(pseudonym: bytes, slot: int) -> bytes:
 
 
 def check_certificate(certificate: bytes, pseudonym: bytes, key: SlotKey) -> None:
-    """Raise MaskError (`certificate`) unless the registrar has certified this pseudonym for the key's slot."""
+    """Raise MaskError (`certificate`) unless the registrar certified this pseudonym for the key's slot."""
     verify(certificate, certified_content(pseudonym, key.slot), key.public)
 
 
-# --- the three files ------------------------------------------------------------------------------------------------
+# --- the three files ----------------------------------------------------------------------------------------
 
 
 def encode_slot_keys(first: int, moduli: Sequence[int], registrar: Ed25519PrivateKey) -> bytes:
@@ -131,7 +142,7 @@ def encode_slot_keys(first: int, moduli: Sequence[int], registrar: Ed25519Privat
 
 
 def decode_slot_keys(data: bytes, registrar: bytes | None = None) -> SlotKeys:
-    """Return the slot keys of a file, signed by the registrar that it names, which is this one where one is given."""
+    """Return the slot keys of a file, signed by the registrar that it names, or by the one that is given."""
     named, first, count = _SLOT_KEYS.unpack_from(_open(data, SLOT_KEYS, _SLOT_KEYS, SIGNATURE_BYTES))
     if registrar is not None and named != registrar:
         raise FileFormatError("these slot keys are of another registrar than the one that is pinned here")
@@ -144,7 +155,7 @@ def decode_slot_keys(data: bytes, registrar: bytes | None = None) -> SlotKeys:
 
 
 def encode_request(identity: Ed25519PrivateKey, keys: SlotKeys, first: int, blinded: Sequence[int]) -> bytes:
-    """Return the file with which a device asks for certificates for slots in a row, signed by its lasting identity."""
+    """Return a device's request for certificates for slots in a row, signed by its identity."""
     _check_range(first, len(blinded))
     names = keys.registrar, identity.public_key().public_bytes_raw(), keys.hash
     content = _start_of(REQUEST) + _REQUEST.pack(*names, first, len(blinded)) + _join(blinded)
@@ -152,7 +163,10 @@ def encode_request(identity: Ed25519PrivateKey, keys: SlotKeys, first: int, blin
 
 
 def decode_request(data: bytes) -> Request:
-    """Return a request, signed by the identity that it names. Whether the registrar knows it is for the caller to check."""
+    """Return a request, signed by the identity that it names.
+
+    Whether the registrar knows it is for the caller to check.
+    """
     header = _open(data, REQUEST, _REQUEST, SIGNATURE_BYTES)
     registrar, identity, slot_keys, first, count = _REQUEST.unpack_from(header)
     _check_signature(data, identity, REQUEST)
@@ -211,7 +225,8 @@ def _check_signature(data: bytes, signer: bytes, kind: int) -> None:
 def _check_range(first: int, count: int) -> None:
     if not 1 <= count <= MOST_SLOTS or not 1 <= first <= LAST_SLOT + 1 - count:
         raise FileFormatError(
-            f"slots are numbered from 1, and a file holds 1 to {MOST_SLOTS:,} of them; not {count:,} from {first:,} on"
+            f"slots are numbered from 1, and a file holds 1 to {MOST_SLOTS:,} of them; not {count:,} from "
+            f"{first:,} on"
         )
 
 

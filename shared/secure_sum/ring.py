@@ -1,15 +1,18 @@
 """Vectors of whole numbers modulo 2^ring_bits: the arithmetic in which masks cancel, and its bytes.
 
-Where it stands in the flow: a device's update has become whole levels, `masks` says which keys mask them, this module adds
-the key streams and packs the result; the server unpacks, adds up, and takes out what is left of the masks.
+Where it stands in the flow: a device's update has become whole levels, `masks` says which keys mask them,
+this module adds the key streams and packs the result; the server unpacks, adds up, and takes out what is left
+of the masks.
 
-A ring vector is held in the smallest unsigned type with room for ring_bits, and wraps around there. Since 2^ring_bits
-divides what the type wraps at, its upper bits may hold anything until the end: they are cut off when it is packed.
+A ring vector is held in the smallest unsigned type with room for ring_bits, and wraps around there. Since
+2^ring_bits divides what the type wraps at, its upper bits may hold anything until the end: they are cut off
+when it is packed.
 
-Packed, value i takes the bits i * ring_bits to (i + 1) * ring_bits of one long number, written little endian; the bits of the
-last byte that are left over are zero. A key stream is AES-256 in counter mode over zeros, the counter starting at zero (each
-key makes one stream only); value i of a mask is the i-th little-endian number of 1, 2 or 4 bytes in it, modulo 2^ring_bits.
-It is uniform and depends on all 256 bits of its key, which is what hides the sum under it (Bonawitz et al., CCS 2017).
+Packed, value i takes the bits i * ring_bits to (i + 1) * ring_bits of one long number, written little endian;
+the bits of the last byte that are left over are zero. A key stream is AES-256 in counter mode over zeros, the
+counter starting at zero (each key makes one stream only); value i of a mask is the i-th little-endian number
+of 1, 2 or 4 bytes in it, modulo 2^ring_bits. It is uniform and depends on all 256 bits of its key, which is
+what hides the sum under it (Bonawitz et al., CCS 2017).
 """
 
 from __future__ import annotations
@@ -37,7 +40,11 @@ _BLOCK = 16
 
 
 def ring_type(ring_bits: int) -> np.dtype[np.unsignedinteger[Any]]:
-    """Return the smallest unsigned type that holds ring_bits, little endian; raises ValueError outside 2 to 32 bits."""
+    """Return the smallest unsigned type that holds ring_bits, little endian.
+
+    Raises:
+        ValueError: outside 2 to 32 bits.
+    """
     if type(ring_bits) is not int or not LEAST_BITS <= ring_bits <= MOST_BITS:
         raise ValueError(f"ring_bits is {ring_bits!r}; it must be from {LEAST_BITS} to {MOST_BITS}")
     return np.dtype("<u1" if ring_bits <= 8 else "<u2" if ring_bits <= 16 else "<u4")
@@ -46,7 +53,8 @@ def ring_type(ring_bits: int) -> np.dtype[np.unsignedinteger[Any]]:
 def to_ring(levels: Levels, ring_bits: int) -> Ring:
     """Return int64 levels (d,) as a new ring vector (d,): modulo 2^ring_bits, negative ones from the top.
 
-    Raises ValueError for another type or shape.
+    Raises:
+        ValueError: another type or shape.
     """
     if not isinstance(levels, np.ndarray) or levels.dtype != np.int64 or levels.ndim != 1:
         raise ValueError("levels must be a vector of int64")
@@ -86,7 +94,11 @@ def pack(values: Ring, ring_bits: int) -> bytes:
 
 
 def unpack(data: bytes, count: int, ring_bits: int) -> Ring:
-    """Return the `count` values that were packed; raises MaskError for another length, or bits set behind the last value."""
+    """Return the `count` values that were packed.
+
+    Raises:
+        MaskError: another length, or bits set behind the last value.
+    """
     dtype = ring_type(ring_bits)
     size = packed_bytes(count, ring_bits)
     if len(data) != size:
@@ -114,7 +126,7 @@ def unpack(data: bytes, count: int, ring_bits: int) -> Ring:
 
 
 def add_masks(total: Ring, keys: Iterable[tuple[bytes, bool]]) -> None:
-    """Add masks to a ring vector (d,) in place: for each 32-byte key its stream, taken away where the flag says so."""
+    """Add masks to a ring vector (d,) in place: the stream of each 32-byte key, subtracted where flagged."""
     size = total.nbytes
     zeros, spare = bytes(size), bytearray(size + _BLOCK)
     stream: Ring = np.frombuffer(spare, total.dtype, len(total))

@@ -1,14 +1,15 @@
-"""Secrets of 32 bytes split into shares, of which some number gives the secret back and one fewer gives nothing.
+"""Secrets of 32 bytes split into shares: some number gives the secret back, one fewer gives nothing.
 
-Where it stands in the flow: in a masked round each device shares the key of its pairwise masks and the seed of its own mask
-among its neighbours, so that the server can take out the masks of a device that dropped out, or that stayed. The method is
-Shamir's (Communications of the ACM, 1979): a random polynomial over GF(p) whose value at 0 is the secret; holder x has its
-value at x. The field is that of p = 2^256 + 297, the smallest prime above 2^256, so that every secret of 32 bytes fits.
+Where it stands in the flow: in a masked round each device shares the key of its pairwise masks and the seed
+of its own mask among its neighbours, so that the server can take out the masks of a device that dropped out,
+or that stayed. The method is Shamir's (Communications of the ACM, 1979): a random polynomial over GF(p) whose
+value at 0 is the secret; holder x has its value at x. The field is that of p = 2^256 + 297, the smallest
+prime above 2^256, so that every secret of 32 bytes fits.
 
-Holders may lie. A secret that is put together is therefore checked by the caller, who knows something that only the right one
-fits (a public key, a commitment). Where the shares at hand do not give a secret that fits, the shares are decoded as the
-Reed-Solomon code that they are (McEliece and Sarwate, 1981), by Gao's algorithm (2003): of r shares, (r - threshold) / 2 may
-be wrong.
+Holders may lie. A secret that is put together is therefore checked by the caller, who knows something that
+only the right one fits (a public key, a commitment). Where the shares at hand do not give a secret that fits,
+the shares are decoded as the Reed-Solomon code that they are (McEliece and Sarwate, 1981), by Gao's algorithm
+(2003): of r shares, (r - threshold) / 2 may be wrong.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ def split_secret(
 ) -> dict[int, int]:
     """Return a share for each holder; any `threshold` of them give the secret back.
 
-    Holders are numbers from 1 below 2^32; `source` gives as many random bytes as it is asked for. Raises ValueError for another
-    secret than 32 bytes, and for holders or a threshold that do not go together.
+    Holders are numbers from 1 below 2^32; `source` gives as many random bytes as it is asked for.
+
+    Raises:
+        ValueError: another secret than 32 bytes, and holders or a threshold that do not go together.
     """
     if len(secret) != SECRET_BYTES:
         raise ValueError(f"a secret has {SECRET_BYTES} bytes, not {len(secret)}")
@@ -70,8 +73,15 @@ def split_secret(
 def recover_secret(shares: Mapping[int, int], threshold: int, fits: Callable[[bytes], bool]) -> bytes:
     """Return the secret that fits, from holders' shares.
 
-    Raises MaskError (`few`) below the threshold, (`shares`) when no secret that fits is found: always found is one of which
-    at most (len(shares) - threshold) // 2 shares are wrong.
+    It is always found where at most (len(shares) - threshold) // 2 shares are wrong.
+
+    Args:
+        shares: the shares by holder.
+        threshold: how many shares it takes.
+        fits: tells the right secret.
+
+    Raises:
+        MaskError: `few`, there are fewer shares than the threshold; `shares`, no secret that fits is found.
     """
     if len(shares) < threshold:
         raise MaskError(f"{len(shares)} shares are there; the secret takes {threshold}", "few")
@@ -92,7 +102,11 @@ def encode_share(share: int) -> bytes:
 
 
 def decode_share(data: bytes) -> int:
-    """Return the share of 33 bytes; raises MaskError (`shares`) for another length or a number outside the field."""
+    """Return the share of 33 bytes.
+
+    Raises:
+        MaskError: `shares`, another length or a number outside the field.
+    """
     share = int.from_bytes(data, "big")
     if len(data) != SHARE_BYTES or share >= PRIME:
         raise MaskError(f"a share is a number of the field in {SHARE_BYTES} bytes", "shares")
@@ -102,7 +116,7 @@ def decode_share(data: bytes) -> int:
 def _candidates(
     shares: Mapping[int, int], places: Sequence[int], threshold: int
 ) -> Iterable[tuple[int, ...]]:
-    """Set of `threshold` shares to try: the first, then such as decoding finds sound, then others if they are not many."""
+    """Yield sets of `threshold` shares to try: the first, what decoding finds sound, then others if few."""
     yield tuple(places[:threshold])
     if len(places) == threshold:
         return
@@ -115,8 +129,9 @@ def _candidates(
 
 @lru_cache(maxsize=256)
 def _at_zero(places: tuple[int, ...]) -> tuple[int, ...]:
-    """Lagrange's coefficients: what to multiply the values at these places by to have the value at 0 as the sum."""
-    # Places are small, so their products are taken whole, and one inversion does for all (Montgomery's trick).
+    """Return Lagrange's coefficients: the factors whose products with the values add up to the value at 0."""
+    # Places are small, so their products are taken whole, and one inversion does for all (Montgomery's
+    # trick).
     above = math.prod(places) % PRIME
     below = [x * math.prod([other - x for other in places if other != x]) % PRIME for x in places]
     *before, all_of_them = itertools.accumulate(below, lambda a, b: a * b % PRIME, initial=1)
@@ -128,7 +143,10 @@ def _at_zero(places: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _decode(places: Sequence[int], values: Sequence[int], threshold: int) -> Polynomial | None:
-    """Gao's decoder: the polynomial of degree below the threshold that misses at most (r - threshold) / 2 of r values."""
+    """Return the polynomial of degree below the threshold that misses few of r values (Gao's decoder).
+
+    It misses at most (r - threshold) / 2.
+    """
     zeros: Polynomial = [1]  # at every place
     for x in places:
         zeros = _times(zeros, [-x % PRIME, 1])
@@ -143,7 +161,7 @@ def _decode(places: Sequence[int], values: Sequence[int], threshold: int) -> Pol
 
 
 def _through(places: Sequence[int], values: Sequence[int]) -> Polynomial:
-    """The polynomial of least degree through these points, by Newton's divided differences."""
+    """Return the polynomial of least degree through these points, by Newton's divided differences."""
     table = list(values)
     for step in range(1, len(places)):
         for i in range(len(places) - 1, step - 1, -1):

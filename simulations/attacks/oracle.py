@@ -40,7 +40,7 @@ from palate.client.federation.task_limits import FARTHEST, TRAINING
 from palate.client.privacy.budget import PRIVACY_SPENT
 from palate.client.runtime.progress import no_notice
 from palate.client.vault.store import ONLY, MemoryStore
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.arrays import Float32s, Float64s
 from palate.shared.coding import encode_model
 from palate.shared.encoder import (

@@ -35,7 +35,7 @@ def mask_overhead(devices: int) -> dict[str, float]:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from palate.client.federation.masked_round import MaskedRound
-    from palate.server.secure_sum.masking import MaskedSum
+    from palate.server.secure_sum.unmasking import MaskedSum
     from palate.shared.secure_sum.messages import Invitation, encode_invitation, masked_bytes
 
     masks, count = MaskSettings(threshold_share=Privacy().threshold_share), 8

@@ -1,7 +1,4 @@
-"""The benchmark table.
-
-Its rows are whole, its file says what was measured, and its prompts and words are what they claim.
-"""
+"""The benchmark table: rows are whole, the file says what was measured, words are what they claim."""
 
 import json
 import math
@@ -13,7 +10,7 @@ import pytest
 from benchmarks import __main__ as bench
 from benchmarks.generator import ask
 from benchmarks.pupils import Pupil, draw_wishes
-from benchmarks.readme import README, RESULTS, TITLE, table_of, write_table
+from benchmarks.report import PAGE, README, RESULTS, count_in, page_of, write_report
 from benchmarks.rows import Row, print_rows
 from benchmarks.unseen_words import find_used, phrase, training_texts
 from palate.client.taste.profile import Profile
@@ -54,38 +51,40 @@ def test_new_rows_replace_old_ones_of_the_same_name_and_keep_the_rest() -> None:
     ]
 
 
-def test_the_readmes_table_is_that_of_the_results() -> None:
+def test_the_page_of_results_is_that_of_the_results_and_the_readme_counts_them() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    assert table_of(results) in README.read_text(encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == page_of(results)
+    readme = README.read_text(encoding="utf-8")
+    assert count_in(readme, results) == readme
 
 
-def test_the_table_is_put_in_the_place_of_the_old_one(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    row = {"row": "a", "figure": 0.12345, "bar": "b", "holds": False, "command": r"c \1"}
-    readme.write_text(f"before\n\n{TITLE}| old | 1 | | | |\n\nafter\n", encoding="utf-8")
-    write_table([row, {**row, "figure": 123.456, "holds": True}, {**row, "figure": "1/2"}], readme)
-    assert readme.read_text(encoding="utf-8") == (
-        f"before\n\n{TITLE}| a | 0.123 | b | **no** | `c \\1` |\n| a | 123.5 | b | yes | `c \\1` |\n"
-        "| a | 1/2 | b | **no** | `c \\1` |\n\nafter\n"
+def test_rows_that_miss_their_bar_stand_on_the_page_and_are_counted(tmp_path: Path) -> None:
+    page, readme = tmp_path / "results.md", tmp_path / "README.md"
+    readme.write_text(
+        "before [All 9 rows](docs/results.md) stand next to their bars; 0 miss them. after\n",
+        encoding="utf-8",
     )
-    for text in ("no table\n", readme.read_text(encoding="utf-8") * 2):
-        readme.write_text(text, encoding="utf-8")
-        with pytest.raises(ValueError, match="must have one"):
-            write_table([row], readme)
+    row = {"row": "a", "figure": 0.12345, "bar": "b", "holds": False, "command": r"c \1"}
+    write_report([row, {**row, "figure": 123.456, "holds": True}, {**row, "figure": "1/2"}], page, readme)
+    assert "3 rows, 2 of them miss" in page.read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8").endswith(
+        "| a | 0.123 | b | **no** | `c \\1` |\n| a | 123.5 | b | yes | `c \\1` |\n"
+        "| a | 1/2 | b | **no** | `c \\1` |\n"
+    )
+    assert readme.read_text(encoding="utf-8") == (
+        "before [All 3 rows](docs/results.md) stand next to their bars; 2 miss them. after\n"
+    )
+    readme.write_text("no count\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="must do so once"):
+        write_report([row], page, readme)
 
 
 def test_a_result_is_plain_json_with_the_commit() -> None:
     result = bench.to_result(Row("r", 0.5, "at least 0.4", True, "c", {"n": 3}), "abc", 1.26)
     assert json.loads(json.dumps(result)) == {
-        "row": "r",
-        "figure": 0.5,
-        "bar": "at least 0.4",
-        "holds": True,
-        "command": "c",
-        "commit": "abc",
-        "seconds": 1.3,
-        "extra": {"n": 3},
-    }
+        "row": "r", "figure": 0.5, "bar": "at least 0.4", "holds": True, "command": "c", "commit": "abc",
+        "seconds": 1.3, "extra": {"n": 3},
+    }  # fmt: skip
 
 
 def test_outside_a_repository_the_commit_is_unknown(tmp_path: Path) -> None:

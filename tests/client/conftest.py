@@ -1,5 +1,4 @@
-"""Tiny pipelines with random weights, in the format of Stable Diffusion, for the tests of the picture
-side."""
+"""Tiny pipelines with random weights, in the format of Stable Diffusion, for the painter's tests."""
 
 from pathlib import Path
 from typing import Any
@@ -123,8 +122,7 @@ def _pipeline(kind: str) -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of two untrained pipelines that draw 32 × 32: one with a BERT as in the shipped one, one with a
-    CLIP."""
+    """Folders of two untrained pipelines that draw 32 × 32: one with a BERT, as shipped, one with a CLIP."""
     from palate.client.painter.pipelines import quiet
 
     folders = {}

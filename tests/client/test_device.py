@@ -80,6 +80,110 @@ def test_the_same_comment_on_the_same_picture_counts_once(device: Device) -> Non
     assert device.profile().signed()["misty"] > once.signed()["misty"]
 
 
+def test_a_verdict_alone_says_nothing_to_the_profile_and_moves_the_evaluator(device: Device) -> None:
+    before = device.score([BOAT], adapt=False)[0].probability
+    taught = device.teach(BOAT, liked=True)
+    assert (taught.comment.text, taught.comment.liked, taught.mentions) == ("", True, ())
+    assert device.profile() == Profile()
+    assert device.still_needed() == (7, 8)
+    assert device.score([BOAT], adapt=False)[0].probability > before
+
+
+def test_the_same_verdict_on_the_same_picture_counts_once(device: Device) -> None:
+    said = device.teach(BOAT, "lovely mist", True)
+    assert device.teach(BOAT, liked=True) == said
+    assert device.teach(CITY, "", liked=True) == device.teach(CITY, None, liked=True)
+    assert len(device.comments()) == 2
+    before = device.score([CAT], adapt=False)
+    device.teach(BOAT, "I have a boat just like this one at home", True)
+    assert [one.mentions for one in device.comments()[2:]] == [()]
+    assert device.still_needed() == (6, 8)
+    assert device.score([CAT], adapt=False) == before
+
+
+def test_of_several_verdicts_on_one_picture_the_newest_counts(device: Device) -> None:
+    first = device.teach(BOAT, liked=True)
+    liked = device.score([BOAT], adapt=False)
+    second = device.teach(BOAT, liked=False)
+    assert device.still_needed() == (8, 7)
+    assert device.score([BOAT], adapt=False)[0].probability < liked[0].probability
+    third = device.teach(BOAT, liked=True)
+    assert len({first.comment.id, second.comment.id, third.comment.id}) == 3
+    assert device.score([BOAT], adapt=False) == liked
+    device.forget(third.comment.id)
+    assert device.still_needed() == (8, 7)
+
+
+def test_neither_words_nor_a_verdict_is_refused(device: Device) -> None:
+    for comment in (None, "", "  "):
+        with pytest.raises(CommentError, match="empty"):
+            device.teach(BOAT, comment)
+    assert device.vault.types() == ()
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """A folder with two pictures, one of them twice, and a damaged one."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    shutil.copy(BOAT, folder / "a.jpg")
+    shutil.copy(CITY, folder / "b.jpg")
+    shutil.copy(BOAT, folder / "c.jpg")
+    (folder / "d.jpg").write_bytes(BOAT.read_bytes()[:700])
+    return folder
+
+
+def test_a_folder_is_taught_and_its_bad_pictures_are_named(device: Device, album: Path) -> None:
+    told: list[str] = []
+    taught = device.teach_all([album], True, on_unreadable=lambda name, _: told.append(name))
+    assert told == [str(album / "d.jpg")]
+    assert taught == [device.comments()[0], device.comments()[1], device.comments()[0]]
+    assert [one.comment.liked for one in device.comments()] == [True, True]
+    assert len(device.vault.list(PICTURE)) == 2
+    assert device.teach_all([album / "a.jpg", album / "b.jpg"], True) == list(device.comments())
+    assert device.profile() == Profile()
+
+
+def test_a_folder_with_a_bad_picture_teaches_nothing_unless_somebody_is_told(
+    device: Device, album: Path
+) -> None:
+    with pytest.raises(PictureError, match=r"d\.jpg"):
+        device.teach_all([album], True)
+    with pytest.raises(PictureError, match="none of the 2"):
+        device.teach_all([album / "d.jpg", b"x"], True, on_unreadable=lambda *_: None)
+    assert device.vault.types() == ()
+
+
+def test_words_may_hold_for_every_picture_of_a_folder(device: Device, album: Path) -> None:
+    device.teach_all([album / "a.jpg", album / "b.jpg"], False, comment="I hate the mist")
+    assert [one.comment.text for one in device.comments()] == ["I hate the mist"] * 2
+    assert device.profile().signed()["misty"] < 0
+
+
+def test_a_large_folder_is_kept_in_few_changes_of_the_vault(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palate.client.device.GROUP", 2)
+    changes = []
+    transaction = device.vault.transaction
+    monkeypatch.setattr(device.vault, "transaction", lambda: changes.append(1) or transaction())
+    device.teach_all([BOAT, CITY, CAT], False)
+    assert len(changes) == 2
+    assert device.still_needed() == (8, 5)
+
+
+def test_one_bad_picture_does_not_end_scoring(device: Device, album: Path) -> None:
+    told: list[tuple[str, str]] = []
+    scores = device.score([album], on_unreadable=lambda name, error: told.append((name, str(error))))
+    assert [Path(one.image).name for one in scores] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [name for name, _ in told] == [str(album / "d.jpg")]
+    assert "cut short" in told[0][1]
+    with pytest.raises(PictureError, match=r"d\.jpg"):
+        device.score([album])
+    with pytest.raises(PictureError, match=r"d\.jpg"):
+        device.score([album / "d.jpg"], on_unreadable=lambda *_: None)
+
+
 def test_forgetting_a_comment_restores_the_profile(device: Device) -> None:
     device.teach(BOAT, "I love the misty watercolour", liked=True)
     before = device.profile()

@@ -1,6 +1,7 @@
 """A device node as a process of its own, whose training is a cheap change that anyone can compute.
 
-python fake_node.py HOST:PORT NUMBER [SECONDS [CA.CRT]]   trains for so many seconds; speaks TLS if it gets a certificate
+python fake_node.py HOST:PORT NUMBER [SECONDS [CA.CRT]]   trains for so many seconds; speaks TLS if it gets a
+certificate
 """
 
 import sys

@@ -1,4 +1,5 @@
-"""A device as the front sees it: calls of the Fleet API that are signed as Flower signs them, put to the ASGI application itself."""
+"""A device as the front sees it: calls of the Fleet API that are signed as Flower signs them, put to the ASGI
+application itself."""
 
 import asyncio
 import base64
@@ -35,7 +36,8 @@ class Answer:
 
 
 class Body:
-    """A request's body as an ASGI server hands it over: in parts, and then the news that the device hung up, if it does."""
+    """A request's body as an ASGI server hands it over: in parts, and then the news that the device hung up,
+    if it does."""
 
     def __init__(self, *parts: bytes, pause: float = 0.0, hangs_up: float | None = None) -> None:
         self._parts, self._pause, self._hangs_up = list(parts or (b"",)), pause, hangs_up

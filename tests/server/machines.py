@@ -1,4 +1,5 @@
-"""A server without the release key, the machine where that key lies, and the folder that goes between them: for the server's tests."""
+"""A server without the release key, the machine where that key lies, and the folder that goes between them:
+for the server's tests."""
 
 import json
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from palate.client.commands.cli import app
 from palate.server.checkpoints import Checkpoint, write_checkpoint
-from palate.server.releases import sealed_keys as signing
+from palate.server.releases import sealed_keys
 from palate.server.releases.folder import read_log
 from palate.server.rounds.run import ServerFolder
 
@@ -75,4 +76,4 @@ def set_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("PALATE_RELEASE_PASSPHRASE", "correct horse")
     # Argon2id is tested with the key's file; here it would only take time.
-    monkeypatch.setattr(signing, "_derive", lambda passphrase, salt: passphrase.encode().ljust(32, b"\0"))
+    monkeypatch.setattr(sealed_keys, "_derive", lambda passphrase, salt: passphrase.encode().ljust(32, b"\0"))

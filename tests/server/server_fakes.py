@@ -1,4 +1,5 @@
-"""Devices in the same process for the server's tests: they answer at once with a cheap change that anyone can compute."""
+"""Devices in the same process for the server's tests: they answer at once with a cheap change that anyone can
+compute."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,5 @@
-"""Averaging by Flower's strategies: against Flower's own averaging, against the paper, and with memory put away in between."""
+"""Averaging by Flower's strategies: against Flower's own averaging, against the paper, and with memory put
+away in between."""
 
 import numpy as np
 import pytest

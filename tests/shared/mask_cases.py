@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from palate.client.federation.masked_round import MaskedRound, MaskRules
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.secure_sum.masks import MaskSettings
 from palate.shared.secure_sum.messages import Invitation, encode_invitation
 from palate.shared.update import LocalSettings
@@ -97,7 +97,8 @@ class Round:
 
     def endorse(self, gone: Collection[int] = ()) -> bytes:
         self.endorsed = {n: self.of[n].endorsed(self.unmask) for n in self.masked if n not in gone}
-        self.agreement, self.refused["endorsed"] = self.server.endorsed(self.endorsed)  # type: ignore[assignment]
+        self.agreement, refused = self.server.endorsed(self.endorsed)
+        self.refused["endorsed"] = refused
         return self.agreement
 
     def reveal(self, gone: Collection[int] = ()) -> tuple[NDArray[np.int64], int]:
@@ -106,7 +107,10 @@ class Round:
         return self.server.revealed(self.revealed)
 
     def go(self, *gone: Collection[int]) -> tuple[NDArray[np.int64], int]:
-        """The whole round; `gone` says who drops out before adverts, shares, vectors and revealed shares come."""
+        """The whole round.
+
+        `gone` says who drops out before adverts, shares, vectors and revealed shares come.
+        """
         phases = [*gone, *[()] * (4 - len(gone))]
         self.advertise(phases[0])
         self.share(phases[1])

@@ -1,4 +1,7 @@
-"""A registrar for tests, with keys for a few slots that are made once; and how devices get pseudonyms from it."""
+"""A registrar for tests, with keys for a few slots that are made once.
+
+And how devices get pseudonyms from it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ SLOTS = 8
 
 @cache
 def signing_key(slot: int) -> SigningKey:
-    """A signing key for a slot, the same in all tests of one run: making one takes a twentieth of a second."""
+    """A signing key for a slot, the same in all tests of one run: making one takes a twentieth of
+    a second."""
     return make_signing_key()
 
 
@@ -50,7 +54,10 @@ def registrar_in(home: Path, count: int = SLOTS) -> tuple[Registrar, bytes]:
 
 
 def equip(log: Store, terms: Terms, registrar: Registrar, file: bytes) -> tuple[bytes, bytes]:
-    """Register a device, and get it a pseudonym for every slot; returns the request and the answer, as the registrar saw them."""
+    """Register a device, and get it a pseudonym for every slot.
+
+    Returns the request and the answer, as the registrar saw them.
+    """
     registrar.register(own_identity(log, terms).public_key().public_bytes_raw())
     request, _ = make_request(log, terms, file)
     answer, _, _ = registrar.answer(request)

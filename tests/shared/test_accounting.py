@@ -1,4 +1,5 @@
-"""Counting privacy: against a second accountant, against formulas and exact sums, and whatever is no number."""
+"""Counting privacy: against a second accountant, against formulas and exact sums, and whatever is
+no number."""
 
 import math
 
@@ -32,7 +33,7 @@ def delta_of_gaussian(epsilon: float, mu: float) -> float:
     return phi(mu / 2 - epsilon / mu) - math.exp(epsilon) * phi(-mu / 2 - epsilon / mu)
 
 
-# --- hostile input --------------------------------------------------------------------------------------------
+# --- hostile input ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("epsilon", [0, 0.0, -0.0, *NOT_A_NUMBER])
@@ -96,7 +97,7 @@ def test_a_round_is_described_in_numbers_that_make_sense(name: str, value: objec
         noise_multiplier(noise, **given_)  # type: ignore[arg-type]
 
 
-# --- two accountants --------------------------------------------------------------------------------------------
+# --- two accountants ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_sampling_is_only_cheaper_where_it_is_counted() -> None:
     assert Cost(1.0, 1.0) == Cost(1.0)  # everybody is no sample
 
 
-# --- the device's closed form ---------------------------------------------------------------------------------------
+# --- the device's closed form -------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
@@ -189,7 +190,7 @@ def test_more_rounds_never_cost_less(one: float, two: float) -> None:
     assert epsilon_of_rho(one + two, 1e-5) >= epsilon_of_rho(one, 1e-5) * (1 - 1e-9)
 
 
-# --- the noise of many devices ----------------------------------------------------------------------------------------
+# --- the noise of many devices ------------------------------------------------------------------------------
 
 
 def discrete(sigma: float, reach: int, shift: int = 0) -> np.ndarray:
@@ -279,7 +280,7 @@ def test_noise_that_is_too_fine_for_the_grid_counts_as_little_or_none() -> None:
     assert [share(s) for s in (0.5, 0.8, 1.0, 1.5)] == sorted(share(s) for s in (0.5, 0.8, 1.0, 1.5))
 
 
-# --- the other way round -------------------------------------------------------------------------------------------
+# --- the other way round ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

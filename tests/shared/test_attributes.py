@@ -12,7 +12,8 @@ WORLD = {
     "lighting": "bright, dark, golden hour, moonlit, spotlit",
     "atmosphere": "misty, rainy, snowy",
     "contrast": "high contrast, low contrast",
-    "technique": "flat colour, watercolour, pointillism, line art, crosshatching, mosaic, stained glass, pixel art",
+    "technique": "flat colour, watercolour, pointillism, line art, crosshatching, mosaic, stained glass, "
+    "pixel art",
     "brushwork": "impasto, swirling brushstrokes",
     "texture": "smooth, grainy, canvas",
     "line": "flowing lines, angular lines, bold outlines",

@@ -1,4 +1,5 @@
-"""Levels of a change and the coded encoder: hostile input, the exact bound, unbiased rounding, rings, vectors."""
+"""Levels of a change and the coded encoder: hostile input, the exact bound, unbiased rounding, rings,
+vectors."""
 
 import hashlib
 import json
@@ -49,7 +50,8 @@ def base() -> EncoderWeights:
 
 @cache
 def trained() -> EncoderWeights:
-    """The release with a change that is a whole number over a power of two in every weight, some rows without any."""
+    """The release with a change that is a whole number over a power of two in every weight, some rows without
+    any."""
     flat = (((40503 * np.arange(SHARED_WEIGHTS) + 7) % 65536 - 32768) / 2**21).astype(np.float32)
     flat[:432] = 0
     return base().with_shared(unflatten(flatten(base().tensors) + flat))
@@ -65,7 +67,7 @@ def changed(data: bytes, place: int, new: bytes) -> bytes:
     return data[:place] + new + data[place + len(new) :]
 
 
-# --- the coded encoder: hostile input first -----------------------------------------------------------------------
+# --- the coded encoder: hostile input first -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bits", [8, 6, 32])
@@ -142,7 +144,7 @@ def test_other_bits_per_weight_are_refused(bits: int) -> None:
         encode_model(base(), base(), bits)
 
 
-# --- the coded encoder --------------------------------------------------------------------------------------------
+# --- the coded encoder --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_coded_encoders_are_those_of_the_vectors() -> None:
         assert encoder_hash(decode_model(data, base())) == one["encoder"]
 
 
-# --- levels: hostile input first ----------------------------------------------------------------------------------
+# --- levels: hostile input first ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,7 @@ def test_rounding_that_is_always_too_long_ends_and_stays_within_the_bound() -> N
     assert math.sqrt(int(levels @ levels)) <= 1.0 * math.hypot(1, VOTE)
 
 
-# --- levels -------------------------------------------------------------------------------------------------------
+# --- levels -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 100, 4096, 70_000, SHARED_WEIGHTS + 1])
@@ -336,7 +338,7 @@ def test_sensitivities_are_those_of_the_paper() -> None:
     assert 1.012 < sensitivity_of(1.0, 1e-3) / length < 1.014
 
 
-# --- rings --------------------------------------------------------------------------------------------------------
+# --- rings --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", [0.0, 20.0])

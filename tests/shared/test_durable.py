@@ -1,4 +1,7 @@
-"""Nobody who may write in a folder leads what we write into another file; leftovers go; a folder is taken back from others."""
+"""Nobody who may write in a folder leads what we write into another file.
+
+Leftovers go; a folder is taken back from others.
+"""
 
 import os
 import stat
@@ -174,3 +177,17 @@ def test_a_lock_on_a_file_that_has_lost_its_name_keeps_nobody_out(place: Path) -
     go_on.set()
     holder.join()
     assert seen == ["second"]
+
+
+def test_a_taken_lock_lives_as_long_as_its_descriptor_and_its_copies(place: Path) -> None:
+    descriptor = durable.take_lock(place)
+    assert descriptor is not None
+    assert durable.take_lock(place) is None
+    copy = os.dup(descriptor)
+    os.close(descriptor)
+    assert durable.take_lock(place) is None
+    place.unlink()  # the holder's file has lost its name, and keeps nobody out
+    other = durable.take_lock(place)
+    assert other is not None
+    os.close(copy)
+    os.close(other)

@@ -1,9 +1,10 @@
-"""The shared encoder: strict about what it takes, the same bytes for the same weights, and its two projections by hand."""
+"""The shared encoder: strict about what it takes, the same bytes for the same weights, and its two
+projections by hand."""
 
 import numpy as np
 import pytest
 
-from palate.client.eye.statistics import STATISTICS
+from palate.client.eye.statistics import STATISTIC_NAMES
 from palate.shared import encoder as e
 from palate.shared.encoder import (
     ATTRIBUTE_NAMES,
@@ -34,7 +35,7 @@ def plain(seed: int = 0) -> EncoderWeights:
 def test_anchors_are_the_attributes_of_the_world_in_order() -> None:
     assert {c: tuple(v) for c, v in ATTRIBUTES.items()} == dict(e.CATEGORIES)
     assert len(ATTRIBUTE_NAMES) == 55 <= e.TASTE
-    assert len(STATISTICS) == e.STATISTICS
+    assert len(STATISTIC_NAMES) == e.STATISTICS
 
 
 def test_the_shared_weights_number_between_75_000_and_300_000() -> None:

@@ -19,7 +19,8 @@ SECRET = "correct horse battery"
 PALATE = "from palate.client.commands.cli import main; main()"
 NOBODY = 65534
 
-# A process of one user. A change of user closes a process by itself, so that is undone first: what is tested is `harden`.
+# A process of one user. A change of user closes a process by itself, so that is undone first: what is tested
+# is `harden`.
 WORKER = """
 import ctypes, os, resource, sys
 from palate.shared.hardening import harden, given
@@ -108,9 +109,11 @@ def test_a_passphrase_is_overwritten_in_the_block_that_the_kernel_shows() -> Non
         "import os, sys, subprocess\n"
         "from palate.shared.hardening import given, harden\n"
         "harden()\n"
-        "print(given('PALATE_PASSPHRASE'), given('PALATE_RELEASE_PASSPHRASE'), given('PALATE_HOME') == None)\n"
+        "print(given('PALATE_PASSPHRASE'), given('PALATE_RELEASE_PASSPHRASE'), given('PALATE_HOME') == "
+        "None)\n"
         "print([name for name in os.environ if 'PASSPHRASE' in name])\n"
-        "child = [sys.executable, '-c', 'import os; print(sorted(n for n in os.environ if \"PASSPHRASE\" in n))']\n"
+        "child = [sys.executable, '-c', 'import os; print(sorted(n for n in os.environ if \"PASSPHRASE\" in "
+        "n))']\n"
         "print(subprocess.run(child, capture_output=True, text=True).stdout, flush=True, end='')\n"
         "sys.stdin.readline()\n"
     )
@@ -131,7 +134,10 @@ def test_whatever_is_in_it_the_passphrase_comes_as_it_was(
 ) -> None:
     monkeypatch.setenv("PALATE_PASSPHRASE", value)
     assert hardening.given("PALATE_PASSPHRASE") == (value or None)
-    code = "from palate.shared.hardening import given, harden; harden(); print(ascii(given('PALATE_PASSPHRASE')))"
+    code = (
+        "from palate.shared.hardening import given, harden; harden(); "
+        "print(ascii(given('PALATE_PASSPHRASE')))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )

@@ -1,4 +1,5 @@
-"""The public pictures that ship: what is in the file, that the card fits, and that another file is refused in one line."""
+"""The public pictures that ship: what is in the file, that the card fits, and that another file is refused in
+one line."""
 
 import hashlib
 import json

@@ -87,6 +87,6 @@ def test_a_device_with_another_tower_joins_no_round(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(backbone, "WEIGHTS", tmp_path / "weights")
         Member(device, server="example.org:443")
         change_a_weight(tmp_path / "weights" / "picture_tower.safetensors")
-        with pytest.raises(ModelError, match="takes part in no round; install Palate anew") as caught:
+        with pytest.raises(ModelError, match="takes part in no round; install Palate again") as caught:
             Member(device, server="example.org:443")
         assert "\n" not in str(caught.value)

@@ -1,4 +1,5 @@
-"""Directions of a release: hostile shapes first, then what is kept, what is dropped, and equal noise in every direction."""
+"""Directions of a release: hostile shapes first, then what is kept, what is dropped, and equal noise in every
+direction."""
 
 import numpy as np
 import pytest

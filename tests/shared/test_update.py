@@ -41,7 +41,7 @@ def refusal(**fields: Any) -> UpdateError:
     return caught.value
 
 
-# --- the update -------------------------------------------------------------------------------------------------
+# --- the update ---------------------------------------------------------------------------------------------
 
 
 def test_an_update_has_room_for_the_declared_tensors_a_round_and_a_hash() -> None:
@@ -226,7 +226,7 @@ def test_the_weights_are_not_in_the_text_of_an_update() -> None:
     assert "0.125" not in repr(EncoderUpdate(BASE, 1, change(0.125)))
 
 
-# --- the difference of two encoders -------------------------------------------------------------------------------
+# --- the difference of two encoders -------------------------------------------------------------------------
 
 
 def test_the_difference_is_what_training_changed() -> None:
@@ -265,7 +265,7 @@ def test_the_bound_on_norms_lies_far_above_release_0_moved_by_a_hundredth() -> N
     assert 100 * EncoderUpdate(BASE, 1, moved).norm > MAX_NORM > 10 * EncoderUpdate(BASE, 1, moved).norm
 
 
-# --- settings -----------------------------------------------------------------------------------------------------
+# --- settings -----------------------------------------------------------------------------------------------
 
 LIMITS = {"proximal": (0, 10), "query_share": (0.2, 0.8), "alignment": (0, 10)}
 

@@ -1,4 +1,5 @@
-"""The bytes between server and device: test vectors, exact reading, and ten thousand mutations that nothing survives."""
+"""The bytes between server and device: test vectors, exact reading, and ten thousand mutations that nothing
+survives."""
 
 import hashlib
 import json
@@ -41,7 +42,8 @@ UPDATE_HEADER, TASK_HEADER = 76, 124  # bytes before the tensors, as the wire fo
 
 
 def vector_tensors() -> dict[str, Any]:
-    """The tensors of the vectors: weight k of all, counted in the declared order, is ((40503 k + 7) mod 65536 - 32768) / 2^21.
+    """The tensors of the vectors: weight k of all, counted in the declared order, is ((40503 k + 7) mod 65536
+    - 32768) / 2^21.
 
     Each is a whole number over a power of two, so float32 holds it exactly, on every machine.
     """
@@ -111,7 +113,7 @@ def refusal(kind: str, data: Any, **wanted: Any) -> UpdateError:
     return caught.value
 
 
-# --- vectors ------------------------------------------------------------------------------------------------------
+# --- vectors ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["task", "update"])
@@ -149,7 +151,7 @@ def test_messages_are_as_long_as_announced_and_small() -> None:
     assert TASK_BYTES + UPDATE_BYTES < 2_500_000  # the bar for a device and round, both ways
 
 
-# --- there and back -----------------------------------------------------------------------------------------------
+# --- there and back -----------------------------------------------------------------------------------------
 
 
 @given(
@@ -216,7 +218,7 @@ def test_non_contiguous_and_big_values_are_written_row_by_row() -> None:
     assert encode_update(EncoderUpdate(BASE, ROUND, tensors)) == update_bytes()
 
 
-# --- the task and the installed release ---------------------------------------------------------------------------
+# --- the task and the installed release ---------------------------------------------------------------------
 
 
 def test_a_device_puts_the_encoder_together_from_task_and_release() -> None:
@@ -271,7 +273,7 @@ def test_a_task_outside_its_ranges_is_refused_when_it_is_made(wrong: dict[str, A
     assert caught.value.reason == reason
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["task", "update"])
@@ -360,7 +362,7 @@ def test_another_encoder_s_shapes_are_refused(kind: str) -> None:
     assert refusal(kind, patched(valid(kind), 8, bytes(32))).reason == "shapes"
 
 
-# --- ten thousand mutations ---------------------------------------------------------------------------------------
+# --- ten thousand mutations ---------------------------------------------------------------------------------
 
 BATCH = 100
 MUTATION = st.tuples(

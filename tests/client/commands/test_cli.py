@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,10 @@ BOAT, CITY = str(DEMO / "boat.jpg"), str(DEMO / "city.jpg")
 COMMANDS = (
     ["init"], ["teach"], ["profile"], ["profile", "set"], ["profile", "lock"], ["profile", "unlock"],
     ["profile", "veto"], ["profile", "unset"], ["comments"], ["forget"], ["create"], ["score"], ["export"],
-    ["import"], ["erase"], ["demo"], ["doctor"],
+    ["import"], ["erase"], ["demo"], ["doctor"], ["unlock"], ["lock"], ["passphrase"], ["config"],
+    ["config", "set"], ["config", "unset"], ["join"], ["leave"], ["outbox"], ["release", "show"],
+    ["release", "adopt"], ["release", "back"], ["release", "witness"], ["release", "compare"],
+    ["release", "reset"], ["pseudonyms", "show"], ["pseudonyms", "request"], ["pseudonyms", "take"],
 )  # fmt: skip
 PALATE = [sys.executable, "-c", "from palate.client.commands.cli import main; main()"]
 
@@ -125,9 +129,145 @@ def test_setting_locking_and_vetoing_by_hand(vault: Path) -> None:
 def test_forgetting_by_the_id_that_comments_shows(vault: Path) -> None:
     first = told("comments")[0]
     assert first["id"] in palate("comments").stdout
-    palate("forget", first["id"])
+    palate("forget", first["id"], "--yes")
     assert [one["comment"] for one in told("comments")] == ["too busy"]
     assert "misty" not in json.dumps(told("profile"))
+
+
+def test_forgetting_asks_and_without_a_terminal_refuses(vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = told("comments")[0]["id"]
+    line = palate("forget", first, status=1).stderr.strip()
+    assert f"Forget {first} (“I love the misty watercolour”)" in line
+    assert "add --yes" in line
+    assert "\n" not in line
+    monkeypatch.setattr("palate.client.commands.shell._is_terminal", lambda: True)
+    assert "nothing was done" in palate("forget", first, status=1, input="n\n").stderr
+    assert len(told("comments")) == 2
+    palate("forget", first, input="y\n")
+    assert len(told("comments")) == 1
+
+
+def test_an_id_may_be_cut_short_as_far_as_it_is_the_only_one(
+    vault: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = iter(["abcd0001", "abcd0002", "abce0003"])
+    monkeypatch.setattr(
+        "palate.client.reader.comment.secrets", SimpleNamespace(token_hex=lambda _: next(ids))
+    )
+    for words in ("gorgeous blue", "lovely mist", "gloomy"):
+        palate("teach", BOAT, "--comment", words)
+    assert [one["id"] for one in told("comments", "ABCE")] == ["abce0003"]
+    line = palate("forget", "abc", "--yes", status=1).stderr
+    assert "3 comments begin with 'abc'" in line
+    assert "abcd0001 (“gorgeous blue”); abcd0002 (“lovely mist”)" in line
+    palate("forget", "abce", "--yes")
+    assert len(told("comments")) == 4
+    for nothing in ("", "xyz", "abcd00011"):
+        assert "there is no comment" in palate("forget", nothing, "--yes", status=1).stderr
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with two pictures, one of them with a long name, and one that is none."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    shutil.copy(BOAT, folder / "boat.jpg")
+    shutil.copy(CITY, folder / f"{'a long name ' * 6}.jpg")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_a_folder_is_taught_by_a_verdict_and_a_bad_picture_in_it_is_named(
+    vault: Path, pictures: Path
+) -> None:
+    done = palate("teach", str(pictures), "--like", status=1)
+    assert "2 pictures taught, 1 of them known before" in done.stdout
+    assert "broken.png" in done.stderr
+    assert len(told("comments")) == 3
+    (pictures / "broken.png").unlink()
+    assert [one["new"] for one in told("teach", str(pictures), "--like")] == [False, False]
+
+
+def test_a_picture_without_words_and_several_pictures_are_taught(vault: Path, pictures: Path) -> None:
+    cat, tree = str(DEMO / "cat.jpg"), str(DEMO / "tree.jpg")
+    (one,) = told("teach", cat, "--dislike")
+    assert (one["comment"], one["liked"], one["attributes"]) == ("", False, [])
+    assert f"{one['id']}  disliked\n" in palate("comments").stdout
+    both = told("teach", cat, tree, "--like", "--comment", "lovely mist")
+    assert [one["comment"] for one in both] == ["lovely mist", "lovely mist"]
+
+
+def test_one_bad_picture_does_not_end_scoring(vault: Path, pictures: Path) -> None:
+    done = palate("score", str(pictures), "--json", status=1)
+    assert [Path(one["image"]).name[:4] for one in json.loads(done.stdout)] == ["a lo", "boat"]
+    assert "broken.png" in done.stderr
+    done = palate("score", str(pictures), "--liked", BOAT, "--disliked", CITY, status=1)
+    assert "boat.jpg" in done.stdout
+    assert "broken.png" in done.stderr
+    (pictures / "broken.png").unlink()
+    assert len(told("score", str(pictures))) == 2
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "160"])
+def test_tables_keep_file_names_whole(
+    columns: str, vault: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pictures / "broken.png").unlink()
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = palate("score", str(pictures)).stdout.splitlines()
+    for file in pictures.iterdir():
+        assert any(str(file) in line for line in lines), lines
+    own = [line for line in lines if str(pictures) not in line]
+    assert all(len(line) <= int(columns) for line in own)
+
+
+def test_what_is_learned_from_pictures_is_said_without_the_words_of_the_field(
+    vault: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cat", "tree", "flower"):
+        palate("teach", str(DEMO / f"{name}.jpg"), "--like")
+    for name in ("balloon", "mountain", "mushroom"):
+        palate("teach", str(DEMO / f"{name}.jpg"), "--dislike")
+    said = palate("score", BOAT).stderr
+    assert "of your pairs of a liked and a disliked picture" in said
+    assert not re.search("adapter|held-out|encoder|evaluator|logit", said)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals")
+def test_on_a_terminal_errors_wrap_at_words_and_progress_is_gone_when_done(
+    vault: Path, pictures: Path
+) -> None:
+    import pty
+
+    def shown(*arguments: str) -> str:
+        ours, theirs = pty.openpty()
+        environment = os.environ | {"COLUMNS": "60", "TERM": "xterm"}
+        with subprocess.Popen(
+            [*PALATE, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        ):
+            os.close(theirs)
+            data = b""
+            while True:
+                try:
+                    part = os.read(ours, 65536)
+                except OSError:
+                    break
+                if not part:
+                    break
+                data += part
+        os.close(ours)
+        return data.decode()
+
+    lines = re.sub("\x1b[^m]*m", "", shown("forget", "nothing", "--yes")).split("\r\n")
+    assert " ".join(line.strip() for line in lines).strip() == (
+        "palate: there is no comment 'nothing'; `palate comments` lists them with their ids"
+    )
+    assert len(lines) > 2
+    text = shown("score", str(pictures))
+    assert "reading pictures" in text
+    # Each frame of the progress is erased, and nothing of it follows the last erasure.
+    assert "reading pictures" not in text.rpartition("\x1b[2K")[2]
+    assert "boat.jpg" in text.rpartition("\x1b[2K")[2]
 
 
 def test_export_erase_import_brings_everything_back(vault: Path, tmp_path: Path) -> None:
@@ -207,6 +347,8 @@ def test_misuse_ends_with_two(arguments: list[str]) -> None:
         ["teach", BOAT, "--comment", "misty", "--from", "comments.json"],
         ["teach", "--from", "comments.json", "--like"],
         ["score", BOAT, "--liked", BOAT],
+        ["teach", str(DEMO)],
+        ["teach", BOAT, CITY, "--comment", "misty"],
     ],
 )
 def test_options_that_do_not_fit_together_are_one_line(arguments: list[str]) -> None:
@@ -230,7 +372,7 @@ def test_without_a_terminal_the_passphrase_must_come_from_the_environment(
     assert "PALATE_PASSPHRASE" in palate("init", status=1).stderr
 
 
-# --- as a program of its own ------------------------------------------------------------------------------------
+# --- as a program of its own --------------------------------------------------------------------------------
 
 
 def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -298,7 +440,8 @@ def test_the_profile_is_asked_for_without_loading_anything_heavy(vault: Path) ->
         "import sys; from palate.client.commands.cli import app\n"
         "try: app(['profile', '--json'])\n"
         "except SystemExit as end: assert not end.code, end\n"
-        "print([name for name in ('torch', 'numpy', 'PIL', 'transformers', 'diffusers', 'peft') if name in sys.modules],"
+        "names = 'torch', 'numpy', 'PIL', 'transformers', 'diffusers', 'peft'\n"
+        "print([name for name in names if name in sys.modules],"
         " file=sys.stderr)"
     )
     done = subprocess.run(

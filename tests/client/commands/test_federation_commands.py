@@ -1,4 +1,4 @@
-"""`palate join`, `leave` and `outbox`: one clear line for each mistake, one joined process per vault, and a polite end."""
+"""`palate join`, `leave`, `outbox`: one line for each mistake, one joined process per vault, a polite end."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def holder(vault: Path) -> Iterator[subprocess.Popen[str]]:
     process.stdout.close()
 
 
-# --- where the server is ------------------------------------------------------------------------------------------
+# --- where the server is ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,8 @@ def test_insecure_is_for_this_machine_only(host: str) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["", ":8000", "host:", "host:port", "host:0", "host:70000", "http://host:80", "host:80/path", "a@b:80", "a b:80",
+    ["", ":8000", "host:", "host:port", "host:0", "host:70000", "http://host:80", "host:80/path", "a@b:80",
+     "a b:80",
      "::1", "host\n:80", "127.0.0.1#:80", "x" * 300, "h%20:80", "host:８０"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(given: str) -> None:
@@ -118,7 +119,7 @@ def test_what_is_no_address_is_refused(given: str) -> None:
         check_address(given, insecure=False)
 
 
-# --- join ---------------------------------------------------------------------------------------------------------
+# --- join ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["join", "leave", "outbox"])
@@ -247,7 +248,7 @@ def test_a_member_that_cannot_go_on_says_why(vault: Path, monkeypatch: pytest.Mo
     assert "passphrase was changed" in complaint("join", SERVER, "--insecure")
 
 
-# --- the terms ----------------------------------------------------------------------------------------------------
+# --- the terms ----------------------------------------------------------------------------------------------
 
 KEY = "ab" * 32
 RELEASE_KEY = write_key(bytes.fromhex(KEY))
@@ -347,7 +348,7 @@ def test_a_yes_joins(vault: Path, monkeypatch: pytest.MonkeyPatch, yes: bool) ->
     assert (len(calls), agreed(vault)[1]) == (1, ["agreed", "left"])
 
 
-# --- leave --------------------------------------------------------------------------------------------------------
+# --- leave --------------------------------------------------------------------------------------------------
 
 
 def test_leaving_without_having_joined_says_so(vault: Path) -> None:
@@ -417,7 +418,7 @@ def test_a_process_that_does_not_leave_is_told_of(vault: Path) -> None:
             stubborn.kill()
 
 
-# --- outbox -------------------------------------------------------------------------------------------------------
+# --- outbox -------------------------------------------------------------------------------------------------
 
 
 def put_update(vault: Path, round_: int) -> None:

@@ -16,7 +16,8 @@ def loaded_after(*arguments: str) -> str:
         "import sys; from palate.client.commands.cli import app\n"
         f"try: app({list(arguments)!r})\n"
         "except SystemExit: pass\n"
-        "print([n for n in ('palate.server.commands.cli', 'importlib.metadata', 'flwr', 'torch') if n in sys.modules])"
+        "names = 'palate.server.commands.cli', 'importlib.metadata', 'flwr', 'torch'\n"
+        "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True

@@ -1,4 +1,4 @@
-"""`palate pseudonyms`: from the registrar's slot keys to pseudonyms by files, and one clear line for each mistake."""
+"""`palate pseudonyms`: from slot keys to pseudonyms by files, and one clear line for each mistake."""
 
 import json
 from pathlib import Path

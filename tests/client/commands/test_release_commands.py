@@ -46,7 +46,8 @@ def test_the_commands_adopt_show_refuse_and_reset(vault: Path, folder: Path) -> 
     assert found == {"release": 2, "hash": SECOND.log.releases[1][1].hash, "new": True, "used": 2}
     shown = palate("show")
     for words in (
-        "release 2", TEXT, KEY_TEXT, SECOND.log.head, "2026-11-21 00:00:00", "2027-02-19", "epsilon 1.25", "3.5 against those",
+        "release 2", TEXT, KEY_TEXT, SECOND.log.head, "2026-11-21 00:00:00", "2027-02-19", "epsilon 1.25",
+        "3.5 against those",
         "40 if the other", "500 public pictures",
     ):  # fmt: skip
         assert words in " ".join(shown.stdout.split())

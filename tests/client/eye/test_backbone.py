@@ -1,4 +1,4 @@
-"""What is installed of the shared weights: the frozen backbone by its hash, and release 0, which nobody has exchanged."""
+"""The installed shared weights: the frozen backbone by its hash, and release 0, which was not exchanged."""
 
 import ast
 import json
@@ -20,7 +20,8 @@ CLIENT = Path(__file__).resolve().parents[3] / "client"
 
 
 def test_the_installed_backbone_is_the_one_that_is_written_in_the_code() -> None:
-    # New towers or statistics need a new BACKBONE_HASH (and, the encoder being trained on them, a new release 0).
+    # New towers or statistics need a new BACKBONE_HASH (and, the encoder being trained on them, a new release
+    # 0).
     assert installed_backbone() == BACKBONE_HASH
 
 
@@ -37,7 +38,7 @@ def test_a_changed_file_is_another_backbone(tmp_path: Path, monkeypatch: pytest.
     seen.add(installed_backbone())
     assert len(seen) == len(backbone.FROZEN) + 2
     (tmp_path / backbone.FROZEN[0]).unlink()
-    with pytest.raises(Exception, match="install Palate anew"):
+    with pytest.raises(Exception, match="install Palate again"):
         installed_backbone()
 
 

@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -43,7 +44,7 @@ def pixel(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, ...]:
     return tuple(int(part) for part in value)
 
 
-# --- hostile ------------------------------------------------------------------------------------------------------
+# --- hostile ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -95,8 +96,9 @@ def test_a_truncated_picture_is_refused_wherever_it_ends(kind: str) -> None:
 
 
 def test_a_png_without_its_end_is_refused_even_if_all_pixels_are_there() -> None:
-    with pytest.raises(PictureError, match="cut short"):
-        read_picture(encode(noise())[:-12])
+    for behind in (b"", bytes(9000)):
+        with pytest.raises(PictureError, match="cut short"):
+            read_picture(encode(noise())[:-12] + behind)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -120,7 +122,7 @@ def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-# --- every kind, read rightly -------------------------------------------------------------------------------------
+# --- every kind, read rightly -------------------------------------------------------------------------------
 
 
 def test_a_plain_picture_comes_back_pixel_for_pixel(tmp_path: Path) -> None:
@@ -227,7 +229,96 @@ def test_a_colour_profile_is_applied_and_a_broken_one_ignored() -> None:
     assert pixel(read_picture(encode(image, icc_profile=b"garbage"))) == (200, 100, 50)
 
 
-# --- what the vault keeps -----------------------------------------------------------------------------------------
+# --- files as phones and cameras write them -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_what_stands_behind_a_pictures_end_is_left_alone(kind: str) -> None:
+    whole = encode(noise(), kind)
+    video = struct.pack(">I4s", 24, b"ftyp") + b"mp42" + bytes(9000)  # as the motion photos of phones have it
+    assert np.array_equal(np.asarray(read_picture(whole + video)), np.asarray(read_picture(whole)))
+
+
+def test_of_a_jpeg_with_several_pictures_the_first_is_read() -> None:
+    second = Image.new("RGB", (30, 40), "blue")
+    several = encode(Image.new("RGB", (40, 30), "red"), "MPO", save_all=True, append_images=[second])
+    assert read_picture(several).size == (40, 30)
+    assert pixel(read_picture(several))[0] > 240
+    assert read_picture(several[:-300]).size == (40, 30)  # the second may be cut short
+
+
+def flat_jpeg(width: int, height: int) -> bytes:
+    """Return an evenly grey JPEG of any size, without ever holding its pixels."""
+    small = encode(Image.new("L", (16, 16), 128), "JPEG")
+    scan = small.index(b"\xff\xda")
+    header = bytearray(small[: scan + 2 + int.from_bytes(small[scan + 2 : scan + 4], "big")])
+    size = header.index(b"\xff\xc0") + 5
+    header[size : size + 4] = struct.pack(">HH", height, width)
+    # A block like the one before it takes six bits, 001010, so four blocks take these three bytes.
+    return bytes(header) + b"\x28\xa2\x8a" * (width * height // 256) + b"\xff\xd9"
+
+
+def test_a_jpeg_of_200_megapixels_is_read_smaller() -> None:
+    data = flat_jpeg(16_320, 12_240)
+    whole = read_picture(data)
+    assert whole.size == (8160, 6120)
+    assert pixel(whole, 8159, 6119) == (128, 128, 128)
+    assert read_picture(data, least_side=512).size == (2040, 1530)
+
+
+def test_a_jpeg_that_is_too_large_even_at_half_its_size_is_refused() -> None:
+    with pytest.raises(PictureError, match="too large"):
+        read_picture(flat_jpeg(30_000, 20_000)[:1000])
+
+
+def test_a_large_progressive_jpeg_is_refused_since_its_decoder_needs_memory_for_all_of_it() -> None:
+    data = bytearray(encode(Image.new("L", (16, 16), 128), "JPEG", progressive=True))
+    size = data.index(b"\xff\xc2") + 5
+    data[size : size + 4] = struct.pack(">HH", 12_240, 16_320)
+    with pytest.raises(PictureError, match="too large"):
+        read_picture(bytes(data), least_side=512)
+
+
+HEIC = struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(range(200))
+AVIF_BRANDS = struct.pack(">I", 24) + b"ftypmif1\0\0\0\0avifmif1" + bytes(range(200))
+
+
+def test_a_heic_is_named_by_its_content_where_nothing_reads_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "photo.jpg").write_bytes(HEIC)
+    with pytest.raises(
+        PictureError, match=r"photo\.jpg' is a HEIC picture; install pillow-heif .* or export it as JPEG"
+    ):
+        read_picture(tmp_path / "photo.jpg")
+    with pytest.raises(PictureError) as caught:
+        read_picture(AVIF_BRANDS)
+    assert "HEIC" not in str(caught.value)
+
+
+def test_a_heic_is_read_where_pillow_heif_is_installed() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    image = Image.new("RGB", (64, 48), (200, 30, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = pillow_heif.from_pillow(image)
+    turned.info["exif"] = exif.tobytes()
+    stream = io.BytesIO()
+    turned.save(stream)
+    data = stream.getvalue()
+    read = read_picture(data)
+    assert read.size == (48, 64)
+    assert np.allclose(pixel(read, 20, 20), (200, 30, 30), atol=6)
+    assert "HEIF" not in Image.OPEN  # what other code of this process reads has not changed
+    for end in (40, len(data) // 2, len(data) - 5):
+        with pytest.raises(PictureError, match="damaged or cut short"):
+            read_picture(data[:end])
+    with pytest.raises(PictureError, match="damaged or cut short"):
+        read_picture(HEIC)
+
+
+# --- what the vault keeps -----------------------------------------------------------------------------------
 
 
 def test_the_kept_copy_is_small_and_looks_the_same() -> None:

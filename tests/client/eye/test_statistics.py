@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from palate.client.eye.statistics import STATISTICS, measure_statistics, shrink, to_lab
+from palate.client.eye.statistics import STATISTIC_NAMES, measure_statistics, shrink, to_lab
 
 
 def measured(pixels: np.ndarray) -> dict[str, float]:
     return dict(
-        zip(STATISTICS, measure_statistics(Image.fromarray(pixels.astype(np.uint8))).tolist(), strict=True)
+        zip(
+            STATISTIC_NAMES,
+            measure_statistics(Image.fromarray(pixels.astype(np.uint8))).tolist(),
+            strict=True,
+        )
     )
 
 
@@ -22,12 +26,12 @@ def stripes(width: int, upright: bool = True) -> np.ndarray:
 @pytest.mark.parametrize("size", [(1, 1), (3, 2000), (2000, 3), (128, 128), (333, 77)])
 def test_a_picture_of_any_size_and_mode_gives_finite_statistics(size: tuple[int, int], mode: str) -> None:
     found = measure_statistics(Image.new(mode, size))
-    assert found.shape == (len(STATISTICS),)
+    assert found.shape == (len(STATISTIC_NAMES),)
     assert np.isfinite(found).all()
 
 
 def test_names_are_distinct() -> None:
-    assert len(set(STATISTICS)) == len(STATISTICS)
+    assert len(set(STATISTIC_NAMES)) == len(STATISTIC_NAMES)
 
 
 def test_the_same_picture_gives_the_same_numbers_and_is_left_as_it_was() -> None:

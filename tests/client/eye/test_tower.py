@@ -1,4 +1,4 @@
-"""The eye: the shipped weights, pictures of any kind, and what it says of drawn pictures that it never met."""
+"""The tower: the shipped weights, pictures of any kind, and drawn pictures that it never met."""
 
 import random
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from palate.client.eye.tower import (
-    FEATURES,
+    FEATURE_NAMES,
     LOGITS,
     LOGITS_OF,
     SHIPPED,
@@ -32,7 +32,7 @@ def drawn(n: int, first: int = 22_000_000) -> tuple[list[truth.Truth], list[Imag
 
 def test_subjects_are_those_of_the_world() -> None:
     assert SUBJECTS == truth.SUBJECTS
-    assert len(FEATURES) == PICTURE_FEATURES
+    assert len(FEATURE_NAMES) == PICTURE_FEATURES
     assert len(SUBJECTS) + len(ATTRIBUTE_NAMES) + len(truth.ATTRIBUTES) == LOGITS
     assert list(LOGITS_OF) == ["subject", *truth.ATTRIBUTES]
 

@@ -19,8 +19,10 @@ from palate.client.federation.member import Member
 from palate.client.federation.outbox import read_outbox
 from palate.client.federation.pseudonyms import slots_left
 from palate.client.privacy.budget import OwnBudget, OwnSpent, read_spent, write_budget
-from palate.server.secure_sum.masking import MaskedSum
+from palate.client.vault.vault import Vault
+from palate.server.registrar import Registrar
 from palate.server.secure_sum.privacy import PlanSettings, Privacy, mask_settings, planned_masks
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.accounting import rho_of
 from palate.shared.coding import encode_model, from_levels
 from palate.shared.encoder import EncoderWeights, load_encoder
@@ -86,19 +88,32 @@ def let(device: Device, **terms: object) -> None:
     agree(device.vault, Terms(SERVER, **{"least_devices": 2, **terms}), datetime.now(UTC))  # type: ignore[arg-type]
 
 
+@contextlib.contextmanager
+def two_people(folder: Path, key: Ed25519PrivateKey = RELEASE_KEY, **terms: object) -> Iterator[list[Person]]:
+    """Two devices with eight verdicts each, whose owners agreed to sums of two and to `terms`."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for place in range(2):
+            device = stack.enter_context(Device.init(folder / str(place), PASSPHRASE))
+            for number in range(1, 9):
+                put_label(device, 10 * place + number, number % 2 == 0, ("calm", "misty"))
+            let(device, **terms)
+            found.append(Person(device, key))
+        yield found
+
+
 @pytest.fixture
 def people(tmp_path: Path, remembered_keys: None) -> Iterator[list[Person]]:
-    """Two devices with eight verdicts each, whose owners agreed to sums of two."""
-    found = []
-    for place in range(2):
-        device = Device.init(tmp_path / str(place), PASSPHRASE)
-        for number in range(1, 9):
-            put_label(device, 10 * place + number, number % 2 == 0, ("calm", "misty"))
-        let(device)
-        found.append(Person(device))
-    yield found
-    for one in found:
-        one.device.close()
+    with two_people(tmp_path) as found:
+        yield found
+
+
+def pin_registrar(vault: Vault, folder: Path) -> tuple[Terms, Registrar, bytes]:
+    """Have an owner pin a new registrar of two slots; return the terms, the registrar and its file."""
+    registrar, file = registrar_in(folder, 2)
+    pinned = Terms(SERVER, least_devices=2, registrar=registrar.public.hex())
+    agree(vault, pinned, datetime.now(UTC))
+    return pinned, registrar, file
 
 
 def test_two_devices_give_a_noised_sum_and_each_notes_what_left(people: list[Person]) -> None:
@@ -249,10 +264,8 @@ def test_devices_that_pin_a_registrar_meet_only_devices_that_it_has_certified(
 def test_a_device_without_a_pseudonym_for_the_slot_says_nothing_and_one_is_used_once(
     people: list[Person], tmp_path: Path
 ) -> None:
-    registrar, file = registrar_in(tmp_path / "registrar", 2)
-    pinned = Terms(SERVER, least_devices=2, registrar=registrar.public.hex())
     vault = people[0].device.vault
-    agree(vault, pinned, datetime.now(UTC))
+    pinned, registrar, file = pin_registrar(vault, tmp_path / "registrar")
     assert people[0].answer(invite(slot=1)) == b""
     assert "no pseudonym is left for slot 1" in people[0].lines[-1]
     equip(vault, pinned, registrar, file)
@@ -266,10 +279,8 @@ def test_a_device_without_a_pseudonym_for_the_slot_says_nothing_and_one_is_used_
 def test_a_pseudonym_is_gone_from_the_vault_before_anything_of_it_leaves(
     people: list[Person], tmp_path: Path
 ) -> None:
-    registrar, file = registrar_in(tmp_path / "registrar", 2)
-    pinned = Terms(SERVER, least_devices=2, registrar=registrar.public.hex())
     vault = people[0].device.vault
-    agree(vault, pinned, datetime.now(UTC))
+    pinned, registrar, file = pin_registrar(vault, tmp_path / "registrar")
     equip(vault, pinned, registrar, file)
 
     def dies(wire: bytes) -> None:
@@ -282,10 +293,8 @@ def test_a_pseudonym_is_gone_from_the_vault_before_anything_of_it_leaves(
 
 
 def test_a_device_that_stays_out_keeps_its_pseudonym(people: list[Person], tmp_path: Path) -> None:
-    registrar, file = registrar_in(tmp_path / "registrar", 2)
-    pinned = Terms(SERVER, least_devices=2, registrar=registrar.public.hex())
     vault = people[0].device.vault
-    agree(vault, pinned, datetime.now(UTC))
+    pinned, registrar, file = pin_registrar(vault, tmp_path / "registrar")
     equip(vault, pinned, registrar, file)
     write_budget(vault, OwnBudget(0.1))
     assert people[0].answer(invite(slot=1)) == b""

@@ -35,8 +35,8 @@ from palate.client.federation.preview_words import describe_bytes, describe_shor
 from palate.client.privacy.budget import OwnBudget, book_round, write_budget
 from palate.client.reader.comment import Comment
 from palate.client.records import Taught
-from palate.server.secure_sum.masking import MaskedSum
 from palate.server.secure_sum.privacy import Privacy
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.accounting import epsilon_of_rho, rho_of
 from palate.shared.coding import encode_model, sensitivity_of
 from palate.shared.encoder import PICTURE_FEATURES, SENTENCE_FEATURES, SHARED_SHAPES, load_encoder

@@ -60,6 +60,13 @@ def vault(tmp_path: Path, remembered_keys: None) -> Iterator[Vault]:
         yield opened
 
 
+def request_of(made: tuple[Registrar, bytes], terms: Terms, store: MemoryStore) -> tuple[bytes, range]:
+    """The request of a device that the registrar knows."""
+    registrar, file = made
+    registrar.register(own_identity(store, terms).public_key().public_bytes_raw())
+    return make_request(store, terms, file)
+
+
 def test_a_device_has_a_certified_pseudonym_for_each_slot_once(
     made: tuple[Registrar, bytes], terms: Terms, vault: Vault
 ) -> None:
@@ -92,8 +99,7 @@ def test_a_request_that_waits_is_handed_out_again_and_answered_again(
     made: tuple[Registrar, bytes], terms: Terms, store: MemoryStore
 ) -> None:
     registrar, file = made
-    registrar.register(own_identity(store, terms).public_key().public_bytes_raw())
-    request, slots = make_request(store, terms, file)
+    request, slots = request_of(made, terms, store)
     assert (slots, waiting_slots(store, terms)) == (range(1, SLOTS + 1),) * 2
     assert make_request(store, terms, file, range(2, 3)) == (request, slots)  # whatever else is asked
     answers = {registrar.answer(request)[0] for _ in range(2)}
@@ -144,8 +150,7 @@ def test_what_cannot_be_asked_for_or_taken_is_one_clear_line_and_changes_nothing
             make_request(store, terms, file, wrong)
     with pytest.raises(OptionError, match="no request"):
         take_answer(store, terms, b"")
-    registrar.register(own_identity(store, terms).public_key().public_bytes_raw())
-    request, _ = make_request(store, terms, file)
+    request, _ = request_of(made, terms, store)
     answer, _, _ = registrar.answer(request)
     hash_, signed = decode_answer(answer)
     for bad, line in (
@@ -167,8 +172,7 @@ def test_a_request_that_is_dropped_is_gone(
     made: tuple[Registrar, bytes], terms: Terms, store: MemoryStore
 ) -> None:
     registrar, file = made
-    registrar.register(own_identity(store, terms).public_key().public_bytes_raw())
-    request, _ = make_request(store, terms, file)
+    request, _ = request_of(made, terms, store)
     answer, _, _ = registrar.answer(request)
     assert drop_request(store, terms)
     assert not drop_request(store, terms)

@@ -141,7 +141,8 @@ def test_the_training_recipe_made_the_same_form(slotted: TextStates, tiny_pipeli
 
 
 def test_when_slots_run_out_the_strongest_stay_and_none_is_cut(slotted: TextStates) -> None:
-    # 11 attributes of two words fill 22 slots, one of three words does not fit any more, one of two still does.
+    # 11 attributes of two words fill 22 slots, one of three words does not fit any more, one of two still
+    # does.
     pairs = [("golden hour", 1.0)] * 11
     told = condition(
         slotted,

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from palate.client.eye.tower import FEATURES, SUBJECTS, Look
+from palate.client.eye.tower import FEATURE_NAMES, SUBJECTS, Look
 from palate.client.painter import gallery
 from palate.client.painter.create import Made, worth
-from palate.client.painter.generator import Picture
+from palate.client.painter.generator import DrawnPicture
 from palate.client.taste.evaluator import Evaluator, fit_evaluator
 from palate.shared.encoder import ATTRIBUTE_NAMES, load_encoder
 
 
 @pytest.fixture(scope="module")
 def evaluator() -> Evaluator:
-    nothing = np.zeros((0, len(FEATURES)), np.float32)
+    nothing = np.zeros((0, len(FEATURE_NAMES)), np.float32)
     return fit_evaluator(load_encoder(), nothing, nothing, tastes={"misty": 0.9})
 
 
@@ -26,7 +26,7 @@ def look(seen: list[float]) -> Look:
     """Pictures with features left to chance, the first subject of which is seen with these probabilities."""
     count = len(seen)
     tensors = load_encoder().tensors
-    noise = np.random.default_rng(3).standard_normal((count, len(FEATURES)), np.float32)
+    noise = np.random.default_rng(3).standard_normal((count, len(FEATURE_NAMES)), np.float32)
     subjects = np.zeros((count, len(SUBJECTS)), np.float32)
     subjects[:, 0] = seen
     subjects[:, 1] = 1 - subjects[:, 0]
@@ -58,6 +58,6 @@ def test_a_sheet_says_when_no_taste_had_a_part_in_it(monkeypatch: pytest.MonkeyP
     png = io.BytesIO()
     image.save(png, "PNG")
     for personal in (True, False):
-        made = Made(Picture(image, 1, 0.4, 0.4), 0.5, png.getvalue(), personal=personal)
+        made = Made(DrawnPicture(image, 1, 0.4, 0.4), 0.5, png.getvalue(), personal=personal)
         gallery.draw_pictures("a house", [made], [None])
     assert said == ["In your taste", "Without a taste"]

@@ -1,4 +1,4 @@
-"""Pictures from tiny untrained pipelines: seeds, modes, ranking, the guard, and what a person can get wrong."""
+"""Pictures from tiny untrained pipelines: seeds, modes, ranking, the guard, and wrong options."""
 
 import json
 import shutil

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from palate.client.painter.generator import Picture, Request
+from palate.client.painter.generator import DrawnPicture, Request
 from palate.client.painter.provenance import Provenance, png_bytes, provenance_of, read_provenance
 from palate.shared.errors import FileFormatError, PictureError
 
@@ -110,7 +110,7 @@ def test_neither_the_prompt_nor_an_attribute_is_in_the_file() -> None:
         seed=5,
         steps=9,
     )
-    drawn = Picture(picture(), 6, 0.4, 0.2)
+    drawn = DrawnPicture(picture(), 6, 0.4, 0.2)
     made = provenance_of(generator, request, drawn, profile="cd34")
     assert (made.model, made.seed, made.steps, made.strength, made.dislike_strength) == (
         "my-model",
@@ -128,7 +128,7 @@ def test_neither_the_prompt_nor_an_attribute_is_in_the_file() -> None:
 @pytest.mark.parametrize(("likes", "impersonal"), [((), False), ((("misty", 1.0),), True)])
 def test_an_impersonal_picture_says_nothing_of_the_profile(likes: Any, impersonal: bool) -> None:
     generator: Any = SimpleNamespace(name="palate", weights_sha256="ab12", guidance_scale=lambda request: 3.0)
-    drawn = Picture(picture(), 6, 0.8, 0.8)
+    drawn = DrawnPicture(picture(), 6, 0.8, 0.8)
     made = provenance_of(
         generator, Request("a cat", likes=likes), drawn, profile="cd34", impersonal=impersonal
     )

@@ -1,4 +1,4 @@
-"""Comments are read for what they like and dislike: turns of phrase, vague mentions, bad input, and the development comments."""
+"""Comments are read for what they like and dislike: turns of phrase, vague mentions, bad input."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""The vision-language back end: its answer is read strictly, and a model that talks nonsense is an error, not an empty profile."""
+"""The vision-language back end: its answer is read strictly, and nonsense is an error."""
 
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def test_a_random_model_through_the_real_path_is_an_error_and_its_adapter_loads(
 
 
 def save_tiny_model(folder: Path) -> tuple[Path, Path]:
-    """Save a LLaVA of a few thousand random weights with its processor, and a random adapter for it; returns both folders."""
+    """Save a LLaVA of a few thousand random weights with its processor, and a random adapter for it."""
     import torch
     from peft import LoraConfig, get_peft_model
     from tokenizers import Tokenizer

@@ -1,8 +1,9 @@
 """Liked or disliked: comments that turn on ellipsis, contrast, negation, excess, comparison, wish, tolerance, cause and reference.
 
-The comments of `tests/data/polarity_comments.json` were written for this test, with their labels, before any of them was read by
-the extractor; none is a real person's. Their format is that of `benchmarks/extraction.py`. "dev" were worked on; "check" were
-measured once and worked on afterwards; "fresh" (also "held_back") were written after that and never worked on.
+The comments of `tests/data/polarity_comments.json` were written for this test, with their labels, before any
+of them was read by the extractor; none is a real person's. Their format is that of
+`benchmarks/extraction.py`. "dev" were worked on; "check" were measured once and worked on afterwards; "fresh"
+(also "held_back") were written after that and never worked on.
 """
 
 from __future__ import annotations

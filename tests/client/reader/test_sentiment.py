@@ -1,4 +1,4 @@
-"""The network that says whether a look is liked: what it reads of long comments, what it refuses, and how well it reads."""
+"""The network that says whether a look is liked: long comments, bad input, and how well it reads."""
 
 from __future__ import annotations
 
@@ -104,20 +104,27 @@ def test_people_whom_it_never_read_are_understood_better_than_by_rules() -> None
 
 FORMULAS = {
     1: (
-        "Big fan of the {}.", "I really like the {}.", "The {} works for me.", "I'm into the {}.", "Could use more {}.", "Needs more {}.",
-        "Not enough {}.", "I wish it were more {}.", "It isn't {} enough.", "More {} would help.", "I miss the {}.", "I love how {} it is.",
-        "The {} is nice.", "The {} draws me in.", "Such nice {}.", "The {} doesn't bother me.", "Yes to the {}!", "The {} is growing on me.",
+        "Big fan of the {}.", "I really like the {}.", "The {} works for me.", "I'm into the {}.",
+        "Could use more {}.", "Needs more {}.",
+        "Not enough {}.", "I wish it were more {}.", "It isn't {} enough.", "More {} would help.",
+        "I miss the {}.", "I love how {} it is.",
+        "The {} is nice.", "The {} draws me in.", "Such nice {}.", "The {} doesn't bother me.",
+        "Yes to the {}!", "The {} is growing on me.",
         "I'd hang it for the {} alone.", "The {} saves it.", "The {} is fine.", "Not {} at all, sadly.",
     ),
     -1: (
-        "Not a fan of the {}.", "I don't like the {}.", "Not keen on the {}.", "The {} doesn't work for me.", "I can't stand the {}.",
-        "I could do without the {}.", "The {} is not my thing.", "Not into the {}.", "Needs less {}.", "Too much {}.", "A little too {} for me.",
-        "A bit {} for my taste.", "I wish it were less {}.", "Less {} would help.", "I hate how {} it is.", "The {} is ugly.",
-        "The {} puts me off.", "Thankfully not {}.", "The {} leaves me cold.", "The {} bothers me.", "I'm not sold on the {}.",
+        "Not a fan of the {}.", "I don't like the {}.", "Not keen on the {}.",
+        "The {} doesn't work for me.", "I can't stand the {}.",
+        "I could do without the {}.", "The {} is not my thing.", "Not into the {}.", "Needs less {}.",
+        "Too much {}.", "A little too {} for me.",
+        "A bit {} for my taste.", "I wish it were less {}.", "Less {} would help.",
+        "I hate how {} it is.", "The {} is ugly.",
+        "The {} puts me off.", "Thankfully not {}.", "The {} leaves me cold.", "The {} bothers me.",
+        "I'm not sold on the {}.",
         "Nope, too {}.", "No to the {}.", "What a {} mess.", "The {} ruins it.",
     ),
 }  # fmt: skip
-"""Plain ways to say it, of which formulas.toml holds none (checks of behaviour: Ribeiro et al., "Beyond accuracy", ACL 2020)."""
+"""Plain ways to say it; formulas.toml holds none of them (Ribeiro et al., "Beyond accuracy", ACL 2020)."""
 
 
 @pytest.mark.parametrize("liked", [None, True, False])

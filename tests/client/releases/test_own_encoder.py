@@ -24,7 +24,7 @@ from palate.client.releases.stored import CHOICE, read_choice
 from palate.client.releases.trial import Trial, chance_of, held_out_losses, student_tail, try_encoder
 from palate.client.taste.fitting import fit_evaluator_to_vault
 from palate.client.vault.store import MemoryStore
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.coding import encode_model
 from palate.shared.encoder import EncoderWeights, encoder_hash, encoder_to_bytes, load_encoder
 from palate.shared.errors import OptionError
@@ -35,7 +35,15 @@ from palate.shared.update import LocalSettings
 from palate.shared.wire import Task, encode_task, fixed_hash
 from palate.simulations.crowd.people import make_people
 from palate.simulations.crowd.population import PEOPLE_SEED, draw_pool, give_labels
-from tests.client.federation.test_masked_answers import COUNT, MASKS, PASSPHRASE, SERVER, WITHIN, Person, let
+from tests.client.federation.test_masked_answers import (
+    COUNT,
+    MASKS,
+    PASSPHRASE,
+    SERVER,
+    WITHIN,
+    Person,
+    two_people,
+)
 from tests.client.federation.test_member import put_label
 from tests.client.releases.test_accepted import BEGUN, KEY, TEXT, card_of, make
 from tests.signed import signed
@@ -234,14 +242,20 @@ def test_the_fit_of_the_evaluator_settles_it(tmp_path: Path, remembered_keys: No
 
 
 def test_nothing_that_answers_a_server_can_ask_what_the_owner_uses() -> None:
-    private = {"own_encoder", "trial"}
+    private = {
+        "own_encoder",
+        "trial",
+        "settle_encoder",
+        "encoder_before",
+        "try_encoder",
+    }  # by file or by name
     askers = set()
     for path in CLIENT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
-                named = {node.module.rpartition(".")[2]} | (
-                    {alias.name for alias in node.names} if node.module == "palate.client.releases" else set()
-                )
+                names = {alias.name for alias in node.names}
+                ours = node.module.startswith("palate.client.releases")
+                named = {node.module.rpartition(".")[2]} | (names if ours else set())
                 if named & private:
                     askers.add(path.relative_to(CLIENT).as_posix())
     assert askers == {"device.py", "releases/own_encoder.py", "commands/releases.py"}
@@ -251,18 +265,11 @@ def test_nothing_that_answers_a_server_can_ask_what_the_owner_uses() -> None:
 @pytest.fixture
 def people(tmp_path: Path, remembered_keys: None) -> Iterator[list[Person]]:
     """Two devices that accepted release 1, with eight verdicts each."""
-    found = []
-    for place in range(2):
-        device = Device.init(tmp_path / str(place), PASSPHRASE)
-        for number in range(1, 9):
-            put_label(device, number, number % 2 == 0, ("calm", "misty"))
-        let(device, allow_unmasked=True, epsilon=1000.0)
-        write_budget(device.vault, OwnBudget(1000.0, unprotected=True))
-        pin_key(device.vault, TEXT)
-        found.append(Person(device, KEY))
-    yield found
-    for one in found:
-        one.device.close()
+    with two_people(tmp_path, KEY, allow_unmasked=True, epsilon=1000.0) as found:
+        for one in found:
+            write_budget(one.device.vault, OwnBudget(1000.0, unprotected=True))
+            pin_key(one.device.vault, TEXT)
+        yield found
 
 
 def refuse_in_private(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:

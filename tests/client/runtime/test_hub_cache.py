@@ -1,4 +1,4 @@
-"""Models that a person names: folders, and commits of the hub that lie in the cache; nothing is fetched, no pickle is read."""
+"""Models that a person names: folders and cached commits; nothing is fetched, no pickle is read."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def keep(cache: Path, folder: Path, repository: str = "owner/name") -> Path:
-    """Lay a folder into the cache as `hf download` does: files as links to blobs that are named for their content."""
+    """Lay a folder into the cache as `hf download` does: files as links to blobs named for their content."""
     place = cache / f"models--{repository.replace('/', '--')}"
     (place / "blobs").mkdir(parents=True)
     for number, file in enumerate(path for path in sorted(folder.rglob("*")) if path.is_file()):

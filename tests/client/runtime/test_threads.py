@@ -1,4 +1,4 @@
-"""Small work over the cores: in order, each piece on one thread of torch, and as many at once as are allowed."""
+"""Small work over the cores: in order, each piece on one thread of torch, as many at once as allowed."""
 
 import threading
 import time

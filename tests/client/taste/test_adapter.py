@@ -1,4 +1,4 @@
-"""The preference adapter: kept only when it earns its place, the same for the same seed, refused when it does not fit."""
+"""The preference adapter: kept only if it helps, the same for the same seed, refused if it does not fit."""
 
 import numpy as np
 import pytest

@@ -26,7 +26,7 @@ def encoder() -> EncoderWeights:
 
 
 def pictures(encoder: EncoderWeights, n: int, seed: int, shift: float = 0.0) -> np.ndarray:
-    """Features spread somewhat like those of drawn pictures; `shift` moves the statistics of lightness and of colour."""
+    """Features spread like those of drawn pictures; `shift` moves the statistics of lightness and colour."""
     rng = np.random.default_rng(seed)
     x = 0.5 * rng.normal(size=(n, PICTURE_FEATURES)).astype(np.float32)
     x[:, 128:141] += shift

@@ -140,7 +140,7 @@ def test_ten_thousand_attributes_are_merged_in_a_moment() -> None:
     assert len(profile.likes) == 10_000
 
 
-# --- the person's edits -------------------------------------------------------------------------------------------
+# --- the person's edits -------------------------------------------------------------------------------------
 
 
 def test_a_set_strength_beats_all_comments_until_it_is_taken_back() -> None:
@@ -212,7 +212,7 @@ def test_edits_come_back_from_their_bytes_and_nothing_else_does() -> None:
             decode_edits(wrong)
 
 
-# --- how it is shown ----------------------------------------------------------------------------------------------
+# --- how it is shown ----------------------------------------------------------------------------------------
 
 
 def test_the_json_form_has_the_documented_keys() -> None:

@@ -1,4 +1,4 @@
-"""A vault in a folder in which others could write: links that they planted lead nowhere, and the folder is taken back."""
+"""A vault in a folder that others could write in: their links lead nowhere, and the folder is taken back."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""The primitives of sealing: test vectors, and that nothing but the right key, bytes and place opens a seal."""
+"""The primitives of sealing: test vectors, and only the right key, bytes and place open a seal."""
 
 import random
 

@@ -92,7 +92,7 @@ def opened(home: Path) -> Iterator[Vault]:
         yield opened
 
 
-# --- keeping and forgetting ---------------------------------------------------------------------------------------
+# --- keeping and forgetting ---------------------------------------------------------------------------------
 
 
 def test_records_come_back_as_they_were_put(opened: Vault) -> None:
@@ -177,7 +177,8 @@ def test_forgetting_removes_the_data_key_and_the_file(home: Path, opened: Vault)
     with opened.transaction() as change:
         change.delete("comment", "a")
     assert not (home / "records" / file).exists()
-    # Even with the record's file saved and the passphrase known, the vault no longer holds a key that opens it.
+    # Even with the record's file saved and the passphrase known, the vault no longer holds a key that opens
+    # it.
     (home / "records" / file).write_bytes(copies[file])
     with Vault.open(home, "pw") as again:
         assert ("comment", "a") not in again._head.entries
@@ -238,7 +239,7 @@ def test_only_the_owner_may_look_into_the_folder(home: Path) -> None:
     assert all(path.stat().st_mode & 0o077 == 0 for path in home.rglob("*"))
 
 
-# --- opening ------------------------------------------------------------------------------------------------------
+# --- opening ------------------------------------------------------------------------------------------------
 
 
 def test_a_vault_of_format_version_1_opens(tmp_path: Path) -> None:
@@ -352,7 +353,7 @@ def test_a_damaged_vault_can_be_erased(home: Path) -> None:
     assert not home.exists()
 
 
-# --- the keyring --------------------------------------------------------------------------------------------------
+# --- the keyring --------------------------------------------------------------------------------------------
 
 
 def test_a_vault_can_be_locked_by_a_keyring(tmp_path: Path) -> None:

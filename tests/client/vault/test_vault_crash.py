@@ -1,8 +1,9 @@
 """A crash at any moment leaves the vault in the old or in the new state.
 
-The calls that `durable` makes are recorded, and a model of a file system replays every prefix of them, in three kinds
-of crash: everything had reached the disk (a kill), nothing that was not forced had (a power cut), and a random mixture,
-in which each unforced change of a name or content arrived, did not, or arrived torn. Real kills follow.
+The calls that `durable` makes are recorded, and a model of a file system replays every prefix of them, in
+three kinds of crash: everything had reached the disk (a kill), nothing that was not forced had (a power cut),
+and a random mixture, in which each unforced change of a name or content arrived, did not, or arrived torn.
+Real kills follow.
 """
 
 import os
@@ -254,7 +255,7 @@ def check_all(
     old: Any,
     new: Any,
 ) -> int:
-    """Open every crash state; it must be old or new, and new for good once the change was reported as made."""
+    """Open every crash state; it must be old or new, and new once the change was reported as made."""
     seen = {"old": 0, "new": 0}
     scene = root.parent / "scene"
     for length, disk in crashes(start, steps, mixtures, seed=len(steps)):
@@ -448,3 +449,47 @@ def test_a_killed_process_leaves_the_last_or_the_next_state(kills: int, tmp_path
             assert opened.has("odd", "x") == (reached % 2 == 1)
             opened.verify()
     assert reached > 0
+
+
+PASSPHRASE_WORKER = """
+import sys
+from palate.client.vault import vault
+vault.derive_key = lambda passphrase, salt: (passphrase.encode() + salt + bytes(32))[:32]
+with vault.Vault.open(sys.argv[1], sys.argv[2]) as opened:
+    print("ready", flush=True)
+    for number in range(int(sys.argv[2]) + 1, 10_000_000):
+        opened.change_passphrase(str(number))
+        print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_killed_change_of_the_passphrase_leaves_the_last_or_the_next_one(
+    kills: int, tmp_path: Path
+) -> None:
+    home = tmp_path / "vault"
+    with Vault.create(home, "0") as vault_, vault_.transaction() as change:
+        for name, content in FIRST.items():
+            change.put(*name, content)
+    rng = random.Random(kills)
+    passphrase = 0
+    for _ in range(kills):
+        command = [sys.executable, "-c", PASSPHRASE_WORKER, str(home), str(passphrase)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+        ) as worker:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+            time.sleep(rng.random() * 0.1)
+            worker.kill()
+            reported = max([passphrase, *map(int, worker.stdout.read().split())])
+        opening = []
+        for number in range(max(0, reported - 1), reported + 3):
+            try:
+                assert contents(home, str(number)) == FIRST
+                opening.append(number)
+            except WrongPassphraseError:
+                pass
+        assert opening in ([reported], [reported + 1])
+        (passphrase,) = opening
+    assert passphrase > 0

@@ -1,4 +1,4 @@
-"""Whatever is changed in the vault's folder from outside is noticed, or stands in the vault's list of what is not."""
+"""What is changed in the vault's folder from outside is noticed, or stands in the list of what is not."""
 
 import hashlib
 import random

@@ -42,7 +42,7 @@ def opened(home: Path) -> Iterator[Vault]:
         yield opened
 
 
-# --- two at once --------------------------------------------------------------------------------------------------
+# --- two at once --------------------------------------------------------------------------------------------
 
 HOLDER = """
 import sys
@@ -115,7 +115,7 @@ def test_many_threads_lose_no_change(home: Path, opened: Vault) -> None:
     other.close()
 
 
-# --- a disk that refuses ------------------------------------------------------------------------------------------
+# --- a disk that refuses ------------------------------------------------------------------------------------
 
 
 class RefusingOs:
@@ -163,7 +163,8 @@ def test_a_refusing_disk_loses_nothing(
                     reported = False
                     refused += 1
                     line = str(error)
-            # The same object, once the disk obeys again, and one that is opened afresh, agree on what is there.
+            # The same object, once the disk obeys again, and one that is opened afresh, agree on what is
+            # there.
             now = {id_: opened.get("comment", id_) for id_ in opened.list("comment")}
             assert now == new if reported else now in (old, new)
             if not reported:

@@ -13,8 +13,8 @@ from server_fakes import Clock, FakeDevices, settings
 from typer.testing import CliRunner
 
 from palate.client.commands.cli import app
-from palate.server.ledger.ledger import Ledger
-from palate.server.processes import deployed as processes
+from palate.server.ledger.booking import Ledger
+from palate.server.processes import deployed
 from palate.server.processes.deployed import Address
 from palate.server.rounds.run import ServerFolder, federate
 from palate.server.settings import RunSettings
@@ -131,8 +131,8 @@ def test_a_run_in_which_nobody_was_used_does_not_ask_for_a_release(
         )  # fmt: skip
         return "r2"
 
-    monkeypatch.setattr(processes, "submit", submit)
-    monkeypatch.setattr(processes, "follow", lambda folder, number: iter([{"ended": "finished"}]))
+    monkeypatch.setattr(deployed, "submit", submit)
+    monkeypatch.setattr(deployed, "follow", lambda folder, number: iter([{"ended": "finished"}]))
     done = palate("run", "--rounds", "1", "--unmasked")
     if answered:
         assert "1 of 1 rounds moved the encoder; make a release" in done.stdout
@@ -218,7 +218,7 @@ def test_no_secret_and_no_switch_of_ours_reaches_the_servers_process(
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     monkeypatch.setenv("PYTHONSTARTUP", "/somewhere/else.py")
     monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
-    found = processes.environment(ServerFolder(home))
+    found = deployed.environment(ServerFolder(home))
     assert "correct horse" not in found.values()
     assert not {"PYTHONPATH", "PYTHONSTARTUP"} & set(found)
     assert found["FLWR_TELEMETRY_ENABLED"] == "0"
@@ -230,17 +230,17 @@ def test_a_run_is_wanted_until_it_ended_or_was_dropped(home: Path) -> None:
     folder = ServerFolder(home)
     home.mkdir()
     note = {"settings": json.loads(settings(rounds=7).to_json()), "run": "r7"}
-    assert processes.wanted(folder) is None
+    assert deployed.wanted(folder) is None
     (home / "run.json").write_text(json.dumps({**note, "run": ""}))
-    assert processes.wanted(folder) == settings(rounds=7)
+    assert deployed.wanted(folder) == settings(rounds=7)
     (home / "run.json").write_text(json.dumps(note))
     (home / "ended.json").write_text(json.dumps({"run": "r6", "ended": "finished"}))
-    assert processes.wanted(folder) == settings(rounds=7)
+    assert deployed.wanted(folder) == settings(rounds=7)
     (home / "ended.json").write_text(json.dumps({"run": "r7", "ended": "finished"}))
-    assert processes.wanted(folder) is None
+    assert deployed.wanted(folder) is None
     (home / "ended.json").unlink()
     assert told("stop", "--run") == {"stopped": True}
-    assert processes.wanted(folder) is None
+    assert deployed.wanted(folder) is None
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""Which devices a server takes: keys that are none, the list of those admitted, and a real server over TLS."""
+"""Which devices a server takes: keys that are none, the list of those admitted, and a real server
+over TLS."""
 
 import json
 import re
@@ -22,7 +23,7 @@ from typer.testing import CliRunner
 
 from palate.client.commands.cli import app
 from palate.server.front.admission import admit, dismiss, list_admitted, read_admitted, read_device_key
-from palate.server.processes import deployed as processes
+from palate.server.processes import deployed
 from palate.server.processes.deployed import Address, Running
 from palate.server.rounds.run import ServerFolder
 from palate.shared.errors import FederationError, OptionError
@@ -59,7 +60,7 @@ def test_help_teaches_with_an_example() -> None:
     assert "palate server admit palate-key.pub" in palate("admit", "--help").stdout
 
 
-# --- keys ---------------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------------------------------------
 
 
 def test_a_private_key_is_refused_before_it_goes_anywhere(tmp_path: Path, key: Any) -> None:
@@ -109,7 +110,7 @@ def test_both_forms_give_the_same_key_without_its_comment(tmp_path: Path, key: A
         assert load_ssh_public_key(read.encode()) == key.public_key()
 
 
-# --- the server ---------------------------------------------------------------------------------------------------
+# --- the server ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_files_are_named_one_by_one_or_by_their_folder(certificates: Path) -> No
     )  # as noted by an earlier version
 
 
-# --- who is admitted ----------------------------------------------------------------------------------------------
+# --- who is admitted ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -247,18 +248,30 @@ def test_a_server_that_runs_is_told_and_one_that_asks_for_no_keys_is_remarked(
     folder: ServerFolder, public: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(processes, "ask_server", lambda server, call: calls.append(call))
+    monkeypatch.setattr(deployed, "ask_server", lambda server, call: calls.append(call))
     strict = Running(4711, Address(tls=str(certificates), admitted_only=True), "socket")
-    monkeypatch.setattr(processes, "running", lambda folder: strict)
+    monkeypatch.setattr(deployed, "running", lambda folder: strict)
     assert palate("admit", str(public), "--name", "laptop").stderr == ""
     palate("admit", "--remove", "laptop")
     palate("admit", "--list")
     assert calls == ["admit", "admit"]
-    monkeypatch.setattr(processes, "running", lambda folder: Running(1, Address(), "socket"))
+    monkeypatch.setattr(deployed, "running", lambda folder: Running(1, Address(), "socket"))
     assert "it asks for keys with --admitted-only" in palate("admit", str(public)).stderr
 
 
-# --- a real server ------------------------------------------------------------------------------------------------
+# --- a real server ------------------------------------------------------------------------------------------
+
+
+def test_control_codes_in_a_list_that_came_from_elsewhere_reach_no_terminal(
+    folder: ServerFolder, public: Path
+) -> None:
+    palate("admit", str(public), "--name", "laptop")
+    written = folder.admitted.read_text()
+    folder.admitted.write_text(written.replace("laptop", "laptop\\u001b[2J"))
+    assert list_admitted(folder.admitted)[0].name == "laptop\x1b[2J"
+    shown = palate("admit", "--list").stdout
+    assert "\x1b" not in shown
+    assert "laptop�[2J" in shown
 
 
 @pytest.mark.slow

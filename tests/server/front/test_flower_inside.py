@@ -1,4 +1,5 @@
-"""What the server uses of Flower's inside: each name here is in `palate.server.front.superlink`, `books` or `fleet_calls`."""
+"""What the server uses of Flower's inside: each name here is in `palate.server.front.superlink`, `books` or
+`fleet_calls`."""
 
 import pytest
 
@@ -49,7 +50,8 @@ USED = {
     f"{OBJECTS}:no_object_id_recompute": "",
     "flwr.supercore.object_store:ObjectStoreFactory.__init__": "self, database",
     "flwr.superlink.config_loader:get_federation_manager": "is_simulation",
-    "flwr.superlink.servicer.control.control_handlers:start_run": "request, account, state, fleet_api_type, source",
+    "flwr.superlink.servicer.control.control_handlers:start_run": "request, account, state, "
+    "fleet_api_type, source",
     f"{FLEET}:register_node": "request, state, enable_supernode_auth",
     f"{FLEET}:activate_node": "request, state",
     f"{FLEET}:deactivate_node": "request, state",

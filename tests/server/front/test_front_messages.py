@@ -1,4 +1,5 @@
-"""The public port: questions that are taken, answers that are given, devices that wait, leave and come back."""
+"""The public port: questions that are taken, answers that are given, devices that wait, leave and
+come back."""
 
 import asyncio
 import time
@@ -23,7 +24,7 @@ from palate.server.front.superlink import SuperLink
 from palate.shared.bundle import known_hashes
 from palate.shared.frames import join_frames
 
-# --- messages -----------------------------------------------------------------------------------------------------
+# --- messages -----------------------------------------------------------------------------------------------
 
 
 def test_a_question_is_taken_and_an_answer_given_in_two_calls() -> None:
@@ -285,7 +286,7 @@ def test_a_device_of_flowers_own_kind_is_served_part_by_part() -> None:
     run(work())
 
 
-# --- devices ------------------------------------------------------------------------------------------------------
+# --- devices ------------------------------------------------------------------------------------------------
 
 
 def test_a_node_keeps_its_number_over_a_restart_of_the_server() -> None:

@@ -47,7 +47,7 @@ def body_of(path: str, request: Any) -> bytes:
     return join_frames([data]) if path.startswith("/v1/palate/") else data
 
 
-# --- routes -------------------------------------------------------------------------------------------------------
+# --- routes -------------------------------------------------------------------------------------------------
 
 
 def test_flowers_control_and_runtime_are_not_there() -> None:
@@ -99,7 +99,8 @@ def test_an_encoded_path_is_not_the_route_that_it_decodes_to() -> None:
             answers.append(event)
 
         scope = {
-            "type": "http", "method": "POST", "path": "/v1/fleet/pull-messages", "headers": [], "client": None,
+            "type": "http", "method": "POST", "path": "/v1/fleet/pull-messages", "headers": [],
+            "client": None,
             "raw_path": b"/v1/fleet/%70ull-messages",
         }  # fmt: skip
         await front(scope, Body(), send)
@@ -134,7 +135,7 @@ def test_a_key_speaks_for_its_own_node_only() -> None:
     run(work())
 
 
-# --- signatures ---------------------------------------------------------------------------------------------------
+# --- signatures ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("off", [-280.0, -30.0, 30.0, 280.0])
@@ -227,7 +228,7 @@ def test_who_cannot_sign_is_slowed_down_before_signatures_are_checked(
     run(work())
 
 
-# --- what is read -------------------------------------------------------------------------------------------------
+# --- what is read -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "br", "deflate", "GZIP"])

@@ -1,4 +1,5 @@
-"""The documented proxies in front of the server: held calls are held, rounds run through them, and only devices' routes pass."""
+"""The documented proxies in front of the server: held calls are held, rounds run through them, and only
+devices' routes pass."""
 
 import contextlib
 import http.client
@@ -43,7 +44,10 @@ def nginx(place: Path, tls: Path, server: int, port: int) -> list[str]:
 
 def caddy(place: Path, tls: Path, server: int, port: int) -> list[str]:
     text = (DOCS / "Caddyfile").read_text()
-    own = f"https://localhost:{port}, https://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n\ttls {tls}/server.pem {tls}/server.key"
+    own = (
+        f"https://localhost:{port}, https://127.0.0.1:{port} "
+        f"{{\n\tbind 127.0.0.1\n\ttls {tls}/server.pem {tls}/server.key"
+    )
     for old, new in (
         ("palate.example {", own),
         ("127.0.0.1:8000", f"127.0.0.1:{server}"),

@@ -1,4 +1,5 @@
-"""What somebody with the root certificate can do to the deployed server: run code, find another way in, or fill its memory."""
+"""What somebody with the root certificate can do to the deployed server: run code, find another way in, or
+fill its memory."""
 
 import contextlib
 import http.client
@@ -164,7 +165,8 @@ def submit_code(place: Path, superlink: dict[str, Any], marker: Path) -> int:
         "\n".join([*lines, *(f"{k} = {json.dumps(v)}" for k, v in superlink.items())])
     )
     environment = os.environ | {
-        "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "MARKER": str(marker),
+        "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "MARKER": str(marker),
     }  # fmt: skip
     done = subprocess.run(
         [PROGRAMS / "flwr", "run", str(app), "there"],
@@ -187,7 +189,8 @@ def test_the_same_stranger_runs_code_on_flowers_own_server(tmp_path: Path) -> No
     tls, port, marker = make_certificates(tmp_path / "tls"), free_port(), tmp_path / "marker"
     (tmp_path / "work").mkdir()
     environment = os.environ | {
-        "FLWR_HOME": str(tmp_path / "flower"), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_HOME": str(tmp_path / "flower"), "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
         "MARKER": str(marker), "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
     }  # fmt: skip
     command = [

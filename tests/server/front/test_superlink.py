@@ -89,7 +89,7 @@ def ask(link: SuperLink, *devices: Device, wire: bytes = b"task", seconds: float
     return {node: question for question, node in asked.items()}
 
 
-# --- questions and answers ----------------------------------------------------------------------------------------
+# --- questions and answers ----------------------------------------------------------------------------------
 
 
 def test_what_is_asked_arrives_and_what_is_answered_too(link: SuperLink) -> None:
@@ -182,7 +182,10 @@ def test_parts_that_are_not_those_of_the_reply_cost_that_reply_alone(link: Super
 def test_a_record_whose_bytes_are_none_is_unreadable_and_the_others_are_read(
     link: SuperLink,
 ) -> None:
-    """Flower names objects by their hash alone, so garbage of the right name arrives; it is read by nobody."""
+    """Flower names objects by their hash alone, so garbage of the right name arrives.
+
+    It is read by nobody.
+    """
     devices = [Device(link), Device(link)]
     ask(link, *devices)
     garbage = objects.add_header_to_object_body(b"\xff" * 9, ConfigRecord())
@@ -252,7 +255,7 @@ def test_a_second_answer_is_refused(link: SuperLink) -> None:
     assert found(link, all_of_them=True) == {}
 
 
-# --- late, gone, lost ---------------------------------------------------------------------------------------------
+# --- late, gone, lost ---------------------------------------------------------------------------------------
 
 
 def test_what_a_round_did_not_wait_for_is_forgotten_and_a_late_answer_is_refused(link: SuperLink) -> None:
@@ -322,7 +325,7 @@ def test_a_message_of_a_round_that_is_over_is_not_handed_out_again(link: SuperLi
     assert link.connected() == []
 
 
-# --- who is known -------------------------------------------------------------------------------------------------
+# --- who is known -------------------------------------------------------------------------------------------
 
 
 def test_a_devices_number_follows_from_its_key_and_outlives_the_books(link: SuperLink) -> None:

@@ -1,4 +1,5 @@
-"""Noise that is correlated over rounds: matrices against dense ones, sensitivity against brute force, restarts, what it gains."""
+"""Noise that is correlated over rounds: matrices against dense ones, sensitivity against brute force,
+restarts, what it gains."""
 
 import math
 import os
@@ -83,7 +84,8 @@ def test_the_noise_is_what_a_dense_solve_gives(
     noised = run(plan, [ZEROS] * steps)
     column = plan.column / GRID
     dense = np.linalg.solve(toeplitz(column, steps), np.array(drawn) / GRID)
-    # Each step rounds to whole levels, and C^-1 spreads the halves; their sum is far below the noise of 10^4 levels.
+    # Each step rounds to whole levels, and C^-1 spreads the halves; their sum is far below the noise of 10^4
+    # levels.
     np.testing.assert_allclose(
         np.array(noised), dense, atol=0.5 * np.abs(np.linalg.inv(toeplitz(column, steps))).sum(1).max() + 1e-9
     )
@@ -121,7 +123,8 @@ def test_sensitivity_is_that_of_the_worst_pattern_of_participation(
     for pattern in product((0, 1), repeat=steps):
         at = np.flatnonzero(pattern)
         if len(at) and (np.diff(at) >= separation).all():
-            # Contributions of both signs; C's entries are not negative, so nothing else in many dimensions is worse.
+            # Contributions of both signs; C's entries are not negative, so nothing else in many dimensions is
+            # worse.
             for signs in product((1.0, -1.0), repeat=len(at) - 1):
                 x = np.zeros(steps)
                 x[at] = (1.0, *signs)
@@ -155,7 +158,7 @@ def test_the_formula_for_sensitivity_is_not_used_where_it_does_not_hold(column: 
         sensitivity_of_column(np.array(column), 4, 2)
 
 
-# --- what it gains -------------------------------------------------------------------------------------------------
+# --- what it gains ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -167,12 +170,13 @@ def test_prefix_sums_have_less_noise_than_with_independent_noise_at_equal_privac
     bands = best_bands(steps, separation)
     ours = prefix_error(NoisePlan(steps, separation, bands, 1.0, 1.0))
     independent = prefix_error(NoisePlan(steps, separation, 1, 1.0, 1.0))
-    # Independent noise of the same multiplier on as many participations: sqrt(k) per step, sqrt((T + 1) / 2) over the steps.
+    # Independent noise of the same multiplier on as many participations: sqrt(k) per step, sqrt((T + 1) / 2)
+    # over the steps.
     assert independent == pytest.approx(math.sqrt(math.ceil(steps / separation) * (steps + 1) / 2))
     assert independent / ours > gain
 
 
-# --- whole numbers, and again -----------------------------------------------------------------------------------------
+# --- whole numbers, and again -------------------------------------------------------------------------------
 
 
 def test_what_is_released_depends_on_nothing_but_what_a_gaussian_mechanism_releases(
@@ -233,7 +237,7 @@ def test_wide_draws_have_the_moments_of_a_gaussian(sigma: float) -> None:
     assert len(np.unique(np.mod(np.rint(drawn * sigma).astype(np.int64), 4))) == 4  # no residue is left out
 
 
-# --- who may take part -------------------------------------------------------------------------------------------------
+# --- who may take part --------------------------------------------------------------------------------------
 
 
 def test_a_device_rests_as_long_as_the_plan_says_and_is_then_forgotten() -> None:
@@ -278,7 +282,8 @@ def test_a_sum_that_is_none_is_refused(total: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"steps": 0}, {"steps": 2.0}, {"steps": 10**6}, {"separation": 0}, {"separation": 13}, {"bands": 0}, {"bands": 13},
+    [{"steps": 0}, {"steps": 2.0}, {"steps": 10**6}, {"separation": 0}, {"separation": 13}, {"bands": 0},
+    {"bands": 13},
      {"bands": True}, {"noise_multiplier": 0.0}, {"noise_multiplier": math.nan}, {"noise_multiplier": -1.0},
      {"sensitivity": math.inf}, {"sensitivity": 1e8}],
     ids=str,
@@ -293,7 +298,7 @@ def test_a_short_seed_makes_no_noise() -> None:
         add_noise(PLAN, NoiseState(), ZEROS, ["a"], b"seed")
 
 
-# --- on the disk ----------------------------------------------------------------------------------------------------
+# --- on the disk --------------------------------------------------------------------------------------------
 
 
 def test_the_seed_is_the_servers_alone_and_is_made_once(tmp_path: Path) -> None:

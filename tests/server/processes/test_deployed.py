@@ -1,4 +1,5 @@
-"""The deployed server, with real processes on loopback: rounds, a node killed, the server killed, and the same bits as in one process."""
+"""The deployed server, with real processes on loopback: rounds, a node killed, the server killed, and the
+same bits as in one process."""
 
 import contextlib
 import json

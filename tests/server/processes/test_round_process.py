@@ -11,7 +11,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the server runs
 
 
 def test_a_run_whose_server_is_gone_has_not_ended(tmp_path: Path) -> None:
-    """Or it would not be taken up at the next start: a server that is killed while a call is at work is noticed by the call first."""
+    """Or it would not be taken up at the next start: a server that is killed while a call is at work is
+    noticed by the call first."""
     process = subprocess.Popen(
         [
             sys.executable,

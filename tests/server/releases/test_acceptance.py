@@ -1,4 +1,5 @@
-"""Is an encoder fit for a release: a steered attribute is seen, an honest change is not in the way, noise is called noise."""
+"""Is an encoder fit for a release: a steered attribute is seen, an honest change is not in the way, noise is
+called noise."""
 
 import math
 

@@ -1,4 +1,7 @@
-"""The right to invite comes to a server without the release key in the folder that is carried; a run says so where it is missing."""
+"""The right to invite comes to a server without the release key in the folder that is carried.
+
+A run says so where it is missing.
+"""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,9 +10,8 @@ from types import SimpleNamespace
 import pytest
 from machines import Machines, set_passphrase
 
-from palate.server.processes import deployed as processes
-from palate.server.releases import round_key as inviting
-from palate.server.releases import sealed_keys as signing
+from palate.server.processes import deployed
+from palate.server.releases import round_key, sealed_keys
 from palate.server.rounds.run import ServerFolder
 from palate.server.settings import RunSettings
 from palate.shared.delegation import VALID, make_delegation, open_signed_message
@@ -30,8 +32,8 @@ def runs(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> list[RunSetting
         seen.append(wanted)
         return "7"
 
-    monkeypatch.setattr(processes, "running", lambda folder: SimpleNamespace(address=processes.Address()))
-    monkeypatch.setattr(processes, "submit", submit)
+    monkeypatch.setattr(deployed, "running", lambda folder: SimpleNamespace(address=deployed.Address()))
+    monkeypatch.setattr(deployed, "submit", submit)
     return seen
 
 
@@ -47,8 +49,8 @@ def test_a_server_without_the_release_key_gets_the_right_to_invite_on_the_same_w
     monkeypatch.delenv("PALATE_RELEASE_PASSPHRASE")
     machines.on_server("run", "--unmasked", "--detach")
     assert len(runs) == 1
-    public = signing.read_public(machines.signer / "release.key")
-    signed = inviting.signer(machines.server)(b"an invitation")
+    public = sealed_keys.read_public(machines.signer / "release.key")
+    signed = round_key.signer(machines.server)(b"an invitation")
     opened = open_signed_message(signed, trusted=public, now=datetime.now(UTC))
     assert opened.message == b"an invitation"
     assert [path.name for path in machines.server.glob("*.key")] == ["round.key"]
@@ -67,18 +69,18 @@ def test_a_run_says_in_one_line_how_the_right_to_invite_is_fetched(
         with monkeypatch.context() as patch:
             patch.setenv("PALATE_RELEASE_PASSPHRASE", "correct horse")
             machines.carry()
-        (machines.server / inviting.DELEGATIONS).unlink()
+        (machines.server / round_key.DELEGATIONS).unlink()
 
 
 def test_a_right_that_ends_soon_is_said_and_holds_up_no_run(
     machines: Machines, runs: list[RunSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machines.carry()
-    key = signing.read_key(machines.signer / "release.key", "correct horse")
+    key = sealed_keys.read_key(machines.signer / "release.key", "correct horse")
     assert key is not None
     begun = datetime.now(UTC) - VALID * 2 / 3
-    old = make_delegation(key, inviting.round_public(machines.server), now=begun)
-    (machines.server / inviting.DELEGATIONS).write_bytes(old)
+    old = make_delegation(key, round_key.round_public(machines.server), now=begun)
+    (machines.server / round_key.DELEGATIONS).write_bytes(old)
     monkeypatch.delenv("PALATE_RELEASE_PASSPHRASE")
     said = machines.on_server("run", "--unmasked", "--detach").stderr
     assert f"may invite devices until {(begun + VALID).date()}" in said

@@ -1,4 +1,5 @@
-"""A folder goes to the signing machine and back: signed once, refused when it is stale or somebody else's, whole after a kill."""
+"""A folder goes to the signing machine and back: signed once, refused when it is stale or somebody else's,
+whole after a kill."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,10 +16,9 @@ from typer.testing import CliRunner
 from palate.client.commands.cli import app
 from palate.client.releases.accepted import adopt, read_source
 from palate.client.vault.store import MemoryStore
-from palate.server.releases import carrying
+from palate.server.releases import carrying, sealed_keys
 from palate.server.releases import figures as release_figures
 from palate.server.releases import folder as releases
-from palate.server.releases import sealed_keys as signing
 from palate.server.releases.carrying import Errand
 from palate.server.releases.folder import list_releases, message_path, newest_message, release_path
 from palate.shared.encoder import EncoderWeights, encoder_to_bytes
@@ -94,7 +94,7 @@ def test_keys_that_were_changed_on_the_signing_machine_come_with_the_next_folder
     assert machines.log() == machines.log(machines.signer)
 
 
-# --- nothing is lost ------------------------------------------------------------------------------------------------
+# --- nothing is lost ----------------------------------------------------------------------------------------
 
 
 def test_signing_and_taking_again_change_nothing(machines: Machines) -> None:
@@ -176,7 +176,7 @@ def test_killed_at_any_write_the_next_attempt_finishes(
     assert data == newest_message(machines.server / "releases")
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------------------
 
 
 def test_a_folder_that_is_not_one_is_one_line(machines: Machines, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_signing_machine_that_lost_its_records_goes_on_from_the_servers(machin
     assert len(list_releases(machines.server / "releases")) == 2
 
 
-# --- the acceptance test, on both sides -----------------------------------------------------------------------------
+# --- the acceptance test, on both sides ---------------------------------------------------------------------
 
 
 def test_the_test_is_made_again_where_the_key_lies(
@@ -323,7 +323,7 @@ def test_the_test_is_made_again_where_the_key_lies(
     assert seen[-1] == (1, 2)
 
 
-# --- something else on the same way ---------------------------------------------------------------------------------
+# --- something else on the same way -------------------------------------------------------------------------
 
 
 def errand(taken: list[bytes], public: bytes) -> Errand:
@@ -353,12 +353,12 @@ def errand(taken: list[bytes], public: bytes) -> Errand:
 
 
 def test_the_folder_carries_other_requests_and_their_answers(machines: Machines) -> None:
-    public = signing.read_public(machines.signer / "release.key")
+    public = sealed_keys.read_public(machines.signer / "release.key")
     assert public is not None
     taken: list[bytes] = []
     errands = (errand(taken, public),)
     (machines.server / "words").write_bytes(b"a round key")
-    key = signing.read_key(machines.signer / "release.key", "correct horse")
+    key = sealed_keys.read_key(machines.signer / "release.key", "correct horse")
     assert key is not None
     for checkpoint in (None, state(1)):
         done = carrying.prepare(machines.server, machines.folder, checkpoint, NOW, errands=errands)

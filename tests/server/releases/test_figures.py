@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from server_fakes import SHIPPED
 
-from palate.server.ledger.ledger import DEVICES, SERVER, Ledger
+from palate.server.ledger.booking import DEVICES, SERVER, Ledger
 from palate.server.releases import figures as release_figures
 from palate.server.releases.figures import accept, spent_for_card, why_refused
 from palate.shared.accounting import Budget, Cost, epsilon_by_pld
@@ -28,7 +28,8 @@ def test_a_card_says_what_holds_against_those_who_know_the_cohort_and_if_the_oth
         ledger.book(number, Cost(4.0, 0.1), cohort=16)
     found = spent_for_card(tmp_path / "privacy.jsonl")
     assert found is not None
-    # Both rounds may have drawn one person, with a chance above delta / 2; one device's noise is a quarter of a sum's.
+    # Both rounds may have drawn one person, with a chance above delta / 2; one device's noise is a quarter of
+    # a sum's.
     for figure, noise in ((found.unsampled_epsilon, 4.0), (found.alone_epsilon, 1.0)):
         assert figure == pytest.approx(epsilon_by_pld([(Cost(noise), 2)], 1e-5 / 2))
     assert found.epsilon < found.unsampled_epsilon < found.alone_epsilon

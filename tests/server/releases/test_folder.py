@@ -236,7 +236,7 @@ def test_another_key_cannot_go_on_with_the_log(tmp_path: Path) -> None:
         release(tmp_path, 2, key=OTHER)
 
 
-# --- on the command line --------------------------------------------------------------------------------------------
+# --- on the command line ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

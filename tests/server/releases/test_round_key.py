@@ -1,4 +1,5 @@
-"""The round key: made once, its owner's alone, lent its right by the release key, and silent where there is none."""
+"""The round key: made once, its owner's alone, lent its right by the release key, and silent where there is
+none."""
 
 import stat
 import sys
@@ -8,9 +9,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.server.releases import round_key as inviting
-from palate.server.releases import sealed_keys as signing
-from palate.server.releases.keys import KeyFiles, Passphrases, change_keys
+from palate.server.releases import round_key, sealed_keys
+from palate.server.releases.release_keys import KeyFiles, Passphrases, change_keys
 from palate.server.releases.round_key import (
     add_delegation,
     lend_if_open,
@@ -26,7 +26,7 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def release_public(home: Path) -> bytes:
-    public = signing.read_public(home / "release.key")
+    public = sealed_keys.read_public(home / "release.key")
     assert public is not None
     return public
 
@@ -39,7 +39,7 @@ def test_a_new_server_gets_a_release_key_and_invites_with_its_right(tmp_path: Pa
     lend_if_open(tmp_path, NOW)
     assert len(read_delegations(tmp_path, NOW)) == 1
     if sys.platform != "win32":
-        assert stat.S_IMODE((tmp_path / inviting.ROUND_KEY).stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / round_key.ROUND_KEY).stat().st_mode) == 0o600
 
 
 def test_a_right_is_renewed_in_its_second_half_and_never_runs_out_while_the_key_is_at_hand(
@@ -57,9 +57,9 @@ def test_a_right_is_renewed_in_its_second_half_and_never_runs_out_while_the_key_
 def test_with_a_sealed_key_the_right_lasts_its_time_and_then_one_line_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(signing.PASSPHRASE_VARIABLE, "open sesame")
+    monkeypatch.setenv(sealed_keys.PASSPHRASE_VARIABLE, "open sesame")
     lend_if_open(tmp_path, NOW)
-    monkeypatch.delenv(signing.PASSPHRASE_VARIABLE)
+    monkeypatch.delenv(sealed_keys.PASSPHRASE_VARIABLE)
     now = NOW
     sign = signer(tmp_path, lambda: now)
     now = NOW + VALID - timedelta(hours=1)
@@ -100,7 +100,7 @@ def test_what_is_no_delegation_or_not_for_this_key_is_not_kept(tmp_path: Path) -
         add_delegation(tmp_path, other, NOW)
     with pytest.raises(InvitationError):
         add_delegation(tmp_path, b"nonsense", NOW)
-    (tmp_path / inviting.DELEGATIONS).write_bytes(b"damaged" + other)
+    (tmp_path / round_key.DELEGATIONS).write_bytes(b"damaged" + other)
     assert read_delegations(tmp_path, NOW) == []
 
 

@@ -1,4 +1,5 @@
-"""The server's noise plan between ledger and round loop: paid for once, never ahead of the ledger, over when it is over."""
+"""The server's noise plan between ledger and round loop: paid for once, never ahead of the ledger, over when
+it is over."""
 
 import shutil
 from dataclasses import replace
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palate.server.ledger.ledger import Ledger, read_spent
+from palate.server.ledger.booking import Ledger, read_spent
 from palate.server.ledger.spent import DEVICES, SERVER, PlanSpent
 from palate.server.noise_plan.correlated import NoiseState, add_noise, sensitivity_of_column, step_error
 from palate.server.noise_plan.folder import NoiseFolder
@@ -202,7 +203,8 @@ def test_the_ring_holds_sum_shares_and_plan(shares: float, ring_bits: int, devic
     masks, plan = masks_and_plan(run)
     own = masks.noise * devices**0.5
     together = (own**2 + step_error(plan) ** 2) ** 0.5
-    # Six deviations of the noise, and a sum in which all changes are the same and lie along the rotated vector.
+    # Six deviations of the noise, and a sum in which all changes are the same and lie along the rotated
+    # vector.
     assert 6 * together + devices * plan.sensitivity / 64 < 1 << (ring_bits - 1)
 
 

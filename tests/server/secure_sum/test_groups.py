@@ -11,7 +11,7 @@ from palate.shared.errors import OptionError
 KEYS = [bytes([place]) * 32 for place in range(47)]
 
 
-# --- hostile input ------------------------------------------------------------------------------------------------
+# --- hostile input ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_sum_that_is_not_finite_or_too_long_costs_its_group() -> None:
     assert kept.tolist() == [True, True, False, False, False, False]
 
 
-# --- groups -------------------------------------------------------------------------------------------------------
+# --- groups -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 46, 47])
@@ -84,7 +84,7 @@ def test_pairs_meet_in_groups_as_often_as_chance_has_it() -> None:
     assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / rounds)
 
 
-# --- lengths ------------------------------------------------------------------------------------------------------
+# --- lengths ------------------------------------------------------------------------------------------------
 
 
 def test_without_noise_the_longest_sum_is_all_clips_in_one_direction() -> None:
@@ -105,12 +105,13 @@ def test_honest_sums_with_noise_are_kept_and_the_bound_is_not_loose(clip: float,
     assert not drop_long((longer / count).astype(np.float32), [count] * 200, clip=clip, noise=noise).any()
 
 
-# --- centred clipping ---------------------------------------------------------------------------------------------
+# --- centred clipping ---------------------------------------------------------------------------------------
 
 
 def test_centred_clipping_by_hand_from_nothing_remembered() -> None:
-    # The radius is 5.5, so from 0 the step is (1 + 5.5) / 2 = 3.25; from there the distances are 2.25 and 6.75 and the radius 4.5,
-    # so it is (-2.25 + 4.5) / 2 = 1.125; from 4.375 they are 3.375 and 5.625, and it is (-3.375 + 4.5) / 2.
+    # The radius is 5.5, so from 0 the step is (1 + 5.5) / 2 = 3.25; from there the distances are 2.25 and
+    # 6.75 and the radius 4.5, so it is (-2.25 + 4.5) / 2 = 1.125; from 4.375 they are 3.375 and 5.625, and it
+    # is (-3.375 + 4.5) / 2.
     found, memory = centred_clipping(np.array([[1.0], [10.0]], np.float32), [1, 1], {})
     assert found == pytest.approx([3.25 + 1.125 + 0.5625])
     assert memory[CENTRE] == pytest.approx(found)

@@ -26,8 +26,10 @@ from palate.shared.subspace import load_subspace
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"clip": 0.0}, {"clip": math.nan}, {"noise_multiplier": -1.0}, {"noise_multiplier": math.inf}, {"ring_bits": 1},
-        {"ring_bits": 33}, {"ring_bits": True}, {"model_bits": 7}, {"threshold_share": 0.4}, {"epsilon": 0.0}, {"delta": 1.0},
+        {"clip": 0.0}, {"clip": math.nan}, {"noise_multiplier": -1.0}, {"noise_multiplier": math.inf},
+        {"ring_bits": 1},
+        {"ring_bits": 33}, {"ring_bits": True}, {"model_bits": 7}, {"threshold_share": 0.4},
+        {"epsilon": 0.0}, {"delta": 1.0},
         {"sampling": "some"}, {"group_size": 1}, {"group_size": -1}, {"subspace": 1},
         {"registrar": "ab"}, {"honest_share": 1.1}, {"honest_share": math.nan}, {"honest_share": True},
     ],
@@ -45,8 +47,10 @@ PLAN = PlanSettings(steps=100, separation=10, noise_multiplier=2.0)
 @pytest.mark.parametrize(
     "wrong",
     [
-        {}, {"steps": 0}, {"steps": 2.5}, {"steps": 10_001}, {"separation": 0}, {"separation": 101}, {"bands": -1}, {"bands": 101},
-        {"bands": True}, {"noise_multiplier": 0.0}, {"noise_multiplier": math.nan}, {"noise_multiplier": 2_000.0},
+        {}, {"steps": 0}, {"steps": 2.5}, {"steps": 10_001}, {"separation": 0}, {"separation": 101},
+        {"bands": -1}, {"bands": 101},
+        {"bands": True}, {"noise_multiplier": 0.0}, {"noise_multiplier": math.nan},
+        {"noise_multiplier": 2_000.0},
     ],
     ids=str,
 )  # fmt: skip
@@ -156,7 +160,8 @@ def test_a_higher_quorum_makes_a_larger_sum_sure() -> None:
     ("noise_multiplier", "devices", "size"),
     [
         (0.0, 10, 0), (0.0, 99, 0), (0.0, 100, 20), (0.0, 10_000, 20),  # masks alone
-        (1.21, 900, 0), (1.21, 2_000, 0), (1.21, 3_000, 299), (1.21, 9_000, 100),  # the recommended private run's noise
+        # The recommended private run's noise
+        (1.21, 900, 0), (1.21, 2_000, 0), (1.21, 3_000, 299), (1.21, 9_000, 100),
         (4.0, 900, 0), (4.0, 9_000, 0),
     ],  # where all devices are counted on to add noise
 )  # fmt: skip

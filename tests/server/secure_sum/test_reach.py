@@ -1,4 +1,5 @@
-"""How far devices are taken to agree: by the last rounds, through their noise, and not raised fast by a liar."""
+"""How far devices are taken to agree: by the last rounds, through their noise, and not raised fast
+by a liar."""
 
 import math
 

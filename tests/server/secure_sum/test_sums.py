@@ -1,4 +1,5 @@
-"""What the server believes of masked sums: too long is thrown away, longer than lately is scaled down, votes are checked."""
+"""What the server believes of masked sums: too long is thrown away, longer than lately is scaled down, votes
+are checked."""
 
 import hashlib
 import math
@@ -30,7 +31,8 @@ def masks_of(devices: int = DEVICES) -> MaskSettings:
 def honest_sum(
     agreed: float = 0.08, devices: int = DEVICES, longer: float = 0.5, seed: int = 1
 ) -> np.ndarray:
-    """Levels of people who have a part in common, a part of whom are longer than the clip, with their noise."""
+    """Levels of people who have a part in common, a part of whom are longer than the clip, with
+    their noise."""
     masks, rng = masks_of(devices), np.random.default_rng(seed)
     common = np.random.default_rng(99).standard_normal(COUNT)
     common *= agreed / np.linalg.norm(common)
@@ -137,7 +139,7 @@ def test_noise_alone_is_seen_as_such() -> None:
     assert told["total_signal_norm"] < told["total_noise_norm"] / 3
 
 
-# --- votes --------------------------------------------------------------------------------------------------------
+# --- votes --------------------------------------------------------------------------------------------------
 
 
 def test_a_count_that_no_devices_could_have_given_leaves_the_clip(honest: np.ndarray) -> None:

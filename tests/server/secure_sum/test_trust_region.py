@@ -52,7 +52,8 @@ def test_a_taste_that_went_far_is_drawn_back_and_the_others_stay_to_the_bit(scal
 
 
 def test_every_attribute_of_release_0_keeps_a_correlation_of_95_percent_however_it_is_pushed() -> None:
-    """Each row is pushed along the way that costs most correlation at this distance, at a right angle to where it ends."""
+    """Each row is pushed along the way that costs most correlation at this distance, at a right angle to
+    where it ends."""
     before = taste_logits(RELEASE, PUBLIC.features)[:, : len(ATTRIBUTE_NAMES)]
     for seed in range(3):
         held, drawn = held_near(moved_in_subspace(100.0, seed=seed), RELEASE)

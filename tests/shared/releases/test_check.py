@@ -1,4 +1,5 @@
-"""Whom a device believes about releases: forks, gaps, rollbacks, other keys, other encoders, and ten thousand mutations."""
+"""Whom a device believes about releases: forks, gaps, rollbacks, other keys, other encoders, and ten thousand
+mutations."""
 
 import hashlib
 import json
@@ -103,7 +104,7 @@ def seen(log: ReleaseLog, trust: Trust = FRESH) -> Trust:
     return check_log(log, trust, PINNED)
 
 
-# --- what passes --------------------------------------------------------------------------------------------------
+# --- what passes --------------------------------------------------------------------------------------------
 
 
 def test_an_honest_release_passes_and_is_remembered() -> None:
@@ -134,7 +135,7 @@ def test_what_was_accepted_before_is_not_verified_again_and_cannot_be_exchanged(
         assert refused(replace(log, entries=tuple(entries)), trust).reason in ("chain", "fork")
 
 
-# --- keys ---------------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------------------------------------
 
 
 def test_a_device_follows_a_change_of_the_release_key_and_the_pin_stays() -> None:
@@ -167,7 +168,8 @@ def test_the_recovery_key_is_replaced_only_by_itself() -> None:
     assert seen(replaced) == Trust(PIN_2, 3, replaced.head, 1, PUBLIC, *GOOD)
     for other in (KEY, RECOVERY_2, STRANGER):
         assert refused(history(1).with_keys(KEY, RECOVERY_2, WHEN, by=other)).reason == "signature"
-    # From then on the old one signs nothing, and whoever pins the new one takes no log that the old one goes on with.
+    # From then on the old one signs nothing, and whoever pins the new one takes no log that the old one goes
+    # on with.
     assert refused(turn(replaced, OTHER, by=RECOVERY, recovery=RECOVERY_2)).reason == "signature"
     assert refused(turn(history(1)), Trust(PIN_2)).reason == "key"
     assert seen(replaced, Trust(PIN_2)) == seen(replaced)
@@ -182,7 +184,8 @@ def test_a_key_that_was_given_up_does_not_come_back() -> None:
 
 
 def test_nobody_can_sign_his_log_over_to_a_key_that_people_pinned() -> None:
-    # The attacker's own log names the victim's recovery key at its end, so that devices which pinned that key believe the log.
+    # The attacker's own log names the victim's recovery key at its end, so that devices which pinned that key
+    # believe the log.
     log = strangers()
     with_consent = log.with_keys(OTHER, RECOVERY, WHEN, by=STRANGER)
     assert seen(with_consent).release == 1  # with the victim's signature it is allowed
@@ -199,7 +202,7 @@ def test_a_log_that_begins_with_a_release_is_refused() -> None:
     assert refused(ReleaseLog()).reason == "empty"
 
 
-# --- until when the log is good -------------------------------------------------------------------------------------
+# --- until when the log is good -----------------------------------------------------------------------------
 
 
 def at(seconds: int) -> datetime:
@@ -237,7 +240,7 @@ def test_a_statement_is_the_release_keys_and_of_this_head() -> None:
     assert refused(turn(log).with_statement(WHEN, KEY)).reason == "signature"  # the key before
 
 
-# --- what does not ------------------------------------------------------------------------------------------------
+# --- what does not ------------------------------------------------------------------------------------------
 
 
 def test_an_older_log_is_a_rollback() -> None:
@@ -337,7 +340,7 @@ def test_a_log_without_a_release_gives_none() -> None:
         assert caught.value.reason == "empty"
 
 
-# --- the encoder and its card -------------------------------------------------------------------------------------
+# --- the encoder and its card -------------------------------------------------------------------------------
 
 
 def half_precision(weights: EncoderWeights) -> bytes:
@@ -409,11 +412,12 @@ def test_weights_out_of_bounds_are_refused() -> None:
     assert caught.value.reason == "norm"
 
 
-# --- ten thousand mutations -----------------------------------------------------------------------------------------
+# --- ten thousand mutations ---------------------------------------------------------------------------------
 
 
 def mutated(data: bytes, front: int, number: int, rng: np.random.Generator) -> bytes:
-    """The bytes with one thing done to them, most often among the first `front`: changed, moved or cut out."""
+    """The bytes with one thing done to them, most often among the first `front`: changed, moved or
+    cut out."""
     some = bytearray(data)
     at = int(rng.integers(front if number % 4 else len(some)))
     until = min(len(some), at + int(rng.integers(1, 80)))

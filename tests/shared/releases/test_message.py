@@ -57,7 +57,8 @@ def card_of(entry: dict[str, Any]) -> Card:
 
 @cache
 def vector_log() -> ReleaseLog:
-    """The log of the vectors, signed here: keys, a release, another release key, a release, another recovery key."""
+    """The log of the vectors, signed here: keys, a release, another release key, a release, another recovery
+    key."""
     _, first, changed, second, last = VECTORS["entries"]
     log = ReleaseLog.begin(KEY, RECOVERY, VECTORS["entries"][0]["when"], shipped=VECTORS["shipped"])
     log = log.with_release(card_of(first), first["when"], KEY)
@@ -81,7 +82,7 @@ def refusal(decode: Any, data: Any) -> ReleaseError:
     return caught.value
 
 
-# --- vectors ------------------------------------------------------------------------------------------------------
+# --- vectors ------------------------------------------------------------------------------------------------
 
 
 def test_the_vectors_are_the_bytes_of_form_2() -> None:
@@ -176,7 +177,7 @@ def test_the_backbones_hash_is_as_in_the_vectors() -> None:
     assert backbone_hash({**wanted["files"], "a": "0" * 64}, wanted["statistics"]) != wanted["hash"]
 
 
-# --- values -------------------------------------------------------------------------------------------------------
+# --- values -------------------------------------------------------------------------------------------------
 
 
 CARD = vector_log().releases[0][1]
@@ -185,8 +186,10 @@ CARD = vector_log().releases[0][1]
 @pytest.mark.parametrize(
     "changed",
     [
-        {"release": 0}, {"release": 2**32}, {"release": True}, {"release": 1.0}, {"round": -1}, {"updates": 2**64},
-        {"hash": "0" * 63}, {"hash": "A" * 64}, {"parent": b"0" * 64}, {"shapes": ""}, {"fixed": None}, {"backbone": 3},
+        {"release": 0}, {"release": 2**32}, {"release": True}, {"release": 1.0}, {"round": -1},
+        {"updates": 2**64},
+        {"hash": "0" * 63}, {"hash": "A" * 64}, {"parent": b"0" * 64}, {"shapes": ""}, {"fixed": None},
+        {"backbone": 3},
         {"sha256": "g" * 64}, {"hash": "0" * 64 + "\n"},
     ],
 )  # fmt: skip
@@ -201,7 +204,8 @@ def test_a_card_out_of_range_is_refused(changed: dict[str, Any]) -> None:
     [
         (-1.0, 0.0, "none"), (float("nan"), 0.0, "none"), (float("inf"), 0.0, "none"), (-0.0, 0.0, "none"),
         (1.0, 1.0, "none"), (1.0, -1e-9, "none"), (True, 0.0, "none"), ("1", 0.0, "none"),
-        (1.0, 0.0, ""), (math.inf, 0.0, "none"), (1.0, 0.0, "Tree"), (1.0, 0.0, "a b"), (1.0, 0.0, "a" * 33), (1.0, 0.0, "é"), (1.0, 0.0, "a\n"),
+        (1.0, 0.0, ""), (math.inf, 0.0, "none"), (1.0, 0.0, "Tree"), (1.0, 0.0, "a b"), (1.0, 0.0, "a" * 33),
+        (1.0, 0.0, "é"), (1.0, 0.0, "a\n"),
     ],
 )  # fmt: skip
 def test_privacy_out_of_range_is_refused(values: tuple[Any, Any, Any]) -> None:
@@ -228,8 +232,10 @@ def test_the_other_figures_are_from_zero_to_infinity(name: str, value: Any) -> N
 @pytest.mark.parametrize(
     "values",
     [
-        (0, 0.9, 0.9, 0.1), (2**32, 0.9, 0.9, 0.1), (1.5, 0.9, 0.9, 0.1), (5, 1.1, 0.9, 0.1), (5, 0.9, -1.1, 0.1),
-        (5, math.nan, 0.9, 0.1), (5, 0.9, 0.9, -0.1), (5, 0.9, 0.9, math.nan), (5, -0.0, 0.9, 0.1), (5, True, 0.9, 0.1),
+        (0, 0.9, 0.9, 0.1), (2**32, 0.9, 0.9, 0.1), (1.5, 0.9, 0.9, 0.1), (5, 1.1, 0.9, 0.1),
+        (5, 0.9, -1.1, 0.1),
+        (5, math.nan, 0.9, 0.1), (5, 0.9, 0.9, -0.1), (5, 0.9, 0.9, math.nan), (5, -0.0, 0.9, 0.1),
+        (5, True, 0.9, 0.1),
     ],
 )  # fmt: skip
 def test_an_acceptance_out_of_range_is_refused(values: tuple[Any, ...]) -> None:
@@ -304,7 +310,7 @@ def test_bytes_of_another_kind_are_refused_at_once() -> None:
         encode_release(SignedRelease(vector_log(), bytes(4_000_001)))
 
 
-# --- keys as texts ------------------------------------------------------------------------------------------------
+# --- keys as texts ------------------------------------------------------------------------------------------
 
 
 def test_keys_are_texts_that_survive_copying() -> None:
@@ -330,7 +336,7 @@ def test_other_texts_are_no_keys(text: str) -> None:
     assert refusal(read_key, text).reason == "key"
 
 
-# --- ten thousand mutations -----------------------------------------------------------------------------------------
+# --- ten thousand mutations ---------------------------------------------------------------------------------
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:

@@ -1,4 +1,5 @@
-"""Witnesses of a release log: what two devices saw is compared in words, and a fork is found where it begins."""
+"""Witnesses of a release log: what two devices saw is compared in words, and a fork is found where
+it begins."""
 
 import json
 from dataclasses import replace

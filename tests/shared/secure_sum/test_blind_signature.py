@@ -40,7 +40,8 @@ def message() -> bytes:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[one["name"] for one in VECTORS])
 def test_each_step_gives_the_bytes_of_the_rfc(vector: dict[str, str]) -> None:
-    """RFC 9474, appendix A: the two variants without salt, of which the prepared message is what is signed."""
+    """RFC 9474, appendix A: the two variants without salt, of which the prepared message is what
+    is signed."""
     number = {name: int(vector[name], 16) for name in vector if name not in ("name", "prepared_msg", "sig")}
     prepared, modulus = bytes.fromhex(vector["prepared_msg"]), number["n"]
     assert number["e"] == EXPONENT
@@ -70,11 +71,12 @@ def test_a_signature_is_an_ordinary_one_that_cryptography_makes_too(key: Signing
     assert len(found) == MODULUS_BYTES
 
 
-# --- blindness ------------------------------------------------------------------------------------------------------
+# --- blindness ----------------------------------------------------------------------------------------------
 
 
 def fits(blinded: int, answer: int, text: bytes, signature: bytes, modulus: int) -> bool:
-    """Whether a request and its answer can be those of this message and signature: some random number explains it."""
+    """Whether a request and its answer can be those of this message and signature: some random number
+    explains it."""
     number = answer * pow(int.from_bytes(signature, "big"), -1, modulus) % modulus
     explained = encode(text, modulus) * pow(number, EXPONENT, modulus) % modulus == blinded
     return explained and math.gcd(number, modulus) == 1
@@ -100,7 +102,8 @@ def test_every_signature_fits_every_request_so_the_signer_cannot_tell_which_was_
 
 
 def test_blinded_values_of_one_message_are_spread_evenly() -> None:
-    """On a small ring, where all can be counted: each unit comes up as often, whatever the message, so a value says nothing."""
+    """On a small ring, where all can be counted: each unit comes up as often, whatever the message, so a
+    value says nothing."""
     modulus = 11 * 23
     units = [n for n in range(modulus) if math.gcd(n, modulus) == 1]
     for encoded in units[:7]:
@@ -110,7 +113,8 @@ def test_blinded_values_of_one_message_are_spread_evenly() -> None:
 
 
 def test_a_modulus_that_would_mark_some_messages_gets_none_of_them() -> None:
-    """Modulo a small factor a marked message is 0, and so is its blinded value, whatever it is multiplied by."""
+    """Modulo a small factor a marked message is 0, and so is its blinded value, whatever it is
+    multiplied by."""
     modulus = (1 << 2_047) + 1
     modulus -= modulus % 3
     modulus += 0 if modulus % 2 else 3
@@ -129,7 +133,8 @@ def test_a_modulus_that_would_mark_some_messages_gets_none_of_them() -> None:
 
 
 def test_an_exponent_that_divides_the_order_tells_the_signer_nothing_of_what_it_signed() -> None:
-    """With p - 1 a multiple of the exponent only powers have roots, so all that can be signed look alike to such a signer."""
+    """With p - 1 a multiple of the exponent only powers have roots, so all that can be signed look alike to
+    such a signer."""
     p = next(p for k in itertools.count(2, 2) if _is_prime(p := k * EXPONENT + 1))
     q = 1_000_003
     modulus = p * q
@@ -139,7 +144,8 @@ def test_an_exponent_that_divides_the_order_tells_the_signer_nothing_of_what_it_
             class_of(encoded * pow(number, EXPONENT, modulus) % modulus) for number in (2, 3, 5, 7, 11, 13)
         }
         assert classes == {class_of(encoded)}  # a blinded value does tell its message's class ...
-    # ... but only values of the class 1 have a root at all, so everything that is ever signed is of that one class.
+    # ... but only values of the class 1 have a root at all, so everything that is ever signed is of that one
+    # class.
     powers = {pow(number, EXPONENT, p) for number in range(1, 400)}
     assert {class_of(one) for one in powers} == {1}
 
@@ -148,7 +154,7 @@ def _is_prime(n: int) -> bool:
     return all(pow(base, n - 1, n) == 1 for base in (2, 3, 5, 7, 11, 13, 17, 19, 23))
 
 
-# --- forgery and bad input ------------------------------------------------------------------------------------------
+# --- forgery and bad input ----------------------------------------------------------------------------------
 
 
 def test_a_signature_holds_for_one_message_and_one_key(key: SigningKey) -> None:

@@ -1,4 +1,7 @@
-"""A whole round gives the bytes of `tests/data/mask_vectors.json`; `python -m tests.shared.secure_sum.test_mask_vectors` writes them."""
+"""A whole round gives the bytes of `tests/data/mask_vectors.json`.
+
+`python -m tests.shared.secure_sum.test_mask_vectors` writes them.
+"""
 
 import json
 from typing import Any

@@ -1,4 +1,7 @@
-"""What masks are made of: settings, neighbours, keys; and an attack that opens stock 32-bit masks and not these."""
+"""What masks are made of: settings, neighbours, keys.
+
+And an attack that opens stock 32-bit masks and not these.
+"""
 
 import hashlib
 import itertools
@@ -31,7 +34,7 @@ SMALL_X = sorted(masks._SMALL_X25519)
 ROSTER_HASH = hashlib.sha256(b"a roster").digest()
 
 
-# --- settings ---------------------------------------------------------------------------------------------------
+# --- settings -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_settings_outside_their_range_are_refused(changed: dict[str, object]) ->
         MaskSettings(**changed)  # type: ignore[arg-type]
 
 
-# --- neighbours -------------------------------------------------------------------------------------------------
+# --- neighbours ---------------------------------------------------------------------------------------------
 
 
 def test_small_cohorts_are_complete_and_large_ones_sparse() -> None:
@@ -80,7 +83,8 @@ def test_neighbours_are_mutual_and_as_many_as_said(count: int, share: float) -> 
 
 @pytest.mark.parametrize("share", [0.51, 0.55, 0.6, 0.66, 0.7])
 def test_no_ring_can_be_cut_by_naming_drop_outs(share: float) -> None:
-    """A gap as wide as a device reaches leaves its neighbour one side, which must be less than the threshold."""
+    """A gap as wide as a device reaches leaves its neighbour one side, which must be less than the
+    threshold."""
     sparse = [count for count in range(2, 1_001) if is_sparse(count, share)]
     for count in sparse:
         assert spare(degree(count, share), share) >= 1
@@ -90,7 +94,8 @@ def test_no_ring_can_be_cut_by_naming_drop_outs(share: float) -> None:
 @pytest.mark.parametrize("share", [0.6, 0.66, 0.7])
 @pytest.mark.parametrize("count", [65, 66, 70, 100, 128, 200, 325, 400, 600, 1_000])
 def test_fewer_neighbours_lose_no_more_rounds_than_was_said(count: int, share: float) -> None:
-    """Exactly: a fifth is gone, drawn without replacement, and more of a device's holders are among them than it can spare."""
+    """Exactly: a fifth is gone, drawn without replacement, and more of a device's holders are among them than
+    it can spare."""
     holders = degree(count, share) + 1
     spared = holders - threshold_of(holders, share)
     gone = count - math.floor(0.8 * count)
@@ -109,7 +114,8 @@ def test_fewer_neighbours_are_taken_only_where_no_tenth_of_the_cohort_can_cut_th
         assert near <= min(count - 1, 2 * bound)
         if near < min(count - 1, 2 * bound):
             fewer += 1
-            # Two gaps, each with as many colluders as the device beside it needs beyond one side of its holders.
+            # Two gaps, each with as many colluders as the device beside it needs beyond one side of its
+            # holders.
             assert 2 * spare(near, share) > count / 10
             # So many open no secret by their shares alone, and agree to no two requests.
             assert threshold_of(near + 1, share) > count / 10
@@ -142,12 +148,13 @@ def test_a_sparse_cohort_survives_that_a_fifth_drops_out() -> None:
 @pytest.mark.parametrize("share", [0.51, 0.66, 0.8])
 @pytest.mark.parametrize("least", [2, 3, 4])
 def test_no_server_that_lies_gets_a_smaller_sum_than_is_said(count: int, share: float, least: int) -> None:
-    """Every way of telling devices who is alive and who dropped out, tried: which sets of keys can come together?
+    """Every way of telling devices who is alive and who dropped out, tried: which sets of keys can come
+    together?
 
-    The server wants the sum of `few` devices. It tells these, all alike, that `unseen` others never shared anything, so that they have
-    no masks with them, and must bring together the keys of all others. A device goes on when the threshold of its holders
-    and `least` of all are left of both kinds, and is never told of itself. A key takes the threshold of shares; greedy choice is not
-    enough, so it is a flow.
+    The server wants the sum of `few` devices. It tells these, all alike, that `unseen` others never shared
+    anything, so that they have no masks with them, and must bring together the keys of all others. A device
+    goes on when the threshold of its holders and `least` of all are left of both kinds, and is never told of
+    itself. A key takes the threshold of shares; greedy choice is not enough, so it is a flow.
     """
     settings = MaskSettings(least=least, threshold_share=share)
     threshold = threshold_of(count, share)
@@ -162,7 +169,10 @@ def test_no_server_that_lies_gets_a_smaller_sum_than_is_said(count: int, share: 
 
 
 def can_be_summed(few: int, unseen: int, dropped: int, each: int, threshold: int) -> bool:
-    """Whether the keys of the dropped (the first places) can come together; then come those in the sum, then the unseen."""
+    """Whether the keys of the dropped (the first places) can come together.
+
+    Then come those in the sum, then the unseen.
+    """
     rooms = [each] * dropped + [each - unseen] * few + [each] * unseen
     pairs = [(teller, key) for teller in range(len(rooms)) for key in range(dropped) if teller != key]
     return max_flow(pairs, rooms, dropped, threshold) == dropped * threshold
@@ -202,7 +212,7 @@ def test_a_complete_cohort_cannot_be_split_below_so_many() -> None:
     assert smallest_sum(64, MaskSettings(least=60)) == 59
 
 
-# --- keys -------------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [*SMALL_X, FIELD, FIELD + 1, 2**255 + 9, 2**256 - 1])
@@ -297,7 +307,7 @@ def test_bitmaps_come_back_and_others_are_refused() -> None:
         assert caught.value.reason == reason
 
 
-# --- the attack on stock masks --------------------------------------------------------------------------------------
+# --- the attack on stock masks ------------------------------------------------------------------------------
 
 UNKNOWN_BITS = 12
 SMALL = 1_000  # levels of an update lie within so much of 0; a wrong mask leaves numbers all over the ring
@@ -309,7 +319,8 @@ def open_masked(
     mask: Callable[[int, int], NDArray[np.int64]],
     ring: int,
 ) -> NDArray[np.int64] | None:
-    """Return the update under a mask: that which a guess leaves small, tried on the first six values alone."""
+    """Return the update under a mask: that which a guess leaves small, tried on the first six
+    values alone."""
     half = ring // 2
     for guess in guesses:
         tried = (masked[:6] - mask(guess, 6) + half) % ring - half
@@ -335,9 +346,9 @@ def stock_mask(key: bytes, count: int) -> NDArray[np.int64]:
 def test_stock_32_bit_masks_are_opened_by_trying_seeds() -> None:
     """A device's update is recovered from its mask by Flower 1.42, though the key under it has 256 bits.
 
-    Stock SecAgg+ folds the agreed key to 32 bits and seeds a Mersenne twister with them. To take a second, not days, the
-    search is told the upper 20 of the 32 bits and tries the other 12; without them the same loop has 2^20 times as much to
-    do, which is what a 32-bit seed is worth.
+    Stock SecAgg+ folds the agreed key to 32 bits and seeds a Mersenne twister with them. To take a second,
+    not days, the search is told the upper 20 of the 32 bits and tries the other 12; without them the same
+    loop has 2^20 times as much to do, which is what a 32-bit seed is worth.
     """
     key = hashlib.sha256(b"agreed by two devices").digest()
     update = an_update()
@@ -359,7 +370,8 @@ def ours(key: bytes, count: int) -> NDArray[np.int64]:
 
 
 def test_the_same_attack_fails_on_ours() -> None:
-    """The same search with all that it is told, and even the whole 32-bit seed, finds nothing: the mask is no function of it."""
+    """The same search with all that it is told, and even the whole 32-bit seed, finds nothing: the mask is no
+    function of it."""
     key = masks.pair_mask_key(b"agreed".ljust(32), b"session".ljust(32), b"a" * 32, b"b" * 32)
     update = an_update()
     masked = (update + ours(key, len(update))) % 2**32

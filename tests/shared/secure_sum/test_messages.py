@@ -1,4 +1,5 @@
-"""The messages of a masked round: test vectors, exact reading, and ten thousand mutations of each that nothing survives."""
+"""The messages of a masked round: test vectors, exact reading, and ten thousand mutations of each that
+nothing survives."""
 
 import dataclasses
 import hashlib
@@ -131,7 +132,7 @@ def refusal(kind: str, data: Any, **_: Any) -> str:
     return caught.value.reason
 
 
-# --- vectors ------------------------------------------------------------------------------------------------------
+# --- vectors ------------------------------------------------------------------------------------------------
 
 
 def test_the_parts_give_the_vectors_too() -> None:
@@ -201,7 +202,7 @@ def test_the_masked_vectors_undone_by_hand_give_the_levels() -> None:
         assert ((vector + 4096) % 8192 - 4096).tolist() == VECTORS["levels"][n]
 
 
-# --- exact reading --------------------------------------------------------------------------------------------------
+# --- exact reading ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [*SERVERS, *DEVICES])
@@ -290,7 +291,7 @@ def test_ten_thousand_mutations_are_refused_or_equal(kind: str) -> None:
     assert reasons <= set(get_args(MaskReason))
 
 
-# --- values -----------------------------------------------------------------------------------------------------------
+# --- values -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

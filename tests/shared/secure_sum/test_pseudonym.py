@@ -51,7 +51,10 @@ def refusal(kind: str, data: bytes) -> str:
 
 
 def vectors() -> dict[str, Any]:
-    """What `tests/data/pseudonym_vectors.json` holds; `python -m tests.shared.secure_sum.test_pseudonym` writes it."""
+    """What `tests/data/pseudonym_vectors.json` holds.
+
+    `python -m tests.shared.secure_sum.test_pseudonym` writes it.
+    """
     content = pseudonym.certified_content(NAME, 7)
     return {name: data.hex() for name, data in files().items()} | {"certified content": content.hex()}
 

@@ -12,7 +12,7 @@ from flwr.app import Message
 from palate.client.federation.local_training import Labels, train_locally
 from palate.server.app import grid_devices
 from palate.server.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from palate.server.ledger.ledger import read_spent
+from palate.server.ledger.booking import read_spent
 from palate.server.releases.round_key import passing_signer
 from palate.server.rounds import run as federation
 from palate.server.rounds.exchange import Patience

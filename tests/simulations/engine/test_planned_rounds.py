@@ -11,7 +11,7 @@ from flwr.app import Message
 from palate.client.federation.masked_round import MaskedRound
 from palate.server.app import grid_devices
 from palate.server.checkpoints import Checkpoint
-from palate.server.ledger.ledger import read_spent
+from palate.server.ledger.booking import read_spent
 from palate.server.ledger.spent import PlanSpent
 from palate.server.metrics import read_metrics
 from palate.server.noise_plan.correlated import NoiseState, add_noise

@@ -21,7 +21,7 @@ from palate.server.app import grid_devices
 from palate.server.checkpoints import Checkpoint
 from palate.server.registrar import Registrar
 from palate.server.rounds.run import ServerFolder, federate
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.server.strategy import average
 from palate.shared.delegation import SIGNED, message_in
 from palate.shared.encoder import load_encoder

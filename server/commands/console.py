@@ -1,6 +1,8 @@
-"""What the commands of `palate server` have in common: which folder they work on, and how they print.
+"""What the commands of `palate server` share: which folder they work on, and how they print.
 
-Where it stands in the flow: `cli` and `release_cli` use it. Results go to stdout, everything else to stderr.
+Where it stands in the flow: every module of this folder prints through it. Results go to stdout, everything
+else to stderr. What came from outside (the name of a device, a line in a carried file) may hold control codes
+of a terminal, so every line is cleaned.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from palate.shared.terminal import printable
 
 if TYPE_CHECKING:
     from palate.server.rounds.run import ServerFolder
@@ -45,22 +49,22 @@ def dots(what: str) -> Iterator[None]:
     """Show on a terminal that something is going on."""
     from rich.console import Console
 
-    console = Console(file=sys.stderr, highlight=False)
-    if not console.is_terminal:
+    terminal = Console(file=sys.stderr, highlight=False)
+    if not terminal.is_terminal:
         yield
         return
-    with console.status(what):
+    with terminal.status(what):
         yield
 
 
 def out(line: str) -> None:
     """Print a line of the result."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(printable(line) + "\n")
 
 
 def say(line: str) -> None:
     """Print a line that is no result."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(printable(line) + "\n")
 
 
 def print_json(value: Any) -> None:

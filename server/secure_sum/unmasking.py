@@ -1,8 +1,8 @@
-"""The server's side of a masked round: from what devices send to the sum of their vectors, and to nothing else.
+"""The server's side of a masked round: from what devices send to the sum of their vectors, no more.
 
-Where it stands in the flow: `rounds` carries messages to devices and back, this module checks them and says what goes out next;
-`shared.masks` says how the masks work. Nothing here knows Flower or a clock: whoever has not answered when a phase is closed
-has dropped out. In order, each once:
+Where it stands in the flow: `rounds` carries messages to devices and back, this module checks them and says
+what goes out next; `shared.secure_sum.masks` says how the masks work. Nothing here knows Flower or a clock: a
+device that has not answered when a phase is closed has dropped out. In order, each once:
 
     adverts(those that came)    -> roster, for all in it
     shares(those that came)     -> a delivery for each that is alive
@@ -10,11 +10,12 @@ has dropped out. In order, each once:
     endorsed(those that came)   -> an agreement, for those that endorsed the request; sparse cohorts only
     revealed(those that came)   -> the sum of the survivors' levels
 
-Each message is checked alone, before anything is made of it, and a bad one costs the device that sent it. When too few devices or
-shares are left, or the shares do not give the secrets that were shared, a step raises `MaskError`: the round is over and there
-is no sum. A secret is used only if it is the right one, namely the key of the advertised public key or the seed that was
-committed to, so nobody can change the sum with a wrong share. (With its own vector every device can, as in any sum; and a device
-that shares its own secrets wrongly and then stays or drops out as it likes can void the round, though not bend its sum.)
+Each message is checked alone, before anything is made of it, and a bad one costs the device that sent it.
+When too few devices or shares are left, or the shares do not give the secrets that were shared, a step raises
+`MaskError`: the round is over and there is no sum. A secret is used only if it is the right one, namely the
+key of the advertised public key or the seed that was committed to, so nobody can change the sum with a wrong
+share. (With its own vector every device can, as in any sum; and a device that shares its own secrets wrongly
+and then stays or drops out as it likes can void the round, though not bend its sum.)
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ Refused = dict[int, MaskReason]
 class MaskedSum:
     """One masked round; the sum is over vectors of `count` values.
 
-    Raises MaskError for an invitation that cannot be read or has other settings, and in each step when the round must fail;
-    after that no further step works.
+    Raises:
+        MaskError: an invitation that cannot be read or has other settings, and in each step when the round
+            must fail; after that no further step works.
     """
 
     def __init__(
@@ -69,7 +71,10 @@ class MaskedSum:
         *,
         slot_key: SlotKey | None = None,
     ) -> None:
-        """Prepare a round; with the registrar's key for the round's slot only devices with a certificate for it are taken."""
+        """Prepare a round.
+
+        With the registrar's key for the round's slot only devices with a certificate for it are taken.
+        """
         if decode_invitation(invitation).masks != settings:
             raise MaskError("the mask settings are not those of the invitation", "settings")
         if slot_key is not None and slot_key.slot != decode_invitation(invitation).slot:
@@ -88,8 +93,10 @@ class MaskedSum:
     def adverts(self, messages: Messages) -> tuple[bytes, Refused]:
         """Return the roster of the devices whose advert is good, and why others are not in it.
 
-        Of two devices with a key in common the one with the lower number stays. Raises MaskError (`few`) when fewer are left
-        than the settings' `least`.
+        Of two devices with a key in common the one with the lower number stays.
+
+        Raises:
+            MaskError: `few`, fewer are left than the settings' `least`.
         """
         with _Step(self, 1):
             refused: Refused = {}
@@ -120,10 +127,12 @@ class MaskedSum:
             return data, refused
 
     def shares(self, messages: Messages) -> tuple[dict[int, bytes], Refused]:
-        """Return for each device that is alive what its neighbours have for it, and why others' messages are refused.
+        """Return for each living device what its neighbours have for it, and whose messages are refused.
 
-        A device with fewer living holders than it takes to recover its secrets is left out too (`few`). Raises MaskError
-        (`few`) when not enough are left.
+        A device with fewer living holders than it takes to recover its secrets is left out too (`few`).
+
+        Raises:
+            MaskError: `few`, not enough are left.
         """
         with _Step(self, 2):
             roster, refused = self._roster, Refused()
@@ -162,8 +171,9 @@ class MaskedSum:
     def masked(self, messages: Messages) -> tuple[bytes, Refused]:
         """Return the request to unmask the sum of the vectors that came, and why others are not in it.
 
-        Raises MaskError (`few`) when fewer vectors came than the settings' `least`, too few to recover what must be known of
-        one of the devices, or in a sparse cohort too few to agree.
+        Raises:
+            MaskError: `few`, fewer vectors came than the settings' `least`, too few to recover what must be
+                known of one of the devices, or in a sparse cohort too few to agree.
         """
         with _Step(self, 3):
             refused = Refused()
@@ -201,7 +211,10 @@ class MaskedSum:
     def endorsed(self, messages: Messages) -> tuple[bytes, Refused]:
         """Return the agreement of a sparse cohort to the request, and why endorsements are refused.
 
-        It shows no more endorsements than it takes. Raises MaskError (`few`) when too few came.
+        It shows no more endorsements than it takes.
+
+        Raises:
+            MaskError: `few`, too few came.
         """
         with _Step(self, 4):
             refused, signatures = Refused(), dict[int, bytes]()
@@ -217,10 +230,15 @@ class MaskedSum:
             return encode_agreement(self._request, shown, len(self._roster)), refused
 
     def revealed(self, messages: Messages) -> tuple[Levels, int]:
-        """Return the sum (count,) of the survivors' levels, from -2^(ring_bits - 1) up, and how many survivors there are.
+        """Return the sum (count,) of the survivors' levels, and how many survivors there are.
 
-        Who is refused here stands in `refused`. Raises MaskError (`few`) when too few shares of a device came, and (`shares`)
-        when they do not give the secret that was shared.
+        Levels go from -2^(ring_bits - 1) up.
+
+        Who is refused here stands in `refused`.
+
+        Raises:
+            MaskError: `few`, too few shares of a device came, and (`shares`) when they do not give the secret
+                that was shared.
         """
         with _Step(self, 5):
             self.refused: Refused = {}
@@ -258,7 +276,7 @@ class MaskedSum:
     # --- inside ---
 
     def _staying(self) -> dict[int, int]:
-        """The survivors with their places."""
+        """Return the survivors with their places."""
         return {device: place for device, place in self._places.items() if place in self._survivors}
 
     def _check_agreed(self, devices: int) -> int:
@@ -276,11 +294,11 @@ class MaskedSum:
         return [one for one in self._holders[place] if one != place]
 
     def _held(self, place: int, there: Collection[int]) -> bool:
-        """Says whether enough holders of a device's secrets are there."""
+        """Return whether enough holders of a device's secrets are there."""
         return sum(one in there for one in self._holders[place]) >= self._thresholds[place]
 
     def _needed(self) -> list[int]:
-        """Places of which a secret must be recovered: survivors, and drop-outs that a survivor has a mask with."""
+        """Return the places whose secret is needed: survivors, and drop-outs with a survivor's mask."""
         left = [one for one in self._dropouts if not self._survivors.isdisjoint(self._holders[one])]
         return [*self._survivors, *left]
 
@@ -293,7 +311,7 @@ class MaskedSum:
         return lambda secret: masks.public_key(secret) == advert.mask_key
 
     def _masks_left_by(self, owner: int, secret: bytes) -> list[tuple[bytes, bool]]:
-        """The masks between a drop-out and survivors, with the signs that take away what the survivors did."""
+        """Return the masks between a drop-out and survivors, with the signs that take them out of the sum."""
         private = X25519PrivateKey.from_private_bytes(secret)
         name = self._roster.identity(owner)
         peers = [one for one in self._neighbours(owner) if one in self._survivors]

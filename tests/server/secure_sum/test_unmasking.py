@@ -1,4 +1,7 @@
-"""The sum of a masked round: exact to the bit, whoever drops out and whatever devices send; or no sum at all."""
+"""The sum of a masked round: exact to the bit, whoever drops out and whatever devices send.
+
+Or no sum at all.
+"""
 
 import random
 from collections.abc import Callable
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 
 from palate.client.federation.masked_round import MaskedRound, MaskRules
-from palate.server.secure_sum.masking import MaskedSum
+from palate.server.secure_sum.unmasking import MaskedSum
 from palate.shared.errors import MaskError
 from palate.shared.secure_sum import masks
 from palate.shared.secure_sum import messages as wire
@@ -36,7 +39,7 @@ def signed_anew(data: bytes, device: int, at: int, new: bytes) -> bytes:
     return content[:-64] + masks.sign(content[:-64], identity(device))
 
 
-# --- exact ----------------------------------------------------------------------------------------------------------
+# --- exact --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bits", [8, 11, 16, 20, 32])
@@ -124,13 +127,14 @@ def test_a_device_with_too_few_living_holders_is_left_out() -> None:
 
 
 def test_a_sparse_cohort_in_which_neighbours_are_gone_together_fails_cleanly() -> None:
-    """Half the neighbours of one device are half of its neighbours' neighbours, too: nobody is left to hold shares."""
+    """Half the neighbours of one device are half of its neighbours' neighbours, too: nobody is left to hold
+    shares."""
     r = Round(70, mask_settings=settings(threshold_share=0.51), count=5)
     r.advertise()
     assert failure(lambda: r.share(gone=range(1, 37))) == "few"
 
 
-# --- bad messages cost the device that sends them -----------------------------------------------------------------------
+# --- bad messages cost the device that sends them -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,7 +177,8 @@ def test_an_advert_without_the_registrars_certificate_costs_its_device() -> None
 
 
 def test_a_certificate_that_comes_twice_is_in_the_roster_once() -> None:
-    """Shown again by its device under another number, or with another device's keys: neither gets in twice."""
+    """Shown again by its device under another number, or with another device's keys: neither gets
+    in twice."""
     r = Round(3)
     for n in range(3):
         rules = MaskRules(certificate=certificate(identity(n).public_key().public_bytes_raw(), 1))
@@ -188,7 +193,8 @@ def test_a_certificate_that_comes_twice_is_in_the_roster_once() -> None:
 
 @pytest.mark.parametrize("phase", ["shares", "masked", "revealed"])
 def test_bad_messages_of_later_phases_cost_their_devices(phase: str) -> None:
-    """Forged, cut, of another device, of another round, of a stranger: each is refused, and the sum is that of the others."""
+    """Forged, cut, of another device, of another round, of a stranger: each is refused, and the sum is that
+    of the others."""
     r, other = Round(20), Round(20)
     other.invited = invitation(round=9)
     other.of = {n: MaskedRound(other.invited, identity=identity(n)) for n in range(20)}
@@ -258,7 +264,7 @@ def test_a_server_refuses_settings_that_are_not_those_of_the_invitation() -> Non
         MaskedSum(invitation(), settings(), 0)
 
 
-# --- shares that a device tampered with -----------------------------------------------------------------------------------
+# --- shares that a device tampered with ---------------------------------------------------------------------
 
 
 def lie(message: bytes, device: int, devices: int, owner: int) -> bytes:
@@ -299,7 +305,8 @@ def test_too_many_wrong_shares_fail_the_round_never_change_the_sum(owner_stays: 
 
 
 def test_shares_dealt_wrong_fail_the_round() -> None:
-    """A device that shares another seed than it committed to: its mask cannot be taken out, so there is no sum."""
+    """A device that shares another seed than it committed to: its mask cannot be taken out, so there is no
+    sum."""
     r = Round(5)
     r.advertise()
     r.of[2]._seed, kept = bytes(32), r.of[2]._seed
@@ -360,11 +367,12 @@ def test_shares_of_devices_that_are_no_neighbours_cost_their_device() -> None:
     assert (total == r.plain()).all()
 
 
-# --- whatever comes ---------------------------------------------------------------------------------------------------------
+# --- whatever comes -----------------------------------------------------------------------------------------
 
 
 def test_whatever_devices_send_there_is_the_exact_sum_or_none() -> None:
-    """Rounds in which messages of every phase are tampered with, cut, swapped, replayed, signed anew, or missing."""
+    """Rounds in which messages of every phase are tampered with, cut, swapped, replayed, signed anew, or
+    missing."""
     done = failed = 0
     for seed in range(150):
         rng = random.Random(seed)
@@ -415,7 +423,8 @@ def test_whatever_devices_send_there_is_the_exact_sum_or_none() -> None:
 
 
 def test_fifty_devices_with_thirty_percent_gone_are_exact_and_within_the_bytes() -> None:
-    """The bar of the project: bit-equal, and at most 1.25 times the bytes of the same vectors sent unmasked."""
+    """The bar of the project: bit-equal, and at most 1.25 times the bytes of the same vectors sent
+    unmasked."""
     bits, count = 12, 75_000
     r = Round(50, count=count, mask_settings=settings(ring_bits=bits))
     gone = tuple(random.Random(1).sample(range(50), 15))

@@ -1,26 +1,30 @@
-"""The server's privacy ledger: what every round spends is written down before its result is used, and the budget is kept.
+"""The server's privacy ledger: what a round spends is written down before its result is used.
 
-Where it stands in the flow: the round loop books a round here before it unmasks (or looks at) a sum. If the budget does not hold the
-round, it does not happen. A server that is killed after booking and does the round again books it twice: the first sum may have been seen.
+Where it stands in the flow: the round loop books a round here before it unmasks (or looks at) a sum. If the
+budget does not hold the round, the round does not happen. A server that is killed after booking and repeats
+the round books it twice, because the first sum may have been seen.
 
-What a round costs is said by `shared.accounting.Cost`. `sampling` is given only when the server drew every connected device
-independently, with secret randomness (`sampling.poisson_cohort`), and took no device in or out for any other reason than its silence;
-a cohort of fixed size and a round that ends at the first so many replies are booked without sampling. A round whose noise the server
-plans over many rounds (`planned`) is paid for once, with its plan; the devices' shares of noise in it are not counted beside that.
+`shared.accounting.Cost` says what a round costs. `sampling` is given only where the server drew every
+connected device independently, with secret randomness (`sampling.poisson_cohort`), and left devices out for
+no other reason than their silence. A cohort of fixed size, or a round that ends at the first so many replies,
+is booked without sampling. A round of a noise plan (`planned`) is paid for once, with its plan. The devices'
+shares of noise in it are not counted on top of that.
 
-Whether a round fits is first asked of the Rényi curve that is kept up to date (under 50 ms, proven for discrete noise). Only when that says no,
-which it does too early, the tight figure is asked, once: how many more rounds of this kind there is room for. Both are upper
-bounds, so the smaller one counts. The form of the file is described in `ledger_file`; the kinds of lines are
+Whether a round fits is first looked up on the Rényi curve, which is kept up to date (under 50 ms, proven for
+discrete noise). That says no too early. Only then the tight figure is computed, once: how many more rounds of
+this kind there is room for. Both are upper bounds, so the smaller one counts. `ledger.file` describes the
+file; the kinds of lines are
 
     ledger       format
-    budget       epsilon, delta, when                                         the newest one holds
+    budget       epsilon, delta, when                    the newest one holds
     round        round, noise_multiplier, sampling, cohort, mechanism, when, and honest_share, all_add, alone
-    plan         plan, noise_multiplier, rounds, when                         noise that is correlated over so many rounds
+    plan         plan, noise_multiplier, rounds, when    noise that is correlated over so many rounds
     plan round   plan, round, cohort, when
 
-A round's `noise_multiplier` is what is counted: the noise that is there if `honest_share` of the devices in the sum add theirs. `all_add` is
-the noise if all do, and `alone` that of one device. Rounds of earlier versions say none of the three: they were booked as if all added
-theirs, and one device's noise was at least a sum's over the square root of the cohort.
+A round's `noise_multiplier` is what is counted: the noise if `honest_share` of the devices in the sum add
+theirs. `all_add` is the noise if all do, `alone` that of one device. Rounds of earlier versions have none of
+the three. They were booked as if all added theirs, and one device's noise was at least a sum's over the
+square root of the cohort.
 """
 
 from __future__ import annotations
@@ -76,7 +80,10 @@ class _Count:
         self._curves: dict[Cost, Curve] = {}
 
     def take(self, content: Mapping[str, Any]) -> None:
-        """Count a line; raises a PalateError, KeyError, TypeError or ValueError when it says what no ledger says."""
+        """Count a line.
+
+        Raises a PalateError, KeyError, TypeError or ValueError when it says what no ledger says.
+        """
         fields = dict(content)
         match fields.pop("kind"):
             case "ledger" if fields == {"format": FORMAT}:
@@ -132,7 +139,7 @@ class _Count:
         return self._curves[cost]
 
     def epsilon_with(self, cost: Cost, delta: float) -> float:
-        """The Rényi figure after one more round."""
+        """Return the Rényi figure after one more round."""
         if cost.sampling is None:
             rho, sampled = self.rho + rho_of(cost.noise_multiplier), self.sampled
         else:
@@ -145,8 +152,12 @@ class _Count:
 class Ledger:
     """An open ledger; made where there is none. One process has it open at a time.
 
-    Raises LedgerDamagedError when any line was changed or taken away, StorageError when the disk refuses, and OptionError for
-    a new ledger without a budget. A `budget` other than the one that holds is written down as a change, for all to see.
+    A `budget` other than the one that holds is written down as a change, for all to see.
+
+    Raises:
+        LedgerDamagedError: any line was changed or taken away.
+        StorageError: the disk refuses.
+        OptionError: a new ledger without a budget.
     """
 
     def __init__(
@@ -178,7 +189,10 @@ class Ledger:
 
     @property
     def head(self) -> str:
-        """The hash that stands for the whole ledger, in 64 hexadecimal digits: for checkpoints and signed releases."""
+        """The hash that stands for the whole ledger, in 64 hexadecimal digits.
+
+        Checkpoints and signed releases repeat it.
+        """
         return self._file.head
 
     @property
@@ -190,8 +204,8 @@ class Ledger:
         """Raise LedgerDamagedError unless this ledger continues the one that had this head."""
         if not self._file.includes(head):
             raise LedgerDamagedError(
-                f"{self._file.path} is older than what was released, or another one: it has no line {head[:12]}...; "
-                "restore the newest ledger from a backup"
+                f"{self._file.path} is older than what was released, or another one: it has no line "
+                f"{head[:12]}...; restore the newest ledger from a backup"
             )
 
     def spent(self) -> Spent:
@@ -199,7 +213,9 @@ class Ledger:
         return _spent(self._count)
 
     def room_for(self, cost: Cost) -> int:
-        """Return how many more rounds of this cost the budget holds (`rounds_within`); seconds the first time, then at once.
+        """Return how many more rounds of this cost the budget holds (`rounds_within`).
+
+        This takes seconds the first time.
 
         Asked at the start of a run, it also loads all that `check` needs.
         """
@@ -215,8 +231,9 @@ class Ledger:
         if quick <= self.budget.epsilon or self.room_for(cost) >= 1:
             return
         raise PrivacyBudgetError(
-            f"one more round would raise epsilon above the budget of {self.budget.epsilon:g} at delta {self.budget.delta:g}; "
-            f"{self.rounds} rounds have been spent; end the run here, or begin a new budget and say so to everyone"
+            f"one more round would raise epsilon above the budget of {self.budget.epsilon:g} at delta "
+            f"{self.budget.delta:g}; {self.rounds} rounds have been spent; end the run here, or begin a new "
+            "budget and say so to everyone"
         )
 
     def book(
@@ -231,17 +248,24 @@ class Ledger:
     ) -> None:
         """Write down that a round is spent; only when this has returned may its sum be looked at.
 
-        `cohort` is the number of devices that were asked, `noise` what the sum has by how many of the devices add theirs, of which
-        `cost` counts on `honest_share`. Without `noise` the line is that of an earlier version.
-        Raises PrivacyBudgetError when the budget does not hold it,
-        StorageError when it cannot be written (the round must not be used then).
+        `cohort` is the number of devices that were asked, `noise` what the sum has by how many of the devices
+        add theirs; `cost` counts on `honest_share` of them. Without `noise` the line is that of an earlier
+        version.
+
+        Raises:
+            PrivacyBudgetError: the budget does not hold it.
+            StorageError: it cannot be written (the round must not be used then).
         """
         self.check(cost)
         cost = cost.on_grid()
         line: dict[str, Any] = {
-            "kind": "round", "round": round, "noise_multiplier": cost.noise_multiplier, "sampling": cost.sampling,
-            "cohort": cohort, "mechanism": mechanism,
-        }  # fmt: skip
+            "kind": "round",
+            "round": round,
+            "noise_multiplier": cost.noise_multiplier,
+            "sampling": cost.sampling,
+            "cohort": cohort,
+            "mechanism": mechanism,
+        }
         if noise is not None:
             enough = noise.alone >= LEAST_MULTIPLIER
             line |= {
@@ -252,7 +276,10 @@ class Ledger:
         self._write(line)
 
     def steps_of(self, plan: str) -> tuple[int, int]:
-        """Return for how many rounds a plan is paid for, and how many of them are done; 0 and 0 for one that is not."""
+        """Return for how many rounds a plan is paid for, and how many of them are done.
+
+        Both are 0 for a plan that is not paid for.
+        """
         planned, done = self._count.plans.get(plan, (0, 0))
         return planned, done
 
@@ -264,14 +291,18 @@ class Ledger:
             self.check(Cost(noise_multiplier))
         except PrivacyBudgetError:
             raise PrivacyBudgetError(
-                f"the noise plan would raise epsilon above the budget of {self.budget.epsilon:g} at delta {self.budget.delta:g}, "
-                f"of which {self.rounds} rounds have spent their part; give the plan a noise_multiplier above {noise_multiplier:g}"
+                f"the noise plan would raise epsilon above the budget of {self.budget.epsilon:g} at delta "
+                f"{self.budget.delta:g}, of which {self.rounds} rounds have spent their part; give the plan "
+                f"a noise_multiplier above {noise_multiplier:g}"
             ) from None
 
     def book_plan(self, plan: str, noise_multiplier: float, rounds: int) -> None:
-        """Pays for noise that is correlated over so many rounds, all of them at once; does nothing if it is paid for.
+        """Pay for noise that is correlated over so many rounds, all of them at once.
 
-        `plan` is the plan's name, `noise_multiplier` the noise over the sensitivity of all that one device adds in the plan's rounds.
+        Nothing happens if it is paid for.
+
+        `plan` is the plan's name, `noise_multiplier` the noise over the sensitivity of all that one device
+        adds in the plan's rounds.
         """
         if plan in self._count.plans:
             return
@@ -282,7 +313,11 @@ class Ledger:
         )
 
     def book_plan_round(self, plan: str, round: int, *, cohort: int) -> None:  # noqa: A002
-        """Write down a round of a plan; raises PrivacyBudgetError when the plan is not paid for, or all its rounds are done."""
+        """Write down a round of a plan.
+
+        Raises:
+            PrivacyBudgetError: the plan is not paid for, or all its rounds are done.
+        """
         planned, done = self._count.plans.get(plan, (0, 0))
         if done >= planned:
             raise PrivacyBudgetError(
@@ -293,7 +328,10 @@ class Ledger:
         self._write({"kind": "plan round", "plan": plan, "round": round, "cohort": cohort})
 
     def _write(self, fields: Mapping[str, Any]) -> None:
-        """Check a line as if it were read, then writes it; what it says counts even if the disk refuses half-way."""
+        """Check a line as if it were read, then write it.
+
+        What it says counts even if the disk refuses half-way.
+        """
         content = {**fields, "when": self._now().astimezone(UTC).isoformat(timespec="milliseconds")}
         costs_before = dict(self._count.costs)
         try:
@@ -302,13 +340,17 @@ class Ledger:
             raise OptionError(f"the round cannot be booked: {error}") from None
         changed = {cost for cost, count in self._count.costs.items() if count != costs_before.get(cost)}
         if changed or fields["kind"] == "budget":
-            # What is left for this kind of round is one less; for other kinds, or where none is left of what was said, it is asked anew.
+            # What is left for this kind of round is one less; for other kinds, or where none is left of what
+            # was said, it is asked anew.
             self._room = {cost: left - 1 for cost, left in self._room.items() if cost in changed and left > 1}
         self._file.append(content)
 
 
 def read_spent(path: Path) -> Spent:
-    """Return what the ledger at a path has spent, without opening it for writing; raises LedgerDamagedError."""
+    """Return what the ledger at a path has spent, without opening it for writing.
+
+    Raises LedgerDamagedError.
+    """
     return _spent(_counted(read_lines(path).lines, path))
 
 
@@ -346,7 +388,7 @@ def _spent(count: _Count) -> Spent:
 
 
 def _kind_of(fields: Mapping[str, Any]) -> Kind:
-    """What a round's line says of its noise; raises OptionError or ValueError for what no line says."""
+    """Return what a round's line says of its noise; raises OptionError or ValueError for anything else."""
     cost = Cost(fields["noise_multiplier"], fields["sampling"])
     if "alone" not in fields:
         all_add, alone = cost.noise_multiplier, cost.noise_multiplier

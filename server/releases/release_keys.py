@@ -1,13 +1,14 @@
 """The two keys of a log of releases: made, changed, and used to say for how much longer the log is good.
 
-Where it stands in the flow: `palate server key` calls this, on the server or on a signing machine; `signing` seals the files.
+Where it stands in the flow: `palate server key` calls this, on the server or on a signing machine;
+`sealed_keys` seals the files.
 
     release.key       signs releases and says until when the log is good: needed a few times a year
-    recovery.key      signs changes of keys: needed when the release key was lost or stolen; belongs off this machine
+    recovery.key      signs changes of keys: needed when the release key was lost or stolen; move it away
     *.key.next        a new key whose entry in the log is being written
 
-The log names both keys in its first entry. Each change is written in the order new key, log, move: killed at any moment, either
-the old pair or the new one is in force, and `current_public` finds it.
+The log names both keys in its first entry. Each change is written in the order new key, log, move: killed at
+any moment, either the old pair or the new one is in force, and `current_public` finds it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.server.releases import sealed_keys as signing
+from palate.server.releases import sealed_keys
 from palate.server.releases.folder import keep_release, locked, read_log
 from palate.shared.durable import storage_error
 from palate.shared.errors import OptionError
@@ -63,18 +64,21 @@ class Passphrases:
 def begin_log(
     files: KeyFiles, now: datetime, passphrases: Passphrases, *, days: int = USUAL_DAYS
 ) -> ReleaseLog:
-    """Make both keys and the log whose first entry names them; what is there already is used. Return the log."""
+    """Make both keys and the log whose first entry names them.
+
+    What is there already is used. Returns the log.
+    """
     with locked(files.releases):
         log = read_log(files.releases)
         if log is not None:
             return log
         pair = []
         for path, passphrase, variable in (
-            (files.release_file, passphrases.release, signing.PASSPHRASE_VARIABLE),
-            (files.recovery_file, passphrases.recovery, signing.RECOVERY_VARIABLE),
+            (files.release_file, passphrases.release, sealed_keys.PASSPHRASE_VARIABLE),
+            (files.recovery_file, passphrases.recovery, sealed_keys.RECOVERY_VARIABLE),
         ):
-            found = signing.read_key(path, passphrase, variable=variable)
-            pair.append(found or signing.make_key(path, passphrase))
+            found = sealed_keys.read_key(path, passphrase, variable=variable)
+            pair.append(found or sealed_keys.make_key(path, passphrase))
         log = ReleaseLog.begin(pair[0], pair[1], int(now.timestamp()), days=days)
         keep_release(files.releases, log, b"")
         return log
@@ -89,9 +93,14 @@ def change_keys(
     recovery: bool = False,
     days: int = USUAL_DAYS,
 ) -> ReleaseLog:
-    """Put a new release key, a new recovery key or both in force, signed by the recovery key before; return the log.
+    """Put a new release key, a new recovery key or both in force, signed by the recovery key before.
 
-    The release key before is not needed when it is replaced: it may be lost. Raises OptionError without a log or the recovery key.
+    Return the log.
+
+    The release key before is not needed when it is replaced: it may be lost.
+
+    Raises:
+        OptionError: there is no log or no recovery key.
     """
     with locked(files.releases):
         log = read_log(files.releases)
@@ -100,8 +109,8 @@ def change_keys(
         _finish(files, log)
         by = _need_recovery(files, log, passphrases)
         key = None if release else current_key(files, passphrases.release)
-        key = key or signing.make_key(_next(files.release_file), passphrases.release)
-        new = signing.make_key(_next(files.recovery_file), passphrases.recovery) if recovery else by
+        key = key or sealed_keys.make_key(_next(files.release_file), passphrases.release)
+        new = sealed_keys.make_key(_next(files.recovery_file), passphrases.recovery) if recovery else by
         log = log.with_keys(key, new, int(now.timestamp()), by=by, days=days)
         keep_release(files.releases, log, b"")
         _finish(files, log)
@@ -109,7 +118,10 @@ def change_keys(
 
 
 def renew(files: KeyFiles, now: datetime, passphrase: str | None, *, days: int = USUAL_DAYS) -> ReleaseLog:
-    """Say with the release key that the log is good for so many days from now; return it. No entry is added."""
+    """Say with the release key that the log is good for so many days from now.
+
+    Returns the log. No entry is added.
+    """
     with locked(files.releases):
         log = read_log(files.releases)
         key = current_key(files, passphrase)
@@ -123,25 +135,27 @@ def renew(files: KeyFiles, now: datetime, passphrase: str | None, *, days: int =
 def current_key(files: KeyFiles, passphrase: str | None) -> Ed25519PrivateKey | None:
     """Return the release key that is in force, or None if there is neither a log nor a key.
 
-    Finishes a change of keys that was cut short. Raises OptionError when the log is there and its key is not, and what
-    `signing.read_key` raises.
+    Finishes a change of keys that was cut short.
+
+    Raises:
+        OptionError: the log is there and its key is not, and what `sealed_keys.read_key` raises.
     """
     log = read_log(files.releases)
     if log is not None:
         _finish(files, log)
-        found = signing.read_public(files.release_file)
+        found = sealed_keys.read_public(files.release_file)
         if found is None:
             raise OptionError(
-                f"the release key {write_key(log.keys[-1].release)} does not lie here; where it lies on a signing machine, carry a "
-                "folder there: palate server prepare FOLDER; otherwise restore it from a backup, or replace it: palate server key "
-                "--rotate"
+                f"the release key {write_key(log.keys[-1].release)} does not lie here; where it lies on a "
+                "signing machine, carry a folder there: palate server prepare FOLDER; otherwise restore it "
+                "from a backup, or replace it: palate server key --rotate"
             )
         if found != log.keys[-1].release:
             raise OptionError(
-                f"the releases are signed with {write_key(log.keys[-1].release)}, and {files.release_file} is not that key; "
-                "restore it from a backup, or replace it: palate server key --rotate"
+                f"the releases are signed with {write_key(log.keys[-1].release)}, and {files.release_file} "
+                "is not that key; restore it from a backup, or replace it: palate server key --rotate"
             )
-    return signing.read_key(files.release_file, passphrase)
+    return sealed_keys.read_key(files.release_file, passphrase)
 
 
 def _finish(files: KeyFiles, log: ReleaseLog) -> None:
@@ -151,25 +165,27 @@ def _finish(files: KeyFiles, log: ReleaseLog) -> None:
         (files.recovery_file, log.keys[-1].recovery),
     ):
         beside = _next(path)
-        if signing.read_public(beside) == public and signing.read_public(path) != public:
+        if sealed_keys.read_public(beside) == public and sealed_keys.read_public(path) != public:
             try:
-                signing.move_key(beside, path)
+                sealed_keys.move_key(beside, path)
             except OSError as error:
                 raise storage_error(error, path, f"the new key is in {beside}") from None
 
 
 def _need_recovery(files: KeyFiles, log: ReleaseLog, passphrases: Passphrases) -> Ed25519PrivateKey:
     path = files.recovery_file
-    public = signing.read_public(path)
+    public = sealed_keys.read_public(path)
     if public is None:
         raise OptionError(
-            f"keys are changed with the recovery key, and {path} is not there; say where it lies with --recovery FILE"
+            f"keys are changed with the recovery key, and {path} is not there; say where it lies with "
+            "--recovery FILE"
         )
     if public != log.keys[-1].recovery:
         raise OptionError(
-            f"keys are changed with the recovery key {write_key(log.keys[-1].recovery)}, and {path} is another key"
+            f"keys are changed with the recovery key {write_key(log.keys[-1].recovery)}, and {path} is "
+            "another key"
         )
-    found = signing.read_key(path, passphrases.recovery, variable=signing.RECOVERY_VARIABLE)
+    found = sealed_keys.read_key(path, passphrases.recovery, variable=sealed_keys.RECOVERY_VARIABLE)
     if found is None:  # taken away between the two readings
         raise OptionError(f"{path} is not there any more; nothing was changed")
     return found

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palate.server.ledger.booking import Ledger, read_spent
 from palate.server.ledger.file import BEFORE_FIRST, LedgerFile, encode_line, read_lines
-from palate.server.ledger.ledger import Ledger, read_spent
 from palate.server.secure_sum.sampling import poisson_cohort
 from palate.shared import durable
 from palate.shared.accounting import Budget, Cost, calibrate, epsilon_by_pld
@@ -154,7 +154,7 @@ def test_a_round_that_is_none_is_not_booked(tmp_path: Path, number: int, cohort:
     assert Ledger(tmp_path / "ledger.jsonl").spent().rounds == 1
 
 
-# --- noise that is planned over many rounds ---------------------------------------------------------------------
+# --- noise that is planned over many rounds -----------------------------------------------------------------
 
 
 def test_a_plan_is_paid_for_once_and_has_so_many_rounds(tmp_path: Path) -> None:
@@ -185,7 +185,8 @@ class Killed(BaseException):
 
 
 def stop_before(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    """Let the process die before so many calls of write, fsync and replace, writing only half where it dies at a write."""
+    """Let the process die before so many calls of write, fsync and replace, writing only half where it dies
+    at a write."""
     done = 0
     real = {name: getattr(os, name) for name in ("write", "fsync", "replace")}
 
@@ -241,7 +242,7 @@ def test_a_server_that_is_really_killed_loses_no_round(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from palate.server.ledger.ledger import Ledger
+from palate.server.ledger.booking import Ledger
 from palate.shared.accounting import Budget, Cost
 ledger = Ledger(Path(sys.argv[1]), Budget(1e6, 1e-5))
 for number in range(1, 10**9):
@@ -455,11 +456,12 @@ def test_the_form_of_a_line_is_what_it_is_said_to_be(tmp_path: Path) -> None:
     }  # fmt: skip
     assert json.loads(lines[2]) == {
         "index": 2, "kind": "round", "round": 1, "noise_multiplier": 4.0, "sampling": None, "cohort": 50,
-        "mechanism": "devices", "when": "2026-11-21T00:00:00.000+00:00", "previous": read_lines(tmp_path / "ledger.jsonl").lines[1].hash,
+        "mechanism": "devices", "when": "2026-11-21T00:00:00.000+00:00",
+        "previous": read_lines(tmp_path / "ledger.jsonl").lines[1].hash,
     }  # fmt: skip
 
 
-# --- drawing a cohort that may be counted --------------------------------------------------------------------------
+# --- drawing a cohort that may be counted -------------------------------------------------------------------
 
 
 def test_each_device_is_drawn_by_its_own_secret_coin() -> None:

@@ -1,4 +1,5 @@
-"""The two keys: sealed unless asked otherwise, changed by the recovery key alone, whole after a kill at any step."""
+"""The two keys: sealed unless asked otherwise, changed by the recovery key alone, whole after a kill at any
+step."""
 
 import json
 from collections.abc import Callable
@@ -12,10 +13,9 @@ from typer.testing import CliRunner
 from palate.client.commands.cli import app
 from palate.server.commands import keys as key_cli
 from palate.server.releases import folder as releases
-from palate.server.releases import keys as release_keys
-from palate.server.releases import sealed_keys as signing
+from palate.server.releases import release_keys, sealed_keys
 from palate.server.releases.folder import read_log
-from palate.server.releases.keys import (
+from palate.server.releases.release_keys import (
     KeyFiles,
     Passphrases,
     begin_log,
@@ -46,8 +46,8 @@ def test_both_keys_are_named_by_the_first_entry(files: KeyFiles) -> None:
     log = begin_log(files, NOW, OPEN)
     assert log == log_of(files) == begin_log(files, NOW, OPEN)
     keys = log.keys[0]
-    assert signing.read_public(files.release_file) == keys.release
-    assert signing.read_public(files.recovery_file) == keys.recovery
+    assert sealed_keys.read_public(files.release_file) == keys.release
+    assert sealed_keys.read_public(files.recovery_file) == keys.recovery
     key = current_key(files, None)
     assert key is not None
     assert key.public_key().public_bytes_raw() == keys.release
@@ -62,7 +62,7 @@ def test_a_release_key_is_changed_without_the_one_before(files: KeyFiles) -> Non
     assert log == log_of(files)
     assert (log.keys[-1].recovery, len(log.entries)) == (before.recovery, 2)
     assert log.keys[-1].release != before.release
-    assert signing.read_public(files.release_file) == log.keys[-1].release
+    assert sealed_keys.read_public(files.release_file) == log.keys[-1].release
 
 
 def test_without_the_recovery_key_nothing_is_changed(files: KeyFiles, tmp_path: Path) -> None:
@@ -73,12 +73,12 @@ def test_without_the_recovery_key_nothing_is_changed(files: KeyFiles, tmp_path: 
     files.recovery_file.rename(stick)
     with pytest.raises(OptionError, match="--recovery FILE"):
         change_keys(files, NOW, OPEN)
-    signing.make_key(files.recovery_file, None)  # a thief's own
+    sealed_keys.make_key(files.recovery_file, None)  # a thief's own
     with pytest.raises(OptionError, match="is another key"):
         change_keys(files, NOW, OPEN)
     assert log_of(files) == log
     changed = change_keys(KeyFiles(files.home, stick), NOW, OPEN, release=True, recovery=True)
-    assert signing.read_public(stick) == changed.keys[-1].recovery != log.keys[-1].recovery
+    assert sealed_keys.read_public(stick) == changed.keys[-1].recovery != log.keys[-1].recovery
 
 
 def test_a_renewed_log_is_good_for_longer_and_has_no_more_entries(files: KeyFiles) -> None:
@@ -112,7 +112,7 @@ def test_a_change_that_was_cut_short_is_finished_or_never_was(
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(signing, "move_key", cut(signing.move_key))
+        patch.setattr(sealed_keys, "move_key", cut(sealed_keys.move_key))
         patch.setattr(releases, "write_atomically", cut(releases.write_atomically))
         cut_short = False
         try:
@@ -124,7 +124,7 @@ def test_a_change_that_was_cut_short_is_finished_or_never_was(
     log = log_of(files)
     assert key is not None
     assert key.public_key().public_bytes_raw() == log.keys[-1].release
-    assert signing.read_public(files.recovery_file) == log.keys[-1].recovery
+    assert sealed_keys.read_public(files.recovery_file) == log.keys[-1].recovery
     assert len(log.entries) == (1 if step <= 3 else 2)
     again = change_keys(files, NOW, OPEN, release=True, recovery=True)
     assert again.keys[0] == before.keys[0]
@@ -133,17 +133,17 @@ def test_a_change_that_was_cut_short_is_finished_or_never_was(
 
 def test_another_key_in_its_place_is_one_line(files: KeyFiles) -> None:
     begin_log(files, NOW, OPEN)
-    signing.make_key(files.release_file, None)
+    sealed_keys.make_key(files.release_file, None)
     with pytest.raises(OptionError, match="is not that key"):
         current_key(files, None)
 
 
 def test_keys_that_were_made_before_a_kill_are_used(files: KeyFiles) -> None:
-    made = signing.make_key(files.release_file, None)
+    made = sealed_keys.make_key(files.release_file, None)
     assert begin_log(files, NOW, OPEN).keys[0].release == made.public_key().public_bytes_raw()
 
 
-# --- on the command line --------------------------------------------------------------------------------------------
+# --- on the command line ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -171,15 +171,15 @@ def test_a_key_is_sealed_or_it_is_not_made(home: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PALATE_RELEASE_PASSPHRASE", "correct horse")
     palate("key")
     for name in ("release.key", "recovery.key"):
-        assert signing.is_sealed(home / name)
+        assert sealed_keys.is_sealed(home / name)
         with pytest.raises(WrongPassphraseError):
-            signing.read_key(home / name, "wrong horse")
+            sealed_keys.read_key(home / name, "wrong horse")
 
 
 def test_an_unsealed_key_is_asked_for_and_warned_of(home: Path) -> None:
     done = palate("key", "--unsealed")
-    assert "warning: both keys are unsealed: whoever reads these files can sign" in done.stderr
-    assert not signing.is_sealed(home / "release.key")
+    assert "warning: both keys are unsealed: anybody who reads these files can sign" in done.stderr
+    assert not sealed_keys.is_sealed(home / "release.key")
 
 
 def test_on_a_terminal_the_passphrase_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_on_a_terminal_the_passphrase_is_asked_for(home: Path, monkeypatch: pyte
     palate("key")
     assert asked == [("a passphrase to seal new keys with", True)]
     for name in ("release.key", "recovery.key"):
-        assert signing.read_key(home / name, "typed horse") is not None
+        assert sealed_keys.read_key(home / name, "typed horse") is not None
     palate("key", "--renew")
     assert asked[1:] == [(f"passphrase of the release key {home / 'release.key'}", False)]
 
@@ -206,12 +206,12 @@ def test_the_keys_are_made_once_and_the_text_is_printed_alone(
     assert "keep it secret" in first.stderr
     assert "move it off this machine" in first.stderr
     text = first.stdout.strip()
-    assert read_key(text) == signing.read_public(home / "recovery.key")
+    assert read_key(text) == sealed_keys.read_public(home / "recovery.key")
     again = palate("key")
     assert (again.stdout.strip(), again.stderr) == (text, "")
     found = json.loads(palate("key", "--json").stdout)
     assert (found["key"], found["new"]) == (text, False)
-    assert read_key(found["release_key"]) == signing.read_public(home / "release.key")
+    assert read_key(found["release_key"]) == sealed_keys.read_public(home / "release.key")
 
 
 def test_the_text_stays_when_the_release_key_changes_and_not_when_the_recovery_key_does(
@@ -224,8 +224,8 @@ def test_the_text_stays_when_the_release_key_changes_and_not_when_the_recovery_k
     rotated = json.loads(palate("key", "--rotate", "--json").stdout)
     assert rotated["key"] == before["key"]
     assert rotated["release_key"] != before["release_key"]
-    assert signing.read_key(home / "recovery.key", "other horse") is not None
-    assert signing.read_key(home / "release.key", "correct horse") is not None
+    assert sealed_keys.read_key(home / "recovery.key", "other horse") is not None
+    assert sealed_keys.read_key(home / "release.key", "correct horse") is not None
     changed = json.loads(palate("key", "--rotate-recovery", "--json").stdout)
     assert changed["key"] != before["key"]
     assert changed["release_key"] == rotated["release_key"]
@@ -242,5 +242,5 @@ def test_a_recovery_key_on_a_stick_is_named(
     palate("key", "--rotate", "--recovery", str(tmp_path / "stick.key"))
     log = read_log(home / "releases")
     assert log is not None
-    assert signing.read_public(home / release_keys.RELEASE_KEY) == log.keys[-1].release
+    assert sealed_keys.read_public(home / release_keys.RELEASE_KEY) == log.keys[-1].release
     assert palate("key").stdout.strip() == write_key(log.keys[0].recovery)
