@@ -39,10 +39,10 @@ import numpy as np
 
 from palate.client.eye.backbone import check_backbone
 from palate.client.federation.consent import Terms, may_take_part
+from palate.client.federation.exposed import what_is_not_protected, what_is_unseen
 from palate.client.federation.machine import read_machine
 from palate.client.federation.outbox import Leaving, Sent, read_outbox, what_leaves
 from palate.client.federation.own_labels import read_labels, teaching_comments
-from palate.client.federation.preview_words import what_is_not_protected, what_is_unseen
 from palate.client.federation.rounds_a_day import invitations_of_the_day
 from palate.client.privacy import describe_cost, read_spent, remember
 from palate.client.records import Taught

@@ -20,6 +20,7 @@ import pytest
 from palate.client.demo.showcase import demo_folder
 from palate.client.device import Device
 from palate.client.federation.consent import Terms, agree
+from palate.client.federation.exposed import what_is_not_protected
 from palate.client.federation.local_training import LEAST_LABELS, Labels, train_locally
 from palate.client.federation.member import Member
 from palate.client.federation.outbox import Sent, read_outbox, what_leaves
@@ -30,7 +31,7 @@ from palate.client.federation.preview import (
     preview_update,
     usual_round,
 )
-from palate.client.federation.preview_words import describe_bytes, describe_shortly, what_is_not_protected
+from palate.client.federation.preview_words import describe_bytes, describe_shortly
 from palate.client.privacy.budget import OwnBudget, book_round, write_budget
 from palate.client.reader.comment import Comment
 from palate.client.records import Taught
