@@ -194,7 +194,7 @@ class Truth:
         drawn = load_artists()
         for name in (self.subject, self.companion):
             if name is not None and name not in SUBJECTS and name not in drawn:
-                raise ValueError(f"the world has no subject {name!r}")
+                raise ValueError(f"subject {name!r} is not in the world")
         if (self.companion is not None or self.count != 1) and self.subject not in drawn:
             raise ValueError(f"{self.subject!r} stands alone in the world")
         if self.count not in (1, 2, 3) or (self.companion is not None and self.count != 1):
