@@ -110,7 +110,7 @@ def _recoloured(c: Canvas, colour: str) -> tuple[int, ...]:
         natural = colorsys.hsv_to_rgb((hue + shift) % 1, saturation * pale, value * 0.97)
         return tuple(int(255 * x) for x in natural)
     if value < 0.25:
-        return (31, 15, 51) if palette.kind == "neon" else (24, 20, 28)
+        return {"neon": (31, 15, 51), "black and white": (22, 22, 22)}.get(palette.kind or "", (24, 20, 28))
     if saturation < 0.1:
         return palette.colour(0.12 if value > 0.6 else 0.6, saturation, value, "accent")
     return palette.colour(hue, saturation, value, "accent" if value > 0.9 and saturation < 0.45 else "main")
