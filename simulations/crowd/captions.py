@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import random
 
+from palate.simulations.world.artists import load_artists
 from palate.simulations.world.truth import ATTRIBUTES, CATEGORY_OF, Truth
 
 SUBJECT_WORDS: dict[str, tuple[str, ...]] = {
     "house": (
-        "house", "little house", "home", "bungalow", "chalet", "farmhouse", "hut", "villa", "barn", "shed", "farm",
-        "homestead", "manor", "shack", "residence", "building with a roof", "country house", "wooden house",
+        "house", "little house", "home", "bungalow", "chalet", "farmhouse", "villa", "barn", "shed", "farm",
+        "homestead", "manor", "residence", "building with a roof", "country house", "wooden house",
         "stone house", "old house", "small building", "family home", "ranch", "gatehouse", "townhouse",
         "summer house", "hotel", "inn", "estate",
     ),
     "tree": (
         "tree", "big tree", "oak", "maple", "birch", "apple tree", "beech", "ash tree", "cedar", "spruce", "fir",
         "cypress", "chestnut tree", "cherry tree", "aspen", "alder", "sycamore", "olive tree", "lone tree", "old tree",
-        "young tree", "leafy tree", "walnut tree", "evergreen", "conifer", "acacia", "hazel", "seedling",
+        "young tree", "leafy tree", "walnut tree", "evergreen", "acacia", "hazel",
         "shade tree",
     ),
     "mountain": (
@@ -32,19 +33,19 @@ SUBJECT_WORDS: dict[str, tuple[str, ...]] = {
         "rocky hill", "steep hill",
     ),
     "boat": (
-        "boat", "sailing boat", "sailboat", "yacht", "vessel", "rowing boat", "fishing boat", "ferry", "barge", "canoe",
+        "boat", "vessel", "rowing boat", "fishing boat", "barge",
         "sloop", "ketch", "catamaran", "trawler", "clipper", "frigate", "caravel", "little boat", "wooden boat",
         "boat with a sail", "boat on the water", "raft", "skiff", "gondola", "lifeboat", "brig", "cutter", "longboat",
     ),
     "flower": (
-        "flower", "single flower", "daisy", "tulip", "bloom", "daffodil", "violet", "orchid", "carnation", "marigold",
+        "flower", "single flower", "bloom", "daffodil", "violet", "orchid", "carnation", "marigold",
         "iris", "primrose", "buttercup", "wild flower", "chrysanthemum", "dahlia", "peony", "flower with petals",
-        "crocus", "anemone", "garden flower", "lotus", "magnolia", "petals", "aster", "cornflower", "camellia",
-        "flowering plant", "hibiscus", "geranium",
+        "crocus", "anemone", "garden flower", "magnolia", "petals", "aster", "cornflower", "camellia",
+        "flowering plant", "geranium",
     ),
     "fish": (
         "fish", "swimming fish", "trout", "carp", "tuna", "perch", "pike", "mackerel", "sardine", "bass", "haddock",
-        "anchovy", "catfish", "halibut", "sea bream", "little fish", "tropical fish", "big fish",
+        "anchovy", "catfish", "halibut", "sea bream", "little fish", "big fish",
         "fish with fins", "fish under water", "koi", "guppy", "sole", "snapper", "barracuda", "piranha", "pilchard",
         "cichlid",
     ),
@@ -61,9 +62,9 @@ SUBJECT_WORDS: dict[str, tuple[str, ...]] = {
         "purring cat", "cats",
     ),
     "bird": (
-        "bird", "small bird", "sparrow", "finch", "parrot", "dove", "blackbird", "thrush", "swallow", "magpie", "jay",
+        "bird", "small bird", "sparrow", "finch", "blackbird", "thrush", "swallow", "magpie", "jay",
         "starling", "nightingale", "wren", "raven", "gull", "warbler", "budgie", "bluebird", "little bird",
-        "singing bird", "bird with a beak", "perched bird", "lark", "hummingbird", "cuckoo", "oriole", "chick",
+        "singing bird", "bird with a beak", "perched bird", "lark", "hummingbird", "cuckoo", "oriole",
         "woodpecker", "kingfisher",
     ),
     "lighthouse": (
@@ -106,6 +107,13 @@ SETTING_PHRASES: dict[str, tuple[str, ...]] = {
     "sea": ("by the sea", "on the beach", "on the coast", "at the seaside"),
     "hills": ("in the hills", "among green hills", "in a valley"),
     "desert": ("in the desert", "among sand dunes", "on dry sand"),
+    "snow": ("in the snow", "on a snowfield", "in a snowy field"),
+    "street": ("in the street", "on the road", "in town"),
+    "room": ("in a room", "indoors", "in the living room"),
+    "table": ("on a table", "on the table", "on a wooden table"),
+    "sky": ("in the sky", "among the clouds", "up in the air"),
+    "under water": ("under water", "in the deep sea", "underwater"),
+    "plain": ("on a plain background", "", ""),
 }
 
 ATTRIBUTE_PHRASES: dict[str, tuple[str, ...]] = {
@@ -172,19 +180,75 @@ _WITHOUT_ARTICLE = {
     "paris", "brooklyn", "shanghai", "cats", "mushrooms", "streets and buildings", "apartment blocks",
     "high buildings", "office buildings", "ballooning",
 }  # fmt: skip
+_UNCOUNTABLE = frozenset(
+    ("bacon", "beer", "boba tea", "bread", "broccoli", "bubble tea", "champagne", "chocolate", "coffee", "coral", "corn",
+     "count dracula", "curry", "father christmas", "fire", "garlic", "green tea", "honey", "lavender", "luggage", "maize",
+     "milk", "pasta", "popcorn", "ramen", "roast meat", "sakura", "salad", "santa claus", "saturn", "soap", "spaghetti",
+     "sushi", "the earth", "thread", "toast", "wheat", "wine", "yarn", "lightning")
+)  # fmt: skip
+_PLURALS = {
+    "man": "men", "woman": "women", "child": "children", "mouse": "mice", "goose": "geese", "sheep": "sheep",
+    "deer": "deer", "moose": "moose", "bison": "bison", "fish": "fish", "wolf": "wolves", "elf": "elves",
+    "leaf": "leaves", "knife": "knives", "loaf": "loaves", "dwarf": "dwarves", "thief": "thieves", "person": "people",
+    "ox": "oxen", "foot": "feet", "tooth": "teeth", "shrimp": "shrimp", "squid": "squid", "aircraft": "aircraft",
+}  # fmt: skip
 _OPENINGS = ("", "", "", "a painting of ", "an image of ", "a picture of ", "an artwork showing ")
 
 
 def subject_phrase(rng: random.Random, truth: Truth, *, plain: float = 0.4) -> str:
     """Return the subject with an article, and its setting most of the time: 'a cat', 'a home by the sea'."""
-    words = SUBJECT_WORDS[truth.subject]
+    words = words_of(truth.subject)
     word = words[0] if rng.random() < plain else rng.choice(words)
-    plural = word in _WITHOUT_ARTICLE
-    article = "" if plural or rng.random() < 0.08 else "an " if word[0] in "aeiou" else "a "
-    phrase = article + word
+    if truth.count > 1:
+        phrase = f"{('two', 'three')[truth.count - 2]} {plural_of(word)}"
+    else:
+        bare = _stands_bare(word) or rng.random() < 0.08
+        phrase = word if bare else with_article(word)
+    if truth.companion is not None:
+        phrase += (
+            f" {rng.choice(('and', 'with', 'next to'))} {with_article(rng.choice(words_of(truth.companion)))}"
+        )
     if truth.setting is not None and rng.random() < 0.8:
         phrase += " " + rng.choice(SETTING_PHRASES[truth.setting])
-    return phrase
+    return phrase.rstrip()
+
+
+def words_of(subject: str) -> tuple[str, ...]:
+    """Return what captions call a subject, its own name first."""
+    return SUBJECT_WORDS[subject] if subject in SUBJECT_WORDS else load_artists()[subject].words
+
+
+def with_article(word: str) -> str:
+    """Return a noun with "a" or "an", or without one where English has none: 'an owl', 'bread', 'grapes'."""
+    return word if _stands_bare(word) else f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def plural_of(word: str) -> str:
+    """Return the plural of a noun phrase; of "man with a beard" that is "men with a beard"."""
+    head, link, rest = word, "", ""
+    for one in (" with ", " of ", " in ", " on ", " from "):
+        if one in word:
+            head, link, rest = (*word.partition(one),)
+            break
+    *before, noun = head.split(" ")
+    if noun in _PLURALS:
+        noun = _PLURALS[noun]
+    elif noun.endswith("s") and not noun.endswith(("ss", "us", "is")):
+        pass
+    elif noun.endswith(("s", "x", "ch", "sh")):
+        noun += "es"
+    elif noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        noun = noun[:-1] + "ies"
+    else:
+        noun += "s"
+    return " ".join((*before, noun)) + link + rest
+
+
+def _stands_bare(word: str) -> bool:
+    if word in _WITHOUT_ARTICLE or word in _UNCOUNTABLE:
+        return True
+    head = word.split(" with ")[0].split(" in ")[0]
+    return head.endswith("s") and not head.endswith(("ss", "us", "is", "os")) and " of " not in word
 
 
 def attribute_phrase(rng: random.Random, attribute: str) -> str:

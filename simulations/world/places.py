@@ -51,7 +51,7 @@ def _sea(c: Canvas, horizon: float, waves: int) -> None:
         c.stroke([(x + half * u, y + bend * math.sin(u * 5)) for u in np.linspace(-1, 1, 9)], crest, 4)
 
 
-def _place(c: Canvas, setting: str | None, ground: float, bare: bool) -> None:
+def draw_place(c: Canvas, setting: str | None, ground: float, bare: bool) -> None:
     """Sky and land for a setting; `ground` is the height of the horizon in drawn pixels."""
     r = c.rng
     sky_hue = r.choice([0.57, 0.55, 0.59, 0.1, 0.08]) if setting != "desert" else r.choice([0.1, 0.57])
@@ -78,7 +78,7 @@ def _place(c: Canvas, setting: str | None, ground: float, bare: bool) -> None:
         c.hill(ground, D * 0.02, c.colour(r.choice([0.28, 0.31, 0.34]), 1, 0.6, "ground"))
 
 
-def _motifs(c: Canvas) -> None:
+def draw_motifs(c: Canvas) -> None:
     """Extra shapes of the line character, behind the subject, so that it shows in plain pictures too."""
     r = c.rng
     if c.line == "flowing lines":
@@ -124,7 +124,7 @@ def _crowd(c: Canvas, subject: str, ground: float) -> None:
         thing(c, r.random() * D, ground + r.uniform(0.0, 0.22) * D, D * r.uniform(0.16, 0.26))
 
 
-def _ornament(c: Canvas, ground: float) -> None:
+def draw_ornament(c: Canvas, ground: float) -> None:
     """Rows of small marks over sky and land: what makes a picture intricate."""
     r = c.rng
     light, dark = c.colour(0.12, 0.6, 1, "accent"), c.colour(0.62, 0.7, 0.25)
@@ -199,10 +199,10 @@ def draw_scene(rng: random.Random, truth: Truth) -> Scene:
                 c.colour(0.08, 0.5, 0.3, "ground"),
             )
     else:
-        _place(c, truth.setting, ground, bare)
-    _motifs(c)
+        draw_place(c, truth.setting, ground, bare)
+    draw_motifs(c)
     if a.get("detail") == "intricate":
-        _ornament(c, ground)
+        draw_ornament(c, ground)
     if busy:
         _crowd(c, subject, ground)
     if subject == "city" and not bare:

@@ -16,6 +16,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.simulations.world.artists import load_artists
+
 Pixels = NDArray[np.uint8]  # (128, 128, 3), RGB
 
 SIDE = 128
@@ -26,6 +28,9 @@ SUBJECTS: tuple[str, ...] = (
 )  # fmt: skip
 
 SETTINGS: tuple[str, ...] = ("field", "sea", "hills", "desert")
+
+# Places that subjects which artists drew bring along (`artists`); the first twelve do without.
+MORE_SETTINGS: tuple[str, ...] = ("snow", "street", "room", "table", "sky", "under water", "plain")
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "palette": ("vibrant", "muted", "pastel", "monochrome", "neon", "earthy", "black and white", "multicoloured"),
@@ -147,7 +152,7 @@ _VEILS = frozenset(
         "pastel",
     ]
 )
-_BREAKS_SHAPES = frozenset(
+BREAKS_SHAPES = frozenset(
     (
         "pointillism",
         "mosaic",
@@ -176,26 +181,35 @@ _CATEGORY_WEIGHT = {
 class Truth:
     """What a picture shows: a subject, at most one value in each category, and the place where it stands.
 
-    `attributes` maps a category of `ATTRIBUTES` to one of its values; a category that is absent is
-    unspecified. Raises ValueError for a subject, category, value or setting that the world does not know.
+    `attributes` maps a category of `ATTRIBUTES` to one of its values; a category that is absent is unspecified.
+    A subject is one of `SUBJECTS` or one that artists drew; only the latter have a `companion` next to them, or a
+    `count` of several. Raises ValueError for a subject, category, value, setting or count that the world does not know.
     """
 
     subject: str
     attributes: Mapping[str, str] = field(default_factory=dict)
     setting: str | None = None
+    companion: str | None = None
+    count: int = 1
 
     def __post_init__(self) -> None:
-        if self.subject not in SUBJECTS:
-            raise ValueError(f"subject {self.subject!r} is not one of {', '.join(SUBJECTS)}")
+        drawn = load_artists()
+        for name in (self.subject, self.companion):
+            if name is not None and name not in SUBJECTS and name not in drawn:
+                raise ValueError(f"subject {name!r} is not in the world")
+        if (self.companion is not None or self.count != 1) and self.subject not in drawn:
+            raise ValueError(f"{self.subject!r} stands alone in the world")
+        if self.count not in (1, 2, 3) or (self.companion is not None and self.count != 1):
+            raise ValueError("a picture shows one subject, two or three of it, or one with a companion")
         for category, value in self.attributes.items():
             if value not in ATTRIBUTES.get(category, ()):
                 raise ValueError(f"attribute {category!r} = {value!r} is not in the world")
-        if self.setting is not None and self.setting not in SETTINGS:
-            raise ValueError(f"setting {self.setting!r} is not one of {', '.join(SETTINGS)}")
+        if self.setting is not None and self.setting not in SETTINGS + MORE_SETTINGS:
+            raise ValueError(f"setting {self.setting!r} is not one of {', '.join(SETTINGS + MORE_SETTINGS)}")
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
 
-    def __reduce__(self) -> tuple[type[Truth], tuple[str, dict[str, str], str | None]]:
-        return (Truth, (self.subject, dict(self.attributes), self.setting))
+    def __reduce__(self) -> tuple[type[Truth], tuple[str, dict[str, str], str | None, str | None, int]]:
+        return (Truth, (self.subject, dict(self.attributes), self.setting, self.companion, self.count))
 
     def values(self) -> tuple[str, ...]:
         """Return the names of the attributes shown, in the order of `ATTRIBUTES`."""
@@ -212,8 +226,29 @@ def can_meet(value: str, others: tuple[str, ...]) -> bool:
         return False
     together = {value, *others}
     veils = len(together & _VEILS) + 2 * ("low contrast" in together)
-    breaks = len(together & _BREAKS_SHAPES)
+    breaks = len(together & BREAKS_SHAPES)
     return veils + breaks <= 2
+
+
+def sample_attributes(
+    rng: random.Random, force: Mapping[str, str] | None = None, *, most: int | None = None
+) -> dict[str, str]:
+    """Draw zero to five attributes that can be seen together, at most `most`, in the order of `ATTRIBUTES`.
+
+    `force` fixes categories (it wins over the rules of what can meet); further attributes are added round it.
+    """
+    chosen = dict(force or {})
+    wanted = max(len(chosen), rng.choices([n for n, _ in _HOW_MANY], [w for _, w in _HOW_MANY])[0])
+    wanted = wanted if most is None else min(wanted, most)
+    open_categories = [c for c in ATTRIBUTES if c not in chosen]
+    while len(chosen) < wanted and open_categories:
+        category = rng.choices(open_categories, [_CATEGORY_WEIGHT[c] for c in open_categories])[0]
+        open_categories.remove(category)
+        shown = tuple(chosen.values())
+        possible = [v for v in ATTRIBUTES[category] if can_meet(v, shown)]
+        if possible:
+            chosen[category] = rng.choice(possible)
+    return {c: chosen[c] for c in ATTRIBUTES if c in chosen}
 
 
 def sample_truth(
@@ -224,17 +259,8 @@ def sample_truth(
     `force` fixes categories (it wins over the rules of what can meet); further attributes are added round it.
     """
     subject = subject or rng.choice(SUBJECTS)
-    chosen = dict(force or {})
-    wanted = max(len(chosen), rng.choices([n for n, _ in _HOW_MANY], [w for _, w in _HOW_MANY])[0])
-    open_categories = [c for c in ATTRIBUTES if c not in chosen]
-    while len(chosen) < wanted and open_categories:
-        category = rng.choices(open_categories, [_CATEGORY_WEIGHT[c] for c in open_categories])[0]
-        open_categories.remove(category)
-        shown = tuple(chosen.values())
-        possible = [v for v in ATTRIBUTES[category] if can_meet(v, shown)]
-        if possible:
-            chosen[category] = rng.choice(possible)
+    chosen = sample_attributes(rng, force)
     setting = None if subject in OWN_PLACE else rng.choices([None, *SETTINGS], [4, 2, 2, 2, 1])[0]
     if setting == "desert" and chosen.get("atmosphere") == "snowy":
         setting = None
-    return Truth(subject, {c: chosen[c] for c in ATTRIBUTES if c in chosen}, setting)
+    return Truth(subject, chosen, setting)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import re
 
+import pytest
+
 from palate.simulations.crowd.captions import (
     ATTRIBUTE_PHRASES,
     SUBJECT_WORDS,
@@ -12,6 +14,9 @@ from palate.simulations.crowd.captions import (
     attribute_phrase,
     attributes_only,
     caption,
+    plural_of,
+    subject_phrase,
+    with_article,
 )
 from palate.simulations.world.truth import CATEGORY_OF, SUBJECTS, Truth, sample_truth
 
@@ -59,3 +64,41 @@ def test_every_subject_and_attribute_has_words() -> None:
 def test_attributes_only_leaves_the_subject_out() -> None:
     assert attributes_only(random.Random(4), Truth("cat", {})) == ""
     assert "cat" not in attributes_only(random.Random(4), Truth("cat", {"palette": "neon"}))
+
+
+@pytest.mark.parametrize(
+    ("word", "several"),
+    [
+        ("fox", "foxes"), ("wolf", "wolves"), ("pony", "ponies"), ("monkey", "monkeys"), ("bus", "buses"),
+        ("old woman", "old women"), ("man with a beard", "men with a beard"), ("grapes", "grapes"),
+        ("bunch of flowers", "bunches of flowers"), ("goose", "geese"), ("octopus", "octopuses"),
+    ],
+)  # fmt: skip
+def test_several_are_called_by_their_plural(word: str, several: str) -> None:
+    assert plural_of(word) == several
+
+
+@pytest.mark.parametrize(
+    ("word", "phrase"),
+    [
+        ("owl", "an owl"), ("fox", "a fox"), ("bread", "bread"), ("grapes", "grapes"), ("bus", "a bus"),
+        ("pair of skis", "a pair of skis"), ("rhinoceros", "a rhinoceros"), ("compass", "a compass"),
+    ],
+)  # fmt: skip
+def test_a_noun_has_the_article_that_english_gives_it(word: str, phrase: str) -> None:
+    assert with_article(word) == phrase
+
+
+def test_a_caption_names_the_companion_and_the_number() -> None:
+    three, pair = Truth("fox", {}, count=3), Truth("fox", {}, companion="owl")
+    said = {subject_phrase(random.Random(i), three, plain=1.0) for i in range(20)}
+    assert said == {"three foxes"}
+    said = {subject_phrase(random.Random(i), pair, plain=1.0) for i in range(60)}
+    owls = ("an owl", "a barn owl")
+    assert said <= {
+        f"{article}fox {link} {owl}"
+        for article in ("a ", "")
+        for link in ("and", "with", "next to")
+        for owl in owls
+    }
+    assert len(said) > 5

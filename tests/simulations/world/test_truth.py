@@ -146,7 +146,7 @@ def test_forced_categories_are_kept() -> None:
 @pytest.mark.parametrize(
     ("subject", "attributes", "setting"),
     [
-        ("unicorn", {}, None),
+        ("hippogriff", {}, None),
         ("cat", {"palette": "plaid"}, None),
         ("cat", {"smell": "smoky"}, None),
         ("cat", {"palette": "dark"}, None),
