@@ -271,7 +271,9 @@ def test_a_no_takes_back_an_earlier_yes_for_that_server_alone() -> None:
 
 
 def test_the_history_keeps_the_newest_and_counts_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consent, "KEPT", 20)  # the record is read and written whole, so a thousand would take long
+    monkeypatch.setattr(
+        consent, "KEPT", 20
+    )  # the record is read and written whole, so a thousand would take long
     store = MemoryStore()
     for day in range(consent.KEPT + 3):
         agree(store, replace(TERMS, least_devices=2 + day % 2), NOON + timedelta(days=day))
