@@ -26,8 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from palate.client import records
-from palate.client.reader import Comment, Lesson, new_comment, read_lessons
+from palate.client import records, teaching
+from palate.client.reader import read_lessons
 from palate.client.records import COMMENT, EDITS, KEY, PICTURE, Taught
 from palate.client.runtime import Notice, Progress, no_notice, no_progress
 from palate.client.taste import profile as profiles
@@ -37,7 +37,7 @@ from palate.client.vault import format as vault_format
 from palate.client.vault.store import ONLY
 from palate.client.vault.vault import Vault
 from palate.shared.attributes import load_vocabulary
-from palate.shared.errors import OptionError, PictureError
+from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
     from palate.client.eye import OnUnreadable, PictureSource
@@ -50,9 +50,6 @@ if TYPE_CHECKING:
 
 ENOUGH_LIKED, ENOUGH_DISLIKED = 8, 8
 """With so many liked and disliked pictures, more help little; ViPer (ECCV 2024) collects as many."""
-
-GROUP = 100
-"""`teach_all` keeps so many pictures in one change of the vault, since each change writes the head again."""
 
 
 class Device:
@@ -97,12 +94,7 @@ class Device:
 
     @staticmethod
     def is_locked_by_passphrase(home: Path | str) -> bool:
-        """Return whether the vault in `home` needs a passphrase.
-
-        Raises:
-            VaultMissingError: there is no vault.
-            VaultDamagedError: its head cannot be read.
-        """
+        """Return whether the vault in `home` needs a passphrase; raises what `folder.read_lock` raises."""
         return vault_folder.read_lock(home).lock == vault_format.LOCKED_BY_PASSPHRASE
 
     def close(self) -> None:
@@ -120,10 +112,7 @@ class Device:
         self.close()
 
     def export(self, path: Path | str, passphrase: str) -> int:
-        """Write everything into one sealed file and return the number of records.
-
-        Raises what `backup.export_vault` raises.
-        """
+        """Write everything into one sealed file and return the number of records (`backup.export_vault`)."""
         from palate.client.backup import export_vault
 
         return export_vault(self.vault, path, passphrase)
@@ -170,16 +159,9 @@ class Device:
             CommentError: an unreadable comment, or neither words nor a verdict. Nothing was changed.
             PictureError: the picture cannot be read. Nothing was changed.
         """
-        from palate.client.eye import copy_picture, hash_picture
-
-        new = new_comment(comment or "", liked, hash_picture(picture))
-        known = _find_same(new, _by_picture(self.comments()).get(new.picture, ()))
-        if known is not None:
-            return known
-        kept = copy_picture(picture)
-        taught = self._understand(new, kept)
-        self._keep([(taught, kept)])
-        return taught
+        return teaching.teach_picture(
+            self.vault, self.comments(), self._extractor, picture, comment or "", liked
+        )
 
     def teach_all(
         self,
@@ -210,28 +192,16 @@ class Device:
             PictureError: a picture that cannot be read, or a folder without pictures.
             OptionError: more than 10,000 pictures.
         """
-        from palate.client.eye import PictureSource, copy_picture, find_pictures, hash_picture, read_each
-
-        before = _by_picture(self.comments())
-
-        def read(picture: PictureSource) -> tuple[Taught, bytes | None]:
-            new = new_comment(comment or "", liked, hash_picture(picture))
-            known = _find_same(new, before.get(new.picture, ()))
-            if known is not None:
-                return known, None
-            kept = copy_picture(picture)
-            return self._understand(new, kept), kept
-
-        found = read_each(find_pictures(pictures), read, progress=progress, on_unreadable=on_unreadable)
-        taught: dict[str | None, Taught] = {}  # by picture, since a folder may hold one twice
-        fresh: list[tuple[Taught, bytes]] = []
-        for _, (one, kept) in found:
-            if taught.setdefault(one.comment.picture, one) is one and kept is not None:
-                fresh.append((one, kept))
-        for start in range(0, len(fresh), GROUP):
-            self._keep(fresh[start : start + GROUP])
-            progress("keeping pictures", min(start + GROUP, len(fresh)), len(fresh))
-        return [taught[one.comment.picture] for _, (one, _) in found]
+        return teaching.teach_pictures(
+            self.vault,
+            self.comments(),
+            self._extractor,
+            pictures,
+            comment or "",
+            liked,
+            progress=progress,
+            on_unreadable=on_unreadable,
+        )
 
     def teach_file(self, path: Path | str, progress: Progress = no_progress) -> list[Taught]:
         """Learn from a file of comments (see `comment.read_lessons`).
@@ -246,7 +216,7 @@ class Device:
             PictureError: a picture of the file cannot be read.
         """
         lessons = read_lessons(path)
-        _check_pictures(path, lessons, progress)
+        teaching.check_pictures(path, lessons, progress)
         taught = []
         for number, lesson in enumerate(lessons):
             progress("reading comments", number, len(lessons))
@@ -335,11 +305,7 @@ class Device:
         return self._find(name)
 
     def veto(self, attribute: str) -> str:
-        """Keep an attribute out of the profile for good and return its name.
-
-        Raises:
-            OptionError: it is locked.
-        """
+        """Keep an attribute out of the profile for good and return its name; `OptionError` if locked."""
         name, category = self._name_attribute(attribute)
         self._edit(lambda edits: profiles.veto_preference(edits, name, category))
         return name
@@ -493,33 +459,6 @@ class Device:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _understand(self, comment: Comment, kept: bytes) -> Taught:
-        """Return the comment with the attributes in it.
-
-        It is read with the kept copy of the picture, so that reading it again gives the same.
-        """
-        if not comment.text:
-            return Taught(comment, ())
-        from palate.client.eye import read_picture, what_is_shown
-        from palate.client.reader.extractor import extract_attributes
-
-        mentions = extract_attributes(
-            comment.text,
-            read_picture(kept),
-            liked=comment.liked,
-            backend=self._extractor,
-            shown=what_is_shown,
-        )
-        return Taught(comment, tuple(mentions))
-
-    def _keep(self, fresh: Sequence[tuple[Taught, bytes]]) -> None:
-        """Put what was taught into the vault, each with the copy of its picture, in one change."""
-        with self.vault.transaction() as change:
-            for taught, kept in fresh:
-                change.put(COMMENT, taught.comment.id, records.encode_taught(taught))
-                if taught.comment.picture is not None and not change.has(PICTURE, taught.comment.picture):
-                    change.put(PICTURE, taught.comment.picture, kept)
-
     def _edit(self, change_edits: "Callable[[dict[str, Edit]], dict[str, Edit]]") -> None:
         with self.vault.transaction() as change:
             change.put(EDITS, ONLY, profiles.encode_edits(change_edits(profiles.read_edits(change))))
@@ -546,36 +485,3 @@ class Device:
                 if mention.attribute == words:
                     return words, mention.category
         return words, "other"
-
-
-def _by_picture(taught: Sequence[Taught]) -> dict[str | None, list[Taught]]:
-    found: dict[str | None, list[Taught]] = {}
-    for one in taught:
-        found.setdefault(one.comment.picture, []).append(one)
-    return found
-
-
-def _find_same(new: Comment, about: Sequence[Taught]) -> Taught | None:
-    """Return what was taught before and says the same as this comment, or None.
-
-    Args:
-        new: the comment, or the verdict alone.
-        about: what was taught about the same picture, the oldest first.
-    """
-    if new.text:
-        said = (one for one in about if (one.comment.text, one.comment.liked) == (new.text, new.liked))
-        return next(said, None)
-    verdicts = [one for one in about if one.comment.liked is not None]
-    return verdicts[-1] if verdicts and verdicts[-1].comment.liked is new.liked else None
-
-
-def _check_pictures(path: Path | str, lessons: Sequence[Lesson], progress: Progress) -> None:
-    from palate.client.eye.pictures import KEPT_SIDE_PIXELS, read_picture
-
-    for number, lesson in enumerate(lessons):
-        progress("checking pictures", number, len(lessons))
-        try:
-            read_picture(lesson.image, least_side=KEPT_SIDE_PIXELS)
-        except PictureError as error:
-            raise PictureError(f"{path}, entry {number}, 'image': {error}") from None
-    progress("checking pictures", len(lessons), len(lessons))

@@ -152,7 +152,7 @@ def test_no_command_leaves_anything_personal_in_the_clear(search: Search, tmp_pa
     pictures = tmp_path / "pictures"
     palate(search, "create", "a house", "-n", "1", "--steps", "2", "--beside", "--out", str(pictures))
     palate(search, "score", str(pictures))
-    palate(search, "forget", comments[0]["id"])
+    palate(search, "forget", comments[0]["id"], "--yes")
     palate(search, "export", str(tmp_path / "home" / "taste.palate"))
     palate(search, "erase", "--yes")
     palate(search, "import", str(tmp_path / "home" / "taste.palate"))

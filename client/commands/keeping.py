@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from palate.client.commands import shell
-from palate.client.commands.locking import new_passphrase, refuse_line_ends
+from palate.client.commands.locking import name_weakness, new_passphrase, refuse_line_ends
 from palate.client.commands.shell import Home, Json
 from palate.shared.errors import PalateError, VaultError
 from palate.shared.hardening import given
@@ -65,14 +65,14 @@ def export(
 
     place = shell.home_of(home)
     if other_passphrase or not Device.is_locked_by_passphrase(place):
-        device = shell.open_device(home)
-        passphrase = new_passphrase("Passphrase for the file", variable=EXPORT_VARIABLE)
+        with shell.open_device(home) as device:
+            passphrase = new_passphrase("Passphrase for the file", variable=EXPORT_VARIABLE)
+            count = device.export(file, passphrase)
+        name_weakness(passphrase)
     else:
         passphrase = shell.ask_passphrase(f"Passphrase of the vault in {place}")
-        with shell.hinting(passphrase):
-            device = shell.with_notices(Device.open(place, passphrase))
-    with device:
-        count = device.export(file, passphrase)
+        with shell.hinting(passphrase), shell.with_notices(Device.open(place, passphrase)) as device:
+            count = device.export(file, passphrase)
     if json:
         shell.print_json({"file": str(file), "records": count})
     else:
@@ -131,7 +131,9 @@ def import_(
             device = Device.init(place, keyring=SystemKeyring())
         else:
             chosen = given(shell.PASSPHRASE_VARIABLE) or passphrase
-            refuse_line_ends(chosen, shell.PASSPHRASE_VARIABLE)
+            refuse_line_ends(
+                chosen, shell.PASSPHRASE_VARIABLE if given(shell.PASSPHRASE_VARIABLE) else variable
+            )
             device = Device.init(place, chosen)
         shell.with_notices(device)
         made = True
@@ -192,4 +194,5 @@ def _make(home: Path | None, keyring: bool) -> Path:
         raise VaultError(f"there is a vault in {place} already; use it, or remove it with `palate erase`")
     passphrase = new_passphrase(f"A passphrase for the new vault in {place}")
     shell.with_notices(Device.init(place, passphrase)).close()
+    name_weakness(passphrase)
     return place

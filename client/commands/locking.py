@@ -111,6 +111,7 @@ def passphrase(home: Home = None, json: Json = False) -> None:
         before = read_lock(place)
         device.vault.change_passphrase(new)
     end_agent(before)
+    name_weakness(new)
     if json:
         shell.print_json({"home": str(place)})
     else:
@@ -119,7 +120,7 @@ def passphrase(home: Home = None, json: Json = False) -> None:
 
 
 def new_passphrase(question: str, *, variable: str = shell.PASSPHRASE_VARIABLE) -> str:
-    """Ask for a new passphrase twice, or read it from the environment; name a weak one on stderr.
+    """Ask for a new passphrase twice, or read it from the environment.
 
     Raises:
         OptionError: a line end in it, or two different answers.
@@ -127,9 +128,13 @@ def new_passphrase(question: str, *, variable: str = shell.PASSPHRASE_VARIABLE) 
     """
     chosen = shell.ask_passphrase(question, twice=True, variable=variable)
     refuse_line_ends(chosen, variable)
+    return chosen
+
+
+def name_weakness(chosen: str) -> None:
+    """Name a weak passphrase on stderr, once what it locks is locked."""
     if weak := describe_weakness(chosen):
         shell.say(f"warning: {weak}")
-    return chosen
 
 
 def refuse_line_ends(chosen: str, variable: str) -> None:

@@ -106,7 +106,7 @@ def _check_lesson(
             "--like or --dislike"
         )
     if liked is None and pictures and (len(pictures) > 1 or pictures[0].is_dir()):
-        raise OptionError("several pictures are taught by --like or --dislike; give one of them")
+        raise OptionError("a folder or several pictures are taught by --like or --dislike; give one of them")
 
 
 @profile_app.callback()

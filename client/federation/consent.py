@@ -351,7 +351,7 @@ def _read_book(records: Records) -> tuple[dict[str, Terms], tuple[Event, ...], i
 
 
 def _write(change: Change, book: Mapping[str, Terms], events: Sequence[Event], dropped: int) -> None:
-    """Keep the terms and the newest `KEPT` of the events; the record is sealed whole, so it is written whole."""
+    """Keep the terms and the newest `KEPT` of the events; the record is sealed and written whole."""
     content = {
         "terms": [asdict(terms) for terms in book.values()],
         "events": [asdict(one) for one in events[-KEPT:]],

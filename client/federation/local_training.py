@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palate.client.runtime.threads import one_thread
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import (
     PICTURE_FEATURES,
     SENTENCE_FEATURES,
@@ -42,8 +43,6 @@ from palate.shared.encoder import (
 )
 from palate.shared.errors import OptionError
 from palate.shared.update import EncoderUpdate, LocalSettings
-
-Floats = NDArray[np.float32]
 
 LEAST_LABELS = 6
 MOST_LABELS = 60  # from more labels, so many are drawn anew in each round
@@ -69,9 +68,9 @@ class Labels:
             named no attribute.
     """
 
-    features: Floats
+    features: Float32s
     liked: NDArray[np.bool_]
-    phrases: Floats
+    phrases: Float32s
 
     def __post_init__(self) -> None:
         n = len(self.liked)
@@ -121,7 +120,7 @@ def train_together(
     settings: LocalSettings,
     seeds: Sequence[int],
     chunk: int = CHUNK,
-) -> Iterator[tuple[int, dict[str, Floats]]]:
+) -> Iterator[tuple[int, dict[str, Float32s]]]:
     """Yield (place in `people`, change of each shared tensor), training devices of similar size side by side.
 
     Raises `OptionError` where a person has fewer than `LEAST_LABELS` labels.

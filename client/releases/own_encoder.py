@@ -21,18 +21,16 @@ from dataclasses import replace
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from palate.client.eye.backbone import shipped
 from palate.client.releases.accepted import federation_encoder
 from palate.client.releases.stored import BEFORE, Choice, read_choice, read_release, write_choice
 from palate.client.runtime.progress import Notice
 from palate.client.vault.store import ONLY, Records, Store
+from palate.shared.arrays import Float32s
 from palate.shared.encoder import EncoderWeights, encoder_hash
 from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultDamagedError
 from palate.shared.releases.check import read_encoder
-
-Floats = NDArray[np.float32]
 
 BACK: Final = "use the one from before again with: palate release back"
 
@@ -74,7 +72,7 @@ def encoder_before(records: Records, choice: Choice) -> EncoderWeights:
 
 
 def settle_encoder(
-    store: Store, liked: Floats, disliked: Floats, tastes: Mapping[str, float], notice: Notice
+    store: Store, liked: Float32s, disliked: Float32s, tastes: Mapping[str, float], notice: Notice
 ) -> EncoderWeights:
     """Return the encoder to use for these labels; try a release that was not tried on them yet.
 
@@ -161,7 +159,11 @@ def describe_choice(choice: Choice, newest: int) -> str:
 
 
 def _fingerprint(
-    before: EncoderWeights, new: EncoderWeights, liked: Floats, disliked: Floats, tastes: Mapping[str, float]
+    before: EncoderWeights,
+    new: EncoderWeights,
+    liked: Float32s,
+    disliked: Float32s,
+    tastes: Mapping[str, float],
 ) -> str:
     """Return a text that changes with anything that the choice rests on."""
     digest = hashlib.sha256(b"palate release choice 1")

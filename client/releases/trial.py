@@ -26,13 +26,10 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from palate.client.taste.evaluator import Evaluator, fit_evaluator
+from palate.shared.arrays import Float32s, Float64s
 from palate.shared.encoder import EncoderWeights
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 LEAST_EACH: Final = 4
 FOLDS: Final = 10
@@ -56,8 +53,8 @@ class Trial:
 def try_encoder(
     old: EncoderWeights,
     new: EncoderWeights,
-    liked: Floats,
-    disliked: Floats,
+    liked: Float32s,
+    disliked: Float32s,
     *,
     tastes: Mapping[str, float] = MappingProxyType({}),
 ) -> Trial:
@@ -83,8 +80,8 @@ def try_encoder(
 
 
 def held_out_losses(
-    encoder: EncoderWeights, liked: Floats, disliked: Floats, tastes: Mapping[str, float]
-) -> Doubles:
+    encoder: EncoderWeights, liked: Float32s, disliked: Float32s, tastes: Mapping[str, float]
+) -> Float64s:
     """Return the log loss of each label in nats, liked ones first, by evaluators that did not see it.
 
     (n + m,).
@@ -100,7 +97,7 @@ def held_out_losses(
     return losses
 
 
-def chance_of(differences: Doubles) -> float:
+def chance_of(differences: Float64s) -> float:
     """Return how likely a mean as large as this is if the true mean is zero: a one-sided t-test."""
     n = len(differences)
     spread = float(differences.std(ddof=1)) / math.sqrt(n)
@@ -125,6 +122,6 @@ def student_tail(t: float, degrees: int) -> float:
     return min(1.0, max(0.0, area * scale))
 
 
-def _loss(evaluator: Evaluator, features: Floats, liked: int) -> Doubles:
+def _loss(evaluator: Evaluator, features: Float32s, liked: int) -> Float64s:
     likely = np.clip(evaluator.probabilities(features).astype(np.float64), 1e-6, 1 - 1e-6)
     return -np.log(likely if liked else 1 - likely)

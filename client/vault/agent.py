@@ -207,17 +207,14 @@ class _Agent:
         return done == KEY_BYTES
 
     def serve(self) -> None:
-        """Answer until there is a reason to end; then the key is gone."""
-        try:
-            self._listener.settimeout(_WATCH_SECONDS)
-            ended = False
-            while not ended and self._is_wanted():
-                with contextlib.suppress(OSError):  # a peer that says nothing, or goes away
-                    peer, _ = self._listener.accept()
-                    with peer:
-                        ended = self._answer(peer)
-        finally:
-            self._forget()
+        """Answer until there is a reason to end."""
+        self._listener.settimeout(_WATCH_SECONDS)
+        ended = False
+        while not ended and self._is_wanted():
+            with contextlib.suppress(OSError):  # a peer that says nothing, or goes away
+                peer, _ = self._listener.accept()
+                with peer:
+                    ended = self._answer(peer)
 
     def _answer(self, peer: socket.socket) -> bool:
         """Answer one request; return whether it was to end."""
@@ -228,7 +225,7 @@ class _Agent:
         if not self._is_wanted():  # the time may have ended while a slow peer spoke
             return True
         if request == _REQUEST.pack(MAGIC, VERSION, END, self._store, self._salt):
-            self._forget()
+            self.forget()
             peer.sendall(END)
             return True
         if request == _REQUEST.pack(MAGIC, VERSION, KEY, self._store, self._salt):
@@ -253,7 +250,8 @@ class _Agent:
             return False
         return True
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Overwrite the key and take the socket away, if it is still ours."""
         self._page[:] = bytes(len(self._page))
         self._listener.close()
         with contextlib.suppress(OSError):
@@ -293,12 +291,15 @@ def main() -> None:
     except OSError as error:
         os.write(1, (error.strerror or str(error)).encode())
         sys.exit(1)
-    if agent.take_key(0):
-        os.write(1, b"ready")
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(nothing, number)
-        agent.serve()
+    try:
+        if agent.take_key(0):
+            os.write(1, b"ready")
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for number in (0, 1, 2):
+                os.dup2(nothing, number)
+            agent.serve()
+    finally:
+        agent.forget()
 
 
 if __name__ == "__main__":

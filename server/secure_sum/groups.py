@@ -21,10 +21,10 @@ of the last rounds (`reach`).
   rule holds once half of the groups are spoiled: with groups of two above 29 % of liars, of three above 20 %,
   of five above 13 %.
 - Some attacks get through this and through Flower's rules too: liars who all push the same way in every
-  round, no farther off than people differ (min-max, ALIE), or a backdoor hidden like that. `benchmarks.many_liars`
-  says by how much. Within one round they cannot be told from people of another taste. What all rounds
-  together may do is bounded (`trust_region`), and the encoder is tried before it becomes a release
-  (`acceptance`).
+  round, no farther off than people differ (min-max, ALIE), or a backdoor hidden like that.
+  `benchmarks.many_liars` says by how much. Within one round they cannot be told from people of another taste.
+  What all rounds together may do is bounded (`trust_region`), and the encoder is tried before it becomes a
+  release (`acceptance`).
 - A liar can silence its group by a sum that is too long. That costs a group and does not harm the encoder.
 - Small groups cost privacy. Each group has only its own devices' noise: with the same noise per device, the
   noise multiplier of what is released falls by sqrt(size / cohort) against one sum over the cohort. The

@@ -87,7 +87,7 @@ def test_a_picture_of_30000_by_30000(vault: Path, tmp_path: Path) -> None:
 
 def test_a_picture_that_is_not_there_or_a_folder(vault: Path, tmp_path: Path) -> None:
     assert "does not exist" in refused(*teach(tmp_path / "nowhere.png"))
-    assert "not a file" in refused(*teach(tmp_path))
+    assert "a folder or several pictures are taught by --like" in refused(*teach(tmp_path))
 
 
 def test_a_picture_to_score_that_is_none(vault: Path, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_words_may_hold_for_every_picture_of_a_folder(device: Device, album: Pat
 def test_a_large_folder_is_kept_in_few_changes_of_the_vault(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("palate.client.device.GROUP", 2)
+    monkeypatch.setattr("palate.client.teaching.GROUP", 2)
     changes = []
     transaction = device.vault.transaction
     monkeypatch.setattr(device.vault, "transaction", lambda: changes.append(1) or transaction())

@@ -227,11 +227,12 @@ def test_the_version_and_the_short_help() -> None:
         assert "Usage: palate" in palate(*arguments).stdout
 
 
-def test_the_shell_completes_commands_and_options() -> None:
+def test_the_shell_completes_commands_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
     def completed(words: str, at: int) -> list[str]:
         asked = {"_PALATE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(at)}
         return palate(env=asked).stdout.split()
 
     assert completed("palate pro", 1) == ["profile"]
     assert "--comment" in completed("palate teach --c", 2)
-    assert "complete -o default -F _palate_completion palate" in palate("--show-completion", "bash").stdout
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
+    assert "complete -o default -F _palate_completion palate" in palate("--show-completion").stdout

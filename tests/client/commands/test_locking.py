@@ -126,7 +126,7 @@ def test_what_was_spent_of_the_privacy_is_remembered_through_a_new_passphrase(
     """The keyring's note goes by the vault's own id, which stays."""
     from palate.client.device import Device
     from palate.client.privacy import rollback
-    from palate.client.privacy.ledger import PRIVACY_SPENT, encode_spent, read_spent
+    from palate.client.privacy.budget import PRIVACY_SPENT, encode_spent, read_spent
     from palate.client.vault.store import ONLY
 
     kept: dict[str, bytes] = {}

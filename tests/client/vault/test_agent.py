@@ -191,7 +191,7 @@ def test_either_clock_ends_it(number: int, home: Path, place: Path, monkeypatch:
     assert kept._is_wanted()
     passed[number] = 60.0
     assert not kept._is_wanted()
-    kept._forget()
+    kept.forget()
     assert not list(place.iterdir())
 
 
