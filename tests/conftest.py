@@ -45,7 +45,8 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(autouse=True)
 def own_vault_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Point PALATE_HOME at an empty folder, so that no test can touch the vault, config or unlocked key of the person who runs it."""
+    """Point PALATE_HOME at an empty folder, so that no test can touch the vault, config or unlocked key of
+    the person who runs it."""
     place = tmp_path_factory.mktemp("home")
     home = place / "palate"
     monkeypatch.setenv("PALATE_HOME", str(home))

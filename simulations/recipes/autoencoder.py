@@ -31,7 +31,7 @@ CROP = 64
 
 
 def make_autoencoder(width: int = 48) -> Any:
-    """Return an untrained autoencoder whose blocks are `width` channels wide: 1.1 M weights at the default."""
+    """Return an untrained autoencoder, its blocks `width` channels wide: 1.1 M weights at the default."""
     from diffusers import AutoencoderTiny
 
     return AutoencoderTiny(

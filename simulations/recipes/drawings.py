@@ -1,11 +1,11 @@
 """Collect the artists' drawings that the world uses into one file.
 
-    npm pack @iconify-json/fluent-emoji-flat @iconify-json/noto emojibase-data      # and unpack each into its own folder
+    npm pack @iconify-json/fluent-emoji-flat @iconify-json/noto emojibase-data  # and unpack each
     python -m palate.simulations.recipes.drawings --fluent DIR --noto DIR --emojibase DIR
 
-Reads the SVG bodies of the subjects in `simulations/world/artists.toml` from the two packages, by the labels of
-emojibase-data, and writes `simulations/world/drawings.json.gz`: the same input gives the same bytes. Fluent Emoji is
-under the MIT licence, Noto Emoji under Apache-2.0, emojibase-data under MIT; NOTICE names them.
+Reads the SVG bodies of the subjects in `simulations/world/artists.toml` from the two packages, by the labels
+of emojibase-data, and writes `simulations/world/drawings.json.gz`: the same input gives the same bytes.
+Fluent Emoji is under the MIT licence, Noto Emoji under Apache-2.0, emojibase-data under MIT; NOTICE names them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ def body_of(icons: dict[str, Any], name: str) -> str:
 
 
 def collect(packages: dict[str, Path], emojibase: Path) -> dict[str, dict[str, str]]:
-    """Return set -> label -> SVG body for every drawing that a subject names; raise KeyError for a label that is missing."""
+    """Return set -> label -> SVG body for every drawing that a subject names.
+
+    Raises:
+        KeyError: a label that a set or emojibase-data does not have.
+    """
     data = json.loads((emojibase / "en" / "data.json").read_text(encoding="utf-8"))
     codes = {one["label"].lower(): one["hexcode"] for one in data}
     labels = sorted({label for artist in load_artists().values() for label in artist.drawn})

@@ -17,18 +17,22 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def to_pixels(image: Image.Image) -> UnitPixels:
+    """Return a picture as floats in 0..1."""
     return np.asarray(image, np.float32) / 255
 
 
 def to_image(p: UnitPixels) -> Image.Image:
+    """Return pixels as a picture; what lies outside 0..1 is cut."""
     return Image.fromarray((np.clip(p, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 def blur(p: UnitPixels, sigma: float) -> UnitPixels:
+    """Return the pixels under a Gaussian blur of `sigma` pixels."""
     return to_pixels(to_image(p).filter(ImageFilter.GaussianBlur(sigma)))
 
 
 def luma(p: UnitPixels) -> UnitPixels:
+    """Return the brightness of each pixel, (128, 128, 1)."""
     out: UnitPixels = (p @ _LUMA)[..., None]
     return out
 

@@ -1,6 +1,7 @@
-"""Makes release_vectors.json anew: python tests/data/make_release_vectors.py (prints what changed, writes the file).
+"""Makes release_vectors.json again: python tests/data/make_release_vectors.py (prints what changed, writes it).
 
-The private keys are those of tests only. Offsets of the hostile vectors are found by the layout, not by counting.
+The private keys are those of tests only. Offsets of the hostile vectors are found by the layout, not by
+counting.
 """
 
 import hashlib
@@ -143,8 +144,9 @@ def main() -> None:
     message = encode_release(SignedRelease(log, encoder))
     files = {"a": digest("a"), "b": digest("b")}
     content = {
-        "about": "Test vectors of signed releases, form 2 (shared/releases/log.py, release_card.py, release.py), made by "
-        "make_release_vectors.py. Hashes in cards are SHA-256 of words. Refused: the named bytes, cut to `cut` bytes if given, with "
+        "about": "Test vectors of signed releases, form 2 (shared/releases/log.py, release_card.py, release.py), "
+        "made by make_release_vectors.py. Hashes in cards are SHA-256 of words. "
+        "Refused: the named bytes, cut to `cut` bytes if given, with "
         "bytes replaced at offsets, and with a checksum made anew where it says so.",
         "keys": {
             name: {

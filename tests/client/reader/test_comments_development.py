@@ -1,4 +1,5 @@
-"""Comments written for development by invented people: the level that is held, and one test for each turn of phrase that they taught.
+"""Comments written for development by invented people: the level that is held, and one test for each turn of
+phrase that they taught.
 
 Sixteen voices, dense with idiom, irony and comparison, far harder than a comment usually is. Eight of the
 people, drawn by lot, were worked on; of the other eight only the figures were looked at.

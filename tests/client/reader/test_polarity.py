@@ -1,4 +1,5 @@
-"""Liked or disliked: comments that turn on ellipsis, contrast, negation, excess, comparison, wish, tolerance, cause and reference.
+"""Liked or disliked: comments that turn on ellipsis, contrast, negation, excess, comparison, wish,
+tolerance, cause and reference.
 
 The comments of `tests/data/polarity_comments.json` were written for this test, with their labels, before any
 of them was read by the extractor; none is a real person's. Their format is that of

@@ -1,4 +1,5 @@
-"""Liked or disliked, one test for each turn of phrase that free comments on photographs and paintings were found to be misread by."""
+"""Liked or disliked, one test for each turn of phrase that free comments on photographs and
+paintings were found to be misread by."""
 
 from __future__ import annotations
 
