@@ -5,7 +5,7 @@
 
 Reads the SVG bodies of the subjects in `simulations/world/artists.toml` from the two packages, by the labels
 of emojibase-data, and writes `simulations/world/drawings.json.gz`: the same input gives the same bytes.
-Fluent Emoji is under the MIT licence, Noto Emoji under Apache-2.0, emojibase-data under MIT; NOTICE names them.
+Fluent Emoji and emojibase-data are under the MIT licence, Noto Emoji under Apache-2.0; NOTICE names them.
 """
 
 from __future__ import annotations

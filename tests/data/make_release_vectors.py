@@ -1,4 +1,4 @@
-"""Makes release_vectors.json again: python tests/data/make_release_vectors.py (prints what changed, writes it).
+"""Makes release_vectors.json again: python tests/data/make_release_vectors.py (prints what changed).
 
 The private keys are those of tests only. Offsets of the hostile vectors are found by the layout, not by
 counting.
