@@ -144,7 +144,7 @@ def main() -> None:
     message = encode_release(SignedRelease(log, encoder))
     files = {"a": digest("a"), "b": digest("b")}
     content = {
-        "about": "Test vectors of signed releases, form 2 (shared/releases/log.py, release_card.py, release.py), "
+        "about": "Test vectors of signed releases, form 2 (shared/releases), "
         "made by make_release_vectors.py. Hashes in cards are SHA-256 of words. "
         "Refused: the named bytes, cut to `cut` bytes if given, with "
         "bytes replaced at offsets, and with a checksum made anew where it says so.",
