@@ -5,13 +5,14 @@ prints one line with the next step. The names come from the installed package's 
 """
 
 import re
-from importlib.metadata import PackageNotFoundError, requires
 
 _LINE = re.compile(r"(?P<library>[\w.-]+).*;.*\bextra\s*==\s*[\"'](?P<extra>\w+)[\"']")
 
 
 def explain_missing(error: ModuleNotFoundError) -> str:
     """Return one line that names a missing library and its extra; raises the error if no extra has it."""
+    from importlib.metadata import PackageNotFoundError, requires  # ten milliseconds, and rarely needed
+
     library = (error.name or "").partition(".")[0].replace("_", "-")
     try:
         lines = requires("palate") or []
