@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -31,8 +31,6 @@ from palate.shared.arrays import Float32s
 from palate.shared.encoder import EncoderWeights, encoder_hash
 from palate.shared.errors import OptionError, ReleaseError, StorageError, VaultDamagedError
 from palate.shared.releases.check import read_encoder
-
-BACK: Final = "use the one from before again with: palate release back"
 
 
 def own_encoder(records: Records | None = None) -> EncoderWeights:

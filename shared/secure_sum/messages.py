@@ -86,8 +86,6 @@ _ADVERT = struct.Struct(f"<32s32s32s32s{CERTIFICATE_BYTES}s")
 _ROSTER = struct.Struct("<32sHB")
 _KEYS = struct.Struct("<32s32s32s")
 
-ADVERT_BYTES: Final = START_BYTES + _ADVERT.size + SIGNATURE_BYTES
-
 
 @dataclass(frozen=True)
 class Invitation:

@@ -38,16 +38,6 @@ def device(home: Path, remembered_keys: None) -> Device:
     return Device.init(home, "correct horse")
 
 
-def same_taste(profile: Profile) -> dict[str, object]:
-    """A profile without the ids of its comments, which are random."""
-    told = profile.to_json()
-    for one in (*told["likes"], *told["dislikes"]):
-        one["comments"] = len(one["comments"])
-    for one in told["conflicts"]:
-        one["liked_by"], one["disliked_by"] = len(one["liked_by"]), len(one["disliked_by"])
-    return told
-
-
 def test_a_comment_becomes_likes_and_dislikes_with_the_comment_that_said_so(device: Device) -> None:
     taught = device.teach(BOAT, "I love the misty watercolour, but it is too dark", liked=True)
     profile = device.profile()
