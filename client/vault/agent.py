@@ -3,8 +3,9 @@
 `palate unlock --for 15m` starts it (`start_agent`), every command asks it (`ask_key`), `palate lock` ends it
 (`end_agent`). It is a process of its own, with a Unix socket in a folder that only its owner can enter:
 
-    request   magic "PALATEAG" | version 1 | "k" (the key) or "e" (end) | store 16 | salt 16 answer    the
-    key, 32 bytes, or "e"; nothing to a request for another vault or another passphrase, or by another user
+    request   magic "PALATEAG" | version 1 | "k" (the key) or "e" (end) | store 16 | salt 16
+    answer    the key, 32 bytes, or "e"; nothing to a request for another vault or another passphrase,
+              or by another user
 
 **When the key is gone.** After its time, by the clock on the wall and by the one that runs while the machine
 sleeps, whichever is first; at `palate lock`; within a second when the vault is erased, moved or locked by
