@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 JOIN = "import sys; from palate.client.commands.cli import main; sys.argv[0] = 'palate'; main()"
 # Somebody whose device takes the bundle for a known one: even then nothing of it is executed.
-JOIN_TRUSTING = "import sys; from palate.client import app; trusted = sys.argv.pop()\n"
+JOIN_TRUSTING = "import sys; from palate.client.federation import app; trusted = sys.argv.pop()\n"
 JOIN_TRUSTING += "app.known_hashes = lambda: frozenset({trusted})\n" + JOIN
 
 PYPROJECT = """
@@ -192,7 +192,7 @@ def test_a_bundle_with_code_is_refused_and_never_executed_and_the_node_survives(
     folder = tmp_path / "bundle"
     for name, text in {
         "pyproject.toml": PYPROJECT,
-        "client/federation/app.py": MARKER,
+        "client/app.py": MARKER,
         "client/__init__.py": "",
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -251,8 +251,7 @@ def test_a_bundle_with_code_is_refused_and_never_executed_and_the_node_survives(
 
 
 def test_the_marker_is_written_when_a_bundles_code_is_executed(tmp_path: Path) -> None:
-    """The positive control: executing the bundle's client/federation/app.py leaves the mark that is looked
-    for."""
+    """The positive control: executing the bundle's client/app.py leaves the mark that is looked for."""
     (tmp_path / "app.py").write_text(MARKER)
     environment = {**os.environ, "MARKER": str(tmp_path / "marker")}
     subprocess.run([sys.executable, tmp_path / "app.py"], env=environment, check=True, timeout=60)
