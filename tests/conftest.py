@@ -77,6 +77,19 @@ def remembered_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vault_export, "derive_key", _derive_key_once)
 
 
+@pytest.fixture
+def quick_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derive keys at once, where the slow derivation is not the point."""
+    from palate.client.vault import export as vault_export
+    from palate.client.vault import vault
+
+    def quick(passphrase: str, salt: bytes) -> bytes:
+        return (passphrase.encode() + salt + bytes(32))[:32]
+
+    monkeypatch.setattr(vault, "derive_key", quick)
+    monkeypatch.setattr(vault_export, "derive_key", quick)
+
+
 @pytest.fixture(scope="session")
 def taught_vault(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A vault with the passphrase "correct horse" and two comments; copy it, and leave this one as it is."""

@@ -8,7 +8,6 @@ import pytest
 
 from palate.client.backup import export_vault, import_vault
 from palate.client.vault import export as vault_export
-from palate.client.vault import vault
 from palate.client.vault.export import read_export
 from palate.client.vault.vault import Vault
 from palate.shared.errors import (
@@ -32,17 +31,6 @@ GOLDEN_EXPORT = (
     "P0bMWec9f1siQB/OQD/9nTza7f0qNijtY8sCH4kcNpBK2418C5q6vqDPfZBWu/ltT2qs0+ZLDnuGiDBFZ9dalyQf05Fg"
     "oKQz1nDSErgbLeVb"
 )
-
-
-@pytest.fixture
-def quick_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the slow key derivation is not the point."""
-
-    def quick(passphrase: str, salt: bytes) -> bytes:
-        return (passphrase.encode() + salt + bytes(32))[:32]
-
-    monkeypatch.setattr(vault, "derive_key", quick)
-    monkeypatch.setattr(vault_export, "derive_key", quick)
 
 
 @pytest.fixture

@@ -22,35 +22,12 @@ from palate.shared.errors import (
     VaultDamagedError,
     VaultError,
 )
+from tests.memory_keyring import MemoryKeyring
 
 pytestmark = pytest.mark.usefixtures("remembered_keys")
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 PLENTY = OwnBudget(8.0, 1e-5)
-
-
-class MemoryKeyring:
-    """A keyring in memory."""
-
-    def __init__(self) -> None:
-        self.secrets: dict[str, bytes] = {}
-        self.locked = False
-
-    def _ask(self) -> None:
-        if self.locked:
-            raise StorageError("the system's keyring could not be read (locked); unlock it and try again")
-
-    def get(self, name: str) -> bytes | None:
-        self._ask()
-        return self.secrets.get(name)
-
-    def set(self, name: str, secret: bytes) -> None:
-        self._ask()
-        self.secrets[name] = secret
-
-    def delete(self, name: str) -> None:
-        self._ask()
-        self.secrets.pop(name, None)
 
 
 @pytest.fixture

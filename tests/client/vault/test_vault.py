@@ -4,13 +4,11 @@ import base64
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from palate.client.vault import vault
 from palate.client.vault.folder import read_lock
 from palate.client.vault.format import LOCKED_BY_KEYRING, LOCKED_BY_PASSPHRASE
 from palate.client.vault.vault import Vault
@@ -23,6 +21,7 @@ from palate.shared.errors import (
     VaultMissingError,
     WrongPassphraseError,
 )
+from tests.memory_keyring import MemoryKeyring
 
 # A vault written by format version 1, passphrase "correct horse battery staple".
 GOLDEN_VAULT = {
@@ -50,46 +49,6 @@ GOLDEN_VAULT = {
         "4dyxtbLieD5WMU4N"
     ),
 }
-
-
-class MemoryKeyring:
-    """A keyring for tests that lies in memory."""
-
-    def __init__(self) -> None:
-        self.secrets: dict[str, bytes] = {}
-
-    def get(self, name: str) -> bytes | None:
-        return self.secrets.get(name)
-
-    def set(self, name: str, secret: bytes) -> None:
-        self.secrets[name] = secret
-
-    def delete(self, name: str) -> None:
-        self.secrets.pop(name, None)
-
-
-@pytest.fixture
-def quick_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the slow key derivation is not the point."""
-    monkeypatch.setattr(
-        vault, "derive_key", lambda passphrase, salt: (passphrase.encode() + salt + bytes(32))[:32]
-    )
-
-
-@pytest.fixture
-def home(tmp_path: Path, quick_key: None) -> Path:
-    """A vault with three records."""
-    with Vault.create(tmp_path / "vault", "pw") as made, made.transaction() as change:
-        change.put("comment", "a", b"too gloomy")
-        change.put("comment", "b", b"lovely misty light")
-        change.put("picture", "p", bytes(1000))
-    return tmp_path / "vault"
-
-
-@pytest.fixture
-def opened(home: Path) -> Iterator[Vault]:
-    with Vault.open(home, "pw") as opened:
-        yield opened
 
 
 # --- keeping and forgetting ---------------------------------------------------------------------------------

@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from palate.client.vault import vault
 from palate.client.vault.vault import Vault
 from palate.shared import durable
 from palate.shared.errors import VaultError, VaultMissingError, WrongPassphraseError
+
+pytestmark = pytest.mark.usefixtures("quick_key")  # thousands of openings
 
 Contents = dict[tuple[str, str], bytes]
 FIRST: Contents = {("comment", "a"): b"too gloomy", ("picture", "p"): bytes(700), ("mention", "a"): b"[]"}
@@ -200,14 +201,6 @@ def crashes(start: Disk, steps: list[Step], mixtures: int, seed: int) -> Iterato
                     if fate != "lost":
                         disk.apply(step, rng if fate == "torn" else None)
             yield length, disk
-
-
-@pytest.fixture(autouse=True)
-def quick_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of openings: the slow key derivation has its own tests."""
-    monkeypatch.setattr(
-        vault, "derive_key", lambda passphrase, salt: (passphrase.encode() + salt + bytes(32))[:32]
-    )
 
 
 def contents(home: Path, passphrase: str = "pw") -> Contents | None:  # noqa: S107 - a test's own

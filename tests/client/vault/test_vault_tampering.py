@@ -9,37 +9,15 @@ from pathlib import Path
 import pytest
 
 from palate.client.privacy.rollback import settle_loss
-from palate.client.vault import vault
 from palate.client.vault.vault import Vault
 from palate.shared.errors import PalateError, VaultDamagedError, VaultMissingError, WrongPassphraseError
+from tests.memory_keyring import MemoryKeyring
 
-
-class MemoryKeyring:
-    """A keyring for tests that lies in memory."""
-
-    def __init__(self) -> None:
-        self.secrets: dict[str, bytes] = {}
-
-    def get(self, name: str) -> bytes | None:
-        return self.secrets.get(name)
-
-    def set(self, name: str, secret: bytes) -> None:
-        self.secrets[name] = secret
-
-    def delete(self, name: str) -> None:
-        self.secrets.pop(name, None)
-
-
-@pytest.fixture(autouse=True)
-def quick_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of openings: the slow key derivation has its own tests."""
-    monkeypatch.setattr(
-        vault, "derive_key", lambda passphrase, salt: (passphrase.encode() + salt + bytes(32))[:32]
-    )
+pytestmark = pytest.mark.usefixtures("quick_key")  # thousands of openings
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, quick_key: None) -> Path:
     """A vault with four records, the last change made just now."""
     home = tmp_path / "vault"
     with Vault.create(home, "pw") as made:

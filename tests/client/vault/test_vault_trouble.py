@@ -6,41 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from palate.client.vault import vault
 from palate.client.vault.vault import Vault
 from palate.shared import durable
 from palate.shared.errors import StorageError, VaultBusyError
-
-
-@pytest.fixture
-def quick_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the slow key derivation is not the point."""
-    monkeypatch.setattr(
-        vault, "derive_key", lambda passphrase, salt: (passphrase.encode() + salt + bytes(32))[:32]
-    )
-
-
-@pytest.fixture
-def home(tmp_path: Path, quick_key: None) -> Path:
-    """A vault with three records."""
-    with Vault.create(tmp_path / "vault", "pw") as made, made.transaction() as change:
-        change.put("comment", "a", b"too gloomy")
-        change.put("comment", "b", b"lovely misty light")
-        change.put("picture", "p", bytes(1000))
-    return tmp_path / "vault"
-
-
-@pytest.fixture
-def opened(home: Path) -> Iterator[Vault]:
-    with Vault.open(home, "pw") as opened:
-        yield opened
-
 
 # --- two at once --------------------------------------------------------------------------------------------
 

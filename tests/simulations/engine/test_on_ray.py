@@ -68,7 +68,7 @@ def test_eight_people_on_ray_come_to_the_encoder_of_the_engine_in_one_process(tm
     assert np.linalg.norm(here - there) <= 1e-6 * np.linalg.norm(there)
     assert np.linalg.norm(here - there) <= 1e-4 * np.linalg.norm(there - start)
 
-    # Started again on the same folder it goes on, and a run that comes to nothing ends with the server's line.
+    # Started again on the same folder it goes on; a run that comes to nothing ends with the server's line.
     more = RunSettings(rounds=5, devices=9, quorum=9, missed_rounds=1, wait_seconds=1.0)
     with pytest.raises(FederationError, match=r"8 of at least 9 devices"):
         run_on_ray(people, more, tmp_path / "home", own=own)
