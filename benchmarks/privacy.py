@@ -23,7 +23,7 @@ COMMAND = "python -m benchmarks.privacy"
 OUT = Path(__file__).parent.parent / "build" / "privacy"
 EPSILON = 2.0
 HALF_COUNTED = 1.08
-"""The epsilon, counting on all noise, of runs that have `EPSILON` counting on half of it (docs/private-run.toml)."""
+"""What runs have counting on all noise that have `EPSILON` counting on half of it (docs/private-run.toml)."""
 
 
 def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
@@ -60,7 +60,8 @@ def rows_of_results(results: Mapping[str, Any]) -> list[Row]:
             extra,
         ),
         Row(
-            f"the same with the noise of docs/private-run.toml, which counts on half of it for epsilon {EPSILON:g}",
+            "the same with the noise of docs/private-run.toml, which counts on half of it for epsilon "
+            f"{EPSILON:g}",
             round(-100 * half["difference"], 2),
             "at most 2",
             -100 * half["difference"] <= 2 and people >= 10_000,
@@ -112,7 +113,11 @@ def run(quick: bool = False, out: Path = OUT) -> list[Row]:
     path = out / "results.json"
     if quick:
         tiny = replace(
-            read_privacy_experiment("privacy"), people=300, strangers=20, seeds=(1,), epsilons=(EPSILON, HALF_COUNTED)
+            read_privacy_experiment("privacy"),
+            people=300,
+            strangers=20,
+            seeds=(1,),
+            epsilons=(EPSILON, HALF_COUNTED),
         )
         folder = Path(tempfile.mkdtemp(prefix="palate-privacy-"))
         return rows_of_results(run_privacy_experiment(tiny, folder, folder / "cache"))
