@@ -1,5 +1,8 @@
 """Comments with marks on the words that name a look: [+soft light] is liked, [-muddy greens] is not.
 
+`recipes/thread_comments.jsonl` marks two things more, [>depth], missing and wanted, and [~watercolour], named
+and not judged; `recipes/marking-guide.md` says how.
+
 Invented people wrote them, each with a taste and a voice of their own: a large language model spoke for them,
 and marked each look as it wrote. `recipes/comments.jsonl` teaches the network of client/reader/sentiment.py;
 the people of `tests/data/comments_marked.jsonl` took no part in that. A sign says whether the person wants
@@ -17,14 +20,17 @@ from pathlib import Path
 from palate.shared.errors import FileFormatError
 
 LESSONS = Path(__file__).parents[1] / "recipes" / "comments.jsonl"
-_MARK = re.compile(r"\[([+-])([^\[\]]+)\]")
+THREADS = LESSONS.with_name("thread_comments.jsonl")
+_MARK = re.compile(r"\[([+\->~])([^\[\]]+)\]")
+_SIGNS = {"+": 1, ">": 1, "-": -1, "~": 0}
 
 
 @dataclass(frozen=True)
 class Marked:
-    """A comment with the characters [start, end) of each look that it judges, and its sign, +1 or -1.
+    """A comment with the characters [start, end) of each look that it names, and its sign: +1, -1 or 0.
 
-    `liked` is None where there is no verdict. A recipe may add places with the sign 0: named, not judged.
+    `liked` is None where there is no verdict. 0: named, not judged. `wished` says of each look whether it is
+    missing, and wanted; it is empty where nobody marked that.
     """
 
     person: str
@@ -32,19 +38,22 @@ class Marked:
     comment: str
     places: tuple[tuple[int, int], ...]
     signs: tuple[int, ...]
+    wished: tuple[bool, ...] = ()
 
 
 def parse_marked(person: str, liked: bool | None, text: str) -> Marked:
     """Return a comment without its marks, and what they said."""
-    parts, places, signs, length, last = [], [], [], 0, 0
+    parts, places, signs, wished, length, last = [], [], [], [], 0, 0
     for mark in _MARK.finditer(text):
         before, words = text[last : mark.start()], mark.group(2)
         length += len(before)
         parts += [before, words]
         places.append((length, length + len(words)))
-        signs.append(1 if mark.group(1) == "+" else -1)
+        signs.append(_SIGNS[mark.group(1)])
+        wished.append(mark.group(1) == ">")
         length, last = length + len(words), mark.end()
-    return Marked(person, liked, "".join((*parts, text[last:])), tuple(places), tuple(signs))
+    comment = "".join((*parts, text[last:]))
+    return Marked(person, liked, comment, tuple(places), tuple(signs), tuple(wished) if any(wished) else ())
 
 
 def read_marked(path: Path = LESSONS) -> list[Marked]:
