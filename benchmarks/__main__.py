@@ -25,7 +25,7 @@ from benchmarks.report import PAGE, README, RESULTS, write_report
 from benchmarks.rows import Row, print_rows
 
 MODULES = (
-    "comments_read", "sentiment", "visible", "evaluator", "real_pictures", "speed", "personalization_cost",
+    "comments_read", "visible", "evaluator", "real_pictures", "speed", "personalization_cost",
     "generator", "unseen_words", "personalization", "engines", "masks", "ledger", "leaks", "evidence",
     "federated_pick", "deployed", "stand_ins", "soak", "privacy", "canary", "oracle", "release_trial",
 )  # fmt: skip

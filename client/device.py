@@ -215,7 +215,7 @@ class Device:
             FileFormatError: the file does not have the documented form.
             PictureError: a picture of the file cannot be read.
         """
-        lessons = read_lessons(path)
+        lessons = read_lessons(path, english=self._extractor == "shipped")
         teaching.check_pictures(path, lessons, progress)
         taught = []
         for number, lesson in enumerate(lessons):
@@ -482,6 +482,6 @@ class Device:
             return term.name, term.category
         for one in self.comments():
             for mention in one.mentions:
-                if mention.attribute == words:
-                    return words, mention.category
+                if words in (mention.name, mention.attribute):
+                    return mention.name, mention.category
         return words, "other"

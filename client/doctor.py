@@ -20,7 +20,7 @@ from palate.shared.errors import ModelError, PalateError
 
 PACKAGES = (
     "numpy", "pillow", "cryptography", "safetensors", "typer", "rich",
-    "torch", "diffusers", "transformers", "peft", "tokenizers", "keyring", "pillow-heif",
+    "torch", "diffusers", "transformers", "peft", "tokenizers", "onnxruntime", "keyring", "pillow-heif",
 )  # fmt: skip
 OPTIONAL = frozenset({"keyring", "pillow-heif"})
 MEASURED_STEPS = 8
@@ -31,7 +31,7 @@ WEIGHTS = (
     ("palate.client", "generator/vae/diffusion_pytorch_model.safetensors"),
     ("palate.client", "generator/text_encoder/model.safetensors"),
     ("palate.client", "vocabulary.safetensors"),
-    ("palate.client", "sentiment.safetensors"),
+    ("palate.client", "reader/tagger.safetensors"),
     ("palate.client", "picture_tower.safetensors"),
     ("palate.shared", "encoder-0.safetensors"),
 )

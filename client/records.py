@@ -43,10 +43,13 @@ class Taught:
             "attributes": [
                 {
                     "attribute": mention.attribute,
+                    "term": mention.term,
                     "category": mention.category,
                     "liked": mention.polarity > 0,
                     "strength": round(mention.strength, 4),
                     "phrase": mention.phrase,
+                    "vague": mention.vague,
+                    "unsure": mention.unsure,
                 }
                 for mention in self.mentions
             ],

@@ -65,8 +65,8 @@ class Attribute:
 class Mention:
     """One attribute as one comment speaks of it.
 
-    polarity is +1 (liked) or -1 (disliked), strength lies in (0, 1], phrase is the comment's own words. The
-    attribute is a vocabulary name where one fits, else the comment's own phrase (the vocabulary is open).
+    polarity is +1 (liked) or -1 (disliked), strength lies in (0, 1]. The attribute is in the person's own
+    words, tidied; phrase is as they wrote it. term is its place in the vocabulary, None where it has none.
 
     Raises:
         OptionError: a field is outside its range.
@@ -77,6 +77,16 @@ class Mention:
     polarity: int
     strength: float
     phrase: str
+    term: str | None = None
+    vague: bool = False
+    """Whether it names a kind alone ("these colours"), and nothing says which."""
+    unsure: bool = False
+    """Whether the odds are poor, so that asking the person back is worth it."""
+
+    @property
+    def name(self) -> str:
+        """What the profile calls it: the vocabulary's term, or the person's own words."""
+        return self.term or self.attribute
 
     def __post_init__(self) -> None:
         if not self.attribute or not self.category:
@@ -134,7 +144,6 @@ class Vocabulary:
     """Every alias as written, to its term's name."""
     _by_key: Mapping[tuple[str, ...], str] = field(repr=False)
     _by_squashed: Mapping[str, str] = field(repr=False)
-    _sour: frozenset[tuple[str, ...]] = field(repr=False)
     _beside: Mapping[tuple[str, tuple[str, ...]], str] = field(repr=False)
     _nouns: Mapping[tuple[str, ...], str] = field(repr=False)
     _opposites: Mapping[str, tuple[str, ...]] = field(repr=False)
@@ -171,10 +180,6 @@ class Vocabulary:
     def noun_category(self, key: tuple[str, ...]) -> str | None:
         """Return the category that a noun names ("palette", "brush strokes"), or None."""
         return self._nouns.get(key)
-
-    def is_sour(self, key: tuple[str, ...]) -> bool:
-        """Return whether the alias complains by itself, as "garish" and "cluttered" do."""
-        return key in self._sour
 
     def opposites(self, name: str) -> tuple[str, ...]:
         """Return the names of the terms at the other end, both as stated and as stated by them."""
@@ -234,7 +239,6 @@ def read_vocabulary(text: str) -> Vocabulary:
     aliases: dict[str, str] = {}
     by_key: dict[tuple[str, ...], str] = {}
     beside: dict[tuple[str, tuple[str, ...]], str] = {}
-    sour: set[tuple[str, ...]] = set()
     stated: dict[str, tuple[str, ...]] = {}
     shows: dict[str, Mapping[str, float]] = {}
     for category, entries in table["terms"].items():
@@ -252,7 +256,6 @@ def read_vocabulary(text: str) -> Vocabulary:
             shows[name] = MappingProxyType(
                 {key: float(weight) for key, weight in entry.get("shows", {name: 1.0}).items()}
             )
-            sour.update(phrase_key(phrase) for phrase in entry.get("sour", ()))
             _add_aliases(name, (name, *entry.get("also", ()), *entry.get("sour", ())), aliases, by_key)
             for word in entry.get("with", ()):
                 beside.setdefault((category, phrase_key(word)), name)
@@ -270,7 +273,6 @@ def read_vocabulary(text: str) -> Vocabulary:
         aliases=MappingProxyType(aliases),
         _by_key=MappingProxyType(by_key),
         _by_squashed=MappingProxyType(squashed),
-        _sour=frozenset(sour),
         _beside=MappingProxyType(beside),
         _nouns=MappingProxyType(nouns),
         _opposites=MappingProxyType(_both_ways(stated)),

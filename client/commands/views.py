@@ -312,6 +312,6 @@ def _evidence(one: "Preference", by_id: Mapping[str, "Taught"]) -> Text:
     first = one.comments[-1]
     phrase = ""
     if first in by_id:
-        phrase = next((m.phrase for m in by_id[first].mentions if m.attribute == one.attribute), "")
+        phrase = next((m.phrase for m in by_id[first].mentions if m.name == one.attribute), "")
     more = f" and {len(one.comments) - 1} more" if len(one.comments) > 1 else ""
     return plain(f"“{phrase}” in {first}{more}")

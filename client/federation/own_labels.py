@@ -55,7 +55,7 @@ def read_labels(
     features[liked], features[~liked] = verdicts.liked, verdicts.disliked
     vetoed = {name for name, edit in read_edits(device.vault).items() if edit.vetoed}
     named = [
-        tuple(dict.fromkeys(m.attribute for m in one.mentions if m.attribute not in vetoed)) for one in taught
+        tuple(dict.fromkeys(m.name for m in one.mentions if m.name not in vetoed)) for one in taught
     ]
     meanings = read_meanings({name for names in named for name in names}, known)
     phrases = np.zeros((len(taught), SENTENCE_FEATURES), np.float32)

@@ -83,14 +83,7 @@ def check_words(text: str, liked: bool | None) -> str:
 def check_comment(text: str) -> str:
     """Return the comment without white space around it, in Unicode's NFC form.
 
-    A comment has 1 to 10,000 characters and at least one word, in English. The rule for "English" prefers to
-    read on, because typos, names and single words are no reason to refuse. It refuses only
-
-    - a comment with more letters of other scripts than Latin ones;
-    - a comment with more frequent small words of other languages (und, très, muy, ...) than of English, if
-      they are at least two, or one in a comment of 2 to 8 words that has no frequent English word at all;
-    - a comment of 3 words or more, none of them a frequent English one, of which more than a third has
-      letters that English does not use (ö, ż, ạ).
+    A comment has 1 to 10,000 characters and at least one word.
 
     Raises:
         CommentError: an empty, too long or unreadable comment.
@@ -107,20 +100,42 @@ def check_comment(text: str) -> str:
         raise CommentError(
             f"the comment {_shorten(text)} holds no words; say in words what you like or dislike"
         )
-    if not _reads_as_english(words):
-        raise CommentError(
-            f"the comment {_shorten(text)} does not read as English, the one language understood so far"
-        )
     return text
 
 
-def read_lessons(path: Path | str) -> list[Lesson]:
+def check_language(text: str) -> None:
+    """Refuse a comment that does not read as English, which is what the shipped reader understands.
+
+    The rule prefers to read on, because typos, names and single words are no reason to refuse. It refuses only
+
+    - a comment with more letters of other scripts than Latin ones;
+    - a comment with more frequent small words of other languages (und, très, muy, ...) than of English, if
+      they are at least two, or one in a comment of 2 to 8 words that has no frequent English word at all;
+    - a comment of 3 words or more, none of them a frequent English one, of which more than a third has
+      letters that English does not use (ö, ż, ạ).
+
+    Raises:
+        CommentError: another language.
+    """
+    words = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+    if not _reads_as_english(words):
+        raise CommentError(
+            f"the comment {_shorten(text)} does not read as English, the one language that the shipped reader "
+            "understands; write it in English, or give the verdict alone"
+        )
+
+
+def read_lessons(path: Path | str, *, english: bool = True) -> list[Lesson]:
     """Read a file for `teach --from`: a JSON list of {"image", "comment", "liked"}.
 
     An image is an absolute path or one relative to the file; a name may be written in any form of Unicode, as
     it comes from a Mac or not. "liked" is true, false or null, which is also what it is without the key. With
     true or false the comment may be missing. That an image is a readable picture is checked later, by
     `pictures.read_picture`.
+
+    Args:
+        path: the file.
+        english: whether comments in other languages are refused.
 
     Raises:
         FileFormatError: names the entry (from 0) and the key.
@@ -137,7 +152,7 @@ def read_lessons(path: Path | str) -> list[Lesson]:
         raise FileFormatError(
             f"{path} has {len(entries):,} entries; at most {MAX_ENTRIES:,} are read at once"
         )
-    return [_read_entry(path, index, entry) for index, entry in enumerate(entries)]
+    return [_read_entry(path, index, entry, english) for index, entry in enumerate(entries)]
 
 
 def _reads_as_english(words: list[str]) -> bool:
@@ -186,7 +201,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return entry
 
 
-def _read_entry(path: Path, index: int, entry: Any) -> Lesson:
+def _read_entry(path: Path, index: int, entry: Any, english: bool) -> Lesson:
     where = f"{path}, entry {index}"
     if not isinstance(entry, dict):
         raise FileFormatError(f'{where} is {_kind(entry)}; it must be an object with "image" and "comment"')
@@ -206,6 +221,8 @@ def _read_entry(path: Path, index: int, entry: Any) -> Lesson:
             raise FileFormatError(f"{where}: {key!r} is {_kind(entry[key])}; it must be text")
     try:
         comment = check_words(entry.get("comment", ""), liked)
+        if english and comment:
+            check_language(comment)
     except CommentError as error:
         raise FileFormatError(f"{where}, 'comment': {error}") from None
     return Lesson(_resolve_image(path, where, entry["image"]), comment, liked)

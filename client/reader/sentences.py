@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,20 +33,6 @@ TERMS = Path(__file__).parents[1] / "weights" / "vocabulary.safetensors"
 WIDTH = 384
 MAX_TOKENS = 128
 _BATCH = 64
-
-
-@lru_cache(maxsize=2)
-def known_words(folder: Path = SHIPPED) -> frozenset[str]:
-    """Return the English words that the tower knows whole; empty if the tower is not there.
-
-    It reads one text file and needs no torch.
-    """
-    file = folder / "tokenizer" / "vocab.txt"
-    if not file.is_file():
-        return frozenset()
-    check_shipped(file)
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return frozenset(line for line in lines if len(line) > 1 and line.isalpha())
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def build_profile(evidence: Sequence[Evidence], edits: Edits | Iterable[Edit] = 
     sides: dict[str, _Sides] = {}
     for one in sorted(evidence, key=lambda item: (item.created, item.comment)):
         for mention in one.mentions:
-            sides.setdefault(mention.attribute, _Sides()).add(one.comment, mention)
+            sides.setdefault(mention.name, _Sides()).add(one.comment, mention)
     likes: list[Preference] = []
     dislikes: list[Preference] = []
     conflicts: list[Conflict] = []

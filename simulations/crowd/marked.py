@@ -4,8 +4,8 @@
 and not judged; `recipes/marking-guide.md` says how.
 
 Invented people wrote them, each with a taste and a voice of their own: a large language model spoke for them,
-and marked each look as it wrote. `recipes/comments.jsonl` teaches the network of client/reader/sentiment.py;
-the people of `tests/data/comments_marked.jsonl` took no part in that. A sign says whether the person wants
+and marked each look as it wrote. Both files teach the tagger (recipes/tagger.py); the people of
+`tests/data/comments_marked.jsonl` took no part in that. A sign says whether the person wants
 more of what the words name: in "it lacks [+depth]" depth is liked, in "no [-glare]" glare is not. Looks about
 which nothing follows, and subjects, are not marked.
 """

