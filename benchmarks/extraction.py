@@ -77,13 +77,13 @@ def _agrees(mention: Mention, label: Label, vocabulary: Vocabulary) -> int:
     """Return +1 for a mention that says what the label says, -1 for its contrary, 0 for another subject."""
     sign = label.get("polarity") or 0
     for name in label_names(label):
-        if means_the_same(mention.attribute, name, vocabulary):
+        if means_the_same(mention.name, name, vocabulary):
             return 1 if not sign or mention.polarity == sign else -1
     for name in label_names(label):
         term = vocabulary.find(name)
         if (
             term is not None
-            and mention.attribute in vocabulary.opposites(term.name)
+            and mention.name in vocabulary.opposites(term.name)
             and mention.polarity == -sign
         ):
             return 1
@@ -146,7 +146,7 @@ def main() -> None:
         one = score_extraction([predicted[-1]], [entry["attributes"]], vocabulary)
         if given.verbose and (one.precision < 1 or one.recall < 1):
             print(entry.get("liked"), "|", entry["comment"])
-            print("   read ", [f"{m.attribute} {m.polarity:+d} {m.strength}" for m in predicted[-1]])
+            print("   read ", [f"{m.name} {m.polarity:+d} {m.strength}" for m in predicted[-1]])
             print(
                 "   label",
                 [f"{'/'.join(label_names(x))} {x.get('polarity') or '?'}" for x in entry["attributes"]],

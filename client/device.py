@@ -22,12 +22,15 @@ forgetting a comment leaves everything as if it had never been given. (The vault
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from palate.client import records, teaching
 from palate.client.reader import read_lessons
+from palate.client.reader.corrections import Correction, find_mentions, fit_calibration
 from palate.client.records import COMMENT, EDITS, KEY, PICTURE, Taught
 from palate.client.runtime import Notice, Progress, no_notice, no_progress
 from palate.client.taste import profile as profiles
@@ -37,7 +40,7 @@ from palate.client.vault import format as vault_format
 from palate.client.vault.store import ONLY
 from palate.client.vault.vault import Vault
 from palate.shared.attributes import load_vocabulary
-from palate.shared.errors import OptionError
+from palate.shared.errors import OptionError, StorageError
 
 if TYPE_CHECKING:
     from palate.client.eye import OnUnreadable, PictureSource
@@ -64,7 +67,7 @@ class Device:
         """
         self.vault = vault
         self._extractor = extractor
-        self._read: dict[str, Taught] = {}  # a comment's record never changes, so it is read once
+        self._read: dict[str, Taught] = {}  # each record is read once, and again when it has changed
 
     # --- the vault ------------------------------------------------------------------------------------------
 
@@ -227,7 +230,62 @@ class Device:
     def comments(self) -> tuple[Taught, ...]:
         """Return all that was taught, with the attributes in it, the oldest first."""
         self._read = records.read_taught(self.vault, self._read)
-        return tuple(sorted(self._read.values(), key=lambda one: (one.comment.created, one.comment.id)))
+        calibration = fit_calibration(right for one in self._read.values() for right in one.corrections)
+        taught = (
+            replace(one, read=tuple(map(calibration.apply, one.read))) for one in self._read.values()
+        )
+        return tuple(sorted(taught, key=lambda one: (one.comment.created, one.comment.id)))
+
+    def fix(self, comment: str, words: str, polarity: int) -> Taught:
+        """Put right what was understood from some words of a comment, and return it.
+
+        The correction stays with the comment, whatever a later reader makes of it, and is a label for how
+        sure to be of this person's words (`reader.corrections`).
+
+        Args:
+            comment: the id.
+            words: of the comment, or the name of an attribute in it.
+            polarity: +1 liked, -1 disliked, 0 neither.
+
+        Raises:
+            OptionError: there is no such id, or words that are none.
+        """
+        with self.vault.transaction() as change:
+            if not change.has(COMMENT, comment):
+                raise OptionError(
+                    f"there is no comment {comment!r}; `palate comments` lists them with their ids"
+                )
+            taught = records.decode_taught(change.get(COMMENT, comment))
+            meant = find_mentions(taught.mentions, words)
+            if not meant and (polarity == 0 or words.lower() not in taught.comment.text.lower()):
+                raise OptionError(
+                    f"{words!r} is neither in comment {comment} nor was it understood from it; "
+                    "`palate comments` shows what was"
+                )
+            read = meant[0].polarity * meant[0].strength if meant else None
+            now = datetime.now(UTC).isoformat(timespec="microseconds")
+            fixed = replace(
+                taught, corrections=(*taught.corrections, Correction(words, polarity, read, now))
+            )
+            change.put(COMMENT, comment, records.encode_taught(fixed))
+            if change.has(records.ADAPTER, ONLY):
+                change.delete(records.ADAPTER, ONLY)
+        self._read.pop(comment, None)
+        return next(one for one in self.comments() if one.comment.id == comment)
+
+    def read_anew(self, progress: Progress = no_progress) -> int:
+        """Read again what an earlier reader read, and return how many comments that were.
+
+        Nothing is done with a back end of one's own, nor in a vault that cannot be written.
+        """
+        if self._extractor != "shipped":
+            return 0
+        try:
+            return teaching.read_anew(self.vault, self.comments(), progress)
+        except StorageError:
+            return 0
+        finally:
+            self._read.clear()
 
     def forget(self, comment: str) -> None:
         """Forget what was taught under this id, and its picture unless something else was taught about it.
@@ -477,9 +535,11 @@ class Device:
         words = " ".join(words.split()).lower()
         if not words or len(words) > 100:
             raise OptionError(f"an attribute is named in 1 to 100 characters, not in {len(words)}")
-        term = load_vocabulary().find(words)
+        vocabulary = load_vocabulary()
+        term = vocabulary.find(words)
         if term is not None:
-            return term.name, term.category
+            name = vocabulary.same(term.name)
+            return name, vocabulary.category(name) or term.category
         for one in self.comments():
             for mention in one.mentions:
                 if words in (mention.name, mention.attribute):

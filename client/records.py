@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from palate.client.reader import Comment
+from palate.client.reader.corrections import Correction, correct
 from palate.client.vault.json_records import decode_json, encode_json, readable
 from palate.client.vault.store import Records
 from palate.shared.attributes import Mention
@@ -26,10 +27,20 @@ _COMMENT_VERSION = 1
 
 @dataclass(frozen=True)
 class Taught:
-    """A comment and the attributes that were found in it."""
+    """A comment, the attributes that a reader found in it, and what the person put right.
+
+    `reader` is the version of the shipped reader that read it; None stands for another back end.
+    """
 
     comment: Comment
-    mentions: tuple[Mention, ...]
+    read: tuple[Mention, ...]
+    corrections: tuple[Correction, ...] = ()
+    reader: int | None = None
+
+    @property
+    def mentions(self) -> tuple[Mention, ...]:
+        """The attributes of the comment, put right."""
+        return correct(self.comment.text, self.read, self.corrections) if self.corrections else self.read
 
     def to_json(self) -> dict[str, Any]:
         """Return the comment as `palate comments --json` prints it."""
@@ -58,16 +69,25 @@ class Taught:
 
 def encode_taught(taught: Taught) -> bytes:
     """Return a comment and its mentions as the bytes of a record."""
-    mentions = [asdict(mention) for mention in taught.mentions]
-    return encode_json(_COMMENT_VERSION, {"comment": asdict(taught.comment), "mentions": mentions})
+    return encode_json(
+        _COMMENT_VERSION,
+        {
+            "comment": asdict(taught.comment),
+            "mentions": [asdict(mention) for mention in taught.read],
+            "corrections": [asdict(one) for one in taught.corrections],
+            "reader": taught.reader,
+        },
+    )
 
 
 def decode_taught(data: bytes) -> Taught:
-    """Return what `encode_taught` wrote; raises `VaultDamagedError` for anything else."""
+    """Return what `encode_taught` wrote, by this version or 0.2; raises `VaultDamagedError` for anything else."""
     with readable("a comment's record"):
         content = decode_json(data, _COMMENT_VERSION)
         mentions = tuple(Mention(**_finite(mention)) for mention in content["mentions"])
-        return Taught(Comment(**content["comment"]), mentions)
+        corrections = tuple(Correction(**one) for one in content.get("corrections", ()))
+        # Records of Palate 0.2 name no reader: the first one read them.
+        return Taught(Comment(**content["comment"]), mentions, corrections, content.get("reader", 1))
 
 
 def read_taught(records: Records, known: Mapping[str, Taught] | None = None) -> dict[str, Taught]:

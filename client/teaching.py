@@ -5,13 +5,15 @@ kept, and what is kept is one change of the vault.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from palate.client import records
-from palate.client.reader import Comment, Lesson, new_comment
+from palate.client.reader import READER, Comment, Lesson, new_comment, read_verdict
 from palate.client.records import COMMENT, PICTURE, Taught
 from palate.client.runtime import Progress
+from palate.client.vault.store import ONLY
 from palate.client.vault.vault import Vault
 from palate.shared.errors import PictureError
 
@@ -102,20 +104,46 @@ def check_pictures(path: Path | str, lessons: Sequence[Lesson], progress: Progre
     progress("checking pictures", len(lessons), len(lessons))
 
 
-def _understand(comment: Comment, kept: bytes, extractor: "str | Extractor") -> Taught:
+def _understand(comment: Comment, kept: bytes | None, extractor: "str | Extractor") -> Taught:
     """Return the comment with the attributes in it.
 
     It is read with the kept copy of the picture, so that reading it again gives the same.
     """
-    if not comment.text:
+    if not comment.text or read_verdict(comment.text) is not None:
         return Taught(comment, ())
     from palate.client.eye import read_picture, what_is_shown
     from palate.client.reader.extractor import extract_attributes
 
+    picture = None if kept is None else read_picture(kept)
     mentions = extract_attributes(
-        comment.text, read_picture(kept), liked=comment.liked, backend=extractor, shown=what_is_shown
+        comment.text, picture, liked=comment.liked, backend=extractor, shown=what_is_shown
     )
-    return Taught(comment, tuple(mentions))
+    return Taught(comment, tuple(mentions), reader=READER if extractor == "shipped" else None)
+
+
+def read_anew(vault: Vault, taught: Sequence[Taught], progress: Progress) -> int:
+    """Read again what an earlier version of the shipped reader read, and return how many comments that were.
+
+    Each hundred is one change of the vault, so a kill loses nothing: the old readings stay until their new
+    ones are kept. Corrections stay.
+    """
+    old = [one for one in taught if one.reader is not None and one.reader < READER]
+    for start in range(0, len(old), GROUP):
+        fresh: list[Taught] = []
+        for number, one in enumerate(old[start : start + GROUP]):
+            progress("reading comments anew", start + number, len(old))
+            picture = one.comment.picture
+            kept = vault.get(PICTURE, picture) if picture is not None and vault.has(PICTURE, picture) else None
+            read = _understand(one.comment, kept, "shipped")
+            fresh.append(replace(one, read=read.read, reader=READER))
+        with vault.transaction() as change:
+            for one in fresh:
+                change.put(COMMENT, one.comment.id, records.encode_taught(one))
+            if change.has(records.ADAPTER, ONLY):
+                change.delete(records.ADAPTER, ONLY)
+    if old:
+        progress("reading comments anew", len(old), len(old))
+    return len(old)
 
 
 def _keep(vault: Vault, fresh: Sequence[tuple[Taught, bytes]]) -> None:

@@ -189,6 +189,14 @@ class Vocabulary:
         """Return what a drawing shows when it has the term: attributes with weights in [-1, 1]."""
         return self._shows.get(name, MappingProxyType({}))
 
+    def same(self, name: str) -> str:
+        """Return the term under which a profile lists a name: the one that it fully and only shows, or itself.
+
+        Fog, haze and mist are one thing to a profile.
+        """
+        shown = self.shows(name)
+        return next(iter(shown)) if list(shown.values()) == [1.0] else name
+
     def related(self, name: str) -> tuple[str, ...]:
         """Return the terms that mainly show the same attribute of the drawn world as this one does."""
         mine = self.main_show(name)

@@ -80,7 +80,7 @@ FEDERATION, ABOUT = "Learning together", "About Palate"
 app.command("init", rich_help_panel=KEEPING)(keeping.init)
 app.command("teach", rich_help_panel=TASTE)(taste.teach)
 app.add_typer(taste.profile_app, name="profile", rich_help_panel=TASTE)
-app.command("comments", rich_help_panel=TASTE)(taste.comments)
+app.add_typer(taste.comments_app, name="comments", rich_help_panel=TASTE)
 app.command("forget", rich_help_panel=TASTE)(taste.forget)
 app.command("create", rich_help_panel=PICTURES)(making.create)
 app.command("score", rich_help_panel=PICTURES)(making.score)

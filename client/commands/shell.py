@@ -82,13 +82,24 @@ def open_device(home: Path | None) -> "Device":
 
     place = home_of(home)
     if not Device.is_locked_by_passphrase(place):
-        return with_notices(Device.open(place))
+        return _up_to_date(Device.open(place))
     if hardening.given(PASSPHRASE_VARIABLE) is None and (key := ask_key(read_lock(place))) is not None:
         with contextlib.suppress(WrongPassphraseError):  # a key that does not fit is no key
-            return with_notices(Device(Vault.open(place, key=key)))
+            return _up_to_date(Device(Vault.open(place, key=key)))
     passphrase = ask_passphrase(f"Passphrase of the vault in {place}")
     with hinting(passphrase):
-        return with_notices(Device.open(place, passphrase))
+        device = Device.open(place, passphrase)
+    return _up_to_date(device)
+
+
+def _up_to_date(device: "Device") -> "Device":
+    """Read anew what an earlier reader read, tell the person of what was done, and return the device."""
+    with_notices(device)
+    with contextlib.suppress(PalateError), progress_bar() as progress:  # then the old readings stay
+        count = device.read_anew(progress)
+        if count:
+            say(f"{count} comments were read anew by this version's reader; your corrections stay")
+    return device
 
 
 @contextlib.contextmanager
@@ -117,7 +128,7 @@ def ask_passphrase(question: str, *, twice: bool = False, variable: str = PASSPH
     given = hardening.given(variable)
     if given is not None:
         return given
-    if not _is_terminal():
+    if not is_terminal():
         raise WrongPassphraseError(
             f"the vault needs its passphrase, and there is no terminal to ask on; set {variable}"
         )
@@ -134,11 +145,17 @@ def confirm(question: str, yes: bool) -> None:
     """Ask before what cannot be undone; raises `OptionError` where nobody can be asked, ends at a no."""
     if yes:
         return
-    if not _is_terminal():
+    if not is_terminal():
         raise OptionError(f"{question} There is no terminal to ask on; add --yes if you mean it")
     if not typer.confirm(question, err=True):
         complain("nothing was done")
         raise typer.Exit(1)
+
+
+def choose(question: str, letters: str) -> str | None:
+    """Ask for one of some letters, on stderr; anything else, or nothing, is None."""
+    answer = typer.prompt(question, default="", show_default=False, err=True)
+    return next((letter for letter in letters if answer.strip().lower().startswith(letter)), None)
 
 
 def name_unreadable(reasons: Sequence[str]) -> None:
@@ -231,7 +248,8 @@ def progress_bar() -> Iterator[Progress]:
         yield report
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
+    """Say whether somebody can be asked."""
     return sys.stdin.isatty()
 
 

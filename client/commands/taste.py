@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 NAMED, NAMED_CHARACTERS = 5, 40
 """How many comments an ambiguous id names, and how much of each."""
 
+class CommentsGroup(PoliteGroup):
+    """`palate comments` lists; another first word than a command's name is an id to list."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `list` before what names no command."""
+        if not args or args[0] not in (*self.commands, "-h", "--help"):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+comments_app = typer.Typer(cls=CommentsGroup, no_args_is_help=False, rich_markup_mode="markdown")
 profile_app = typer.Typer(
     cls=PoliteGroup, invoke_without_command=True, no_args_is_help=False, rich_markup_mode="markdown"
 )
@@ -78,6 +89,7 @@ def teach(
                 )
             else:
                 taught = [device.teach((pictures or [Path()])[0], comment, liked)]
+        taught = [_ask_back(device, one) if one.comment.id not in before and not json else one for one in taught]
         missing = device.still_needed()
     if json:
         shell.print_json([one.to_json() | {"new": one.comment.id not in before} for one in taught])
@@ -86,6 +98,23 @@ def teach(
 
         shell.out().print(views.view_lessons(taught, before, missing))
     shell.name_unreadable(unreadable)
+
+
+def _ask_back(device: "Device", taught: "Taught") -> "Taught":
+    """Ask about the mention that the reader is least sure of, where somebody can answer, and keep the answer."""
+    doubtful = [one for one in taught.mentions if one.unsure]
+    if not doubtful or not shell.is_terminal():
+        return taught
+    from palate.client.commands import views
+
+    one = min(doubtful, key=lambda mention: mention.strength)
+    shell.err().print(views.view_taught(taught))
+    answer = shell.choose(
+        f"“{one.phrase}”: do you like it [l], dislike it [d], or neither [n]? Enter keeps it", "ldn"
+    )
+    if answer is None:
+        return taught
+    return device.fix(taught.comment.id, one.phrase, {"l": 1, "d": -1, "n": 0}[answer])
 
 
 def _check_lesson(
@@ -228,7 +257,57 @@ def unset(
         _show_after(device.profile().to_json(), f"{attribute} is as the comments say", json)
 
 
-def comments(
+@comments_app.callback()
+def comments() -> None:
+    """List your comments with their ids and what was understood, or put right what was misread.
+
+    Examples:
+
+        palate comments
+
+        palate comments 3f9
+
+        palate comments fix 3f9 "dark" --dislike
+    """
+
+
+@comments_app.command("fix")
+def fix(
+    comment: Annotated[
+        str, typer.Argument(metavar="ID", help="The id that `palate comments` shows, or its first signs.")
+    ],
+    words: Annotated[str, typer.Argument(help="The words that were misread, or missed.")],
+    like: Annotated[bool, typer.Option("--like", help="You like what they name.")] = False,
+    dislike: Annotated[bool, typer.Option("--dislike", help="You dislike it.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Neither.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Put right what was understood from some words of a comment.
+
+    What you say is kept with the comment, holds for every later version of the reader, and teaches it how sure
+    to be of your words.
+
+    Examples:
+
+        palate comments fix 3f9 "dark" --dislike
+
+        palate comments fix 3f9 "golden" --none
+    """
+    if like + dislike + none != 1:
+        raise OptionError("say what is right with one of --like, --dislike and --none")
+    with shell.open_device(home) as device:
+        fixed = device.fix(_find(device, comment).comment.id, words, like - dislike)
+    if json:
+        shell.print_json(fixed.to_json())
+        return
+    from palate.client.commands import views
+
+    shell.out().print(views.view_taught(fixed))
+
+
+@comments_app.command("list")
+def list_(
     comment: Annotated[
         str | None,
         typer.Argument(metavar="ID", help="One comment, by the first signs of its id.", show_default=False),

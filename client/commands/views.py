@@ -59,7 +59,6 @@ def view_profile(
     if not (profile.likes or profile.dislikes or profile.vetoed):
         said = "the comments so far say nothing about looks" if comments else "there are no comments yet"
         return Text(f"The profile is empty: {said}. Teach one with: palate teach PICTURE --comment TEXT")
-    by_id = {one.comment.id: one for one in comments}
     parts: list[RenderableType] = []
     for title, style, preferences in (
         ("Likes", LIKE, profile.likes),
@@ -69,7 +68,7 @@ def view_profile(
             Rule(Text(f"{title} ({len(preferences)})", style=f"bold {style}"), align="left", style=FAINT)
         )
         parts.append(
-            _view_preferences(preferences, style, by_id) if preferences else Text("  none yet", style=FAINT)
+            _view_preferences(preferences, style) if preferences else Text("  none yet", style=FAINT)
         )
     if profile.conflicts:
         parts.append(Rule(Text("Said both ways", style="bold yellow"), align="left", style=FAINT))
@@ -84,6 +83,11 @@ def view_profile(
                     f"disliked in {', '.join(conflict.disliked_by)}; {outcome}"
                 )
             )
+    for change in profile.changes:
+        turned = "liked" if change.liked else "disliked"
+        parts.append(
+            plain(f"{change.attribute}: {turned} since {change.created[:10]} ({change.comment})", "yellow")
+        )
     if profile.vetoed:
         parts.append(plain(f"Vetoed: {', '.join(profile.vetoed)}", FAINT))
     parts += [Text(""), view_needed(*missing)]
@@ -120,7 +124,10 @@ def view_taught(taught: "Taught", *, new: bool = True) -> RenderableType:
     for mention in sorted(taught.mentions, key=lambda one: (-one.polarity, -one.strength)):
         style = LIKE if mention.polarity > 0 else DISLIKE
         found += Text("+ " if mention.polarity > 0 else "− ", style=f"bold {style}")
-        found += plain(mention.attribute, style) + Text(f" {mention.strength:.2f}   ", style=FAINT)
+        place = f" ({mention.term})" if mention.term not in (None, mention.attribute) else ""
+        doubt = "?" if mention.unsure else ""
+        found += plain(mention.attribute, style)
+        found += Text(f"{doubt}{' (vague)' if mention.vague else place} {mention.strength:.2f}   ", style=FAINT)
     if not taught.mentions:
         found = Text(
             "nothing about looks understood; say what you like or dislike: colours, light, lines, mood …",
@@ -283,7 +290,7 @@ def view_health(health: "Health") -> RenderableType:
 
 
 def _view_preferences(
-    preferences: Sequence["Preference"], style: str, by_id: Mapping[str, "Taught"]
+    preferences: Sequence["Preference"], style: str
 ) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(min_width=16, overflow="fold")
@@ -300,18 +307,15 @@ def _view_preferences(
             view_bar(one.strength, style),
             f"{one.strength:.2f}",
             plain(one.category),
-            _evidence(one, by_id),
+            _evidence(one),
         )
     return table
 
 
-def _evidence(one: "Preference", by_id: Mapping[str, "Taught"]) -> Text:
-    """Return the comment's own words that speak of the attribute, and how many other comments do."""
+def _evidence(one: "Preference") -> Text:
+    """Return the person's own words for the attribute, and where they said them."""
     if not one.comments:
         return Text("")
-    first = one.comments[-1]
-    phrase = ""
-    if first in by_id:
-        phrase = next((m.phrase for m in by_id[first].mentions if m.name == one.attribute), "")
+    quotes = ", ".join(f"“{quote}”" for quote in one.quotes)
     more = f" and {len(one.comments) - 1} more" if len(one.comments) > 1 else ""
-    return plain(f"“{phrase}” in {first}{more}")
+    return plain(f"{quotes} in {one.comments[-1]}{more}")

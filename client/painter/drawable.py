@@ -86,11 +86,11 @@ def likes_and_dislikes(
     Args:
         profile: the person's.
         drawn: whether the shipped generator takes them, in what it can draw; another one takes the person's
-            own attributes.
+            own words.
     """
     if drawn:
         return drawable_attributes(profile)
     return (
-        tuple((one.attribute, one.strength) for one in profile.likes),
-        tuple((one.attribute, one.strength) for one in profile.dislikes),
+        tuple((one.words, one.strength) for one in profile.likes),
+        tuple((one.words, one.strength) for one in profile.dislikes),
     )

@@ -6,6 +6,6 @@ knows nothing of taste, painter or rounds. `extractor` and `sentences`, which lo
 their own names.
 """
 
-from palate.client.reader.comment import Comment, Lesson, new_comment, read_lessons
+from palate.client.reader.comment import READER, Comment, Lesson, new_comment, read_lessons, read_verdict
 
-__all__ = ["Comment", "Lesson", "new_comment", "read_lessons"]
+__all__ = ["READER", "Comment", "Lesson", "new_comment", "read_lessons", "read_verdict"]

@@ -16,6 +16,8 @@ from typing import Any
 
 from palate.shared.errors import CommentError, FileFormatError
 
+READER = 2
+"""The version of the shipped reader. What an earlier one understood is read anew."""
 MAX_CHARACTERS = 10_000
 MAX_ENTRIES = 10_000
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -42,6 +44,17 @@ inte jag mycket för det som ikke jeg og meget nie jest bardzo się podoba kolor
 saya este foarte és egy nagyon
 """
 _ENGLISH, _FOREIGN = frozenset(_ENGLISH_WORDS.split()), frozenset(_FOREIGN_WORDS.split())
+# What a comment of nothing but a verdict is made of, and the names of the emoji that are one.
+_LIKING = frozenset(
+    "amazing awesome beautiful brilliant cool excellent fantastic good gorgeous great like love lovely nice perfect stunning "
+    "superb wonderful wow yeah yep yes yum".split()
+)
+_DISLIKING = frozenset(
+    "awful bad dislike dreadful hate hideous horrible meh nah no nope terrible ugh ugly yuck".split()
+)
+_BESIDE_VERDICT = frozenset("a absolutely all at i image is it it's just one picture really so that the this very".split())
+_LIKING_EMOJI = ("THUMBS UP", "HEART", "SMILING FACE", "GRINNING", "STAR-STRUCK", "CLAPPING", "FIRE", "HUNDRED POINTS", "OK HAND")
+_DISLIKING_EMOJI = ("THUMBS DOWN", "BROKEN HEART", "VOMITING", "NAUSEATED", "POUTING", "ANGRY", "PILE OF POO", "UNAMUSED", "CRYING")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
@@ -66,18 +79,41 @@ class Lesson:
 
 
 def new_comment(text: str, liked: bool | None, picture: str | None, now: datetime | None = None) -> Comment:
-    """Return a comment with a fresh id, its text checked; raises what `check_words` raises."""
+    """Return a comment with a fresh id, its text checked; raises what `check_words` raises.
+
+    A text of nothing but a verdict ("nice", a thumb) is taken as one where none is given.
+    """
+    liked = read_verdict(text) if liked is None else liked
     created = (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds")
     return Comment(secrets.token_hex(4), check_words(text, liked), liked, picture, created)
 
 
+def read_verdict(text: str) -> bool | None:
+    """Return the verdict that a text of nothing else gives: "love it", "no", a thumb; None for any other text."""
+    words = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+    signs = {word in _LIKING for word in words if word in _LIKING or word in _DISLIKING}
+    if any(word not in _LIKING | _DISLIKING | _BESIDE_VERDICT for word in words):
+        return None
+    for character in text:
+        name = unicodedata.name(character, "") if ord(character) > 0x2000 else ""
+        if any(part in name for part in _DISLIKING_EMOJI):
+            signs.add(False)
+        elif any(part in name for part in _LIKING_EMOJI):
+            signs.add(True)
+    return signs.pop() if len(signs) == 1 else None
+
+
 def check_words(text: str, liked: bool | None) -> str:
-    """Return what `check_comment` returns, or the empty text if there is a verdict and no words.
+    """Return what `check_comment` returns; with a verdict, given or said, there may be no words.
 
     Raises:
         CommentError: neither words nor a verdict, or words that cannot be read.
     """
-    return "" if liked is not None and not text.strip() else check_comment(text)
+    if liked is not None and not text.strip():
+        return ""
+    if len(text) <= MAX_CHARACTERS and read_verdict(text) is not None:
+        return unicodedata.normalize("NFC", text).strip()
+    return check_comment(text)
 
 
 def check_comment(text: str) -> str:

@@ -23,10 +23,11 @@ from palate.client.reader.tagger import Span, Tagger, shipped_tagger
 from palate.shared.attributes import Category, Mention, load_vocabulary
 from palate.shared.errors import OptionError
 
-READER: Final = 2
-"""The version of the shipped reader. What an earlier one understood is read anew."""
-SHOWN: Final = 0.8
-"""Least probability at which the eye is sure that the picture shows what a vague mention refers to."""
+SHOWN: Final = 0.55
+"""Least probability at which the eye is sure of what a vague mention refers to, where arithmetic sees it too."""
+SHOWN_TO_TOWER: Final = 0.9
+"""The same where only the tower sees it, which was taught on drawings."""
+BY_ARITHMETIC: Final = frozenset({"palette", "colour", "temperature", "contrast"})
 MOST_SHOWN: Final = 2
 """How many attributes a vague mention may refer to, each of another category."""
 VAGUE: Final = 0.3
@@ -121,6 +122,8 @@ def _mentions(
             Mention(part.words, part.category, polarity, strength, part.phrase, part.term, unsure=unsure)
         ]
     kind = load_vocabulary().categories[part.category]
+    if wished and kind.fallback is not None:  # "it lacks contrast" wants high contrast
+        return [Mention(part.words, kind.name, 1, strength, part.phrase, kind.fallback, unsure=unsure)]
     # What is missing is not what the picture shows.
     names = [] if wished or seen is None else _shown_of_kind(kind, seen)
     if names:
@@ -140,8 +143,9 @@ def _shown_of_kind(kind: Category, seen: Mapping[str, float]) -> list[str]:
     vocabulary = load_vocabulary()
     clearest: list[str] = []
     for category in kind.vague:
+        least = SHOWN if category in BY_ARITHMETIC else SHOWN_TO_TOWER
         fitting = [
-            (p, name) for name, p in seen.items() if p >= SHOWN and vocabulary.category(name) == category
+            (p, name) for name, p in seen.items() if p >= least and vocabulary.category(name) == category
         ]
         clearest += [max(fitting)[1]] if fitting else []
     return clearest[:MOST_SHOWN]

@@ -59,37 +59,48 @@ def place_look(comment: str, start: int, end: int) -> list[Placed]:
     """
     vocabulary = load_vocabulary()
     said = comment[start:end]
-    words = [(match.start(), match.end()) for match in _WORD.finditer(said)]
-    keys = [phrase_key(said[a:b]) for a, b in words]
-    flat = [key[0] if key else "" for key in keys]
+    flat = ["".join(phrase_key(match.group())[:1]) for match in _WORD.finditer(said)]
     whole = vocabulary.find(said)
     if whole is not None:
         return [Placed(said, whole.category, whole.name)]
     kind = _kind_within(vocabulary, flat) or _kind_around(vocabulary, comment, start, end)
-    parts: list[Placed] = []
-    index, told = 0, False
-    while index < len(flat):
-        for length in range(min(vocabulary.longest, len(flat) - index), 0, -1):
-            term = _term_of(vocabulary, tuple(flat[index : index + length]), kind)
-            if term is not None:
-                part = said[words[index][0] : words[index + length - 1][1]]
-                parts.append(Placed(part, term.category, term.name))
-                index += length
-                break
-        else:
-            told = told or not (flat[index] in _SMALL or vocabulary.noun_category((flat[index],)))
-            index += 1
-    parts = list({part.term: part for part in parts}.values())
+    terms = find_terms(said, kind)
+    parts = list({term.name: Placed(said[a:b], term.category, term.name) for a, b, term in terms}.values())
     if len(parts) == 1:
         return [Placed(said, parts[0].category, parts[0].term)]
     if parts:
         return parts
-    if not told and kind is not None:
+    telling = (key for key in flat if key not in _SMALL and vocabulary.noun_category((key,)) is None)
+    if kind is not None and not any(telling):
         return [Placed(said, kind, None, vague=True)]
     alike = _alike(_tidy(said))
     if alike is not None:
         return [Placed(said, alike.category, alike.name)]
     return [Placed(said, kind or "other", None)]
+
+
+def find_terms(said: str, kind: str | None) -> list[tuple[int, int, Attribute]]:
+    """Return where a text names terms of the vocabulary, [start, end), and which; the longest names win.
+
+    Args:
+        said: the text.
+        kind: the category of a noun that its words describe, if there is one.
+    """
+    vocabulary = load_vocabulary()
+    words = [(match.start(), match.end()) for match in _WORD.finditer(said)]
+    keys = ["".join(phrase_key(said[a:b])[:1]) for a, b in words]
+    found: list[tuple[int, int, Attribute]] = []
+    index = 0
+    while index < len(keys):
+        for length in range(min(vocabulary.longest, len(keys) - index), 0, -1):
+            term = _term_of(vocabulary, tuple(keys[index : index + length]), kind)
+            if term is not None:
+                found.append((words[index][0], words[index + length - 1][1], term))
+                index += length
+                break
+        else:
+            index += 1
+    return found
 
 
 def _term_of(vocabulary: Vocabulary, key: tuple[str, ...], kind: str | None) -> Attribute | None:

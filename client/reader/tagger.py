@@ -108,11 +108,13 @@ class Tagger:
     @cached_property
     def card(self) -> dict[str, Any]:
         """What the recipe measured, and `temperature` and `threshold`, which it fitted."""
-        check_shipped(self.folder / "tagger.json")
+        file = self.folder / "tagger.json"
+        check_shipped(file)
         try:
-            return dict(json.loads((self.folder / "tagger.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{self.folder}/tagger.json cannot be read; install Palate anew") from error
+            card = dict(json.loads(file.read_text(encoding="utf-8")))
+            return card | {name: float(card[name]) for name in ("temperature", "threshold")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{file} cannot be read; install Palate anew") from error
 
     def read(self, comment: str, liked: bool | None) -> list[Span]:
         """Return the looks that a comment names, in order, none overlapping.
@@ -126,7 +128,7 @@ class Tagger:
         """
         windows = cut_windows(self.tokenizer, comment, liked)
         session = load_graph(self.folder / "tagger.onnx")
-        temperature = float(self.card["temperature"])
+        temperature = self.card["temperature"]
         places: list[tuple[int, int]] = []
         rows: list[Odds] = []
         for window in windows:
@@ -138,7 +140,7 @@ class Tagger:
             places += window.places[keep:]
             rows += list(soft_max(logits[keep:] / temperature))
         odds = np.stack(rows) if rows else np.zeros((0, TAGS), dtype=np.float32)
-        return find_spans(comment, places, odds, float(self.card["threshold"]))
+        return find_spans(comment, places, odds, self.card["threshold"])
 
 
 @lru_cache(maxsize=1)

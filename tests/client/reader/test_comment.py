@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 import pytest
 
-from palate.client.reader.comment import check_comment, new_comment, read_lessons
+from palate.client.reader.comment import (
+    check_comment,
+    check_language,
+    new_comment,
+    read_lessons,
+    read_verdict,
+)
 from palate.shared.errors import CommentError, FileFormatError
 
 Form = Literal["NFC", "NFD"]
@@ -93,8 +99,23 @@ def test_english_is_taken_with_typos_names_and_single_words(text: str) -> None:
 @pytest.mark.parametrize("text", FOREIGN)
 def test_other_languages_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(CommentError, match="does not read as English") as caught:
-        check_comment(text)
+        check_language(check_comment(text))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "liked"),
+    [
+        ("nice", True), ("Love it!!", True), ("no", False), ("Meh.", False), ("👍🏽", True), ("💔", False),
+        ("🤮🤮", False), ("😍 wow", True), ("love the mist", None), ("not nice", None), ("no, love it", None),
+        ("🎨", None), ("", None), ("👍👎", None),
+    ],
+)  # fmt: skip
+def test_a_text_of_nothing_but_a_verdict_is_one(text: str, liked: bool | None) -> None:
+    assert read_verdict(text) is liked
+    if liked is not None:
+        assert new_comment(text, None, None).liked is liked
+        assert new_comment(text, not liked, None).liked is not liked  # what is given goes before what is said
 
 
 @pytest.mark.parametrize("text", WORDLESS)
@@ -186,7 +207,7 @@ GOOD = {"image": "a.png", "comment": "too gloomy"}
         ([GOOD | {"image": 3}], "entry 0: 'image' is a number"),
         ([GOOD | {"comment": None}], "entry 0: 'comment' is null"),
         ([GOOD | {"comment": ""}], "entry 0, 'comment': the comment is empty"),
-        ([GOOD | {"comment": "😍"}], "entry 0, 'comment': .* no words"),
+        ([GOOD | {"comment": "🎨"}], "entry 0, 'comment': .* no words"),
         ([{"image": "a.png", "liked": None}], "entry 0: the key 'comment' is missing"),
         ([{"image": "a.png", "liked": True, "comment": None}], "entry 0: 'comment' is null"),
         ([{"liked": True}], "entry 0: the key 'image' is missing"),

@@ -1,6 +1,7 @@
 """The profile: merged over comments, the person's edits last, and exact when a comment is forgotten."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -60,7 +61,9 @@ def test_the_strongest_stands_first_and_evidence_is_kept_oldest_first() -> None:
         ]
     )
     assert [one.attribute for one in profile.likes] == ["misty", "calm"]
-    assert profile.likes[0] == Preference("misty", "mood", pytest.approx(0.6), ("a", "b"))
+    assert profile.likes[0] == Preference(
+        "misty", "mood", pytest.approx(0.6), ("a", "b"), quotes=("misty",)
+    )
     assert [one.attribute for one in profile.dislikes] == ["busy", "neon"]
     assert all(one.strength > 0 for one in profile.dislikes)
     assert profile.signed()["busy"] == pytest.approx(-0.6)
@@ -68,23 +71,51 @@ def test_the_strongest_stands_first_and_evidence_is_kept_oldest_first() -> None:
 
 def test_a_conflict_goes_to_the_stronger_side_weakened_and_is_shown_with_both_sides() -> None:
     profile = build_profile([says("a", ("red", 1.0)), says("b", ("red", 1.0)), says("c", ("red", -0.5))])
-    value = (1 - 0.4**2.5) * 1.5 / 2.5
-    assert profile.likes == (Preference("red", "mood", pytest.approx(value), ("a", "b")),)
+    value = (1 - 0.4**1.7) * 0.7 / 1.7  # the contrary comment, the newest, left 0.6 of what was said before
+    assert profile.likes == (Preference("red", "mood", pytest.approx(value), ("a", "b"), quotes=("red",)),)
     assert profile.dislikes == ()
     assert profile.conflicts == (Conflict("red", "mood", ("a", "b"), ("c",), pytest.approx(value)),)
 
 
 @pytest.mark.parametrize("newer_likes", [True, False])
-def test_a_tie_goes_faintly_to_the_newer_comment(newer_likes: bool) -> None:
+def test_of_two_contrary_comments_the_newer_counts_more_and_the_turn_is_told(newer_likes: bool) -> None:
     profile = build_profile(
         [
             says("a", ("red", 0.7), day=2 if newer_likes else 1),
             says("b", ("red", -0.7), day=1 if newer_likes else 2),
         ]
     )
-    value = 0.1 * (1 - 0.4**1.4)
+    value = (1 - 0.4 ** (0.7 * 1.6)) * 0.4 / 1.6
     assert profile.signed() == {"red": pytest.approx(value if newer_likes else -value)}
     assert len(profile.conflicts) == 1
+    (change,) = profile.changes
+    assert (change.attribute, change.liked, change.comment) == ("red", newer_likes, "a" if newer_likes else "b")
+
+
+def test_two_contrary_comments_turn_what_three_said_before() -> None:
+    liked = [says(f"{i}", ("neon", 1.0), day=i) for i in (1, 2, 3)]
+    once = build_profile([*liked, says("4", ("neon", -1.0), day=4)])
+    twice = build_profile([*liked, says("4", ("neon", -1.0), day=4), says("5", ("neon", -1.0), day=5)])
+    assert once.signed()["neon"] > 0 > twice.signed()["neon"]
+    assert [one.comment for one in twice.changes] == ["5"]
+    assert once.changes == ()
+
+
+def test_a_newer_word_on_the_same_picture_takes_the_place_of_the_older() -> None:
+    liked = [replace(says(f"{i}", ("neon", 1.0), day=i), picture=f"p{i}") for i in (1, 2, 3)]
+    hated = [replace(says(f"{i + 3}", ("neon", -1.0), day=i + 3), picture=f"p{i}") for i in (1, 2, 3)]
+    profile = build_profile([*liked, *hated])
+    assert profile.signed() == {"neon": pytest.approx(-(1 - 0.4**3))}
+    assert profile.conflicts == ()
+
+
+def test_what_means_the_same_is_one_entry_with_the_persons_own_words() -> None:
+    said = (
+        Mention("hazy fog", "atmosphere", 1, 0.8, "hazy fog", "foggy"),
+        Mention("mist", "atmosphere", 1, 0.8, "Mist", "misty"),
+    )
+    (one,) = build_profile([Evidence("a", "2026-12-01T00:00:00+00:00", said)]).likes
+    assert (one.attribute, one.quotes, one.words) == ("misty", ("mist", "hazy fog"), "mist")
 
 
 def random_evidence(rng: random.Random, count: int) -> list[Evidence]:
@@ -220,8 +251,8 @@ def test_the_json_form_has_the_documented_keys() -> None:
     edits = {"neon": Edit("neon", "palette", vetoed=True), "calm": Edit("calm", "mood", 0.2, locked=True)}
     shown = build_profile(evidence, edits).to_json()
     assert shown["likes"] == [
-        {"attribute": "misty", "category": "mood", "strength": 0.6, "comments": ["a"]},
-        {"attribute": "calm", "category": "mood", "strength": 0.2, "comments": []},
+        {"attribute": "misty", "category": "mood", "strength": 0.6, "comments": ["a"], "quotes": ["misty"]},
+        {"attribute": "calm", "category": "mood", "strength": 0.2, "comments": [], "quotes": []},
     ]
     assert [one["attribute"] for one in shown["dislikes"]] == ["red"]
     (conflict,) = shown["conflicts"]

@@ -1,0 +1,89 @@
+"""The tagger: windows of long comments, words to spans, odds, and files that are not what ships."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palate.client.reader.tagger import (
+    HEAD,
+    KINDS,
+    MAX_TOKENS,
+    SHIPPED,
+    TAGS,
+    Tagger,
+    cut_windows,
+    find_spans,
+    shipped_tagger,
+)
+from palate.shared.errors import ModelError
+
+
+def odds_of(*tags: int) -> np.ndarray:
+    rows = np.full((len(tags), TAGS), 0.01, dtype=np.float32)
+    rows[np.arange(len(tags)), tags] = 1 - 0.01 * (TAGS - 1)
+    return rows
+
+
+def test_a_long_comment_is_read_in_windows_that_overlap_by_half_and_miss_nothing() -> None:
+    tagger = shipped_tagger()
+    text = "I went there with my aunt on a Tuesday and we had tea. " * 60 + "I love the soft light."
+    windows = cut_windows(tagger.tokenizer, text, True)
+    assert len(windows) > 3
+    assert all(len(window.ids) <= MAX_TOKENS for window in windows)
+    assert {place for window in windows for place in window.places} == set(
+        tagger.tokenizer.encode(text, add_special_tokens=False).offsets
+    )
+    assert [text[span.start : span.end] for span in tagger.read(text, True)] == ["soft light"]
+
+
+def test_the_verdict_stands_before_the_comment() -> None:
+    tokenizer = shipped_tagger().tokenizer
+    for liked, word in ((True, "liked"), (False, "disliked"), (None, "unknown")):
+        window = cut_windows(tokenizer, "too dark", liked)[0]
+        assert window.ids[1] == tokenizer.token_to_id(word) is not None
+        assert len(window.ids) == HEAD + len(window.places) + 1
+
+
+def test_tags_become_spans_of_whole_words() -> None:
+    text = "soft light, dull greys"
+    places = [(0, 4), (5, 10), (10, 11), (12, 16), (17, 21), (21, 22)]  # "greys" is two pieces
+    spans = find_spans(text, places, odds_of(1, 2, 0, 3, 4, 0), 0.5)
+    assert [text[span.start : span.end] for span in spans] == ["soft light", "dull greys"]
+    assert [span.liking > 0 for span in spans] == [True, False]
+    assert all(sum(span.odds) == pytest.approx(1) for span in spans)
+    assert find_spans(text, places, odds_of(0, 0, 0, 0, 0, 0), 0.5) == []
+    joined = find_spans("soft, light", [(0, 4), (4, 5), (6, 11)], odds_of(1, 2, 2), 0.5)
+    assert [(span.start, span.end) for span in joined] == [(0, 11)]
+
+
+def test_what_is_wished_for_is_wanted_and_what_is_only_named_is_not_judged() -> None:
+    wished, named = (
+        find_spans("depth", [(0, 5)], odds_of(1 + 2 * KINDS.index(kind)), 0.5)[0] for kind in ("wished", "mentioned")
+    )
+    assert wished.liking > 0.8
+    assert wished.is_judged
+    assert not named.is_judged
+
+
+def test_a_missing_or_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="missing"):
+        Tagger(tmp_path).read("soft light", None)
+    folder = tmp_path / "reader"
+    shutil.copytree(SHIPPED, folder)
+    (folder / "tagger.onnx").write_bytes(b"no graph")
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        Tagger(folder).read("soft light", None)
+    assert "\n" not in str(caught.value)
+    (folder / "tagger.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"tagger\.json"):
+        _ = Tagger(folder).card
+
+
+def test_its_card_says_what_it_was_made_of_and_how_good_it_is() -> None:
+    card = shipped_tagger().card
+    assert 0.5 < card["temperature"] < 3
+    assert 0.2 < card["threshold"] < 0.8
+    assert "language model" in card["data"]
+    assert card["measured"]["with verdict"]["calibration error"] <= 0.05
