@@ -81,11 +81,7 @@ def _agrees(mention: Mention, label: Label, vocabulary: Vocabulary) -> int:
             return 1 if not sign or mention.polarity == sign else -1
     for name in label_names(label):
         term = vocabulary.find(name)
-        if (
-            term is not None
-            and mention.name in vocabulary.opposites(term.name)
-            and mention.polarity == -sign
-        ):
+        if term is not None and mention.name in vocabulary.opposites(term.name) and mention.polarity == -sign:
             return 1
     return 0
 

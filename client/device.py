@@ -231,9 +231,7 @@ class Device:
         """Return all that was taught, with the attributes in it, the oldest first."""
         self._read = records.read_taught(self.vault, self._read)
         calibration = fit_calibration(right for one in self._read.values() for right in one.corrections)
-        taught = (
-            replace(one, read=tuple(map(calibration.apply, one.read))) for one in self._read.values()
-        )
+        taught = (replace(one, read=tuple(map(calibration.apply, one.read))) for one in self._read.values())
         return tuple(sorted(taught, key=lambda one: (one.comment.created, one.comment.id)))
 
     def fix(self, comment: str, words: str, polarity: int) -> Taught:
@@ -264,9 +262,7 @@ class Device:
                 )
             read = meant[0].polarity * meant[0].strength if meant else None
             now = datetime.now(UTC).isoformat(timespec="microseconds")
-            fixed = replace(
-                taught, corrections=(*taught.corrections, Correction(words, polarity, read, now))
-            )
+            fixed = replace(taught, corrections=(*taught.corrections, Correction(words, polarity, read, now)))
             change.put(COMMENT, comment, records.encode_taught(fixed))
             if change.has(records.ADAPTER, ONLY):
                 change.delete(records.ADAPTER, ONLY)

@@ -81,7 +81,10 @@ def encode_taught(taught: Taught) -> bytes:
 
 
 def decode_taught(data: bytes) -> Taught:
-    """Return what `encode_taught` wrote, by this version or 0.2; raises `VaultDamagedError` for anything else."""
+    """Return what `encode_taught` wrote, by this version or by 0.2.
+
+    Raises `VaultDamagedError` for anything else.
+    """
     with readable("a comment's record"):
         content = decode_json(data, _COMMENT_VERSION)
         mentions = tuple(Mention(**_finite(mention)) for mention in content["mentions"])

@@ -133,7 +133,9 @@ def read_anew(vault: Vault, taught: Sequence[Taught], progress: Progress) -> int
         for number, one in enumerate(old[start : start + GROUP]):
             progress("reading comments anew", start + number, len(old))
             picture = one.comment.picture
-            kept = vault.get(PICTURE, picture) if picture is not None and vault.has(PICTURE, picture) else None
+            kept = (
+                vault.get(PICTURE, picture) if picture is not None and vault.has(PICTURE, picture) else None
+            )
             read = _understand(one.comment, kept, "shipped")
             fresh.append(replace(one, read=read.read, reader=READER))
         with vault.transaction() as change:

@@ -190,7 +190,7 @@ class Vocabulary:
         return self._shows.get(name, MappingProxyType({}))
 
     def same(self, name: str) -> str:
-        """Return the term under which a profile lists a name: the one that it fully and only shows, or itself.
+        """Return the term under which a profile lists a name: the one that it wholly shows, or itself.
 
         Fog, haze and mist are one thing to a profile.
         """

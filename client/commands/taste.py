@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NAMED, NAMED_CHARACTERS = 5, 40
 """How many comments an ambiguous id names, and how much of each."""
 
+
 class CommentsGroup(PoliteGroup):
     """`palate comments` lists; another first word than a command's name is an id to list."""
 
@@ -89,7 +90,9 @@ def teach(
                 )
             else:
                 taught = [device.teach((pictures or [Path()])[0], comment, liked)]
-        taught = [_ask_back(device, one) if one.comment.id not in before and not json else one for one in taught]
+        taught = [
+            _ask_back(device, one) if one.comment.id not in before and not json else one for one in taught
+        ]
         missing = device.still_needed()
     if json:
         shell.print_json([one.to_json() | {"new": one.comment.id not in before} for one in taught])
@@ -101,7 +104,7 @@ def teach(
 
 
 def _ask_back(device: "Device", taught: "Taught") -> "Taught":
-    """Ask about the mention that the reader is least sure of, where somebody can answer, and keep the answer."""
+    """Ask about the mention that the reader is least sure of, if somebody can answer; keep the answer."""
     doubtful = [one for one in taught.mentions if one.unsure]
     if not doubtful or not shell.is_terminal():
         return taught
@@ -285,8 +288,8 @@ def fix(
 ) -> None:
     """Put right what was understood from some words of a comment.
 
-    What you say is kept with the comment, holds for every later version of the reader, and teaches it how sure
-    to be of your words.
+    What you say is kept with the comment, holds for every later version of the reader, and teaches it how
+    sure to be of your words.
 
     Examples:
 

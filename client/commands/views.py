@@ -1,6 +1,6 @@
 """How profile, comments and scores look on a terminal: shapes and colours; values are the device's."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -127,7 +127,9 @@ def view_taught(taught: "Taught", *, new: bool = True) -> RenderableType:
         place = f" ({mention.term})" if mention.term not in (None, mention.attribute) else ""
         doubt = "?" if mention.unsure else ""
         found += plain(mention.attribute, style)
-        found += Text(f"{doubt}{' (vague)' if mention.vague else place} {mention.strength:.2f}   ", style=FAINT)
+        found += Text(
+            f"{doubt}{' (vague)' if mention.vague else place} {mention.strength:.2f}   ", style=FAINT
+        )
     if not taught.mentions:
         found = Text(
             "nothing about looks understood; say what you like or dislike: colours, light, lines, mood …",
@@ -289,9 +291,7 @@ def view_health(health: "Health") -> RenderableType:
     return Group(table, *lines)
 
 
-def _view_preferences(
-    preferences: Sequence["Preference"], style: str
-) -> Table:
+def _view_preferences(preferences: Sequence["Preference"], style: str) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(min_width=16, overflow="fold")
     table.add_column(width=BAR)

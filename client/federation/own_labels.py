@@ -54,9 +54,7 @@ def read_labels(
     features = np.zeros((len(taught), len(FEATURE_NAMES)), np.float32)
     features[liked], features[~liked] = verdicts.liked, verdicts.disliked
     vetoed = {name for name, edit in read_edits(device.vault).items() if edit.vetoed}
-    named = [
-        tuple(dict.fromkeys(m.name for m in one.mentions if m.name not in vetoed)) for one in taught
-    ]
+    named = [tuple(dict.fromkeys(m.name for m in one.mentions if m.name not in vetoed)) for one in taught]
     meanings = read_meanings({name for names in named for name in names}, known)
     phrases = np.zeros((len(taught), SENTENCE_FEATURES), np.float32)
     for row, names in zip(phrases, named, strict=True):

@@ -45,16 +45,38 @@ saya este foarte és egy nagyon
 """
 _ENGLISH, _FOREIGN = frozenset(_ENGLISH_WORDS.split()), frozenset(_FOREIGN_WORDS.split())
 # What a comment of nothing but a verdict is made of, and the names of the emoji that are one.
-_LIKING = frozenset(
-    "amazing awesome beautiful brilliant cool excellent fantastic good gorgeous great like love lovely nice perfect stunning "
-    "superb wonderful wow yeah yep yes yum".split()
+_LIKING_WORDS = """
+amazing awesome beautiful brilliant cool excellent fantastic good gorgeous great like love lovely nice
+perfect stunning superb wonderful wow yeah yep yes yum
+"""
+_DISLIKING_WORDS = """
+awful bad dislike dreadful hate hideous horrible meh nah no nope terrible ugh ugly yuck
+"""
+_BESIDE_WORDS = "a absolutely all at i image is it it's just one picture really so that the this very"
+_LIKING, _DISLIKING = frozenset(_LIKING_WORDS.split()), frozenset(_DISLIKING_WORDS.split())
+_BESIDE_VERDICT = frozenset(_BESIDE_WORDS.split())
+_LIKING_EMOJI = (
+    "THUMBS UP",
+    "HEART",
+    "SMILING FACE",
+    "GRINNING",
+    "STAR-STRUCK",
+    "CLAPPING",
+    "FIRE",
+    "HUNDRED POINTS",
+    "OK HAND",
 )
-_DISLIKING = frozenset(
-    "awful bad dislike dreadful hate hideous horrible meh nah no nope terrible ugh ugly yuck".split()
+_DISLIKING_EMOJI = (
+    "THUMBS DOWN",
+    "BROKEN HEART",
+    "VOMITING",
+    "NAUSEATED",
+    "POUTING",
+    "ANGRY",
+    "PILE OF POO",
+    "UNAMUSED",
+    "CRYING",
 )
-_BESIDE_VERDICT = frozenset("a absolutely all at i image is it it's just one picture really so that the this very".split())
-_LIKING_EMOJI = ("THUMBS UP", "HEART", "SMILING FACE", "GRINNING", "STAR-STRUCK", "CLAPPING", "FIRE", "HUNDRED POINTS", "OK HAND")
-_DISLIKING_EMOJI = ("THUMBS DOWN", "BROKEN HEART", "VOMITING", "NAUSEATED", "POUTING", "ANGRY", "PILE OF POO", "UNAMUSED", "CRYING")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
@@ -89,7 +111,10 @@ def new_comment(text: str, liked: bool | None, picture: str | None, now: datetim
 
 
 def read_verdict(text: str) -> bool | None:
-    """Return the verdict that a text of nothing else gives: "love it", "no", a thumb; None for any other text."""
+    """Return the verdict that a text of nothing else gives, None for any other text.
+
+    "Love it", "no" and a thumb are verdicts.
+    """
     words = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
     signs = {word in _LIKING for word in words if word in _LIKING or word in _DISLIKING}
     if any(word not in _LIKING | _DISLIKING | _BESIDE_VERDICT for word in words):
@@ -142,7 +167,8 @@ def check_comment(text: str) -> str:
 def check_language(text: str) -> None:
     """Refuse a comment that does not read as English, which is what the shipped reader understands.
 
-    The rule prefers to read on, because typos, names and single words are no reason to refuse. It refuses only
+    The rule prefers to read on, because typos, names and single words are no reason to refuse. It refuses
+    only
 
     - a comment with more letters of other scripts than Latin ones;
     - a comment with more frequent small words of other languages (und, très, muy, ...) than of English, if
@@ -156,8 +182,8 @@ def check_language(text: str) -> None:
     words = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
     if not _reads_as_english(words):
         raise CommentError(
-            f"the comment {_shorten(text)} does not read as English, the one language that the shipped reader "
-            "understands; write it in English, or give the verdict alone"
+            f"the comment {_shorten(text)} does not read as English, the one language that the shipped "
+            "reader understands; write it in English, or give the verdict alone"
         )
 
 

@@ -49,7 +49,9 @@ def find_mentions(mentions: Iterable[Mention], words: str) -> list[Mention]:
     return exact or [one for one in mentions if set(key) <= set(phrase_key(one.phrase))]
 
 
-def correct(comment: str, mentions: Sequence[Mention], corrections: Iterable[Correction]) -> tuple[Mention, ...]:
+def correct(
+    comment: str, mentions: Sequence[Mention], corrections: Iterable[Correction]
+) -> tuple[Mention, ...]:
     """Return the mentions of a comment after its corrections, the newest correction last."""
     from palate.client.reader.phrases import place_look  # numpy, which no profile needs
 
@@ -96,7 +98,9 @@ def fit_calibration(corrections: Iterable[Correction]) -> Calibration:
 
     A correction of what was not found, or to neither, says nothing about signs.
     """
-    labels = [(_log_odds(one.read), one.polarity) for one in corrections if one.read is not None and one.polarity]
+    labels = [
+        (_log_odds(one.read), one.polarity) for one in corrections if one.read is not None and one.polarity
+    ]
     if not labels:
         return Calibration()
     scale, shift = 1.0, 0.0

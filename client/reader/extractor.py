@@ -24,7 +24,7 @@ from palate.shared.attributes import Category, Mention, load_vocabulary
 from palate.shared.errors import OptionError
 
 SHOWN: Final = 0.55
-"""Least probability at which the eye is sure of what a vague mention refers to, where arithmetic sees it too."""
+"""Least probability at which the eye is sure of what a vague mention means, where arithmetic sees it."""
 SHOWN_TO_TOWER: Final = 0.9
 """The same where only the tower sees it, which was taught on drawings."""
 BY_ARITHMETIC: Final = frozenset({"palette", "colour", "temperature", "contrast"})
@@ -58,9 +58,9 @@ def extract_attributes(
 ) -> list[Mention]:
     """Return what a comment likes and dislikes about a picture's looks, each attribute once.
 
-    liked is the person's verdict on the picture. shown says what the picture shows, for vague mentions ("these
-    colours"); it is called at most once, and only for them. Raises CommentError when the comment is empty, too
-    long or not English, OptionError for an unknown backend name.
+    liked is the person's verdict on the picture. shown says what the picture shows, for vague mentions
+    ("these colours"); it is called at most once, and only for them. Raises CommentError when the comment is
+    empty, too long or not English, OptionError for an unknown backend name.
     """
     if isinstance(backend, str):
         if backend != "shipped":
@@ -118,9 +118,7 @@ def _mentions(
     against = liked is not None and (polarity > 0) != liked and not wished
     unsure = strength < (UNSURE_AGAINST if against else UNSURE)
     if not part.vague:
-        return [
-            Mention(part.words, part.category, polarity, strength, part.phrase, part.term, unsure=unsure)
-        ]
+        return [Mention(part.words, part.category, polarity, strength, part.phrase, part.term, unsure=unsure)]
     kind = load_vocabulary().categories[part.category]
     if wished and kind.fallback is not None:  # "it lacks contrast" wants high contrast
         return [Mention(part.words, kind.name, 1, strength, part.phrase, kind.fallback, unsure=unsure)]
@@ -129,13 +127,13 @@ def _mentions(
     if names:
         category = load_vocabulary().category
         return [
-            Mention(part.words, category(name) or kind.name, polarity, strength, part.phrase, name, unsure=unsure)
+            Mention(
+                part.words, category(name) or kind.name, polarity, strength, part.phrase, name, unsure=unsure
+            )
             for name in names
         ]
     strength = min(VAGUE, strength)
-    return [
-        Mention(part.words, kind.name, polarity, strength, part.phrase, vague=True, unsure=unsure)
-    ]
+    return [Mention(part.words, kind.name, polarity, strength, part.phrase, vague=True, unsure=unsure)]
 
 
 def _shown_of_kind(kind: Category, seen: Mapping[str, float]) -> list[str]:

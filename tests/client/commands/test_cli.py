@@ -23,7 +23,8 @@ DEMO = demo_folder()
 BOAT, CITY = str(DEMO / "boat.jpg"), str(DEMO / "city.jpg")
 COMMANDS = (
     ["init"], ["teach"], ["profile"], ["profile", "set"], ["profile", "lock"], ["profile", "unlock"],
-    ["profile", "veto"], ["profile", "unset"], ["comments"], ["comments", "fix"], ["forget"], ["create"], ["score"], ["export"],
+    ["profile", "veto"], ["profile", "unset"], ["comments"], ["comments", "fix"],
+    ["forget"], ["create"], ["score"], ["export"],
     ["import"], ["erase"], ["demo"], ["doctor"], ["unlock"], ["lock"], ["passphrase"], ["config"],
     ["config", "set"], ["config", "unset"], ["join"], ["leave"], ["outbox"], ["release", "show"],
     ["release", "adopt"], ["release", "back"], ["release", "witness"], ["release", "compare"],
@@ -91,7 +92,9 @@ def test_the_profile_as_json_has_the_documented_form(vault: Path) -> None:
     profile = told("profile")
     for kind in ("likes", "dislikes"):
         assert profile[kind]
-        assert all(set(one) == {"attribute", "category", "strength", "comments", "quotes"} for one in profile[kind])
+        assert all(
+            set(one) == {"attribute", "category", "strength", "comments", "quotes"} for one in profile[kind]
+        )
     ids = {one["id"] for one in told("comments")}
     assert set(profile["likes"][0]["comments"]) <= ids
 
@@ -110,9 +113,13 @@ def test_an_empty_profile_says_how_to_begin() -> None:
 
 def test_a_negative_strength_is_a_number_and_no_option(vault: Path) -> None:
     profile = told("profile", "set", "bold outlines", "-0.5")
-    assert {"attribute": "bold outlines", "category": "line", "strength": 0.5, "comments": [], "quotes": []} in profile[
-        "dislikes"
-    ]
+    assert {
+        "attribute": "bold outlines",
+        "category": "line",
+        "strength": 0.5,
+        "comments": [],
+        "quotes": [],
+    } in profile["dislikes"]
 
 
 def test_setting_locking_and_vetoing_by_hand(vault: Path) -> None:

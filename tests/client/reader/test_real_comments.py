@@ -11,9 +11,14 @@ from benchmarks.comments_read import ARTWORKS, run
     not (ARTWORKS / "tastes.json").exists(), reason="the real comments lie outside the project"
 )
 def test_real_comments_are_understood() -> None:
-    precision, recall, polarity_errors = (float(row.figure) for row in run())
-    assert precision >= 0.85
-    assert recall >= 0.85
-    # The aim is 0.03; six readings of 147 have the wrong sign today (benchmarks/results.json keeps the
-    # figure).
-    assert polarity_errors <= 0.045
+    figures = {row.row: float(row.figure) for row in run()}
+    assert figures["extraction on real comments: precision"] >= 0.87
+    assert figures["extraction on real comments: recall"] >= 0.84
+    assert figures["extraction on real comments: polarity errors"] <= 0.05
+    strangers = "strangers' comments, verdict told:"
+    if (
+        f"{strangers} precision" in figures
+    ):  # figures that were reached, less what another set would move them
+        assert figures[f"{strangers} precision"] >= 0.8
+        assert figures[f"{strangers} recall"] >= 0.8
+        assert figures[f"{strangers} wrong sign"] <= 0.08

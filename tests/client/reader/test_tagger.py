@@ -60,7 +60,8 @@ def test_tags_become_spans_of_whole_words() -> None:
 
 def test_what_is_wished_for_is_wanted_and_what_is_only_named_is_not_judged() -> None:
     wished, named = (
-        find_spans("depth", [(0, 5)], odds_of(1 + 2 * KINDS.index(kind)), 0.5)[0] for kind in ("wished", "mentioned")
+        find_spans("depth", [(0, 5)], odds_of(1 + 2 * KINDS.index(kind)), 0.5)[0]
+        for kind in ("wished", "mentioned")
     )
     assert wished.liking > 0.8
     assert wished.is_judged

@@ -61,9 +61,7 @@ def test_the_strongest_stands_first_and_evidence_is_kept_oldest_first() -> None:
         ]
     )
     assert [one.attribute for one in profile.likes] == ["misty", "calm"]
-    assert profile.likes[0] == Preference(
-        "misty", "mood", pytest.approx(0.6), ("a", "b"), quotes=("misty",)
-    )
+    assert profile.likes[0] == Preference("misty", "mood", pytest.approx(0.6), ("a", "b"), quotes=("misty",))
     assert [one.attribute for one in profile.dislikes] == ["busy", "neon"]
     assert all(one.strength > 0 for one in profile.dislikes)
     assert profile.signed()["busy"] == pytest.approx(-0.6)
@@ -89,7 +87,11 @@ def test_of_two_contrary_comments_the_newer_counts_more_and_the_turn_is_told(new
     assert profile.signed() == {"red": pytest.approx(value if newer_likes else -value)}
     assert len(profile.conflicts) == 1
     (change,) = profile.changes
-    assert (change.attribute, change.liked, change.comment) == ("red", newer_likes, "a" if newer_likes else "b")
+    assert (change.attribute, change.liked, change.comment) == (
+        "red",
+        newer_likes,
+        "a" if newer_likes else "b",
+    )
 
 
 def test_two_contrary_comments_turn_what_three_said_before() -> None:
