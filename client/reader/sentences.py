@@ -12,17 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from palate.client.runtime.sessions import load_graph
+from palate.client.runtime.tokenizers import load_tokenizer
 from palate.shared.attributes import Vocabulary, load_vocabulary
-from palate.shared.errors import ModelError
 from palate.shared.shipped import check_shipped
-
-if TYPE_CHECKING:
-    from palate.client.reader.sentence_network import SentenceNetwork
 
 Directions = npt.NDArray[np.float32]
 """Directions of texts in the space of meaning, (n, 384), each of unit length."""
@@ -32,7 +30,6 @@ SHIPPED = Path(__file__).parents[1] / "weights" / "generator"
 TERMS = Path(__file__).parents[1] / "weights" / "vocabulary.safetensors"
 WIDTH = 384
 MAX_TOKENS = 128
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -42,32 +39,9 @@ class SentenceTower:
     folder: Path = SHIPPED
 
     @cached_property
-    def network(self) -> SentenceNetwork:
-        """The network, read at first use; raises `ModelError` if the folder holds no tower."""
-        encoder = self.folder / "text_encoder"
-        if not (encoder / "config.json").is_file() or not self._tokenizer_file.is_file():
-            raise ModelError(
-                f"folder={str(self.folder)!r}: holds no text_encoder/ and tokenizer/; name a generator's "
-                "folder"
-            )
-        from palate.client.reader.sentence_network import load_network
-
-        return load_network(encoder)
-
-    @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer; it cuts and pads nothing."""
-        from tokenizers import Tokenizer
-
-        check_shipped(self._tokenizer_file)
-        tokenizer = Tokenizer.from_file(str(self._tokenizer_file))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return tokenizer
-
-    @property
-    def _tokenizer_file(self) -> Path:
-        return self.folder / "tokenizer" / "tokenizer.json"
+        return load_tokenizer(self.folder / "tokenizer" / "tokenizer.json")
 
     def embed(self, texts: Sequence[str]) -> Directions:
         """Return one direction per text: the mean over its words' hidden states at unit length.
@@ -83,24 +57,14 @@ class SentenceTower:
         Raises:
             ModelError: there is no tower.
         """
-        if not texts:
-            return np.zeros((0, WIDTH), dtype=np.float32)
-        import torch
-
-        network = self.network
-        rows: list[Directions] = []
-        for start in range(0, len(texts), _BATCH):
-            read = [one.ids for one in self.tokenizer.encode_batch(list(texts[start : start + _BATCH]))]
-            cut = [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]] for ids in read]
-            longest = max(map(len, cut))
-            ids = torch.tensor([[*one, *[0] * (longest - len(one))] for one in cut])  # (batch, tokens)
-            mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in cut])
-            with torch.inference_mode():
-                hidden = network(ids, mask)  # (batch, tokens, 384)
-            weight = mask.unsqueeze(-1).to(hidden.dtype)
-            mean = (hidden * weight).sum(1) / weight.sum(1)
-            rows.append(torch.nn.functional.normalize(mean, dim=-1).numpy().astype(np.float32))
-        return np.concatenate(rows)
+        session = load_graph(self.folder / "text_encoder" / "model.onnx") if texts else None
+        rows = np.zeros((len(texts), WIDTH), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            ids = self.tokenizer.encode(text).ids
+            ids = ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]]
+            mean = session.run(None, {"ids": np.array([ids])})[0][0].mean(axis=0)
+            row[:] = mean / np.linalg.norm(mean)
+        return rows
 
 
 def term_texts(vocabulary: Vocabulary) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palate.client.runtime.sessions import load_graph
+from palate.client.runtime.tokenizers import load_tokenizer
 from palate.shared.errors import ModelError
 from palate.shared.shipped import check_shipped
 
@@ -147,19 +148,6 @@ class Tagger:
 def shipped_tagger() -> Tagger:
     """Return the tagger that ships, kept between comments."""
     return Tagger()
-
-
-def load_tokenizer(file: Path) -> Any:
-    """Return the tokenizer of a file, which cuts and pads nothing; raises `ModelError`."""
-    from tokenizers import Tokenizer
-
-    check_shipped(file)
-    if not file.is_file():
-        raise ModelError(f"{file} is missing; install Palate anew")
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def soft_max(logits: npt.NDArray[np.float32]) -> Odds:

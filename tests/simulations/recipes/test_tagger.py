@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from palate.client.reader.tagger import KINDS, Tagger, cut_windows, load_tokenizer
+from palate.client.reader.tagger import KINDS, Tagger, cut_windows
+from palate.client.runtime.tokenizers import load_tokenizer
 from palate.simulations.crowd.marked import Marked, parse_marked
 from palate.simulations.recipes import tagger as recipe
 from palate.simulations.recipes.training import Plan, Worker
