@@ -8,7 +8,7 @@ yet, and `picture` is a file.
     ...     print(device.profile().signed())
     ...     score = device.score([picture])[0]
     ...     made = device.create("a house by the sea", count=1, steps=1)[0]
-    {'warm': 0.6, 'busy': -0.5...}
+    {'warm': 0.59..., 'busy': -0.5...}
     >>> 0 < score.low <= score.probability <= score.high < 1
     True
     >>> made.png[1:4]
@@ -22,16 +22,13 @@ forgetting a comment leaves everything as if it had never been given. (The vault
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from palate.client import records, teaching
 from palate.client.reader import read_lessons
-from palate.client.reader.corrections import Correction, find_mentions, fit_calibration
-from palate.client.records import COMMENT, EDITS, KEY, PICTURE, Taught
+from palate.client.records import EDITS, KEY, Taught
 from palate.client.runtime import Notice, Progress, no_notice, no_progress
 from palate.client.taste import profile as profiles
 from palate.client.taste.profile import Edit, Preference, Profile, build_profile
@@ -40,7 +37,7 @@ from palate.client.vault import format as vault_format
 from palate.client.vault.store import ONLY
 from palate.client.vault.vault import Vault
 from palate.shared.attributes import load_vocabulary
-from palate.shared.errors import OptionError, StorageError
+from palate.shared.errors import OptionError
 
 if TYPE_CHECKING:
     from palate.client.eye import OnUnreadable, PictureSource
@@ -230,58 +227,33 @@ class Device:
     def comments(self) -> tuple[Taught, ...]:
         """Return all that was taught, with the attributes in it, the oldest first."""
         self._read = records.read_taught(self.vault, self._read)
-        calibration = fit_calibration(right for one in self._read.values() for right in one.corrections)
-        taught = (replace(one, read=tuple(map(calibration.apply, one.read))) for one in self._read.values())
+        taught = teaching.calibrated(list(self._read.values()))
         return tuple(sorted(taught, key=lambda one: (one.comment.created, one.comment.id)))
 
     def fix(self, comment: str, words: str, polarity: int) -> Taught:
         """Put right what was understood from some words of a comment, and return it.
 
-        The correction stays with the comment, whatever a later reader makes of it, and is a label for how
-        sure to be of this person's words (`reader.corrections`).
+        It stays right whatever a later reader makes of them, and is a label for `reader.corrections`.
 
         Args:
             comment: the id.
-            words: of the comment, or the name of an attribute in it.
+            words: of the comment, or an attribute's name.
             polarity: +1 liked, -1 disliked, 0 neither.
 
         Raises:
-            OptionError: there is no such id, or words that are none.
+            OptionError: no such id, or no such words.
         """
-        with self.vault.transaction() as change:
-            if not change.has(COMMENT, comment):
-                raise OptionError(
-                    f"there is no comment {comment!r}; `palate comments` lists them with their ids"
-                )
-            taught = records.decode_taught(change.get(COMMENT, comment))
-            meant = find_mentions(taught.mentions, words)
-            if not meant and (polarity == 0 or words.lower() not in taught.comment.text.lower()):
-                raise OptionError(
-                    f"{words!r} is neither in comment {comment} nor was it understood from it; "
-                    "`palate comments` shows what was"
-                )
-            read = meant[0].polarity * meant[0].strength if meant else None
-            now = datetime.now(UTC).isoformat(timespec="microseconds")
-            fixed = replace(taught, corrections=(*taught.corrections, Correction(words, polarity, read, now)))
-            change.put(COMMENT, comment, records.encode_taught(fixed))
-            if change.has(records.ADAPTER, ONLY):
-                change.delete(records.ADAPTER, ONLY)
+        teaching.correct_reading(self.vault, comment, words, polarity)
         self._read.pop(comment, None)
         return next(one for one in self.comments() if one.comment.id == comment)
 
     def read_anew(self, progress: Progress = no_progress) -> int:
-        """Read again what an earlier reader read, and return how many comments that were.
-
-        Nothing is done with a back end of one's own, nor in a vault that cannot be written.
-        """
+        """Read again what an earlier shipped reader read, and return how many comments that were."""
         if self._extractor != "shipped":
             return 0
-        try:
-            return teaching.read_anew(self.vault, self.comments(), progress)
-        except StorageError:
-            return 0
-        finally:
-            self._read.clear()
+        count = teaching.read_anew(self.vault, self.comments(), progress)
+        self._read.clear()
+        return count
 
     def forget(self, comment: str) -> None:
         """Forget what was taught under this id, and its picture unless something else was taught about it.
@@ -292,19 +264,7 @@ class Device:
         Raises:
             OptionError: there is no such id.
         """
-        with self.vault.transaction() as change:
-            if not change.has(COMMENT, comment):
-                raise OptionError(
-                    f"there is no comment {comment!r}; `palate comments` lists them with their ids"
-                )
-            picture = records.decode_taught(change.get(COMMENT, comment)).comment.picture
-            change.delete(COMMENT, comment)
-            if picture not in {one.comment.picture for one in records.read_taught(change).values()}:
-                for type_ in (PICTURE, records.FEATURES):
-                    if picture is not None and change.has(type_, picture):
-                        change.delete(type_, picture)
-            if change.has(records.ADAPTER, ONLY):
-                change.delete(records.ADAPTER, ONLY)
+        teaching.forget_comment(self.vault, comment)
 
     # --- the profile ----------------------------------------------------------------------------------------
 

@@ -6,16 +6,18 @@ kept, and what is kept is one change of the vault.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from palate.client import records
 from palate.client.reader import READER, Comment, Lesson, new_comment, read_verdict
+from palate.client.reader.corrections import Correction, find_mentions, fit_calibration
 from palate.client.records import COMMENT, PICTURE, Taught
 from palate.client.runtime import Progress
 from palate.client.vault.store import ONLY
 from palate.client.vault.vault import Vault
-from palate.shared.errors import PictureError
+from palate.shared.errors import OptionError, PictureError
 
 if TYPE_CHECKING:
     from palate.client.eye import OnUnreadable, PictureSource
@@ -121,11 +123,55 @@ def _understand(comment: Comment, kept: bytes | None, extractor: "str | Extracto
     return Taught(comment, tuple(mentions), reader=READER if extractor == "shipped" else None)
 
 
+def calibrated(taught: Sequence[Taught]) -> list[Taught]:
+    """Return what was taught with odds that follow the person's corrections of all of it."""
+    calibration = fit_calibration(right for one in taught for right in one.corrections)
+    return [replace(one, read=tuple(map(calibration.apply, one.read))) for one in taught]
+
+
+def forget_comment(vault: Vault, comment: str) -> None:
+    """Forget a comment, and its picture unless something else was taught about it; see `Device.forget`."""
+    with vault.transaction() as change:
+        if not change.has(COMMENT, comment):
+            raise OptionError(f"there is no comment {comment!r}; `palate comments` lists them with their ids")
+        picture = records.decode_taught(change.get(COMMENT, comment)).comment.picture
+        change.delete(COMMENT, comment)
+        if picture not in {one.comment.picture for one in records.read_taught(change).values()}:
+            for type_ in (PICTURE, records.FEATURES):
+                if picture is not None and change.has(type_, picture):
+                    change.delete(type_, picture)
+        if change.has(records.ADAPTER, ONLY):
+            change.delete(records.ADAPTER, ONLY)
+
+
+def correct_reading(vault: Vault, comment: str, words: str, polarity: int) -> None:
+    """Keep a correction with its comment; see `Device.fix`."""
+    with vault.transaction() as change:
+        if not change.has(COMMENT, comment):
+            raise OptionError(f"there is no comment {comment!r}; `palate comments` lists them with their ids")
+        taught = records.decode_taught(change.get(COMMENT, comment))
+        meant = find_mentions(taught.mentions, words)
+        if not meant and (polarity == 0 or words.lower() not in taught.comment.text.lower()):
+            raise OptionError(
+                f"{words!r} is neither in comment {comment} nor was it understood from it; "
+                "`palate comments` shows what was"
+            )
+        read = meant[0].polarity * meant[0].strength if meant else None
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        fixed = replace(taught, corrections=(*taught.corrections, Correction(words, polarity, read, now)))
+        change.put(COMMENT, comment, records.encode_taught(fixed))
+        if change.has(records.ADAPTER, ONLY):
+            change.delete(records.ADAPTER, ONLY)
+
+
 def read_anew(vault: Vault, taught: Sequence[Taught], progress: Progress) -> int:
     """Read again what an earlier version of the shipped reader read, and return how many comments that were.
 
     Each hundred is one change of the vault, so a kill loses nothing: the old readings stay until their new
     ones are kept. Corrections stay.
+
+    Raises:
+        StorageError: the vault cannot be written.
     """
     old = [one for one in taught if one.reader is not None and one.reader < READER]
     for start in range(0, len(old), GROUP):
