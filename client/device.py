@@ -240,8 +240,7 @@ class Device:
             words: of the comment, or an attribute's name.
             polarity: +1 liked, -1 disliked, 0 neither.
 
-        Raises:
-            OptionError: no such id, or no such words.
+        Raises `OptionError` if there is no such id, or no such words.
         """
         teaching.correct_reading(self.vault, comment, words, polarity)
         self._read.pop(comment, None)

@@ -18,8 +18,11 @@ from typing import Final
 from palate.client.reader.sentences import SentenceTower, load_term_embeddings
 from palate.shared.attributes import Attribute, Vocabulary, load_vocabulary, phrase_key
 
-ALIKE: Final = 0.7
+ALIKE: Final = 0.72
 """Least cosine of a look's words and a term's, for the look to have the term's place."""
+ALIKE_WORD: Final = 0.78
+"""The same of a single word, since "loud" is near "quiet"."""
+_FEELING: Final = frozenset({"mood", "atmosphere", "energy"})
 NEAR: Final = 6
 """How many words may stand between a describing word and the noun of a kind."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|&")
@@ -30,6 +33,10 @@ lots more most much of on or part quite rather really slightly so some sort such
 there these this those to too touch very was way were what with
 """
 _SMALL = frozenset(_SMALL_WORDS.split())
+
+
+Found = tuple[int, int, Attribute]
+"""The characters [start, end) that name a term."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def place_look(comment: str, start: int, end: int) -> list[Placed]:
     return [Placed(said, kind or "other", None)]
 
 
-def find_terms(said: str, kind: str | None) -> list[tuple[int, int, Attribute]]:
+def find_terms(said: str, kind: str | None) -> list[Found]:
     """Return where a text names terms of the vocabulary, [start, end), and which; the longest names win.
 
     Args:
@@ -90,7 +97,7 @@ def find_terms(said: str, kind: str | None) -> list[tuple[int, int, Attribute]]:
     vocabulary = load_vocabulary()
     words = [(match.start(), match.end()) for match in _WORD.finditer(said)]
     keys = ["".join(phrase_key(said[a:b])[:1]) for a, b in words]
-    found: list[tuple[int, int, Attribute]] = []
+    found: list[Found] = []
     index = 0
     while index < len(keys):
         for length in range(min(vocabulary.longest, len(keys) - index), 0, -1):
@@ -101,7 +108,16 @@ def find_terms(said: str, kind: str | None) -> list[tuple[int, int, Attribute]]:
                 break
         else:
             index += 1
-    return found
+    following: list[Found | None] = [*found[1:], *[None] * bool(found)]
+    return [one for one, after in zip(found, following, strict=True) if not _only_modifies(said, one, after)]
+
+
+def _only_modifies(said: str, one: Found, after: Found | None) -> bool:
+    """Say whether a word of several senses describes the thing after it: no gloom in "heavy impasto"."""
+    if after is None or one[2].category not in _FEELING or after[2].category in _FEELING:
+        return False
+    several = load_vocabulary().means_beside(phrase_key(said[one[0] : one[1]]))
+    return several and not said[one[1] : after[0]].strip()
 
 
 def _term_of(vocabulary: Vocabulary, key: tuple[str, ...], kind: str | None) -> Attribute | None:
@@ -158,6 +174,6 @@ def _alike(words: str) -> Attribute | None:
     rows, names = load_term_embeddings(_tower())
     near = rows @ _tower().embed([words])[0]
     best = int(near.argmax())
-    if near[best] < ALIKE:
+    if near[best] < (ALIKE if " " in words else ALIKE_WORD):
         return None
     return Attribute(names[best], load_vocabulary().category(names[best]) or "other")

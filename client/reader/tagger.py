@@ -183,7 +183,24 @@ def find_spans(comment: str, places: Sequence[tuple[int, int]], odds: Odds, thre
         else:
             looks.append((start, end, [first]))
             open_ = True
-    return [Span(start, end, *_judge(odds[tokens])) for start, end, tokens in looks]
+    together = _together(comment, looks, odds)
+    return [Span(start, end, *_judge(odds[tokens])) for start, end, tokens in together]
+
+
+def _together(
+    comment: str, looks: Sequence[tuple[int, int, list[int]]], odds: Odds
+) -> list[tuple[int, int, list[int]]]:
+    """Return the looks, those that touch and are of one sign as one: "heavy" and "impasto"."""
+    joined: list[tuple[int, int, list[int]]] = []
+    for start, end, tokens in looks:
+        if joined and comment[joined[-1][1] : start] == " ":
+            before, _, earlier = joined[-1]
+            one, other = (Span(0, 0, *_judge(odds[some])) for some in (earlier, tokens))
+            if one.liking * other.liking > 0:
+                joined[-1] = (before, end, [*earlier, *tokens])
+                continue
+        joined.append((start, end, tokens))
+    return joined
 
 
 def _judge(odds: Odds) -> tuple[tuple[float, float, float, float], float]:

@@ -383,3 +383,66 @@ def test_a_file_of_comments_that_is_none_teaches_nothing(device: Device, tmp_pat
     with pytest.raises(FileFormatError, match="'comment' is missing"):
         device.teach_file(tmp_path / "comments.json")
     assert device.comments() == ()
+
+
+def read_by_the_first_reader(device: Device, comment: str, *attributes: tuple[str, int]) -> None:
+    """Keep a comment as Palate 0.2 kept it: without a reader, and with another reading."""
+    with device.vault.transaction() as change:
+        record = json.loads(change.get(COMMENT, comment))
+        del record["reader"], record["corrections"]
+        record["mentions"] = [
+            {"attribute": name, "category": "mood", "polarity": sign, "strength": 0.6, "phrase": name}
+            for name, sign in attributes
+        ]
+        change.put(COMMENT, comment, json.dumps(record).encode())
+
+
+def test_what_an_earlier_reader_read_is_read_anew_and_corrections_stay(device: Device, home: Path) -> None:
+    old = device.teach(BOAT, "I love the soft light, but I hate the neon", True).comment.id
+    new = device.teach(CITY, "I love the mist", True).comment.id
+    read_by_the_first_reader(device, old, ("garish", 1))
+    device = Device(device.vault)
+    assert device.profile().signed()["garish"] > 0
+    device.fix(old, "soft light", -1)
+    told: list[tuple[int, int]] = []
+    assert device.read_anew(lambda _, done, total: told.append((done, total))) == 1
+    assert told == [(0, 1), (1, 1)]
+    profile = device.profile().signed()
+    assert "garish" not in profile
+    assert profile["soft light"] < 0
+    assert profile["neon"] < 0
+    assert profile["misty"] > 0
+    assert device.read_anew() == 0
+    assert {one.comment.id for one in device.comments()} == {old, new}
+
+
+def test_reading_anew_that_is_stopped_keeps_the_old_readings_and_goes_on(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [device.teach(picture, "I love the mist", True).comment.id for picture in (BOAT, CITY, CAT)]
+    for one in ids:
+        read_by_the_first_reader(device, one, ("garish", 1))
+    device = Device(device.vault)
+    monkeypatch.setattr("palate.client.teaching.GROUP", 1)
+
+    def stop(_: str, done: int, total: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        device.read_anew(stop)
+    assert {"garish", "misty"} <= set(Device(device.vault).profile().signed())
+    assert Device(device.vault).read_anew() == 2
+    assert set(Device(device.vault).profile().signed()) == {"misty"}
+
+
+def test_a_correction_is_kept_sealed_and_is_forgotten_with_its_comment(device: Device, home: Path) -> None:
+    taught = device.teach(BOAT, "the dark water", True)
+    device.fix(taught.comment.id, "dark", -1)
+    assert device.profile().signed()["dark"] < 0
+    again = Device.open(home, "correct horse")
+    assert again.profile() == device.profile()
+    again.forget(taught.comment.id)
+    assert again.profile() == Profile()
+    with pytest.raises(OptionError, match="no comment"):
+        again.fix(taught.comment.id, "dark", 1)
