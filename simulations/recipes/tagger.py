@@ -50,7 +50,7 @@ TOLD = {True: 0.06, False: 0.26}
 UNTOLD = 0.25  # share of verdicts that are withheld at random
 JOINED = 0.35  # share of the older, shorter comments that are read two at a time
 SMALL, MISSPELT, SLIPS = 0.2, 0.15, 0.06
-THREAD_COPIES = 2  # how often a comment in the manner of threads is read for each older one
+THREAD_COPIES = 3  # how often a comment in the manner of threads is read for each older one
 PEOPLE, COMMENTS_EACH, PEOPLE_SEED = 150, 12, 1001  # of the drawn world
 _ALLOWED = {1: (0, 2), -1: (1,), 0: (3,)}  # the kinds that a sign may mean where wishes were not marked
 
