@@ -253,7 +253,7 @@ def read_vocabulary(text: str) -> Vocabulary:
         if category not in categories:
             raise FileFormatError(f"vocabulary: terms.{category} has no categories.{category}; add it")
         for name, entry in entries.items():
-            _only(f"terms.{category}.{name}", entry, {"also", "with", "sour", "opposites", "shows"})
+            _only(f"terms.{category}.{name}", entry, {"also", "with", "opposites", "shows"})
             if name in category_of:
                 raise FileFormatError(
                     f"vocabulary: {name!r} is a term of {category_of[name]} and of {category}; keep one"
@@ -264,7 +264,7 @@ def read_vocabulary(text: str) -> Vocabulary:
             shows[name] = MappingProxyType(
                 {key: float(weight) for key, weight in entry.get("shows", {name: 1.0}).items()}
             )
-            _add_aliases(name, (name, *entry.get("also", ()), *entry.get("sour", ())), aliases, by_key)
+            _add_aliases(name, (name, *entry.get("also", ())), aliases, by_key)
             for word in entry.get("with", ()):
                 beside.setdefault((category, phrase_key(word)), name)
     _check_references(categories, category_of)
