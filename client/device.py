@@ -234,13 +234,8 @@ class Device:
         """Put right what was understood from some words of a comment, and return it.
 
         It stays right whatever a later reader makes of them, and is a label for `reader.corrections`.
-
-        Args:
-            comment: the id.
-            words: of the comment, or an attribute's name.
-            polarity: +1 liked, -1 disliked, 0 neither.
-
-        Raises `OptionError` if there is no such id, or no such words.
+        polarity is +1 for liked, -1 for disliked, 0 for neither; words are some of the comment's, or an
+        attribute's name. Raises `OptionError` if there is no such id, or no such words.
         """
         teaching.correct_reading(self.vault, comment, words, polarity)
         self._read.pop(comment, None)
