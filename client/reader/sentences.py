@@ -57,8 +57,10 @@ class SentenceTower:
         Raises:
             ModelError: there is no tower.
         """
-        session = load_graph(self.folder / "text_encoder" / "model.onnx") if texts else None
         rows = np.zeros((len(texts), WIDTH), dtype=np.float32)
+        if not texts:
+            return rows
+        session = load_graph(self.folder / "text_encoder" / "model.onnx")
         for row, text in zip(rows, texts, strict=True):
             ids = self.tokenizer.encode(text).ids
             ids = ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]]

