@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from palate.client.commands.shell import plain
+from palate.client.reader import read_verdict
 
 if TYPE_CHECKING:
     from palate.client.demo.page import DemoFiles
@@ -130,7 +131,9 @@ def view_taught(taught: "Taught", *, new: bool = True) -> RenderableType:
         found += Text(
             f"{doubt}{' (vague)' if mention.vague else place} {mention.strength:.2f}   ", style=FAINT
         )
-    if not taught.mentions:
+    if read_verdict(comment.text) is not None:
+        found = Text("taken as your verdict", style=FAINT)
+    elif not taught.mentions:
         found = Text(
             "nothing about looks understood; say what you like or dislike: colours, light, lines, mood …",
             style=FAINT,
