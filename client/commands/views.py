@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LIKE, DISLIKE, FAINT = "green", "red", "bright_black"
 BAR = 16  # characters
+QUOTED = 2  # of the person's own words for an attribute
 GAP = 2  # characters between two columns
 LEAST_LAST = 20  # characters of a wide last column
 LISTED = 12
@@ -300,7 +301,7 @@ def _view_preferences(preferences: Sequence["Preference"], style: str) -> Table:
     table.add_column(width=BAR)
     table.add_column(justify="right")
     table.add_column(style=FAINT)
-    table.add_column(style=FAINT, overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column(style=FAINT, overflow="fold", ratio=1)
     for one in preferences:
         name = plain(one.attribute)
         if one.edited:
@@ -319,6 +320,6 @@ def _evidence(one: "Preference") -> Text:
     """Return the person's own words for the attribute, and where they said them."""
     if not one.comments:
         return Text("")
-    quotes = ", ".join(f"“{quote}”" for quote in one.quotes)
+    quotes = ", ".join(f"“{quote}”" for quote in one.quotes[:QUOTED])
     more = f" and {len(one.comments) - 1} more" if len(one.comments) > 1 else ""
     return plain(f"{quotes} in {one.comments[-1]}{more}")
