@@ -39,19 +39,20 @@ def agreement(one: Sequence[Marked], other: Sequence[Marked]) -> dict[str, float
         first, second = first + len(a.places), second + len(b.places)
         mine, yours = _kinds(a), _kinds(b)
         for (start, end), kind in mine:
-            over = [other for (x, y), other in yours if x < end and y > start]
+            over = [theirs for (x, y), theirs in yours if x < end and y > start]
             overlapping += bool(over)
             same += bool(over) and over[0] == kind
         at = 0
         for word in a.comment.split(" "):
-            words[tuple(_kind_at(some, at, at + len(word)) for some in (mine, yours))] += 1  # type: ignore[index]
-            at += len(word) + 1
+            after = at + len(word)
+            words[_kind_at(mine, at, after), _kind_at(yours, at, after)] += 1
+            at = after + 1
     total = sum(words.values())
     agreed = sum(count for (a, b), count in words.items() if a == b) / total
     left, right = (Counter[str](), Counter[str]())
-    for (a, b), count in words.items():
-        left[a] += count
-        right[b] += count
+    for (here, there), count in words.items():
+        left[here] += count
+        right[there] += count
     chance = sum(left[kind] * right[kind] for kind in left) / total**2
     return {
         "marks": first,
