@@ -8,7 +8,7 @@ yet, and `picture` is a file.
     ...     print(device.profile().signed())
     ...     score = device.score([picture])[0]
     ...     made = device.create("a house by the sea", count=1, steps=1)[0]
-    {'warm': 0.59..., 'busy': -0.5...}
+    {'warm': 0.47..., 'busy': -0.4...}
     >>> 0 < score.low <= score.probability <= score.high < 1
     True
     >>> made.png[1:4]

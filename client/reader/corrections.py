@@ -16,6 +16,8 @@ from typing import Final
 from palate.shared.attributes import Mention, phrase_key
 from palate.shared.errors import OptionError
 
+FULL: Final = 0.7
+"""The strength of a look that is certainly liked: what one was worth when painter and evaluator were tuned."""
 PRIOR: Final = 4.0
 """How many corrections the prior of the calibration is worth."""
 _CERTAIN: Final = 1.0
@@ -89,7 +91,7 @@ class Calibration:
         if (self.scale, self.shift) == (1.0, 0.0):
             return mention
         value = math.tanh((self.scale * _log_odds(mention.polarity * mention.strength) + self.shift) / 2)
-        strength = min(1.0, max(0.01, round(abs(value), 3)))
+        strength = min(1.0, max(0.01, round(FULL * abs(value), 3)))
         return replace(mention, polarity=1 if value > 0 else -1, strength=strength)
 
 
@@ -119,5 +121,5 @@ def fit_calibration(corrections: Iterable[Correction]) -> Calibration:
 
 
 def _log_odds(value: float) -> float:
-    """Return the log-odds of being liked that a signed strength stands for."""
-    return 2 * math.atanh(min(0.995, max(-0.995, value)))
+    """Return the log-odds of being liked that a reading's signed strength stands for."""
+    return 2 * math.atanh(min(0.995, max(-0.995, value / FULL)))

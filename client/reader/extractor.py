@@ -18,6 +18,7 @@ from PIL import Image
 
 from palate.client.eye import WhatIsShown, colours_shown
 from palate.client.reader.comment import check_comment, check_language
+from palate.client.reader.corrections import FULL
 from palate.client.reader.phrases import Placed, place_look, trim
 from palate.client.reader.tagger import Span, Tagger, shipped_tagger
 from palate.shared.attributes import Category, Mention, load_vocabulary
@@ -33,9 +34,9 @@ MOST_SHOWN: Final = 2
 VAGUE: Final = 0.3
 """The greatest strength of a mention that stays vague."""
 UNSURE: Final = 0.5
-"""A strength below this is worth a question."""
+"""A liking that is nearer to 0 is worth a question."""
 UNSURE_AGAINST: Final = 0.9
-"""And below this where words and verdict disagree."""
+"""The same where words and verdict disagree."""
 
 
 class Extractor(Protocol):
@@ -113,10 +114,10 @@ def _mentions(
 ) -> list[Mention]:
     """Return the mentions of a part of a look: its own, or what the picture surely shows of a vague one."""
     polarity = 1 if span.liking > 0 else -1
-    strength = min(1.0, max(0.05, round(abs(span.liking), 3)))
+    strength = max(0.03, round(FULL * abs(span.liking), 3))
     wished = span.odds[2] > 0.5
     against = liked is not None and (polarity > 0) != liked and not wished
-    unsure = strength < (UNSURE_AGAINST if against else UNSURE)
+    unsure = abs(span.liking) < (UNSURE_AGAINST if against else UNSURE)
     if not part.vague:
         return [Mention(part.words, part.category, polarity, strength, part.phrase, part.term, unsure=unsure)]
     kind = load_vocabulary().categories[part.category]

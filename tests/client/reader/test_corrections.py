@@ -9,7 +9,7 @@ from palate.shared.errors import OptionError
 TEXT = "hm, the dark palette and the golden glow"
 READ = (
     Mention("dark palette", "palette", 1, 0.6, "dark palette", "dark palette", unsure=True),
-    Mention("golden glow", "lighting", 1, 0.9, "golden glow", "luminous"),
+    Mention("golden glow", "lighting", 1, 0.6, "golden glow", "luminous"),
 )
 
 
@@ -21,7 +21,7 @@ def test_a_correction_turns_adds_or_takes_away_and_the_newest_holds() -> None:
     turned = correct(TEXT, READ, [says("dark", -1)])
     assert [(m.name, m.polarity, m.strength, m.unsure) for m in turned] == [
         ("dark palette", -1, 1.0, False),
-        ("luminous", 1, 0.9, False),
+        ("luminous", 1, 0.6, False),
     ]
     assert correct(TEXT, READ, [says("luminous", 0)]) == READ[:1]
     added = correct("so much mist here", (), [says("mist", -1)])
@@ -43,8 +43,8 @@ def test_a_correction_of_nothing_is_refused(words: str, polarity: int) -> None:
 
 def test_corrections_make_the_reader_less_sure_where_it_was_wrong_and_surer_where_it_was_right() -> None:
     assert fit_calibration([]) == Calibration()
-    wrong = fit_calibration([says("x", -1, 0.8), says("y", 1, -0.8), says("z", -1, 0.7)])
-    right = fit_calibration([says("x", 1, 0.4), says("y", -1, -0.4), says("z", 1, 0.4)])
+    wrong = fit_calibration([says("x", -1, 0.6), says("y", 1, -0.6), says("z", -1, 0.5)])
+    right = fit_calibration([says("x", 1, 0.3), says("y", -1, -0.3), says("z", 1, 0.3)])
     assert wrong.scale < 1 < right.scale
     assert wrong.apply(READ[1]).strength < READ[1].strength
     gloomy = fit_calibration([says(f"{i}", -1, 0.5) for i in range(30)])
