@@ -17,7 +17,7 @@ from palate.shared.attributes import Mention, phrase_key
 from palate.shared.errors import OptionError
 
 FULL: Final = 0.7
-"""The strength of a look that is certainly liked: what one was worth when painter and evaluator were tuned."""
+"""The strength of a certain look: what one mention was worth when painter and evaluator were tuned."""
 PRIOR: Final = 4.0
 """How many corrections the prior of the calibration is worth."""
 _CERTAIN: Final = 1.0
