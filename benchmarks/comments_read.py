@@ -2,13 +2,15 @@
 
     python -m benchmarks.comments_read [--verbose] [--artworks FOLDER] [--strangers FOLDER]
 
-Three sets, none of which any recipe learns from. Three people's comments on real pictures (`tastes.json`,
-which lies next to the repository), against labels made by hand before any system's output was looked at
-(`tests/data/taste_labels.json`); how they are matched is said in `extraction`. Real comments by strangers,
-also next to the repository, with a scorer of their own (`score_reader.py`, whose docstring says how);
-thresholds were chosen with sight of them. And forty invented people with marks on the looks
-(`tests/data/comments_marked.jsonl`), left out whole. The last two are read with the person's verdict and with
-the verdict hidden; intervals are of 90 %, over comments drawn anew (bootstrap).
+None of these sets teaches any recipe. Three people's comments on real pictures (`tastes.json`, which lies
+next to the repository), against labels made by hand before any system's output was looked at
+(`tests/data/taste_labels.json`); how they are matched is said in `extraction`. Three sets that invented
+people wrote for the first reader, with labels by the vocabulary's names, each held to what that reader was
+held to: a look whose words have no place in the vocabulary counts against precision there. Real comments by
+strangers, also next to the repository, with a scorer of their own (`score_reader.py`, whose docstring says
+how); thresholds were chosen with sight of them. And forty invented people with marks on the looks
+(`tests/data/comments_marked.jsonl`), left out whole. The last two are read with the person's verdict and
+with the verdict hidden; intervals are of 90 %, over comments drawn anew (bootstrap).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import argparse
 import importlib.util
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,12 @@ ARTWORKS = ROOT.parent / "shared" / "artworks"
 STRANGERS = ROOT.parent / "shared" / "comments"
 LABELS = ROOT / "tests" / "data" / "taste_labels.json"
 MARKED = ROOT / "tests" / "data" / "comments_marked.jsonl"
+# Sets with labels by name: the file, which of its entries, and the bars of precision, recall and wrong signs.
+LABELLED: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool], tuple[float, float, float]]] = {
+    "plain comments": ("dev_comments.json", lambda _: True, (0.85, 0.85, 0.03)),
+    "turns of phrase": ("polarity_comments.json", lambda e: e["part"] == "fresh", (0.78, 0.84, 0.16)),
+    "idiom and irony": ("comments_development.json", lambda e: e["split"] == "held out", (0.73, 0.64, 0.17)),
+}
 DRAWS = 300
 # By whether the verdict is told: for each figure whether its bar is the least it may be, and the bar.
 BARS = {
@@ -95,10 +103,40 @@ def run(
         for what, figure, bar, holds in (
             ("precision", score.precision, "at least 0.90", score.precision >= 0.90),
             ("recall", score.recall, "at least 0.88", score.recall >= 0.88),
-            ("polarity errors", score.polarity_errors, "at most 0.04", score.polarity_errors <= 0.04),
+            ("polarity errors", score.polarity_errors, "at most 0.03", score.polarity_errors <= 0.03),
         )
     ]
-    return rows + invented_rows(quick) + stranger_rows(strangers, verbose)
+    return rows + labelled_rows() + invented_rows(quick) + stranger_rows(strangers, verbose)
+
+
+def labelled_rows() -> list[Row]:
+    """Return how comments with labels by name are read, told their verdict, without a picture."""
+    rows = []
+    for name, (file, chosen, bars) in LABELLED.items():
+        text = (ROOT / "tests" / "data" / file).read_text(encoding="utf-8")
+        entries = [entry for entry in json.loads(text) if chosen(entry)]
+        read = [extract_attributes(e["comment"], None, liked=e["liked"]) for e in entries]
+        score = score_extraction(read, [e["attributes"] for e in entries], load_vocabulary())
+        extra = {
+            "comments": len(entries),
+            "mentions": score.mentions,
+            "labels": score.labels,
+            "without a place": sum(m.term is None for some in read for m in some),
+        }
+        figures = (score.precision, score.recall, score.polarity_errors)
+        for what, figure, bar in zip(("precision", "recall", "wrong sign"), figures, bars, strict=True):
+            most = what == "wrong sign"
+            rows.append(
+                Row(
+                    f"{name}, names of the vocabulary: {what}",
+                    round(figure, 4),
+                    f"at {'most' if most else 'least'} {bar}",
+                    figure <= bar if most else figure >= bar,
+                    COMMAND,
+                    extra,
+                )
+            )
+    return rows
 
 
 def read_plainly(text: str, liked: bool | None) -> list[dict[str, Any]]:

@@ -119,6 +119,31 @@ def time_teach(runs: int) -> Row:
     )
 
 
+def time_reading(runs: int) -> list[Row]:
+    """Measure the reader alone: processor time of a comment in a warm process, and the memory it adds."""
+    from palate.client.reader.extractor import extract_attributes
+
+    before = resident_megabytes()
+    extract_attributes("I love the soft light, but it looks like wet cardboard to me.", None)
+    added = resident_megabytes() - before
+    comments = [text for _, text, _ in shown_pictures(20)]
+    started = time.process_time()
+    for _ in range(runs):
+        for text in comments:
+            extract_attributes(text, None)
+    each = (time.process_time() - started) / (runs * len(comments)) * 1000
+    return [
+        Row("reading a comment, warm, ms of one core", round(each, 2), "at most 10", each <= 10, COMMAND),
+        Row("memory of the reader, MB", round(added, 1), "at most 80", added <= 80, COMMAND),
+    ]
+
+
+def resident_megabytes() -> float:
+    """Return the memory that this process holds now, on Linux."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def time_evaluator(pictures: int, runs: int) -> Row:
     """Fitting the evaluator to 16 verdicts and scoring 100 pictures, the look at each of them included."""
     from palate.client.eye.tower import picture_features
@@ -195,6 +220,7 @@ def run(quick: bool = False) -> list[Row]:
     about = machine()
     print(f"machine: {about}")
     rows = [
+        *time_reading(2 if quick else 10),  # first, while nothing else has loaded the reader
         time_start(2 if quick else 7),
         time_teach(3 if quick else 12),
         time_evaluator(100, 1 if quick else 5),

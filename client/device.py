@@ -227,7 +227,7 @@ class Device:
     def comments(self) -> tuple[Taught, ...]:
         """Return all that was taught, with the attributes in it, the oldest first."""
         self._read = records.read_taught(self.vault, self._read)
-        taught = teaching.calibrated(list(self._read.values()))
+        taught = teaching.calibrated(tuple(self._read.values()))
         return tuple(sorted(taught, key=lambda one: (one.comment.created, one.comment.id)))
 
     def fix(self, comment: str, words: str, polarity: int) -> Taught:

@@ -124,9 +124,12 @@ def _understand(comment: Comment, kept: bytes | None, extractor: "str | Extracto
 
 
 def calibrated(taught: Sequence[Taught]) -> list[Taught]:
-    """Return what was taught with odds that follow the person's corrections of all of it."""
-    calibration = fit_calibration(right for one in taught for right in one.corrections)
-    return [replace(one, read=tuple(map(calibration.apply, one.read))) for one in taught]
+    """Return what was taught with the shipped reader's odds as the person's corrections make them."""
+    corrections = [right for one in taught for right in one.corrections]
+    if not corrections:
+        return list(taught)
+    apply = fit_calibration(corrections).apply
+    return [one if one.reader is None else replace(one, read=tuple(map(apply, one.read))) for one in taught]
 
 
 def forget_comment(vault: Vault, comment: str) -> None:
@@ -156,7 +159,8 @@ def correct_reading(vault: Vault, comment: str, words: str, polarity: int) -> No
                 f"{words!r} is neither in comment {comment} nor was it understood from it; "
                 "`palate comments` shows what was"
             )
-        read = meant[0].polarity * meant[0].strength if meant else None
+        heard = find_mentions(taught.read, words)  # before any correction, which is what is calibrated
+        read = heard[0].polarity * heard[0].strength if heard and taught.reader is not None else None
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         fixed = replace(taught, corrections=(*taught.corrections, Correction(words, polarity, read, now)))
         change.put(COMMENT, comment, records.encode_taught(fixed))

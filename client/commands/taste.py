@@ -90,9 +90,8 @@ def teach(
                 )
             else:
                 taught = [device.teach((pictures or [Path()])[0], comment, liked)]
-        taught = [
-            _ask_back(device, one) if one.comment.id not in before and not json else one for one in taught
-        ]
+        if len(taught) == 1 and taught[0].comment.id not in before and not json:
+            taught = [_ask_back(device, taught[0])]
         missing = device.still_needed()
     if json:
         shell.print_json([one.to_json() | {"new": one.comment.id not in before} for one in taught])

@@ -28,7 +28,8 @@ _STEPS: Final = 20
 class Correction:
     """The person's own word on some words of a comment: +1 liked, -1 disliked, 0 neither.
 
-    `read` is what the reader had made of them: signed strength in [-1, 1], None if it had found nothing.
+    `read` is what the shipped reader had made of them: signed strength in [-1, 1], None if it had found
+    nothing, or did not read the comment.
     """
 
     words: str
@@ -88,8 +89,6 @@ class Calibration:
 
     def apply(self, mention: Mention) -> Mention:
         """Return the mention with the person's own odds."""
-        if (self.scale, self.shift) == (1.0, 0.0):
-            return mention
         value = math.tanh((self.scale * _log_odds(mention.polarity * mention.strength) + self.shift) / 2)
         strength = min(1.0, max(0.01, round(FULL * abs(value), 3)))
         return replace(mention, polarity=1 if value > 0 else -1, strength=strength)

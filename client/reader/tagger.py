@@ -34,21 +34,19 @@ VERDICTS: Final = {True: "liked", False: "disliked", None: "unknown"}
 """How the verdict on the whole picture is told to the network: a word before the comment."""
 MAX_TOKENS: Final = 256
 
-Odds = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Span:
     """The characters [start, end) of a comment that name a look.
 
-    `odds` are the probabilities of `KINDS`, given that it is a look; they sum to 1. `found` is the
-    probability that it is one.
+    `odds` are the probabilities of `KINDS`, given that it is a look; they sum to 1.
     """
 
     start: int
     end: int
     odds: tuple[float, float, float, float]
-    found: float
 
     @property
     def wanted(self) -> float:
@@ -73,6 +71,14 @@ class Window:
     ids: tuple[int, ...]
     first: int  # the number of the first of the comment's tokens in it
     places: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The characters [start, end) of each token of a comment, and its logits (n, `TAGS`)."""
+
+    places: tuple[tuple[int, int], ...]
+    logits: Floats
 
 
 HEAD: Final = 3
@@ -127,21 +133,22 @@ class Tagger:
         Raises:
             ModelError: files of the folder that are missing, damaged or exchanged.
         """
-        windows = cut_windows(self.tokenizer, comment, liked)
+        read = self.read_tokens(comment, liked)
+        return find_spans(comment, read, self.card["temperature"], self.card["threshold"])
+
+    def read_tokens(self, comment: str, liked: bool | None) -> Tokens:
+        """Return what the network says of each token of a comment; see `read`."""
         session = load_graph(self.folder / "tagger.onnx")
-        temperature = self.card["temperature"]
         places: list[tuple[int, int]] = []
-        rows: list[Odds] = []
-        for window in windows:
-            ids = np.array([window.ids], dtype=np.int64)
-            logits = session.run(None, {"ids": ids})[0][0, HEAD:-1]
+        rows: list[Floats] = []
+        for window in cut_windows(self.tokenizer, comment, liked):
+            logits = session.run(None, {"ids": np.array([window.ids], dtype=np.int64)})[0][0, HEAD:-1]
             # Of what two windows read, each keeps the half that is farther from its edge.
             keep = max(0, (len(places) - window.first) // 2) if window.first else 0
             del places[window.first + keep :], rows[window.first + keep :]
             places += window.places[keep:]
-            rows += list(soft_max(logits[keep:] / temperature))
-        odds = np.stack(rows) if rows else np.zeros((0, TAGS), dtype=np.float32)
-        return find_spans(comment, places, odds, self.card["threshold"])
+            rows += list(logits[keep:])
+        return Tokens(tuple(places), np.stack(rows) if rows else np.zeros((0, TAGS), dtype=np.float32))
 
 
 @lru_cache(maxsize=1)
@@ -150,24 +157,25 @@ def shipped_tagger() -> Tagger:
     return Tagger()
 
 
-def soft_max(logits: npt.NDArray[np.float32]) -> Odds:
+def soft_max(logits: Floats) -> Floats:
     """Return the probabilities that logits (n, k) stand for."""
     raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
-def find_spans(comment: str, places: Sequence[tuple[int, int]], odds: Odds, threshold: float) -> list[Span]:
-    """Return the looks that the odds of tokens mean.
+def find_spans(comment: str, read: Tokens, temperature: float, threshold: float) -> list[Span]:
+    """Return the looks that the tokens of a comment mean.
 
     A word belongs to a look where the odds that its first token is outside are below `threshold`; it opens a
     new one where "begins" is likelier than "goes on". The kind is that of the mean log-odds over its words.
 
     Args:
         comment: the text.
-        places: the characters [start, end) of n tokens.
-        odds: (n, `TAGS`), each row summing to 1.
+        read: what the network says of its tokens.
+        temperature: divides the logits.
         threshold: from 0 to 1; the higher, the more is taken for a look.
     """
+    odds, places = soft_max(read.logits / temperature), read.places
     looks: list[tuple[int, int, list[int]]] = []
     open_ = False
     for first, last in _words(comment, places):
@@ -184,18 +192,18 @@ def find_spans(comment: str, places: Sequence[tuple[int, int]], odds: Odds, thre
             looks.append((start, end, [first]))
             open_ = True
     together = _together(comment, looks, odds)
-    return [Span(start, end, *_judge(odds[tokens])) for start, end, tokens in together]
+    return [Span(start, end, _judge(odds[tokens])) for start, end, tokens in together]
 
 
 def _together(
-    comment: str, looks: Sequence[tuple[int, int, list[int]]], odds: Odds
+    comment: str, looks: Sequence[tuple[int, int, list[int]]], odds: Floats
 ) -> list[tuple[int, int, list[int]]]:
     """Return the looks, those that touch and are of one sign as one: "heavy" and "impasto"."""
     joined: list[tuple[int, int, list[int]]] = []
     for start, end, tokens in looks:
         if joined and comment[joined[-1][1] : start] == " ":
             before, _, earlier = joined[-1]
-            one, other = (Span(0, 0, *_judge(odds[some])) for some in (earlier, tokens))
+            one, other = (Span(0, 0, _judge(odds[some])) for some in (earlier, tokens))
             if one.liking * other.liking > 0:
                 joined[-1] = (before, end, [*earlier, *tokens])
                 continue
@@ -203,12 +211,11 @@ def _together(
     return joined
 
 
-def _judge(odds: Odds) -> tuple[tuple[float, float, float, float], float]:
-    """Return the odds of the kinds, and of being a look, from those of a look's words (n, `TAGS`)."""
+def _judge(odds: Floats) -> tuple[float, float, float, float]:
+    """Return the odds of the kinds from those of a look's words (n, `TAGS`)."""
     kinds = odds[:, 1::2] + odds[:, 2::2]  # (n, 4)
-    mean = soft_max(np.log(kinds + 1e-6).mean(axis=0, keepdims=True))[0]
-    a, b, c, d = (float(one) for one in mean)
-    return (a, b, c, d), float((1 - odds[:, 0]).mean())
+    liked, disliked, wished, mentioned = soft_max(np.log(kinds + 1e-6).mean(axis=0))
+    return float(liked), float(disliked), float(wished), float(mentioned)
 
 
 def _words(comment: str, places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

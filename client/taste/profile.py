@@ -173,7 +173,8 @@ def build_profile(evidence: Sequence[Evidence], edits: Edits | Iterable[Edit] = 
     sides: dict[str, _Sides] = {}
     for one in sorted(evidence, key=lambda item: (item.created, item.comment)):
         for mention in one.mentions:
-            sides.setdefault(vocabulary.same(mention.name), _Sides()).add(one, mention)
+            name = vocabulary.same(mention.name)
+            sides.setdefault(name, _Sides(name)).add(one, mention)
     likes: list[Preference] = []
     dislikes: list[Preference] = []
     conflicts: list[Conflict] = []
@@ -315,7 +316,8 @@ def name_version(profile: Profile, key: bytes) -> str:
 class _Sides:
     """What comments said about one attribute so far: comment to strongest mention, for and against."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.name = name
         self.liked: dict[str, float] = {}
         self.disliked: dict[str, float] = {}
         self.category = ""
@@ -325,10 +327,10 @@ class _Sides:
 
     def add(self, one: Evidence, mention: Mention) -> None:
         """Count a mention of the newest comment so far."""
-        before = self.value()
         likes = mention.polarity > 0
         side, other = (self.liked, self.disliked) if likes else (self.disliked, self.liked)
-        if one.comment not in side and one.comment not in other:
+        before = self.value() if other else 0.0  # what nobody contradicts does not turn
+        if other and one.comment not in side and one.comment not in other:
             for earlier in [c for c in other if one.picture and self._pictures.get(c) == one.picture]:
                 del other[earlier]
             for earlier in other:
@@ -338,8 +340,8 @@ class _Sides:
             self._pictures[one.comment] = one.picture
         self._said.append((likes, mention.attribute))
         self.category = mention.category
-        if before * self.value() < 0:
-            self.change = Change(load_vocabulary().same(mention.name), likes, one.comment, one.created)
+        if before and before * self.value() < 0:
+            self.change = Change(self.name, likes, one.comment, one.created)
 
     def quotes(self, liked: bool) -> tuple[str, ...]:
         """Return the person's own words on one side, the newest first, each once."""

@@ -64,9 +64,7 @@ def agreement(one: Sequence[Marked], other: Sequence[Marked]) -> dict[str, float
 
 
 def _kinds(one: Marked) -> list[tuple[tuple[int, int], str]]:
-    wishes = one.wished or (False,) * len(one.signs)
-    names = ("wished" if wish else str(sign) for sign, wish in zip(one.signs, wishes, strict=True))
-    return list(zip(one.places, names, strict=True))
+    return list(zip(one.places, one.kinds, strict=True))
 
 
 def _kind_at(kinds: Sequence[tuple[tuple[int, int], str]], start: int, end: int) -> str:

@@ -22,6 +22,7 @@ from palate.shared.errors import FileFormatError
 LESSONS = Path(__file__).parents[1] / "recipes" / "comments.jsonl"
 THREADS = LESSONS.with_name("thread_comments.jsonl")
 _MARK = re.compile(r"\[([+\->~])([^\[\]]+)\]")
+_KINDS = {1: "liked", -1: "disliked", 0: "mentioned"}
 _SIGNS = {"+": 1, ">": 1, "-": -1, "~": 0}
 
 
@@ -39,6 +40,14 @@ class Marked:
     places: tuple[tuple[int, int], ...]
     signs: tuple[int, ...]
     wished: tuple[bool, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What each mark says: "liked", "disliked", "wished" or "mentioned"."""
+        wished = self.wished or (False,) * len(self.signs)
+        return tuple(
+            "wished" if wish else _KINDS[sign] for sign, wish in zip(self.signs, wished, strict=True)
+        )
 
 
 def parse_marked(person: str, liked: bool | None, text: str) -> Marked:

@@ -23,7 +23,7 @@ import random
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import mul
 from pathlib import Path
@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from palate.client.reader.phrases import find_terms
-from palate.client.reader.tagger import HEAD, KINDS, TAGS, Tagger, cut_windows
+from palate.client.reader.tagger import HEAD, KINDS, TAGS, Span, Tagger, Tokens, cut_windows, find_spans
 from palate.client.runtime.tokenizers import load_tokenizer
 from palate.shared.attributes import load_vocabulary
 from palate.simulations.crowd.marked import LESSONS, THREADS, Marked, read_marked
@@ -55,7 +55,6 @@ JOINED = 0.35  # share of the older, shorter comments that are read two at a tim
 SMALL, MISSPELT, SLIPS = 0.2, 0.15, 0.06
 THREAD_COPIES = 3  # how often a comment in the manner of threads is read for each older one
 PEOPLE, COMMENTS_EACH, PEOPLE_SEED = 150, 12, 1001  # of the drawn world
-_ALLOWED = {1: (0, 2), -1: (1,), 0: (3,)}  # the kinds that a sign may mean where wishes were not marked
 
 
 class Lessons(NamedTuple):
@@ -227,9 +226,8 @@ def allowed_tags(one: Marked, places: Sequence[tuple[int, int]], whole: bool | N
         allowed[:] = True
     elif not whole:
         allowed[:, 1 + 2 * KINDS.index("mentioned") :] = True
-    wishes = one.wished or (False,) * len(one.signs)
-    for (start, end), sign, wished in zip(one.places, one.signs, wishes, strict=True):
-        kinds = _ALLOWED[sign] if not whole else ((2,) if wished else _ALLOWED[sign][:1])
+    for (start, end), meant in zip(one.places, one.kinds, strict=True):
+        kinds = [KINDS.index(meant)] if whole or meant != "liked" else [0, KINDS.index("wished")]
         inside = [i for i, (a, b) in enumerate(places) if a < end and b > start]
         for number, i in enumerate(inside):
             allowed[i] = False
@@ -337,11 +335,14 @@ def write(network: Network, folder: Path, made: str, threshold: float | None) ->
     tokenizer = load_tokenizer(tokenizer_file)
     ids = torch.tensor([cut_windows(tokenizer, "too dark for me, but i love the soft light", True)[0].ids])
     write_int8_graph(Graph(network).eval(), ids, place / "tagger.onnx")
+    tagger = Tagger(place)
     left_out = [one for one in read_marked(THREADS) if is_left_out(one)]
-    fitted = fit(place, [one for number, one in enumerate(left_out) if number % 2])
+    some = left_out[1::2]
+    fitted = fit(hear(tagger, some, [number % 2 == 0 for number in range(len(some))]))
     if threshold is not None:
         fitted["threshold"] = threshold
-    card = {
+    others = left_out[::2]
+    card: dict[str, Any] = {
         "name": "tagger of looks in comments",
         "recipe": "python -m palate.simulations.recipes.tagger",
         "derives from": "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0)",
@@ -352,44 +353,43 @@ def write(network: Network, folder: Path, made: str, threshold: float | None) ->
         "limits": "English. It has read no comment of a real person. Irony that only the picture gives "
         "away stays unread.",
     }
-    _write_card(place, card)
-    held = [one for number, one in enumerate(left_out) if number % 2 == 0]
     card["measured"] = {
-        "with verdict": measure(Tagger(place), held, verdict=True),
-        "verdict hidden": measure(Tagger(place), held, verdict=False),
+        name: measure(hear(tagger, others, [told] * len(others)), **fitted)
+        for name, told in (("with verdict", True), ("verdict hidden", False))
     }
-    _write_card(place, card)
+    (place / "tagger.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(card, indent=2))
 
 
-def _write_card(place: Path, card: dict[str, Any]) -> None:
-    (place / "tagger.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+@dataclass(frozen=True)
+class Heard:
+    """A comment of somebody left out, as the network read it."""
+
+    said: Marked
+    read: Tokens
+
+    def spans(self, temperature: float, threshold: float) -> list[Span]:
+        """Return the looks that were found."""
+        return find_spans(self.said.comment, self.read, temperature, threshold)
 
 
-def fit(place: Path, people: Sequence[Marked]) -> dict[str, float]:
+def hear(tagger: Tagger, people: Sequence[Marked], told: Sequence[bool]) -> list[Heard]:
+    """Return comments as the network reads them, each with its verdict told or not."""
+    return [
+        Heard(one, tagger.read_tokens(one.comment, one.liked if tell else None))
+        for one, tell in zip(people, told, strict=True)
+    ]
+
+
+def fit(heard: Sequence[Heard]) -> dict[str, float]:
     """Return the temperature that makes the odds of kinds right, and the threshold of the best F1."""
-    card = {"temperature": 1.0, "threshold": 0.5}
-    best = (math.inf, 1.0)
-    for temperature in np.geomspace(0.6, 3, 15):
-        _write_card(place, card | {"temperature": float(temperature)})
-        loss = measure(Tagger(place), people)["log loss of kinds"]
-        best = min(best, (loss, float(temperature)))
-    card["temperature"] = round(best[1], 3)
-    scores = []
-    for threshold in np.arange(0.3, 0.75, 0.05):
-        _write_card(place, card | {"threshold": float(threshold)})
-        scores.append((measure(Tagger(place), people)["F1"], float(threshold)))
-    card["threshold"] = round(max(scores)[1], 3)
-    return card
+    temperature = min(np.geomspace(0.6, 3, 15), key=lambda t: measure(heard, t, 0.5)["log loss of kinds"])
+    threshold = max(np.arange(0.3, 0.75, 0.05), key=lambda t: measure(heard, temperature, t)["F1"])
+    return {"temperature": round(float(temperature), 3), "threshold": round(float(threshold), 3)}
 
 
-def measure(tagger: Tagger, people: Sequence[Marked], *, verdict: bool | None = None) -> dict[str, float]:
+def measure(heard: Sequence[Heard], temperature: float, threshold: float) -> dict[str, float]:
     """Return how well looks are found and judged: words that overlap count as the same look.
-
-    Args:
-        tagger: reads the comments.
-        people: comments with marks that tell wishes and mere mentions.
-        verdict: whether the verdict is told; None tells it for every other comment.
 
     Returns:
         precision, recall and F1 of judged looks with their sign, the share of wrong signs, of comments
@@ -399,10 +399,8 @@ def measure(tagger: Tagger, people: Sequence[Marked], *, verdict: bool | None = 
     found = right = wrong = marked = hit = silent = loud = 0
     losses: list[float] = []
     sure: list[tuple[float, bool]] = []
-    for number, one in enumerate(people):
-        told = number % 2 == 0 if verdict is None else verdict
-        looks = tagger.read(one.comment, one.liked if told else None)
-        wishes = one.wished or (False,) * len(one.signs)
+    for heard_one in heard:
+        one, looks = heard_one.said, heard_one.spans(temperature, threshold)
         judged = [look for look in looks if look.is_judged]
         truth = [(place, sign) for place, sign in zip(one.places, one.signs, strict=True) if sign]
         found += len(judged)
@@ -418,10 +416,9 @@ def measure(tagger: Tagger, people: Sequence[Marked], *, verdict: bool | None = 
             any(k.start < b and k.end > a and sign * k.liking > 0 for k in judged) for (a, b), sign in truth
         )
         for look in looks:
-            for (a, b), sign, wished in zip(one.places, one.signs, wishes, strict=True):
+            for (a, b), sign, kind in zip(one.places, one.signs, one.kinds, strict=True):
                 if look.start < b and look.end > a:
-                    kind = 2 if wished else _ALLOWED[sign][0]
-                    losses.append(-math.log(max(1e-6, look.odds[kind])))
+                    losses.append(-math.log(max(1e-6, look.odds[KINDS.index(kind)])))
                     if sign:
                         sure.append(((1 + abs(look.liking)) / 2, sign * look.liking > 0))
                     break
@@ -434,7 +431,7 @@ def measure(tagger: Tagger, people: Sequence[Marked], *, verdict: bool | None = 
         "no look, yet found": round(loud / max(1, silent), 4),
         "log loss of kinds": round(sum(losses) / max(1, len(losses)), 4),
         "calibration error": round(_calibration_error(sure), 4),
-        "comments": len(people),
+        "comments": len(heard),
         "looks": marked,
     }
 

@@ -438,7 +438,10 @@ def test_reading_anew_that_is_stopped_keeps_the_old_readings_and_goes_on(
 
 def test_a_correction_is_kept_sealed_and_is_forgotten_with_its_comment(device: Device, home: Path) -> None:
     taught = device.teach(BOAT, "the dark water", True)
-    device.fix(taught.comment.id, "dark", -1)
+    for polarity in (1, -1):
+        fixed = device.fix(taught.comment.id, "dark", polarity)
+    first, second = fixed.corrections
+    assert first.read == second.read  # the label is what the reader said, not what was put right before
     assert device.profile().signed()["dark"] < 0
     again = Device.open(home, "correct horse")
     assert again.profile() == device.profile()

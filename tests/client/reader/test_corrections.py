@@ -50,4 +50,4 @@ def test_corrections_make_the_reader_less_sure_where_it_was_wrong_and_surer_wher
     gloomy = fit_calibration([says(f"{i}", -1, 0.5) for i in range(30)])
     assert gloomy.shift < 0
     assert gloomy.apply(READ[0]).polarity == -1
-    assert Calibration().apply(READ[0]) is READ[0]
+    assert Calibration().apply(READ[0]) == READ[0]

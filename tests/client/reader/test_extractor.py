@@ -1,38 +1,21 @@
 """Comments are read for what they like and dislike: own words and their places, vague mentions, bad input."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 from PIL import Image
 from safetensors import safe_open
 
+from benchmarks.extraction import score_extraction
 from palate.client.reader.corrections import FULL
 from palate.client.reader.extractor import VAGUE, Given, ShippedExtractor, extract_attributes, merge_mentions
 from palate.client.reader.sentences import TERMS, term_texts, texts_stamp
+from palate.client.reader.tagger import Span
 from palate.shared.attributes import Mention, load_vocabulary
 from palate.shared.errors import CommentError, OptionError
-
-ROOT = Path(__file__).parents[3]
 
 
 def read(comment: str, liked: bool | None = None) -> dict[str, int]:
     """What a comment without a picture says: name to polarity."""
     return {m.name: m.polarity for m in extract_attributes(comment, None, liked=liked)}
-
-
-def load_benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "extraction_benchmark", ROOT / "benchmarks" / "extraction.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(
@@ -92,11 +75,38 @@ def test_a_vague_mention_is_what_the_eye_is_sure_of_or_stays_vague_and_weak() ->
     assert len(seen) == 2
 
 
-def test_poor_odds_and_words_against_the_verdict_are_worth_a_question() -> None:
-    sure = extract_attributes("I love the soft light.", None, liked=True)
-    assert not any(m.unsure for m in sure)
-    against = extract_attributes("hmm, maybe a bit dark", None, liked=True)
-    assert all(m.unsure or m.strength >= 0.9 * FULL for m in against if m.polarity < 0)
+class OneLook:
+    """A tagger that takes the first four letters for a look, with given odds."""
+
+    def __init__(self, *odds: float) -> None:
+        self.odds = odds
+
+    def read(self, comment: str, liked: bool | None) -> list[Span]:
+        return [Span(0, 4, self.odds)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("odds", "liked", "strength", "unsure"),
+    [
+        ((0.9, 0.1, 0.0, 0.0), None, 0.8, False),
+        ((0.7, 0.3, 0.0, 0.0), None, 0.4, True),  # poor odds
+        ((0.9, 0.1, 0.0, 0.0), False, 0.8, True),  # words against the verdict
+        ((0.99, 0.01, 0.0, 0.0), False, 0.98, False),  # but surely so
+        ((0.0, 0.1, 0.9, 0.0), False, 0.8, False),  # a wish goes with dislike
+    ],
+)
+def test_poor_odds_and_words_against_the_verdict_are_worth_a_question(
+    odds: tuple[float, ...], liked: bool | None, strength: float, unsure: bool
+) -> None:
+    (mention,) = ShippedExtractor(tagger=OneLook(*odds)).extract("mist everywhere", None, liked)  # type: ignore[arg-type]
+    assert mention.name == "misty"
+    assert mention.strength == pytest.approx(FULL * strength, abs=0.001)
+    assert mention.unsure is unsure
+
+
+def test_what_is_only_mentioned_is_no_mention() -> None:
+    tagger = OneLook(0.2, 0.1, 0.0, 0.7)
+    assert ShippedExtractor(tagger=tagger).extract("mist everywhere", None, True) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +140,6 @@ def test_of_two_mentions_of_one_attribute_the_stronger_stands() -> None:
 
 
 def test_the_score_counts_wrong_signs_synonyms_and_opposites() -> None:
-    score = load_benchmark().score_extraction
     labels = [
         [
             {"attribute": "high contrast", "polarity": 1},
@@ -141,7 +150,7 @@ def test_the_score_counts_wrong_signs_synonyms_and_opposites() -> None:
     opposite = [
         [Mention("low contrast", "contrast", -1, 0.5, "x"), Mention("nocturnal", "lighting", -1, 0.5, "x")]
     ]
-    result = score(opposite, labels, load_vocabulary())
+    result = score_extraction(opposite, labels, load_vocabulary())
     assert (result.precision, result.recall, result.polarity_errors) == (1.0, 1.0, 0.0)
     wrong = [
         [
@@ -150,5 +159,5 @@ def test_the_score_counts_wrong_signs_synonyms_and_opposites() -> None:
             Mention("pink", "colour", 1, 0.5, "x"),
         ]
     ]
-    result = score(wrong, labels, load_vocabulary())
+    result = score_extraction(wrong, labels, load_vocabulary())
     assert (result.mentions, result.right, result.found, result.wrong_sign) == (2, 0, 0, 1)

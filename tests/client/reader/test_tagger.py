@@ -12,7 +12,9 @@ from palate.client.reader.tagger import (
     MAX_TOKENS,
     SHIPPED,
     TAGS,
+    Span,
     Tagger,
+    Tokens,
     cut_windows,
     find_spans,
     shipped_tagger,
@@ -20,10 +22,11 @@ from palate.client.reader.tagger import (
 from palate.shared.errors import ModelError
 
 
-def odds_of(*tags: int) -> np.ndarray:
-    rows = np.full((len(tags), TAGS), 0.01, dtype=np.float32)
-    rows[np.arange(len(tags)), tags] = 1 - 0.01 * (TAGS - 1)
-    return rows
+def spans_of(text: str, places: list[tuple[int, int]], *tags: int) -> list[Span]:
+    """The looks of tokens whose tags are nearly certain."""
+    odds = np.full((len(tags), TAGS), 0.01, dtype=np.float32)
+    odds[np.arange(len(tags)), tags] = 1 - 0.01 * (TAGS - 1)
+    return find_spans(text, Tokens(tuple(places), np.log(odds)), 1.0, 0.5)
 
 
 class Marks:
@@ -68,19 +71,18 @@ def test_the_verdict_stands_before_the_comment() -> None:
 def test_tags_become_spans_of_whole_words() -> None:
     text = "soft light, dull greys"
     places = [(0, 4), (5, 10), (10, 11), (12, 16), (17, 21), (21, 22)]  # "greys" is two pieces
-    spans = find_spans(text, places, odds_of(1, 2, 0, 3, 4, 0), 0.5)
+    spans = spans_of(text, places, 1, 2, 0, 3, 4, 0)
     assert [text[span.start : span.end] for span in spans] == ["soft light", "dull greys"]
     assert [span.liking > 0 for span in spans] == [True, False]
     assert all(sum(span.odds) == pytest.approx(1) for span in spans)
-    assert find_spans(text, places, odds_of(0, 0, 0, 0, 0, 0), 0.5) == []
-    joined = find_spans("soft, light", [(0, 4), (4, 5), (6, 11)], odds_of(1, 2, 2), 0.5)
+    assert spans_of(text, places, 0, 0, 0, 0, 0, 0) == []
+    joined = spans_of("soft, light", [(0, 4), (4, 5), (6, 11)], 1, 2, 2)
     assert [(span.start, span.end) for span in joined] == [(0, 11)]
 
 
 def test_what_is_wished_for_is_wanted_and_what_is_only_named_is_not_judged() -> None:
     wished, named = (
-        find_spans("depth", [(0, 5)], odds_of(1 + 2 * KINDS.index(kind)), 0.5)[0]
-        for kind in ("wished", "mentioned")
+        spans_of("depth", [(0, 5)], 1 + 2 * KINDS.index(kind))[0] for kind in ("wished", "mentioned")
     )
     assert wished.liking > 0.8
     assert wished.is_judged
