@@ -1,11 +1,13 @@
 """Which attributes of a profile the shipped generator takes: those that it can draw in one picture.
 
 A profile is in open words; the shipped generator learned the attributes of its drawn world. Each preference
-is translated into those by what it shows (`shared/vocabulary.toml`: "gloomy" shows dark and melancholic),
-with its sign, and summed. A picture cannot be a watercolour and a mosaic at once, so only the strongest like
-of each kind is taken, and only as many as the generator met together while it learned. Likes that veil a
-picture (mist, rain, night, a wash of watercolour) share the room of two of them; otherwise a person who likes
-five would no longer see the subject. Dislikes exclude nothing, and all are taken.
+is translated into those by what it shows (`shared/vocabulary.toml`: "gloomy" shows dark and melancholic).
+What several say of one attribute is joined as independent reasons for it, and against it (noisy-or, Pearl
+1988): "empty space" beside "minimalist" makes that surer, and never twice as strong. A picture cannot be a
+watercolour and a mosaic at once, so only the strongest like of each kind is taken, and only as many as the
+generator met together while it learned. Likes that veil a picture (mist, rain, night, a wash of
+watercolour) share the room of two of them; otherwise a person who likes five would no longer see the
+subject. Dislikes exclude nothing, and all are taken.
 """
 
 from collections.abc import Mapping
@@ -50,10 +52,17 @@ def drawable_attributes(
     Each list comes with its strongest first.
     """
     vocabulary = vocabulary or load_vocabulary()
-    wanted: dict[str, float] = {}
+    no_reason_against: dict[str, float] = {}
+    no_reason_for: dict[str, float] = {}
     for attribute, strength in profile.signed().items():
         for shown, weight in vocabulary.shows(attribute).items():
-            wanted[shown] = wanted.get(shown, 0.0) + strength * weight
+            worth = strength * weight
+            left = no_reason_for if worth > 0 else no_reason_against
+            left[shown] = left.get(shown, 1.0) * (1 - min(1.0, abs(worth)))
+    wanted = {
+        shown: no_reason_against.get(shown, 1.0) - no_reason_for.get(shown, 1.0)
+        for shown in no_reason_for.keys() | no_reason_against.keys()
+    }
     strongest_first = sorted(wanted.items(), key=lambda one: (-abs(one[1]), one[0]))
     likes: list[tuple[str, float]] = []
     kinds: set[str] = set()

@@ -73,3 +73,17 @@ def test_what_counts_as_a_veil_is_what_the_world_draws_two_of_at_most() -> None:
     both = ("misty", "dreamy")
     no_third = {name for name in CATEGORY_OF if name not in both and not can_meet(name, both)}
     assert no_third >= set(VEILS) - {*both, "minimalist"}
+
+
+def test_terms_that_show_the_same_make_it_surer_and_never_twice_as_strong() -> None:
+    together = dict(
+        drawable_attributes(profile_of(("minimalist", 1, 0.6), ("empty space", 1, 0.6), ("blue", 1, 0.9)))[0]
+    )
+    alone = dict(drawable_attributes(profile_of(("minimalist", 1, 0.6), ("blue", 1, 0.9)))[0])
+    assert alone["minimalist"] < together["minimalist"] < 2 * alone["minimalist"]
+    joined = dict(
+        drawable_attributes(
+            profile_of(*((name, 1, 1.0) for name in ("minimalist", "empty space", "sparse")))
+        )[0]
+    )
+    assert joined["minimalist"] < 1
