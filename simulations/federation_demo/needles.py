@@ -111,7 +111,7 @@ class Needles:
             self._add("words of a comment", f"{name}, {few.decode()!r}", few, WORDS)
 
     def add_attribute(self, name: str) -> None:
-        """Look for the name of an attribute as words of their own."""
+        """Look for the name of an attribute as words of their own, and no part of an identifier."""
         words = b" ".join(read_words(name.encode()).split())
         if len(words) > SHORT_WORD:
             self._add("attribute", name, b" " + words + b" ", WORDS)
@@ -180,12 +180,21 @@ def search(streams: Iterable[Stream], needles: Sequence[Needle]) -> list[Found]:
         for layer, data in read_layers(stream):
             plain = data.lower().replace(b"\0", b"")
             hits = [*look_for[BYTES].find(data), *look_for[WORDS].find(read_words(data)), *long.find(plain)]
+            hits = [hit for hit in hits if not _only_in_names(hit[0], plain)]
             hits += _find_short(short, data.lower(), plain)
             first: dict[Needle, int] = {}
             for needle, place in hits:
                 first.setdefault(needle, place)
             found += [Found(needle, stream.name, layer, place) for needle, place in first.items()]
     return found
+
+
+def _only_in_names(needle: Needle, plain: bytes) -> bool:
+    """Say whether a one-word attribute stands only within the protocol's names: "honest" in honest_share."""
+    word = needle.data.strip()
+    if needle.kind != "attribute" or needle.look != WORDS or b" " in word:
+        return False
+    return re.search(rb"(?<![a-z0-9_])" + re.escape(word) + rb"(?![a-z0-9_])", plain) is None
 
 
 def _find_short(short: dict[bytes, Needle], data: bytes, plain: bytes) -> Iterator[tuple[Needle, int]]:

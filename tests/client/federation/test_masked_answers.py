@@ -136,8 +136,8 @@ def test_two_devices_give_a_noised_sum_and_each_notes_what_left(people: list[Per
     assert said == [{ADVERT}, {SHARES}, {MASKED}, {REVEALED}]
     assert survivors == 2
     mean, _ = from_levels(levels, survivors, step=MASKS.step, clip=MASKS.clip, seed=context_of(invitation))
-    # Both devices' noise is there: as much on each weight as the invitation asks of two. The standard error of a
-    # standard deviation over 4,096 numbers is 1.1 %; with one device's noise alone it would be 29 % lower.
+    # Both devices' noise is there: as much on each weight as the invitation asks of two. The standard error
+    # over 4,096 numbers is 1.1 %; with one device's noise alone the figure would be 29 % lower.
     wanted = MASKS.noise * MASKS.step / np.sqrt(2)
     assert wanted * 0.94 < np.std(mean) < wanted * 1.06
     for person in people:

@@ -354,6 +354,18 @@ def test_any_128_bytes_of_a_picture_are_found(start: int) -> None:
     assert found[0].stream == "0001-to-server"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+def test_an_attribute_is_found_as_a_word_and_not_within_a_name_of_the_protocol(encoding: str) -> None:
+    made = Needles()
+    made.add_attribute("honest")
+    made.add_attribute("bold outlines")
+    named = '{"honest_share": null, "dishonest": 1}'.encode(encoding)
+    assert search([stream(post(named))], list(made)) == []
+    for said in ('{"likes": ["honest"]}', "likes=HONEST;", "an honest look, honest_share"):
+        assert kinds(search([stream(post(said.encode(encoding)))], list(made))) == {"attribute"}
+    assert kinds(search([stream(post(b'{"bold_outlines": 0.8}'))], list(made))) == {"attribute"}
+
+
 def test_monotonous_pieces_are_no_needles() -> None:
     made = Needles()
     made.add_bytes("picture", "white", b"\xff" * 10_000)
